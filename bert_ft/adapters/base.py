@@ -1,0 +1,128 @@
+"""The adapter protocol: what a family must say so that the engine can train it without knowing it.
+
+rows -> `encode` -> features -> (the checkpoint's head) -> logits -> `decode` -> predictions -> `score` -> metrics
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from bert_ft.data import Rows
+from bert_ft.data.sources import Raw
+from bert_ft.task import Label, Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Features:
+    """Encoded rows, ragged: the tokens of feature i are `tokens[key][offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        offsets: (N + 1,) int64.
+        tokens: per-token columns, each (T,) int32: input_ids, and what else the model takes a token.
+        values: per-feature columns, each (N, ...): labels, ...
+        weights: (N,) float64, what each feature counts in the mean of the loss (1, or its class's weight, ...).
+        counts: what happened while encoding, to be told: rows, tokens, truncated, unknown, ...
+    """
+
+    offsets: np.ndarray
+    tokens: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+    weights: np.ndarray
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each feature."""
+        return np.diff(self.offsets)
+
+
+class Adapter(ABC):
+    """One family. A subclass is thin: no devices, no optimizers, no files.
+
+    Class attributes:
+        family: its name in a task file.
+        head: the `transformers` auto class that loads a checkpoint with this family's head.
+        roles: column roles of the canonical rows -> whether a task must have them.
+        target: the role that holds what is learned.
+    """
+
+    family: ClassVar[str]
+    head: ClassVar[str]
+    roles: ClassVar[Mapping[str, bool]]
+    target: ClassVar[str] = "label"
+
+    def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
+        self.task = task
+        self.labels = list(labels)
+
+    @property
+    def names(self) -> list[str]:
+        """Label names as the model's config has them."""
+        return [str(label) for label in self.labels]
+
+    @classmethod
+    @abstractmethod
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
+        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their row."""
+
+    @classmethod
+    def find_labels(cls, train: Rows, task: Task) -> list[Label]:
+        """The label names in order: the task's own, else those of the training rows."""
+        return list(task.data.labels or [])
+
+    @abstractmethod
+    def check(self, name: str, rows: Rows) -> None:
+        """Refuses rows that can't be trained on or scored, such as a label that training does not know."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What the checkpoint's config must say: num_labels, id2label, problem_type."""
+
+    def prepare(self, train: Rows) -> None:  # noqa: B027 - most families have nothing to prepare
+        """Called once with the training rows, before any is encoded."""
+
+    @abstractmethod
+    def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+        """Rows as features of at most `max_length` tokens."""
+
+    def logits(self, outputs: Any) -> torch.Tensor:
+        """The tensor that `loss` and `decode` take: (B, C), or (B, L, C) for a score a token."""
+        logits: torch.Tensor = outputs.logits
+        return logits
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global batch by
+        the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
+
+    @abstractmethod
+    def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
+        """Predictions of every row, in the order of the rows, as columns."""
+
+    @abstractmethod
+    def references(self, rows: Rows) -> np.ndarray:
+        """What predictions are scored against, one a row."""
+
+    @abstractmethod
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        """The task's metrics; empty where the rows have no labels."""
+
+    @abstractmethod
+    def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        """One dict a row for `predictions/<split>.jsonl`."""
+
+    @abstractmethod
+    def rows(self, inputs: Sequence[Any]) -> Rows:
+        """Raw inputs of a user (strings, ...) as canonical rows without labels."""

@@ -1,0 +1,125 @@
+"""CSV and TSV, benchmark distributions of it (GLUE) included: every cell is read as the text that stands there."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from bert_ft.errors import InputError, did_you_mean
+
+
+def read(
+    path: Path,
+    wanted: list[str],
+    *,
+    delimiter: str | None = None,
+    quoting: bool = True,
+    encoding: str = "utf-8",
+    names: list[str] | None = None,
+    optional: tuple[str, ...] = (),
+) -> pa.Table:
+    """The `wanted` columns of a delimited file, all as strings; an empty unquoted cell is null.
+
+    No types are guessed, so that "NA", "01" and "1e3" stay what they are.
+
+    Args:
+        names: column names of a file without a header line; they are used only where the first line
+            lacks the first of the wanted columns (CoLA: train and dev have no header, test has one).
+        optional: wanted columns that may be missing (the labels of a test file).
+    Raises:
+        InputError: empty file, a ragged row, a missing or doubled column, bytes that are not of the encoding.
+    """
+    delimiter = delimiter or ("\t" if path.suffix == ".tsv" else ",")
+    text = decode(path, encoding)
+    header = next(csv.reader(io.StringIO(text), delimiter=delimiter, quoting=0 if quoting else csv.QUOTE_NONE), [])
+    if not header:
+        raise InputError("the file is empty", where=str(path), remedy="it needs a header line and at least one row")
+    has_header = names is None or wanted[0] in header
+    columns = header if has_header else list(names or [])
+    for column in wanted:
+        if columns.count(column) > 1:
+            raise InputError(f"two columns are called '{column}'", where=str(path), remedy="rename one of them")
+        if column not in columns and column not in optional:
+            raise InputError(f"no column '{column}'", where=str(path), remedy=did_you_mean(column, columns))
+    bad: list[pc.InvalidRow] = []
+    try:
+        table = pc.read_csv(
+            io.BytesIO(text.encode()),
+            read_options=pc.ReadOptions(
+                use_threads=False,  # only then does a ragged row know its number
+                column_names=_distinct(columns),
+                skip_rows_after_names=int(has_header),
+                block_size=max(1 << 20, min(len(text.encode()) + 1, 1 << 30)),
+            ),
+            parse_options=pc.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if quoting else False,
+                newlines_in_values=quoting,
+                ignore_empty_lines=len(columns) > 1,
+                invalid_row_handler=_noting(bad),
+            ),
+            convert_options=pc.ConvertOptions(
+                column_types={column: pa.string() for column in columns},
+                include_columns=[column for column in wanted if column in columns],
+                strings_can_be_null=True,
+                null_values=[""],
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not bad:
+            raise InputError(str(error).splitlines()[0], where=str(path)) from None
+        row = bad[0]
+        line = "" if row.number is None else f", line {row.number}"
+        remedy = "quote cells that hold the delimiter" if quoting else "the file is read without quoting"
+        raise InputError(
+            f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}",
+            where=f"{path}{line}",
+            remedy=remedy,
+        ) from None
+    if not table.num_rows:
+        raise InputError("no rows below the header", where=str(path))
+    return table
+
+
+def decode(path: Path, encoding: str) -> str:
+    """The file's text without a byte-order mark; bytes that do not fit are an error with their line."""
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
+        raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
+    try:
+        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except LookupError:
+        raise InputError(
+            f"unknown encoding '{encoding}'", where="data.encoding", remedy="utf-8, latin-1, ..."
+        ) from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"byte {raw[error.start]:#04x} is not {encoding}",
+            where=f"{path}, line {line}",
+            remedy='save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", "gb18030")',
+        ) from None
+
+
+def _noting(bad: list[pc.InvalidRow]) -> Callable[[pc.InvalidRow], str]:
+    def handler(row: pc.InvalidRow) -> str:
+        bad.append(row)
+        return "error"
+
+    return handler
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way."""
+    seen: dict[str, int] = {}
+    out = []
+    for column in columns:
+        seen[column] = seen.get(column, 0) + 1
+        out.append(column if seen[column] == 1 else f"{column} ({seen[column]})")
+    return out

@@ -1,0 +1,82 @@
+"""JSON (a list of objects, or an object of lists) and JSONL (an object a line)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bert_ft.data.formats.delimited import decode
+from bert_ft.errors import InputError, did_you_mean
+
+
+def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()) -> pa.Table:
+    """The `wanted` keys of every object, in the types they have in the file; a key that is absent is null.
+
+    Raises:
+        InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
+    """
+    rows = _objects(path, decode(path, encoding))
+    if not rows:
+        raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
+    known = {key for row in rows for key in row}
+    columns: dict[str, pa.Array] = {}
+    for key in wanted:
+        if key not in known:
+            if key in optional:
+                continue
+            raise InputError(f"no key '{key}'", where=str(path), remedy=did_you_mean(key, known))
+        values = [row.get(key) for row in rows]
+        kinds = [type(value) for value in values if value is not None]
+        if kinds and (
+            odd := next((i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), None)
+        ):
+            if {int, float} >= set(kinds):
+                values = [None if value is None else float(value) for value in values]
+            else:
+                raise InputError(
+                    f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before",
+                    where=f"{path}, row {odd + 1}",
+                    remedy="give every row the same type",
+                )
+        columns[key] = pa.array(values)
+    return pa.table(columns)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _objects(path: Path, text: str) -> list[dict[str, Any]]:
+    if path.suffix == ".json" and (whole := _whole(text)) is not None:
+        return whole
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"an object is wanted, this is {_kind(row)}", where=f"{path}, line {number}")
+        rows.append(row)
+    return rows
+
+
+def _whole(text: str) -> list[dict[str, Any]] | None:
+    """The rows of a file that is one JSON document; None where it must be read line by line."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
+        lengths = {len(v) for v in value.values()}
+        return (
+            [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+            if len(lengths) == 1
+            else None
+        )
+    return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None

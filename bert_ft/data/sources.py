@@ -1,0 +1,193 @@
+"""From where the user's rows lie (hub, folder, file, Python object) to one raw Arrow table a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bert_ft.data.formats import delimited, json_rows
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.task import Data
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
+ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
+
+
+@dataclass
+class Raw:
+    """The wanted columns of one split as they came, where they came from, and the names of coded labels."""
+
+    table: pa.Table
+    where: str
+    class_names: dict[str, list[str]] = field(default_factory=dict)  # column -> names of its integer codes
+
+
+def read(data: Data, split: str, columns: dict[str, str], optional: tuple[str, ...], data_dir: str | None) -> Raw:
+    """Reads one split.
+
+    Args:
+        split: a file, or the name of a split in `data.path`.
+        columns: role -> column of the wanted columns.
+        optional: columns that may be missing.
+        data_dir: the folder that holds the benchmark's original files.
+    """
+    wanted = list(columns.values())
+    if data_dir is not None and data.original is not None:
+        return _original(data, Path(data_dir), split, wanted, optional)
+    if Path(split).suffix in SUFFIXES:
+        path = Path(data.path or ".", split).expanduser() if not Path(split).is_absolute() else Path(split)
+        return Raw(read_file(path, wanted, data, optional), str(path))
+    if data.path is None:
+        raise InputError(
+            f"no data for '{split}'",
+            remedy="name a file (--train, --validation, --test), or set data.path to a folder or hub id",
+        )
+    path = Path(data.path)
+    if path.is_file():
+        if split != "train":
+            raise InputError(f"one file has no split '{split}'", where=str(path),
+                             remedy='hold some rows out: --set data.validation="10%"')  # fmt: skip
+        return Raw(read_file(path, wanted, data, optional), str(path))
+    if path.is_dir():
+        return _folder(path, split, wanted, data, optional)
+    if path.is_absolute() or data.path.startswith("."):
+        raise InputError("no such file or folder", where=data.path)
+    return _hub(data, split, wanted, optional)
+
+
+def read_file(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...] = ()) -> pa.Table:
+    """One CSV, TSV, JSON, JSONL, Parquet or Arrow file."""
+    if not path.is_file():
+        raise InputError("no such file", where=str(path))
+    if path.stat().st_size == 0:
+        raise InputError("the file is empty", where=str(path))
+    if path.suffix in (".csv", ".tsv"):
+        return delimited.read(path, wanted, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
+                              optional=optional)  # fmt: skip
+    if path.suffix in (".json", ".jsonl"):
+        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(path)
+        else:
+            table = _arrow(path)
+    except (pa.ArrowInvalid, pa.ArrowSerializationError) as error:
+        raise InputError(f"not a {path.suffix[1:]} file: {error}", where=str(path)) from None
+    return select(table, wanted, optional, str(path))
+
+
+def _arrow(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        try:
+            return pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:  # `datasets` writes the streaming format
+            source.seek(0)
+            return pa.ipc.open_stream(source).read_all()
+
+
+def select(table: pa.Table, wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
+    """The wanted columns of a table; one that is missing or doubled is an error."""
+    for column in wanted:
+        if table.column_names.count(column) > 1:
+            raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
+        if column not in table.column_names and column not in optional:
+            raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, table.column_names))
+    return table.select([column for column in dict.fromkeys(wanted) if column in table.column_names])
+
+
+def _original(data: Data, folder: Path, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
+    original = data.original
+    assert original is not None
+    inner = folder / original.folder
+    path = (inner if inner.is_dir() else folder) / split
+    if not path.is_file():
+        raise InputError(f"no '{original.folder}/{split}' and no '{split}'", where=str(folder),
+                         remedy="--data-dir is the folder of the original distribution, or the one above it")  # fmt: skip
+    return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
+               str(path))  # fmt: skip
+
+
+def _folder(path: Path, split: str, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        import datasets
+
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.Dataset):
+            saved = datasets.DatasetDict({"train": saved})
+        return of_object(_pick(saved, split, str(path)), wanted, optional, f"{path} [{split}]")
+    for stem in ALIASES.get(split, (split,)):
+        for suffix in SUFFIXES:
+            if (file := path / f"{stem}{suffix}").is_file():
+                return Raw(read_file(file, wanted, data, optional), str(file))
+    found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+    raise InputError(f"no file for the split '{split}'", where=str(path),
+                     remedy=f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ...")  # fmt: skip
+
+
+def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
+    import datasets
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    datasets.disable_progress_bars()
+    where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
+    assert data.path is not None
+    try:
+        loaded = datasets.load_dataset(data.path, data.name, revision=data.revision, split=split)
+    except GatedRepoError:
+        raise InputError("this data set is gated", where=where, remedy="ask for access, then `hf auth login`") from None
+    except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
+        raise InputError("no such data set on the hub, or no access to it", where=where,
+                         remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
+                         "a benchmark's original files") from None  # fmt: skip
+    except ValueError as error:  # an unknown configuration or split; its message lists those that exist
+        raise InputError(
+            str(error).splitlines()[0], where=where, remedy=" ".join(str(error).splitlines()[1:3])
+        ) from None
+    except (ConnectionError, OSError, HfHubHTTPError) as error:
+        raise InputError(f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})",
+                         where=where, remedy="connect once, or read local files with --data-dir or --train") from None  # fmt: skip
+    return of_object(loaded, wanted, optional, where)
+
+
+def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
+    for name in ALIASES.get(split, (split,)):
+        if name in splits:
+            return splits[name]
+    raise InputError(f"no split '{split}'", where=where, remedy=did_you_mean(split, [str(key) for key in splits]))
+
+
+def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: str) -> Raw:
+    """A `datasets.Dataset`, a pandas frame, an Arrow table, a dict of lists, or a list of dicts."""
+    names: dict[str, list[str]] = {}
+    if hasattr(rows, "features") and hasattr(rows, "with_format"):
+        for column in wanted:
+            feature = rows.features.get(column)
+            if hasattr(feature, "names") and hasattr(feature, "str2int"):
+                names[column] = list(feature.names)
+        keep = [column for column in dict.fromkeys(wanted) if column in rows.column_names]
+        missing = [column for column in wanted if column not in rows.column_names and column not in optional]
+        if missing:
+            raise InputError(
+                f"no column '{missing[0]}'", where=where, remedy=did_you_mean(missing[0], rows.column_names)
+            )
+        table = rows.select_columns(keep).with_format("arrow")[:]
+        return Raw(table, where, names)
+    try:
+        if isinstance(rows, pa.Table):
+            table = rows
+        elif hasattr(rows, "iloc"):
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+        elif isinstance(rows, Mapping):
+            table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
+        else:
+            table = pa.Table.from_pylist(list(rows))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as error:
+        raise InputError(f"these rows can't be read: {error}", where=where,
+                         remedy="give a Dataset, a pandas frame, a dict of lists or a list of dicts") from None  # fmt: skip
+    return Raw(select(table, wanted, optional, where), where, names)

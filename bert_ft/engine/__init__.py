@@ -1,0 +1,1 @@
+"""Training and inference. The engine knows the adapter protocol and no family."""

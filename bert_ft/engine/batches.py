@@ -1,0 +1,95 @@
+"""Which rows make up a batch, and the slices of flat arrays that become its tensors.
+
+The global batch of a step is a function of seed and step alone; processes and micro-batches only divide it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bert_ft.adapters.base import Features
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of training: `epochs` passes over `rows` rows in random batches of `batch_size`."""
+
+    rows: int
+    batch_size: int
+    epochs: float
+    seed: int
+    max_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.rows / self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, math.ceil(self.epochs * self.steps_per_epoch))
+
+    def epoch(self, step: int) -> float:
+        """Epochs done once `step` steps are done."""
+        return step / self.steps_per_epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(rows,) the order in which an epoch takes the rows."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
+    def batches(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """(step, indices of its global batch) from step `start` on; the first step is 0."""
+        order, current = np.empty(0, np.int64), -1
+        for step in range(start, self.steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                order, current = self.order(epoch), epoch
+            yield step, order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+def divide(indices: np.ndarray, processes: int, rank: int, micro_batches: int) -> list[np.ndarray]:
+    """This process's micro-batches of a global batch. Every process gets the same number of them (a collective call in
+    one must meet its partner in the others), so an uneven batch can leave one empty."""
+    share = np.array_split(indices, processes)[rank]
+    largest = math.ceil(len(indices) / processes)
+    return np.array_split(share, min(micro_batches, max(1, largest)))
+
+
+def collate(
+    features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(model inputs, values): token columns padded to the longest row (B, L) with their mask, per-row values (B, ...)."""
+    starts, lengths = features.offsets[indices], features.lengths[indices]
+    longest = int(lengths.max(initial=1))
+    mask = np.arange(longest) < lengths[:, None]
+    # one gather for the batch: positions of real tokens in the flat arrays, in the order of the mask
+    source = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
+    inputs = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    for key, column in features.tokens.items():
+        padded = np.full(mask.shape, pad_token_id if key == "input_ids" else 0, np.int64)
+        padded[mask] = column[source]
+        inputs[key] = torch.from_numpy(padded)
+    values = {key: torch.from_numpy(column[indices]) for key, column in features.values.items()}
+    return _to(inputs, device), _to(values, device)
+
+
+def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {key: tensor.to(device, non_blocking=True) for key, tensor in tensors.items()}
+
+
+def by_length(features: Features, tokens: int) -> list[np.ndarray]:
+    """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one row)."""
+    order = np.argsort(-features.lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, tokens // int(max(1, features.lengths[order[start]])))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

@@ -1,0 +1,57 @@
+"""Logits of every feature, in the order of the features, whatever the batches and processes were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bert_ft.adapters.base import Adapter, Features
+from bert_ft.engine import batches
+
+
+def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, *, pad: int, tokens: int) -> np.ndarray:
+    """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the head scores each token.
+
+    Batches are made in length order under a budget of `tokens` positions; each is computed by one process and every
+    process ends with all of them.
+    """
+    training = model.training
+    model.eval()
+    rows: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    per_token = False
+    todo = batches.by_length(features, tokens)
+    with torch.inference_mode():
+        for indices in todo[accelerator.process_index :: accelerator.num_processes]:
+            inputs, _ = batches.collate(features, indices, pad, accelerator.device)
+            with accelerator.autocast():
+                logits = adapter.logits(model(**inputs)).float()
+            if per_token := logits.dim() == 3:
+                logits = logits[inputs["attention_mask"].bool()]
+            values.append(logits.cpu().numpy())
+            rows.append(indices)
+    model.train(training)
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        gathered = gather_object([(rows, values, per_token)])
+        rows, values = [r for part in gathered for r in part[0]], [v for part in gathered for v in part[1]]
+        per_token = any(part[2] for part in gathered)
+    return _in_order(features, rows, values, per_token)
+
+
+def _in_order(features: Features, rows: list[np.ndarray], values: list[np.ndarray], per_token: bool) -> np.ndarray:
+    order = np.concatenate(rows)
+    assert len(order) == len(features), "a feature was computed twice or not at all"
+    flat = np.concatenate(values)
+    if not per_token:
+        out = np.empty_like(flat)
+        out[order] = flat
+        return out
+    lengths = features.lengths[order]
+    target = np.repeat(features.offsets[order] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    out = np.empty_like(flat)
+    out[target + np.arange(len(flat))] = flat
+    return out

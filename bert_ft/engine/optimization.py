@@ -1,0 +1,59 @@
+"""AdamW and the learning rate's schedule, as `transformers.Trainer` builds them."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from bert_ft.task import Recipe
+
+NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+
+
+def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """Fused AdamW with weight decay on everything but biases and normalisation layers.
+
+    Source: Devlin et al. 2019, `optimization.py` of google-research/bert; parameter groups as in
+    `Trainer.get_decay_parameter_names`.
+    """
+    norms = {
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.LayerNorm)
+        for leaf, _ in module.named_parameters(recurse=False)
+    }
+    decayed: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = name in norms or NO_DECAY.search(name.lower())
+            (others if plain else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+        fused=next(model.parameters()).device.type in ("cpu", "cuda"),
+    )
+
+
+def warmup_steps(recipe: Recipe, steps: int) -> int:
+    """Steps of linear warmup: the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
+    if recipe.warmup_steps is not None:
+        return recipe.warmup_steps
+    return math.ceil(recipe.warmup_ratio * steps)
+
+
+def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
+    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each."""
+    from transformers import get_scheduler
+
+    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    return get_scheduler(name, optimizer, warmup_steps(recipe, steps), steps)

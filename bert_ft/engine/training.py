@@ -1,0 +1,181 @@
+"""The training loop: global batches in, a trained model out. Reads top to bottom; every speed trick lives elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bert_ft.adapters.base import Adapter, Features
+from bert_ft.engine import batches, optimization
+from bert_ft.errors import InputError
+from bert_ft.metrics import LOWER_IS_BETTER
+from bert_ft.task import Task
+
+Metrics = dict[str, dict[str, float]]
+
+
+class Callback:
+    """What may be passed as `callbacks=`; override what is needed. Called on the main process alone."""
+
+    def on_start(self, plan: batches.Plan, features: Features) -> None:
+        """Before the first step."""
+
+    def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
+        """After optimizer step `step` (the first is 1); `entry` is the log's line where one was written."""
+
+    def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
+        """After an evaluation: set name -> metric -> value. True ends the training here."""
+        return None
+
+    def on_end(self) -> None:
+        """After the last step, also where training was interrupted."""
+
+
+@dataclass
+class State:
+    """How far training has come."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    best_metrics: Metrics = field(default_factory=dict)
+    waited: int = 0  # evaluations since the best one
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # inside steps: evaluations and saving are not counted
+    first_step: float | None = None  # time.perf_counter() when the first step was done
+
+
+def train(
+    model: Any,
+    adapter: Adapter,
+    features: Features,
+    task: Task,
+    accelerator: Any,
+    *,
+    pad: int,
+    evaluate: Callable[[Any], Metrics],
+    keep: Callable[[Any], None],
+    log: Callable[[dict[str, Any]], None],
+    callbacks: Sequence[Callback] = (),
+) -> State:
+    """Trains `model` in place by the task's recipe.
+
+    Args:
+        model: a `transformers` model with the family's head.
+        features: the training rows.
+        accelerator: an `accelerate.Accelerator`; it decides devices, precision and processes.
+        evaluate: takes the bare model, gives the metrics of every evaluation set.
+        keep: called with the bare model whenever the best metric so far was reached.
+        log: takes a line of the log.
+    """
+    recipe, batching, state = task.recipe, task.batching, State()
+    plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
+    optimizer = optimization.optimizer(model, recipe)
+    scheduler = optimization.schedule(optimizer, recipe, plan.steps)
+    bare = model
+    model, optimizer = accelerator.prepare(model, optimizer)
+    listeners = list(callbacks) if accelerator.is_main_process else []
+    for listener in listeners:
+        listener.on_start(plan, features)
+    running, since, norm = torch.zeros((), device=accelerator.device), 0, None
+    try:
+        model.train()
+        for step, indices in plan.batches():
+            began = time.perf_counter()
+            total = float(features.weights[indices].sum())
+            micro = batches.divide(
+                indices,
+                accelerator.num_processes,
+                accelerator.process_index,
+                batching.gradient_accumulation_steps,
+            )
+            for k, part in enumerate(micro):
+                last = k == len(micro) - 1
+                with torch.enable_grad() if last else accelerator.no_sync(model):
+                    loss = _loss(model, adapter, features, part if len(part) else indices[:1], pad, accelerator.device)
+                    # gradients are averaged over processes, the loss over the weights of the global batch
+                    loss = loss * (accelerator.num_processes * bool(len(part)) / max(total, 1e-12))
+                    accelerator.backward(loss)
+                running += loss.detach()
+            if recipe.max_grad_norm is not None:
+                norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+            learning_rate = scheduler.get_last_lr()[0]
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            since += 1
+            state.step, done = step + 1, step + 1 == plan.steps
+            state.rows += len(indices)
+            state.tokens += int(features.lengths[indices].sum())
+            entry = None
+            if state.step % batching.log_every == 0 or done:
+                mean = float(accelerator.reduce(running.clone(), "mean")) / since
+                entry = {"step": state.step, "epoch": round(plan.epoch(state.step), 4), "loss": mean,
+                         "learning_rate": learning_rate, "grad_norm": None if norm is None else float(norm)}  # fmt: skip
+                running.zero_()
+                since = 0
+                log(entry)
+                if not math.isfinite(mean):
+                    raise InputError(f"the loss is {mean} at step {state.step}", where="training",
+                                     remedy="a smaller learning rate, a longer warmup or precision = \"fp32\" may help")  # fmt: skip
+            state.seconds += time.perf_counter() - began
+            state.first_step = state.first_step or time.perf_counter()
+            for listener in listeners:
+                listener.on_step(state.step, entry)
+            if done or _due(recipe.eval_every, state.step, plan):
+                metrics = evaluate(bare)
+                better = _better(task, metrics, state)
+                log({"step": state.step, "epoch": round(plan.epoch(state.step), 4), "evaluation": metrics})
+                if better:
+                    state.best_step, state.best_metrics, state.waited = state.step, metrics, 0
+                    if recipe.keep == "best":
+                        keep(bare)
+                else:
+                    state.waited += 1
+                stop = any([listener.on_evaluate(state.step, metrics, better) for listener in listeners])
+                if _agreed(accelerator, stop) or (recipe.patience is not None and state.waited >= recipe.patience):
+                    break
+                model.train()
+    finally:
+        for listener in listeners:
+            listener.on_end()
+    return state
+
+
+def _loss(model: Any, adapter: Adapter, features: Features, part: Any, pad: int, device: torch.device) -> torch.Tensor:
+    """The micro-batch's weighted losses, summed."""
+    inputs, values = batches.collate(features, part, pad, device)
+    loss = adapter.loss(adapter.logits(model(**inputs)), values)
+    # a user's own loss may be the mean over the micro-batch
+    return loss.sum() if loss.dim() else loss * float(features.weights[part].sum())
+
+
+def _due(every: str | int, step: int, plan: batches.Plan) -> bool:
+    return step % (plan.steps_per_epoch if isinstance(every, str) else every) == 0
+
+
+def _better(task: Task, metrics: Metrics, state: State) -> bool:
+    """Whether this evaluation is the best so far; an undefined metric (nan) never is, unless it is the only one."""
+    name, metric = task.best_metric
+    value = metrics[name][metric]
+    if metric in LOWER_IS_BETTER:
+        value = -value
+    if state.best is not None and not (value > state.best or math.isnan(state.best)):
+        return False
+    state.best = value
+    return True
+
+
+def _agreed(accelerator: Any, stop: bool) -> bool:
+    """The main process's decision, known to all."""
+    if accelerator.num_processes == 1:
+        return stop
+    from accelerate.utils import broadcast_object_list
+
+    return bool(broadcast_object_list([stop])[0])

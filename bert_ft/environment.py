@@ -1,0 +1,80 @@
+"""What a number depends on besides the task: versions, device, precision, processes, commit, fingerprints."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Any
+
+PACKAGES = ("bert-ft", "torch", "transformers", "tokenizers", "accelerate", "datasets", "evaluate", "scikit-learn",
+            "numpy", "pyarrow")  # fmt: skip
+
+
+def version(package: str) -> str:
+    """The installed version; `unknown` where the package runs from a bare checkout."""
+    try:
+        return installed(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def describe(accelerator: Any, network: Any, identity: dict[str, str | None], seed: int) -> dict[str, Any]:
+    """The content of `environment.json`."""
+    import torch
+
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "platform": platform.platform(),
+        "device": device_name(accelerator),
+        "precision": precision(accelerator),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+        "seed": seed,
+        "data_fingerprint": identity["data"],
+        "checkpoint_fingerprint": identity["checkpoint"],
+        "checkpoint_commit": getattr(network.config, "_commit_hash", None),
+    }
+
+
+def precision(accelerator: Any) -> str:
+    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+
+
+def device_name(accelerator: Any) -> str:
+    """`cuda (NVIDIA ...)`, `mps`, or `cpu (x86_64)`."""
+    import torch
+
+    kind = accelerator.device.type
+    detail = torch.cuda.get_device_name(accelerator.device) if kind == "cuda" else platform.machine()
+    return f"{kind} ({detail})"
+
+
+def device_line(accelerator: Any) -> str:
+    """One line for the person: device, precision, processes."""
+    import torch
+
+    count = accelerator.num_processes
+    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}" + (
+        f", {count} processes" if count > 1 else ""
+    )
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory's checkout, `+` where it has changes; None outside of one."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if dirty.stdout.strip() else "")

@@ -1,0 +1,39 @@
+"""The errors a user can cause. Each is one message: what is wrong, where, and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BertFtError(Exception):
+    """Base of all errors that are told without a traceback; `exit_code` is what the command leaves with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
+        self.message, self.where, self.remedy = message, where, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  {self.remedy}" if self.remedy else text
+
+
+class InputError(BertFtError):
+    """What the user gave is at fault: a key, a file, a row, a checkpoint (exit code 2)."""
+
+    exit_code = 2
+
+
+class MachineError(BertFtError):
+    """What the user gave is fine, but the machine can't do it: a full or read-only disk (exit code 1)."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """A remedy line: the nearest known name where there is one, otherwise all of them."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return "known: " + ", ".join(names) if names else "none is known"

@@ -1,0 +1,49 @@
+"""Metrics by name: ``load("glue", "mrpc")``, ``load("f1_macro")``, ``load("classification", compute=[...])``.
+
+Importing this is cheap: ``evaluate`` (seconds), scikit-learn and scipy wait for `load` and ``compute``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.metrics.classification import LOWER_IS_BETTER
+from bert_ft.metrics.classification import NAMES as METRIC_NAMES
+
+if TYPE_CHECKING:
+    from evaluate import Metric
+
+__all__ = ["FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
+
+FAMILIES: dict[str, tuple[str, str]] = {
+    "glue": ("bert_ft.metrics.hub", "Glue"),
+    "classification": ("bert_ft.metrics.hub", "Classification"),
+}
+"""What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
+
+
+def load(name: str, config: str | None = None, **options: Any) -> Metric:
+    """An ``evaluate.Metric`` that needs no network and writes nothing to disk.
+
+    Args:
+        name: a key of `FAMILIES`, or a metric of `bert_ft.metrics.classification` ("accuracy",
+            "f1_macro", ...), whose result then has that one key.
+        config: the family's configuration, as "mrpc" in ``load("glue", "mrpc")``.
+        options: the family's own. For a single metric: ``positive`` (a label id), and ``average``
+            (``load("f1", average="macro")`` is ``load("f1_macro")``).
+
+    Raises:
+        InputError: no such name, configuration or metric.
+    """
+    average = options.pop("average", "binary") if name in METRIC_NAMES else "binary"
+    if average != "binary":
+        name = f"{name}_{average}"
+    if name not in FAMILIES and name not in METRIC_NAMES:
+        raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *METRIC_NAMES]))
+    if name in METRIC_NAMES:
+        name, options = "classification", {"compute": [name], **options}
+    module, attribute = FAMILIES[name]
+    metric: type[Metric] = getattr(importlib.import_module(module), attribute)
+    return metric(**options) if config is None else metric(config, **options)

@@ -1,0 +1,83 @@
+"""The thin ``evaluate.Metric`` around our functions: the hub's interface, without the hub.
+
+Import it through `bert_ft.metrics.load`: ``evaluate`` takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import evaluate
+from datasets import Features, Value
+
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.metrics import classification
+
+GLUE: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews_correlation",),
+    "stsb": ("pearson", "spearmanr"),
+    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
+    **dict.fromkeys(("sst2", "mnli", "mnli_matched", "mnli_mismatched"), ("accuracy",)),
+    **dict.fromkeys(("qnli", "rte", "wnli", "hans"), ("accuracy",)),
+    "ax": ("matthews_correlation",),
+}
+"""Configuration -> metrics: the hub's ``metrics/glue/glue.py``, and AX as in Wang et al. 2019, section 4."""
+
+
+class InMemory(evaluate.Metric):  # type: ignore[misc]
+    """A metric of one process that keeps its rows in memory and leaves the disk alone."""
+
+    def __init__(self, config: str | None = None) -> None:
+        super().__init__(config_name=config, keep_in_memory=True, num_process=1)
+
+    def _build_data_dir(self) -> str:
+        return ""  # evaluate would make a folder in the user's cache, and put nothing into it
+
+    def _finalize(self) -> None:
+        if self.buf_writer is None:
+            raise ValueError("no rows to score: call add or add_batch before compute")
+        super()._finalize()
+
+
+class Classification(InMemory):
+    """Any list of the metrics of `bert_ft.metrics.classification`, over one column of predictions.
+
+    Args:
+        compute: metric names; the result has these keys, in this order.
+        positive: the label id that `f1`, `precision` and `recall` are about.
+
+    Predictions and references are class ids, or numbers where one of the metrics is a regression's.
+    """
+
+    def __init__(self, config: str | None = None, *, compute: Iterable[str], positive: int = 1) -> None:
+        self._names: Sequence[str] = tuple(compute)
+        self._positive = positive
+        for name in self._names:
+            classification.require_known(name)
+        super().__init__(config)
+
+    def _info(self) -> evaluate.MetricInfo:
+        regression = not classification.REGRESSION_METRICS.keys().isdisjoint(self._names)
+        number = Value("float64" if regression else "int64")
+        return evaluate.MetricInfo(
+            description=f"{', '.join(self._names)} (bert-ft)",
+            citation="",
+            # No format="numpy", which the hub's metrics have: datasets would round float64 to float32.
+            features=Features({"predictions": number, "references": number}),
+        )
+
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+        return classification.compute(self._names, predictions, references, positive=self._positive)
+
+
+class Glue(Classification):
+    """GLUE's metrics by task (Wang et al. 2019), with the keys of the hub's ``glue`` metric.
+
+    STS-B's numbers are kept in float64, where the hub rounds them to float32 first.
+    """
+
+    def __init__(self, config: str = "") -> None:
+        if config not in GLUE:
+            raise InputError(f"unknown GLUE configuration '{config}'", remedy=did_you_mean(config, GLUE))
+        super().__init__(config, compute=GLUE[config])

@@ -1,0 +1,175 @@
+"""A checkpoint with a head, its tokenizer and its adapter: ready to score rows and to answer raw inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_ft import adapters, pretrained
+from bert_ft.adapters.base import Adapter, Features
+from bert_ft.data import Rows
+from bert_ft.errors import InputError
+from bert_ft.task import Task
+
+HEADS = {"ForSequenceClassification": "classification"}
+
+
+@dataclass
+class Model:
+    """What `bert_ft.load` gives for a model folder, and what a run trains."""
+
+    adapter: Adapter
+    network: Any
+    tokenizer: Any
+    accelerator: Any
+    scorers: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self, rows: Rows) -> Features:
+        """Rows as features, at most `max_length` tokens each."""
+        return self.adapter.encode(rows, self.tokenizer, self.adapter.task.recipe.max_length)
+
+    def infer(self, rows: Rows, features: Features | None = None) -> dict[str, np.ndarray]:
+        """Predictions for every row, in the order of the rows."""
+        from bert_ft.engine import inference
+
+        features = features or self.encode(rows)
+        logits = inference.predict(
+            self.network, self.adapter, features, self.accelerator,
+            pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+        )  # fmt: skip
+        return self.adapter.decode(logits, features, rows)
+
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        """The task's metrics and the user's own; empty where rows have no labels."""
+        metrics = self.adapter.score(predictions, rows)
+        if metrics or not self.adapter.task.metric.compute:
+            for name, scorer in self.scorers.items():
+                compute = getattr(scorer, "compute", None)
+                references = self.adapter.references(rows)
+                value = (
+                    scorer(predictions["prediction"], references)
+                    if compute is None
+                    else compute(predictions=predictions["prediction"], references=references)
+                )
+                metrics.update(value if isinstance(value, Mapping) else {name: float(value)})
+        return metrics
+
+    def predict(self, inputs: str | Sequence[Any]) -> list[dict[str, Any]]:
+        """Answers raw inputs.
+
+        Args:
+            inputs: a text, a list of texts, or a list of (text, text_pair).
+        Returns:
+            one dict an input: `prediction`, and `probabilities` by label name.
+        """
+        several = [inputs] if isinstance(inputs, str) else list(inputs)
+        if not several:
+            return []
+        rows = self.adapter.rows(several)
+        lines = self.adapter.lines(self.infer(rows), rows)
+        return [{key: value for key, value in line.items() if key not in ("row", "label")} for line in lines]
+
+
+def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
+    """An `Accelerator` for whatever device is there; bf16 or fp16 only where the device is good at it."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
+
+    if precision == "auto":
+        gpu = torch.cuda.is_available()
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
+    if is_initialized():  # an earlier run of this process may have had another precision
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with)
+
+
+def check_length(network: Any, max_length: int) -> None:
+    """Refuses a `max_length` that the checkpoint has no positions for."""
+    positions = getattr(network.config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
+    if max_length > positions:
+        raise InputError(f"max_length = {max_length}, but the checkpoint has {positions} positions", where="recipe.max_length",
+                         remedy=f"--set max_length={positions}, or a checkpoint for longer texts")  # fmt: skip
+
+
+def build(
+    task: Task,
+    adapter: Adapter,
+    precision: str,
+    *,
+    network: Any = None,
+    tokenizer: Any = None,
+    log_with: Any = None,
+) -> tuple[Model, list[str]]:
+    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights."""
+    from accelerate.utils import set_seed
+
+    device = accelerator(precision, log_with)
+    set_seed(task.run.seed)  # before the model: the new head comes from the seed
+    notes: list[str] = []
+    checkpoint = task.run.checkpoint
+    if tokenizer is None:
+        if checkpoint is None:
+            raise InputError("no checkpoint", remedy="name one: --checkpoint ORG/NAME, a folder, or an earlier run")
+        tokenizer = pretrained.load_tokenizer(task.run, checkpoint)
+    if network is None:
+        assert checkpoint is not None
+        network, notes = pretrained.load_model(task.run, checkpoint, adapter)
+    check_length(network, task.recipe.max_length)
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            "the tokenizer has no padding token",
+            where=str(checkpoint),
+            remedy="is this an encoder's tokenizer?",
+        )
+    return Model(adapter, network.to(device.device), tokenizer, device), notes
+
+
+def load_folder(folder: str, task: Task | None = None) -> Model:
+    """A saved model, with what its config says about family, labels and length (or with a task's own)."""
+    from transformers import AutoConfig
+
+    where = pretrained.locate(folder)
+    if task is None:
+        with pretrained.told(where):
+            config = AutoConfig.from_pretrained(where)
+        task = task_of(config, where)
+    adapter = adapters.find(task.family)(task, task.data.labels or [])
+    model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision)
+    if any(note.startswith("new weights") for note in notes):
+        raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
+                         remedy="fine-tune it first: bert-ft train")  # fmt: skip
+    return model
+
+
+def task_of(config: Any, where: str) -> Task:
+    """A task made from a model's config alone: enough to predict."""
+    architecture = (config.architectures or ["?"])[0]
+    family = next((f for suffix, f in HEADS.items() if architecture.endswith(suffix)), None)
+    if family is None:
+        raise InputError(
+            f"'{architecture}' has no head that is known here",
+            where=where,
+            remedy="fine-tune it first: bert-ft train",
+        )
+    from transformers import AutoTokenizer
+
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
+    regression = config.problem_type == "regression" or config.num_labels == 1
+    labels = None if regression else [config.id2label[i] for i in range(config.num_labels)]
+    data = {"problem_type": "regression" if regression else "single_label_classification", "labels": labels}
+    metric = {"compute": ["mean_squared_error" if regression else "accuracy"]}
+    return Task.model_validate({"name": Path(where).name, "family": family, "data": data, "metric": metric,
+                                "recipe": {"max_length": int(length)}})  # fmt: skip

@@ -1,0 +1,190 @@
+"""Checkpoints: a hub id, a folder or an earlier run becomes a tokenizer and a model with the task's head."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bert_ft.adapters.base import Adapter
+from bert_ft.errors import InputError
+from bert_ft.task import RunSpec
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+                "spm.model")  # fmt: skip
+
+
+def locate(checkpoint: str) -> str:
+    """The folder of a checkpoint (of a run: its model), or the hub id as it is."""
+    path = Path(checkpoint).expanduser()
+    if (path / "task.toml").is_file():
+        if not (path / "model").is_dir():
+            raise InputError(
+                "this run has no model yet", where=checkpoint, remedy="finish it, or name another checkpoint"
+            )
+        return str(path / "model")
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
+    if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
+        raise InputError(
+            "no such folder",
+            where=checkpoint,
+            remedy="a checkpoint is a folder, a run or a hub id (org/name)",
+        )
+    return checkpoint
+
+
+def short_name(checkpoint: str) -> str:
+    """The part of a checkpoint's name that goes into a run's name."""
+    path = Path(checkpoint).expanduser()
+    return path.resolve().name if path.is_dir() else checkpoint.rpartition("/")[2]
+
+
+def fingerprint(checkpoint: str) -> str | None:
+    """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is loaded."""
+    folder = Path(locate(checkpoint))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest() if files else None
+
+
+def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
+    """The checkpoint's own fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    where = locate(checkpoint)
+    if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
+        raise InputError("the folder has no tokenizer", where=where,
+                         remedy="copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it")  # fmt: skip
+    with told(where):
+        return AutoTokenizer.from_pretrained(
+            where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
+        )
+
+
+def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, list[str]]:
+    """The model with the head of the adapter's family, and what the user should know about its weights.
+
+    A head that fits the task's labels by name is kept (in the checkpoint's label order, which the adapter takes over);
+    any other is initialised anew from torch's random state.
+    """
+    import transformers
+    from transformers import AutoConfig
+
+    where = locate(checkpoint)
+    options = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    auto = getattr(transformers, adapter.head)
+    with told(where):
+        config = AutoConfig.from_pretrained(where, **options)
+        notes, kept = [], _keeps_head(config, adapter)
+        old = config.architectures[0] if config.architectures else "?"
+        config.update(adapter.config())
+        if adapter.task.recipe.dropout is not None:
+            _set_dropout(config, adapter.task.recipe.dropout)
+        model, info = auto.from_pretrained(
+            where,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=None,
+            **options,
+        )
+    body = f"{model.base_model_prefix}."
+    fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    encoder = [key for key in fresh if key.startswith(body) and "pooler" not in key]
+    if encoder:
+        raise InputError(f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first", where=where,
+                         remedy="is this an encoder of the BERT kind?")  # fmt: skip
+    if not kept and not any(not key.startswith(body) for key in fresh):
+        fresh += _new_head(model, body)
+        notes.append("the checkpoint's head was made for other labels")
+    if fresh:
+        notes.append(f"new weights, not pretrained: {', '.join(fresh)}")
+    return model, notes
+
+
+def _keeps_head(config: Any, adapter: Adapter) -> bool:
+    """Whether a head for this task may be in the checkpoint; its label order then is the order of the run."""
+    wanted = adapter.config()
+    if wanted["num_labels"] != config.num_labels:
+        return False
+    if "id2label" not in wanted:
+        return bool(config.problem_type == wanted.get("problem_type"))
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    if set(names) != set(adapter.names):
+        return False
+    adapter.labels = [adapter.labels[adapter.names.index(name)] for name in names]
+    return True
+
+
+def _new_head(model: Any, body: str) -> list[str]:
+    """Initialises everything outside the encoder as `transformers` would; gives the names."""
+    names = [name for name, _ in model.named_parameters() if not name.startswith(body)]
+    for module in {model.get_submodule(name.rpartition(".")[0]) for name in names}:
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False
+        module._is_hf_initialized = False
+        model._init_weights(module)
+    return names
+
+
+def _set_dropout(config: Any, rate: float) -> None:
+    for key in config.to_dict():
+        if "dropout" in key and isinstance(getattr(config, key), (float, int, type(None))):
+            setattr(config, key, rate)
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from safetensors import SafetensorError
+    from transformers import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(50)  # nothing but our own message
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except InputError:
+        raise
+    except (SafetensorError, EOFError) as error:
+        raise InputError(
+            f"the weight file is corrupt ({error})", where=where, remedy="download or copy it again"
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, GatedRepoError):
+                raise InputError(
+                    "this checkpoint is gated", where=where, remedy="ask for access, then `hf auth login`"
+                ) from None
+            if isinstance(cause, RepositoryNotFoundError):
+                raise InputError("no such checkpoint on the hub, or no access to it", where=where,
+                                 remedy="check the id (org/name); a folder needs a path that exists") from None  # fmt: skip
+            cause = cause.__cause__ or cause.__context__
+        if not Path(where).is_dir() and isinstance(error, OSError):
+            raise InputError("the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint", where=where,
+                             remedy="check the id; connect once to fill the cache, or give a folder") from None  # fmt: skip
+        if "trust_remote_code" in str(error):
+            raise InputError("this checkpoint brings its own code, which runs only if you say so", where=where,
+                             remedy="read it, then --trust-remote-code") from None  # fmt: skip
+        raise InputError(f"it can't be loaded: {str(error).splitlines()[0]}", where=where,
+                         remedy="is it the folder of an encoder that this version of transformers knows?") from None  # fmt: skip
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,80 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines anywhere else. All on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bert_ft.adapters.base import Features
+from bert_ft.engine.batches import Plan
+from bert_ft.engine.training import Callback, Metrics
+
+SECONDS = 10  # between two plain lines
+
+
+def table_of(metrics: Metrics) -> str:
+    """`accuracy 0.9123 · f1 0.9001`, with the set's name in front where there are several."""
+    parts = []
+    for name, values in metrics.items():
+        inner = " · ".join(f"{key} {value:.4f}" for key, value in values.items())
+        parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
+    return "   ".join(parts)
+
+
+class Display(Callback):
+    """Tells the course of one run."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet
+        self.bar: Progress | None = None
+        self.loss = ""
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line to the person."""
+        self.console.print(f"[{style}]{escape(text)}[/]" if style else escape(text))
+
+    def on_start(self, plan: Plan, features: Features) -> None:
+        self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
+        if self.live:
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=32), TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=plan.steps, loss="")
+
+    def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
+        if entry is not None:
+            self.loss = f"loss {entry['loss']:.4f}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, loss=self.loss)
+        elif time.monotonic() - self.told > SECONDS and self.loss:
+            self.told = time.monotonic()
+            left = (self.told - self.began) / step * (self.plan.steps - step)
+            self.say(
+                f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {_minutes(left)} left"
+            )
+
+    def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
+        mark = "  best so far" if best else ""
+        self.say(
+            f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {table_of(metrics)}{mark}"
+        )
+        self.told = time.monotonic()
+        return None
+
+    def on_end(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,452 @@
+"""finetune() and Run: task + checkpoint + recipe -> run, the whole trip from top to bottom."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bert_ft import adapters, data, environment, pretrained, rundir
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.rundir import RunDir
+from bert_ft.task import Task, load_task
+
+
+@dataclass
+class Custom:
+    """The user's own objects in place of ours."""
+
+    adapter: type[adapters.Adapter] | None = None
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    metrics: Mapping[str, Any] | Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    model: Any = None
+    tokenizer: Any = None
+
+    def names(self) -> list[str]:
+        """Which of them change what is trained: the run's task.toml alone can't repeat it."""
+        given = {"adapter": self.adapter, "loss": self.loss, "metrics": self.metrics, "model": self.model}
+        return [name for name, value in given.items() if value]
+
+    def scorers(self) -> dict[str, Any]:
+        """Name -> function of (predictions, references), or `evaluate.Metric`."""
+        if isinstance(self.metrics, Mapping):
+            return dict(self.metrics)
+        return {str(getattr(m, "name", getattr(m, "__name__", "custom"))): m for m in self.metrics}
+
+
+def finetune(
+    task: str | Path | Task,
+    checkpoint: str | None = None,
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    seed: int | None = None,
+    data_dir: str | Path | None = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    adapter: type[adapters.Adapter] | None = None,
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
+    metrics: Mapping[str, Any] | Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    model: Any = None,
+    tokenizer: Any = None,
+    log_with: Any = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Fine-tunes a checkpoint on a task and gives the finished run.
+
+    Args:
+        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for data of one's own.
+        checkpoint: hub id, folder, or an earlier run; the task's own by default.
+        output: the run folder; `runs/<task>-<checkpoint>[-changed keys]-seed<k>` by default.
+        overwrite: replaces a run that lies there.
+        data_dir: folder of the benchmark's original files.
+        train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
+            test also as a mapping of name -> one of these.
+        adapter: an `Adapter` subclass in place of the family's.
+        loss: `loss(logits, batch) -> (B,)` losses a row, or their mean; `batch["labels"]` are the labels.
+        metrics: name -> `f(predictions, references)`, or `evaluate.Metric` objects; beside the task's.
+        callbacks: `bert_ft.Callback` objects.
+        model: a `transformers` model with the head already on it, in place of the checkpoint's weights.
+        log_with: trackers for `accelerate.Accelerator(log_with=...)`: "tensorboard", "wandb", ...
+        settings: any other key of the task: `learning_rate=5e-5`, or `**{"data.validation": "10%"}`.
+    Raises:
+        InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
+    """
+    began = time.perf_counter()
+    base = load_task(task)
+    custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer)
+    sets = {"train": train, "validation": validation, "test": test}
+    files = {k: v for k, v in sets.items() if v is not None}
+    changes = _file_changes(files) | settings
+    run_keys = {
+        "checkpoint": checkpoint,
+        "seed": seed,
+        "data_dir": data_dir and str(Path(data_dir).expanduser().resolve()),
+    }
+    changes |= {f"run.{key}": value for key, value in run_keys.items() if value is not None}
+    if custom.names():
+        changes["run.custom"] = custom.names()
+    task = base.override(changes, "--set" if settings else "")
+    _check_best(task, custom)
+
+    from bert_ft.progress import Display
+
+    family = custom.adapter or adapters.find(task.family)
+    splits = data.load(task, family, {name: value for name, value in _objects(files)})
+    adapter_ = family(task, family.find_labels(splits.train, task))
+    for name, rows in splits.all().items():
+        adapter_.check(name, rows)
+    splits.train = data.limit(splits.train, task.data.limit_train, task.run.seed)
+    adapter_.prepare(splits.train)
+    task = task.override({"data.labels": adapter_.labels or None})
+    adapter_.task = task
+
+    folder = RunDir(output if output is not None else Path("runs") / run_name(base, task, settings))
+    identity = {
+        "data": splits.fingerprint(),
+        "checkpoint": pretrained.fingerprint(task.run.checkpoint or "."),
+    }
+    if output is None and "IPython" in sys.modules and not overwrite:
+        folder = _numbered(folder)
+    if not overwrite and _is_finished(folder, task, identity):
+        Display(quiet).say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)", "dim")
+        return Run(folder.path)
+    if overwrite and folder.state == "foreign":
+        raise InputError("the folder holds something that is no run, so it is left alone", where=str(folder.path),
+                         remedy="choose another one with --output")  # fmt: skip
+    return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet)
+
+
+def _train(
+    task: Task, adapter: adapters.Adapter, splits: data.Splits, folder: RunDir, identity: dict[str, str | None],
+    custom: Custom, *, began: float, log_with: Any, quiet: bool,
+) -> Run:  # fmt: skip
+    from accelerate.utils import set_seed
+
+    from bert_ft import model as models
+    from bert_ft.engine import training
+    from bert_ft.progress import Display
+
+    model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
+                                log_with=log_with)  # fmt: skip
+    model.scorers = custom.scorers()
+    if custom.loss is not None:
+        adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
+    accelerator = model.accelerator
+    main = accelerator.is_main_process
+    show = Display(quiet or not main)
+    if main:
+        folder.start(task, environment.describe(accelerator, model.network, identity, task.run.seed))
+    show.say(
+        f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}",
+        "bold",
+    )
+    for note in splits.notes + notes:
+        show.say(note)
+    features = {name: model.encode(rows) for name, rows in splits.all().items()}
+    for name, encoded in features.items():
+        show.say(count_line(name, encoded.counts, task.recipe.max_length))
+    if adapter.labels:
+        kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
+        show.say(
+            f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{' ...' * (len(adapter.names) > 20)}"
+        )
+
+    best = folder.checkpoints / "best"
+    evaluation_seconds = [0.0]
+
+    def evaluate(network: Any) -> training.Metrics:
+        start = time.perf_counter()
+        scores = {n: model.score(model.infer(r, features[n]), r) for n, r in splits.evaluation.items()}
+        evaluation_seconds[0] += time.perf_counter() - start
+        return scores
+
+    def log(entry: dict[str, Any]) -> None:
+        if main:
+            folder.append_log({**entry, "seconds": round(time.perf_counter() - began, 3)})
+        if log_with is not None:
+            flat = {f"{n}/{k}": v for n, values in entry.get("evaluation", {}).items() for k, v in values.items()}
+            accelerator.log({k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"])
+
+    if log_with is not None:
+        accelerator.init_trackers(
+            "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
+        )
+    if task.batching.gradient_checkpointing:
+        model.network.gradient_checkpointing_enable()
+    set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
+    state = training.train(
+        model.network, adapter, features["train"], task, accelerator, pad=model.tokenizer.pad_token_id, evaluate=evaluate,
+        keep=lambda network: rundir.save_weights(best, network) if main else None, log=log,
+        callbacks=[show, *custom.callbacks],
+    )  # fmt: skip
+    accelerator.wait_for_everyone()
+    if task.recipe.keep == "best" and state.best_step != state.step:
+        rundir.load_weights(best, model.network)
+        show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
+    final: dict[str, dict[str, float]] = {}
+    evaluated = 0
+    start = time.perf_counter()
+    for name, rows in {**splits.evaluation, **splits.test}.items():
+        predictions = model.infer(rows, features[name])
+        final[name] = model.score(predictions, rows)
+        evaluated += len(rows)
+        if main:
+            rundir.write_jsonl(folder.predictions / f"{name}.jsonl", adapter.lines(predictions, rows))
+    seconds = time.perf_counter() - start
+    if log_with is not None:
+        accelerator.end_training()
+    model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
+    model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
+    if main:
+        rundir.save_model(folder.model, model.network, model.tokenizer)
+        rundir.remove(folder.checkpoints)
+        results = {
+            "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
+            "recipe": task.recipe.model_dump(exclude={"grid"}),
+            "metrics": {name: values for name, values in final.items() if values},
+            "counts": {name: encoded.counts for name, encoded in features.items()},
+            "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
+            "timing": {
+                "train_seconds": round(state.seconds, 3),
+                "train_samples_per_second": round(state.rows / state.seconds, 2),
+                "eval_samples_per_second": round(evaluated / seconds, 2),
+                "first_step_seconds": round((state.first_step or began) - began, 3),
+            },
+            "version": environment.version("bert-ft"),
+        }  # fmt: skip
+        rundir.write_json(folder.results_json, results)
+    accelerator.wait_for_everyone()
+    run = Run(folder.path)
+    run.__dict__["model"] = model  # it is loaded already
+    return run
+
+
+class Run:
+    """A finished (or unfinished) run: everything its folder holds."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.dir = RunDir(path)
+        if self.dir.state in ("new", "foreign"):
+            raise InputError("this is no run folder", where=str(path), remedy="`bert-ft runs` lists the runs")
+
+    @property
+    def path(self) -> Path:
+        return self.dir.path
+
+    @cached_property
+    def task(self) -> Task:
+        return self.dir.task()
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """`results.json`."""
+        return self.dir.results()
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Set name -> metric -> value."""
+        metrics: dict[str, dict[str, float]] = self.results["metrics"]
+        return metrics
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self.dir.environment()
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the log: losses, learning rates, evaluations."""
+        return self.dir.log()
+
+    def predictions(self, name: str = "validation") -> list[dict[str, Any]]:
+        """The lines of `predictions/<name>.jsonl`."""
+        file = self.dir.predictions / f"{name}.jsonl"
+        if not file.is_file():
+            known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
+            raise InputError(f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known))
+        return list(rundir.read_jsonl(file))
+
+    @cached_property
+    def model(self) -> Any:
+        """The trained model with its tokenizer and adapter (`bert_ft.model.Model`)."""
+        from bert_ft import model as models
+
+        custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
+        if custom:
+            raise InputError(f"this run was made with a {custom[0]} of your own, which its folder does not hold",
+                             where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
+        return models.load_folder(str(self.dir.model), self.task)
+
+    def predict(self, inputs: Any) -> list[dict[str, Any]]:
+        """Answers raw inputs: a text, a list of texts, or a list of pairs."""
+        answers: list[dict[str, Any]] = self.model.predict(inputs)
+        return answers
+
+    def evaluate(self, rows: Any = None, *, data_dir: str | None = None) -> dict[str, dict[str, float]]:
+        """Metrics of the run's model on its own evaluation and test sets, or on other rows.
+
+        Args:
+            rows: a file, a Dataset, a pandas frame, a dict of lists or a list of dicts; None for the run's own sets.
+            data_dir: where the benchmark's original files lie now.
+        """
+        return evaluate(self, rows, data_dir=data_dir)
+
+    def __repr__(self) -> str:
+        if self.dir.state != "finished":
+            return f"Run({str(self.path)!r}, unfinished)"
+        from bert_ft.progress import table_of
+
+        return f"Run({str(self.path)!r}: {table_of(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        if self.dir.state != "finished":
+            return f"<p>Run <code>{html.escape(str(self.path))}</code>, unfinished</p>"
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(metric)}</td><td>{value:.4f}</td></tr>"
+            for name, values in self.metrics.items()
+            for metric, value in values.items()
+            if value is not None
+        )
+        head = f"<b>{html.escape(self.task.name)}</b> · {html.escape(str(self.task.run.checkpoint))} · seed {self.task.run.seed}"
+        return (f"<div>{head}<table><tr><th>set</th><th>metric</th><th>value</th></tr>{rows}</table>"
+                f"<code>{html.escape(str(self.path))}</code></div>")  # fmt: skip
+
+
+def load(folder: str | Path) -> Any:
+    """A run, or a saved model that is ready to predict: both have `predict`."""
+    if RunDir(folder).state in ("finished", "unfinished"):
+        return Run(folder)
+    from bert_ft import model as models
+
+    return models.load_folder(str(folder))
+
+
+def evaluate(
+    run: Any, rows: Any = None, *, task: Task | None = None, data_dir: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Metrics of a run's or a saved model's sets, or of other rows given as `rows`.
+
+    Raises:
+        InputError: rows without labels, labels the model does not know, data that is not what the run was trained on.
+    """
+    task = task or (run.task if isinstance(run, Run) else run.adapter.task)
+    model = run.model if isinstance(run, Run) else run
+    adapter = model.adapter
+    files = {"validation": rows} if rows is not None else {}
+    changes: dict[str, Any] = _file_changes(files) | ({"data.test": None, "data.validation": None} if files else {})
+    if data_dir is not None:
+        changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
+    if isinstance(run, Run) and rows is not None:
+        changes["run.data_dir"] = None  # a file of the user's has the task's columns, not the original's
+    bound = task.override(changes)
+    splits = data.load(bound, type(adapter), dict(_objects(files)), training=not files)
+    if isinstance(run, Run) and not files and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
+        raise InputError("the data is not what this run was trained on", where=str(run.path),
+                         remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
+                         "name the file to evaluate other data")  # fmt: skip
+    out = {}
+    for name, part in {**splits.evaluation, **splits.test}.items():
+        adapter.check(name, part)
+        if scores := model.score(model.infer(part), part):
+            out[name] = scores
+    return out
+
+
+def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
+    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`."""
+    rows, tokens = counts["rows"], max(1, counts["tokens"])
+    truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
+    return (f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {truncated:,} rows ({truncated / rows:.1%}) truncated "
+            f"at {max_length}, {unknown:,} unknown tokens ({unknown / tokens:.2%})")  # fmt: skip
+
+
+def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
+    """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
+    changed = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(settings.items())]
+    parts = [
+        base.name or "task",
+        pretrained.short_name(task.run.checkpoint or "model"),
+        *changed,
+        f"seed{task.run.seed}",
+    ]
+    return "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)[:200]
+
+
+def _numbered(folder: RunDir) -> RunDir:
+    number = 2
+    first = folder.path
+    while folder.state != "new":
+        folder = RunDir(first.with_name(f"{first.name}-{number}"))
+        number += 1
+    return folder
+
+
+def _is_finished(folder: RunDir, task: Task, identity: dict[str, str | None]) -> bool:
+    """Whether this very run is there and whole; another one in its place is refused with the difference."""
+    if folder.state == "new":
+        return False
+    if folder.state == "foreign":
+        raise InputError(
+            "the folder is not empty and holds no run",
+            where=str(folder.path),
+            remedy="choose another with --output",
+        )
+    environment_ = folder.environment() if folder.environment_json.is_file() else {}
+    old = {**folder.task().dump(), "fingerprint": {k: environment_.get(f"{k}_fingerprint") for k in identity}}
+    changes = rundir.difference(old, {**task.dump(), "fingerprint": identity})
+    if changes:
+        raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
+                         remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
+    return folder.state == "finished"
+
+
+def _file_changes(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Files and Python objects in place of the task's sets."""
+    if not files:
+        return {}
+    changes: dict[str, Any] = {"run.data_dir": None}
+    for name, given in files.items():
+        key = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}[name]
+        parts = dict(given) if isinstance(given, Mapping) and not _is_rows(given) else {name: given}
+        named = {
+            n: str(Path(v).expanduser().resolve()) if isinstance(v, (str, Path)) else "(Python object)"
+            for n, v in parts.items()
+        }
+        changes[key] = named[name] if list(named) == [name] else named
+    if "validation" in files:
+        changes["data.validation"] = None
+    if "train" in files and "test" not in files:
+        changes["data.test"] = None
+    return changes
+
+
+def _is_rows(given: Mapping[str, Any]) -> bool:
+    """A mapping is rows if its values are columns (lists), and a table of sets if they are files or row sets."""
+    first = next(iter(given.values()), None)
+    return isinstance(first, (list, tuple)) and not (first and isinstance(first[0], Mapping))
+
+
+def _objects(files: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found = []
+    for name, given in files.items():
+        parts = dict(given) if isinstance(given, Mapping) and not _is_rows(given) else {name: given}
+        found += [(n, v) for n, v in parts.items() if not isinstance(v, (str, Path))]
+    return found
+
+
+def _check_best(task: Task, custom: Custom) -> None:
+    names = [*task.metric.compute, *custom.scorers()]
+    if task.best_metric[1] not in names:
+        raise InputError(
+            f"metric.best = '{task.best_metric[1]}' is not computed",
+            remedy=did_you_mean(task.best_metric[1], names),
+        )

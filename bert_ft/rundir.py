@@ -1,0 +1,218 @@
+"""The run folder: its paths, what is in each file, and writes that are whole or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bert_ft.errors import InputError, MachineError
+from bert_ft.task import Task, load_task
+
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
+        errno.EACCES: "no permission to write", errno.EPERM: "no permission to write"}  # fmt: skip
+
+
+class RunDir:
+    """Paths and files of one run. `results.json` is written last: a run that has it is whole."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.task_toml = self.path / "task.toml"
+        self.environment_json = self.path / "environment.json"
+        self.log_jsonl = self.path / "log.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.predictions = self.path / "predictions"
+        self.results_json = self.path / "results.json"
+
+    @property
+    def state(self) -> str:
+        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at all)."""
+        if self.results_json.is_file() and self.task_toml.is_file():
+            return "finished"
+        if self.task_toml.is_file():
+            return "unfinished"
+        return "foreign" if self.path.exists() and (self.path.is_file() or any(self.path.iterdir())) else "new"
+
+    def task(self) -> Task:
+        return load_task(self.task_toml)
+
+    def results(self) -> dict[str, Any]:
+        return self._read(self.results_json)
+
+    def environment(self) -> dict[str, Any]:
+        return self._read(self.environment_json)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the log so far."""
+        return list(read_jsonl(self.log_jsonl)) if self.log_jsonl.is_file() else []
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        try:
+            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?") from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"not JSON: {error}", where=str(file)) from None
+        return value
+
+    def start(self, task: Task, environment: dict[str, Any]) -> None:
+        """Empties what an earlier attempt left and writes what is known before training."""
+        with disk(self.path):
+            for old in (self.results_json, self.log_jsonl, self.environment_json, self.task_toml):
+                old.unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.model, self.predictions):
+                shutil.rmtree(folder, ignore_errors=True)
+            self.predictions.mkdir(parents=True, exist_ok=True)
+        write_json(self.environment_json, environment)
+        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
+        write(self.task_toml, header + tomli_w.dumps(task.dump()))
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        with disk(self.log_jsonl), self.log_jsonl.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """A disk that can't be written is one message with exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL and not isinstance(error, (FileExistsError, NotADirectoryError)):
+            raise
+        reason = FULL.get(error.errno or 0, "it is in the way: a file where a folder is wanted")
+        raise MachineError(
+            reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
+        ) from None
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole: to a temporary neighbour, synced, renamed."""
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """An undefined metric (nan) is null: JSON has no nan."""
+    write(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A file of one object a line, whole or not there."""
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
+        temporary.replace(path)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as stream:
+        yield from (json.loads(line) for line in stream if line.strip())
+
+
+def save_model(path: Path, model: Any, tokenizer: Any) -> None:
+    """`model/` as `from_pretrained` loads it: written beside, then renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    with disk(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            with quiet():
+                model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        except Exception as error:  # safetensors reports a full disk as an error of its own
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "", str(path)) from None
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.replace(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of `transformers`."""
+    from transformers import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def save_weights(folder: Path, model: Any) -> None:
+    """The bare weights, whole or not there (what the run ends with is chosen later)."""
+    from safetensors.torch import save_file
+
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / "model.safetensors.tmp"
+        try:
+            # tied weights share memory, which safetensors refuses: each gets its own copy
+            seen: set[int] = set()
+            tensors = {}
+            for name, tensor in model.state_dict().items():
+                tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+                seen.add(tensor.data_ptr())
+            save_file(tensors, temporary)
+        except Exception as error:
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "", str(temporary)) from None
+            raise
+        temporary.replace(folder / "model.safetensors")
+
+
+def load_weights(folder: Path, model: Any) -> None:
+    """Puts what `save_weights` wrote back into the model."""
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder of ours, if it is there."""
+    with disk(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def finite(value: Any) -> Any:
+    """The value with nan and infinities as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: old -> new` of every value that differs between two trees."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {_short(a)} -> {_short(b)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) < 60 else text[:57] + "..."
