@@ -21,8 +21,23 @@ _HOMES = {
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
 }  # fmt: skip
 
-__all__ = ["Adapter", "Callback", "Classification", "Features", "InputError", "MachineError", "Recipe", "Reference", "Run",
-           "Task", "evaluate", "finetune", "load", "load_task", "metrics"]  # fmt: skip
+__all__ = [
+    "Adapter",
+    "Callback",
+    "Classification",
+    "Features",
+    "InputError",
+    "MachineError",
+    "Recipe",
+    "Reference",
+    "Run",
+    "Task",
+    "evaluate",
+    "finetune",
+    "load",
+    "load_task",
+    "metrics",
+]
 
 
 def __getattr__(name: str) -> Any:

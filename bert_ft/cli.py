@@ -141,8 +141,16 @@ def runs(
     for file in sorted(Path(folder).rglob("task.toml")):
         run = RunDir(file.parent)
         task = run.task()
-        row: dict[str, Any] = {"run": str(run.path), "task": task.name, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
-                               "state": run.state, "metric": None, "value": None, "seconds": None}  # fmt: skip
+        row: dict[str, Any] = {
+            "run": str(run.path),
+            "task": task.name,
+            "checkpoint": task.run.checkpoint,
+            "seed": task.run.seed,
+            "state": run.state,
+            "metric": None,
+            "value": None,
+            "seconds": None,
+        }
         if run.state == "finished":
             results, (name, metric) = run.results(), task.best_metric
             row |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
@@ -169,8 +177,16 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
     from bert_ft.task import builtin, load_task
 
     found = [load_task(path) for path in builtin().values()]
-    rows = [{"task": t.name, "family": t.family, "metrics": ", ".join(t.metric.compute), "references": str(len(t.reference)),
-             "title": t.title} for t in found]  # fmt: skip
+    rows = [
+        {
+            "task": t.name,
+            "family": t.family,
+            "metrics": ", ".join(t.metric.compute),
+            "references": str(len(t.reference)),
+            "title": t.title,
+        }
+        for t in found
+    ]
     print(json.dumps(rows, indent=2)) if as_json else _table(rows)
 
 

@@ -43,6 +43,7 @@ def describe(accelerator: Any, network: Any, identity: dict[str, str | None], se
 
 
 def precision(accelerator: Any) -> str:
+    """`fp32`, `bf16` or `fp16`."""
     return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
 
 

@@ -36,4 +36,5 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return "known: " + ", ".join(names) if names else "none is known"
+    told = [name if len(name) < 50 else f"{name[:47]!r}..." for name in names[:30]]
+    return "known: " + ", ".join(told) + ", ..." * (len(names) > 30) if names else "none is known"

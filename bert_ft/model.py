@@ -99,8 +99,11 @@ def check_length(network: Any, max_length: int) -> None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
     if max_length > positions:
-        raise InputError(f"max_length = {max_length}, but the checkpoint has {positions} positions", where="recipe.max_length",
-                         remedy=f"--set max_length={positions}, or a checkpoint for longer texts")  # fmt: skip
+        raise InputError(
+            f"max_length = {max_length}, but the checkpoint has {positions} positions",
+            where="recipe.max_length",
+            remedy=f"--set max_length={positions}, or a checkpoint for longer texts",
+        )
 
 
 def build(

@@ -19,8 +19,15 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
-                "spm.model")  # fmt: skip
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+)
 
 
 def locate(checkpoint: str) -> str:
@@ -45,12 +52,6 @@ def locate(checkpoint: str) -> str:
     return checkpoint
 
 
-def short_name(checkpoint: str) -> str:
-    """The part of a checkpoint's name that goes into a run's name."""
-    path = Path(checkpoint).expanduser()
-    return path.resolve().name if path.is_dir() else checkpoint.rpartition("/")[2]
-
-
 def fingerprint(checkpoint: str) -> str | None:
     """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is loaded."""
     folder = Path(locate(checkpoint))
@@ -68,8 +69,11 @@ def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
 
     where = locate(checkpoint)
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
-        raise InputError("the folder has no tokenizer", where=where,
-                         remedy="copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it")  # fmt: skip
+        raise InputError(
+            "the folder has no tokenizer",
+            where=where,
+            remedy="copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it",
+        )
     with told(where):
         return AutoTokenizer.from_pretrained(
             where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
@@ -107,8 +111,11 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     encoder = [key for key in fresh if key.startswith(body) and "pooler" not in key]
     if encoder:
-        raise InputError(f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first", where=where,
-                         remedy="is this an encoder of the BERT kind?")  # fmt: skip
+        raise InputError(
+            f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first",
+            where=where,
+            remedy="is this an encoder of the BERT kind?",
+        )
     if not kept and not any(not key.startswith(body) for key in fresh):
         fresh += _new_head(model, body)
         notes.append("the checkpoint's head was made for other labels")
@@ -174,17 +181,29 @@ def told(where: str) -> Iterator[None]:
                     "this checkpoint is gated", where=where, remedy="ask for access, then `hf auth login`"
                 ) from None
             if isinstance(cause, RepositoryNotFoundError):
-                raise InputError("no such checkpoint on the hub, or no access to it", where=where,
-                                 remedy="check the id (org/name); a folder needs a path that exists") from None  # fmt: skip
+                raise InputError(
+                    "no such checkpoint on the hub, or no access to it",
+                    where=where,
+                    remedy="check the id (org/name); a folder needs a path that exists",
+                ) from None
             cause = cause.__cause__ or cause.__context__
         if not Path(where).is_dir() and isinstance(error, OSError):
-            raise InputError("the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint", where=where,
-                             remedy="check the id; connect once to fill the cache, or give a folder") from None  # fmt: skip
+            raise InputError(
+                "the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint",
+                where=where,
+                remedy="check the id; connect once to fill the cache, or give a folder",
+            ) from None
         if "trust_remote_code" in str(error):
-            raise InputError("this checkpoint brings its own code, which runs only if you say so", where=where,
-                             remedy="read it, then --trust-remote-code") from None  # fmt: skip
-        raise InputError(f"it can't be loaded: {str(error).splitlines()[0]}", where=where,
-                         remedy="is it the folder of an encoder that this version of transformers knows?") from None  # fmt: skip
+            raise InputError(
+                "this checkpoint brings its own code, which runs only if you say so",
+                where=where,
+                remedy="read it, then --trust-remote-code",
+            ) from None
+        raise InputError(
+            f"it can't be loaded: {str(error).splitlines()[0]}",
+            where=where,
+            remedy="is it the folder of an encoder that this version of transformers knows?",
+        ) from None
     finally:
         logging.set_verbosity(level)
         logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import adapters, data, environment, pretrained, rundir
+from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task, load_task
@@ -84,9 +85,8 @@ def finetune(
     began = time.perf_counter()
     base = load_task(task)
     custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer)
-    sets = {"train": train, "validation": validation, "test": test}
-    files = {k: v for k, v in sets.items() if v is not None}
-    changes = _file_changes(files) | settings
+    sets = given.sets(train, validation, test)
+    changes = given.changes(sets) | settings
     run_keys = {
         "checkpoint": checkpoint,
         "seed": seed,
@@ -98,10 +98,10 @@ def finetune(
     task = base.override(changes, "--set" if settings else "")
     _check_best(task, custom)
 
-    from bert_ft.progress import Display
+    from bert_ft import progress
 
     family = custom.adapter or adapters.find(task.family)
-    splits = data.load(task, family, {name: value for name, value in _objects(files)})
+    splits = data.load(task, family, given.objects(sets))
     adapter_ = family(task, family.find_labels(splits.train, task))
     for name, rows in splits.all().items():
         adapter_.check(name, rows)
@@ -110,15 +110,17 @@ def finetune(
     task = task.override({"data.labels": adapter_.labels or None})
     adapter_.task = task
 
-    folder = RunDir(output if output is not None else Path("runs") / run_name(base, task, settings))
+    folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
     identity = {
         "data": splits.fingerprint(),
         "checkpoint": pretrained.fingerprint(task.run.checkpoint or "."),
     }
     if output is None and "IPython" in sys.modules and not overwrite:
-        folder = _numbered(folder)
-    if not overwrite and _is_finished(folder, task, identity):
-        Display(quiet).say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)", "dim")
+        folder = rundir.numbered(folder)
+    if not overwrite and rundir.is_finished(folder, task, identity):
+        progress.Display(quiet).say(
+            f"{folder.path} is finished already: nothing to do (--overwrite trains it again)", "dim"
+        )
         return Run(folder.path)
     if overwrite and folder.state == "foreign":
         raise InputError("the folder holds something that is no run, so it is left alone", where=str(folder.path),
@@ -133,8 +135,8 @@ def _train(
     from accelerate.utils import set_seed
 
     from bert_ft import model as models
+    from bert_ft import progress
     from bert_ft.engine import training
-    from bert_ft.progress import Display
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
                                 log_with=log_with)  # fmt: skip
@@ -143,7 +145,7 @@ def _train(
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
     accelerator = model.accelerator
     main = accelerator.is_main_process
-    show = Display(quiet or not main)
+    show = progress.Display(quiet or not main)
     if main:
         folder.start(task, environment.describe(accelerator, model.network, identity, task.run.seed))
     show.say(
@@ -154,7 +156,7 @@ def _train(
         show.say(note)
     features = {name: model.encode(rows) for name, rows in splits.all().items()}
     for name, encoded in features.items():
-        show.say(count_line(name, encoded.counts, task.recipe.max_length))
+        show.say(progress.count_line(name, encoded.counts, task.recipe.max_length))
     if adapter.labels:
         kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
         show.say(
@@ -185,10 +187,17 @@ def _train(
         model.network.gradient_checkpointing_enable()
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     state = training.train(
-        model.network, adapter, features["train"], task, accelerator, pad=model.tokenizer.pad_token_id, evaluate=evaluate,
-        keep=lambda network: rundir.save_weights(best, network) if main else None, log=log,
+        model.network,
+        adapter,
+        features["train"],
+        task,
+        accelerator,
+        pad=model.tokenizer.pad_token_id,
+        evaluate=evaluate,
+        keep=lambda network: rundir.save_weights(best, network) if main else None,
+        log=log,
         callbacks=[show, *custom.callbacks],
-    )  # fmt: skip
+    )
     accelerator.wait_for_everyone()
     if task.recipe.keep == "best" and state.best_step != state.step:
         rundir.load_weights(best, model.network)
@@ -317,8 +326,10 @@ class Run:
             if value is not None
         )
         head = f"<b>{html.escape(self.task.name)}</b> · {html.escape(str(self.task.run.checkpoint))} · seed {self.task.run.seed}"
-        return (f"<div>{head}<table><tr><th>set</th><th>metric</th><th>value</th></tr>{rows}</table>"
-                f"<code>{html.escape(str(self.path))}</code></div>")  # fmt: skip
+        return (
+            f"<div>{head}<table><tr><th>set</th><th>metric</th><th>value</th></tr>{rows}</table>"
+            f"<code>{html.escape(str(self.path))}</code></div>"
+        )
 
 
 def load(folder: str | Path) -> Any:
@@ -341,15 +352,13 @@ def evaluate(
     task = task or (run.task if isinstance(run, Run) else run.adapter.task)
     model = run.model if isinstance(run, Run) else run
     adapter = model.adapter
-    files = {"validation": rows} if rows is not None else {}
-    changes: dict[str, Any] = _file_changes(files) | ({"data.test": None, "data.validation": None} if files else {})
-    if data_dir is not None:
+    sets = given.sets(None, rows, None)
+    changes: dict[str, Any] = given.changes(sets) | ({"data.test": None} if sets else {})
+    if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
         changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
-    if isinstance(run, Run) and rows is not None:
-        changes["run.data_dir"] = None  # a file of the user's has the task's columns, not the original's
     bound = task.override(changes)
-    splits = data.load(bound, type(adapter), dict(_objects(files)), training=not files)
-    if isinstance(run, Run) and not files and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
+    splits = data.load(bound, type(adapter), given.objects(sets), training=not sets)
+    if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
         raise InputError("the data is not what this run was trained on", where=str(run.path),
                          remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
                          "name the file to evaluate other data")  # fmt: skip
@@ -359,88 +368,6 @@ def evaluate(
         if scores := model.score(model.infer(part), part):
             out[name] = scores
     return out
-
-
-def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
-    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`."""
-    rows, tokens = counts["rows"], max(1, counts["tokens"])
-    truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
-    return (f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {truncated:,} rows ({truncated / rows:.1%}) truncated "
-            f"at {max_length}, {unknown:,} unknown tokens ({unknown / tokens:.2%})")  # fmt: skip
-
-
-def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
-    """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
-    changed = [f"{key.rpartition('.')[2]}={value}" for key, value in sorted(settings.items())]
-    parts = [
-        base.name or "task",
-        pretrained.short_name(task.run.checkpoint or "model"),
-        *changed,
-        f"seed{task.run.seed}",
-    ]
-    return "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)[:200]
-
-
-def _numbered(folder: RunDir) -> RunDir:
-    number = 2
-    first = folder.path
-    while folder.state != "new":
-        folder = RunDir(first.with_name(f"{first.name}-{number}"))
-        number += 1
-    return folder
-
-
-def _is_finished(folder: RunDir, task: Task, identity: dict[str, str | None]) -> bool:
-    """Whether this very run is there and whole; another one in its place is refused with the difference."""
-    if folder.state == "new":
-        return False
-    if folder.state == "foreign":
-        raise InputError(
-            "the folder is not empty and holds no run",
-            where=str(folder.path),
-            remedy="choose another with --output",
-        )
-    environment_ = folder.environment() if folder.environment_json.is_file() else {}
-    old = {**folder.task().dump(), "fingerprint": {k: environment_.get(f"{k}_fingerprint") for k in identity}}
-    changes = rundir.difference(old, {**task.dump(), "fingerprint": identity})
-    if changes:
-        raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
-                         remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
-    return folder.state == "finished"
-
-
-def _file_changes(files: Mapping[str, Any]) -> dict[str, Any]:
-    """Files and Python objects in place of the task's sets."""
-    if not files:
-        return {}
-    changes: dict[str, Any] = {"run.data_dir": None}
-    for name, given in files.items():
-        key = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}[name]
-        parts = dict(given) if isinstance(given, Mapping) and not _is_rows(given) else {name: given}
-        named = {
-            n: str(Path(v).expanduser().resolve()) if isinstance(v, (str, Path)) else "(Python object)"
-            for n, v in parts.items()
-        }
-        changes[key] = named[name] if list(named) == [name] else named
-    if "validation" in files:
-        changes["data.validation"] = None
-    if "train" in files and "test" not in files:
-        changes["data.test"] = None
-    return changes
-
-
-def _is_rows(given: Mapping[str, Any]) -> bool:
-    """A mapping is rows if its values are columns (lists), and a table of sets if they are files or row sets."""
-    first = next(iter(given.values()), None)
-    return isinstance(first, (list, tuple)) and not (first and isinstance(first[0], Mapping))
-
-
-def _objects(files: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found = []
-    for name, given in files.items():
-        parts = dict(given) if isinstance(given, Mapping) and not _is_rows(given) else {name: given}
-        found += [(n, v) for n, v in parts.items() if not isinstance(v, (str, Path))]
-    return found
 
 
 def _check_best(task: Task, custom: Custom) -> None:

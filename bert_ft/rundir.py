@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from typing import Any
 import tomli_w
 
 from bert_ft.errors import InputError, MachineError
-from bert_ft.task import Task, load_task
+from bert_ft.task import Recipe, Task, load_task
 
-FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
-        errno.EACCES: "no permission to write", errno.EPERM: "no permission to write"}  # fmt: skip
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+}
 
 
 class RunDir:
@@ -124,6 +129,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of one a line."""
     with path.open(encoding="utf-8") as stream:
         yield from (json.loads(line) for line in stream if line.strip())
 
@@ -216,3 +222,46 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
 def _short(value: Any) -> str:
     text = "(none)" if value is None else str(value)
     return text if len(text) < 60 else text[:57] + "..."
+
+
+def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
+    """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
+    leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
+    told = [f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}]
+    parts = [base.name, short_name(task.run.checkpoint or "model"), *told, f"seed{task.run.seed}"]
+    return "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)[:200]
+
+
+def short_name(checkpoint: str) -> str:
+    """The part of a checkpoint's name that goes into a run's name."""
+    path = Path(checkpoint).expanduser()
+    return path.resolve().name if path.is_dir() else checkpoint.rpartition("/")[2]
+
+
+def numbered(folder: RunDir) -> RunDir:
+    """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own past."""
+    number = 2
+    first = folder.path
+    while folder.state != "new":
+        folder = RunDir(first.with_name(f"{first.name}-{number}"))
+        number += 1
+    return folder
+
+
+def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None]) -> bool:
+    """Whether this very run is there and whole; another one in its place is refused with the difference."""
+    if folder.state == "new":
+        return False
+    if folder.state == "foreign":
+        raise InputError(
+            "the folder is not empty and holds no run",
+            where=str(folder.path),
+            remedy="choose another with --output",
+        )
+    environment_ = folder.environment() if folder.environment_json.is_file() else {}
+    old = {**folder.task().dump(), "fingerprint": {k: environment_.get(f"{k}_fingerprint") for k in identity}}
+    changes = difference(old, {**task.dump(), "fingerprint": identity})
+    if changes:
+        raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
+                         remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
+    return folder.state == "finished"

@@ -5,6 +5,7 @@ Imports neither torch nor transformers; reading a task never runs code.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ Splits = str | dict[str, str]
 class Strict(BaseModel):
     """A table of the TOML file: unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Original(Strict):
@@ -40,10 +41,10 @@ class Original(Strict):
 class Data(Strict):
     """Where the rows come from and what their columns mean."""
 
-    path: str | None = Field(None, description="hub id, folder or file; a relative path starts at the TOML file")
+    path: str | None = Field(None, description="hub id, folder or file; relative paths start at the TOML file")
     name: str | None = Field(None, description="configuration of the hub data set")
     revision: str | None = Field(None, description="branch, tag or commit of the hub data set")
-    train: str | None = Field("train", description="split name, or a file")
+    train: str = Field("train", description='split name, or a file; "" where there is none')
     evaluate: Splits = Field("validation", description="split or file; or a table of name -> split or file")
     test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
     validation: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = Field(
@@ -63,7 +64,9 @@ class Data(Strict):
     @property
     def evaluation_sets(self) -> dict[str, str]:
         """Name -> split of every evaluation set; a single one is called `validation`."""
-        return {"validation": self.evaluate} if isinstance(self.evaluate, str) else self.evaluate
+        if self.validation is not None or isinstance(self.evaluate, str):
+            return {"validation": str(self.evaluate)}
+        return self.evaluate
 
     @property
     def test_sets(self) -> dict[str, str]:
@@ -100,7 +103,7 @@ class Recipe(Strict):
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="0: no clipping")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     dropout: float | None = Field(None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default")
@@ -165,6 +168,9 @@ class Task(Strict):
     @model_validator(mode="after")
     def _check(self) -> Task:
         sets = self.data.evaluation_sets
+        for name in [*sets, *self.data.test_sets]:
+            if not re.fullmatch(r"\w[\w .-]*", name):  # predictions/<name>.jsonl
+                raise ValueError(f"data: '{name}' can't name a set; letters, digits, - and _ can")
         if clash := set(sets) & set(self.data.test_sets) | {"train"} & (set(sets) | set(self.data.test_sets)):
             raise ValueError(f"data: two sets have one name: {', '.join(sorted(clash))}")
         if self.metric.best and "/" in self.metric.best and (s := self.metric.best.split("/")[0]) not in sets:
@@ -193,6 +199,7 @@ class Task(Strict):
                     raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, dotted_keys()))
                 node = node[part]
             node[leaf] = value
+        _anchor(tree["data"], Path())
         return _validated(tree, where)
 
     def dump(self) -> dict[str, Any]:
@@ -208,7 +215,7 @@ TABLES: dict[str, type[BaseModel]] = {
 
 def dotted_keys() -> dict[str, str]:
     """`recipe.learning_rate` -> its description, of every key that `--set` takes."""
-    tables = ("recipe", "batching", "data", "metric")
+    tables = ("recipe", "batching", "data", "metric", "run")
     return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
 
 
@@ -218,6 +225,8 @@ def _table_of(key: str, where: str) -> str:
     if not tables:
         known = {leaf for _, _, leaf in keys} | set(dotted_keys())
         raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, known))
+    if len(tables) > 1:
+        raise InputError(f"which '{key}'?", where=where, remedy=" or ".join(f"{table}.{key}" for table in tables))
     return tables[0]
 
 
@@ -225,9 +234,10 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
     try:
         return Task.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        # pydantic adds the branch of a union to the location: keep what stands in the file
-        path = [str(part) for part in first["loc"] if not str(part).startswith(("literal", "constrained", "dict["))]
+        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
+        # pydantic adds that branch to the location: keep what stands in the file
+        branch = re.compile(r"str|int|bool|literal\[.*|constrained-.*|dict\[.*")
+        path = [str(part) for part in first["loc"] if not branch.fullmatch(str(part))]
         key, remedy = ".".join(path), ""
         if first["type"] == "extra_forbidden":
             message = f"unknown key '{key}'"
@@ -287,7 +297,7 @@ def load_task(name: str | Path | Task) -> Task:
     if isinstance(name, Task):
         return name
     if str(name) in RESERVED:
-        return Task(name=str(name), title="own data", family=str(name))
+        return Task(name=f"own-{name}", title="own data", family=str(name))
     path = find(str(name))
     tree = _read(path, ())
     tree.setdefault("name", path.stem)
@@ -298,29 +308,46 @@ def load_task(name: str | Path | Task) -> Task:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
     if path in seen:
-        raise InputError("`extends` runs in a circle", where=str(path))
+        raise InputError("`extends` runs in a circle", where=str(path), remedy="give the variant a name of its own")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not a TOML file: {error}", where=str(path)) from None
-    data = tree.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        local = (path.parent / Path(data["path"]).expanduser()).resolve()
-        looks_local = data["path"].startswith((".", "/", "~")) or local.exists()
-        data["path"] = str(local) if looks_local else data["path"]
     if "extends" in tree:
         parent = str(tree.pop("extends"))
         near = path.parent / f"{parent}.toml"
         base = _read(near if near.is_file() else find(parent.rpartition("/")[2]), (*seen, path))
         base.pop("name", None)  # a variant bears its own file's name
-        return _merge(base, tree)
+        tree = _merge(base, tree)
+    _anchor(tree.get("data"), path.parent)
     return tree
+
+
+def _anchor(data: Any, folder: Path) -> None:
+    """Makes the local paths of a `[data]` table absolute: relative ones start at `folder`."""
+
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve())
+
+    def file(split: Any) -> Any:
+        return absolute(split) if isinstance(split, str) and Path(split).suffix else split
+
+    if not isinstance(data, dict):
+        return
+    if isinstance(path := data.get("path"), str):
+        data["path"] = absolute(path) if path.startswith((".", "/", "~")) or (folder / path).exists() else path
+        return  # the splits are below it
+    for key in data.keys() & {"train", "evaluate", "test"}:
+        sets = data[key]
+        data[key] = {name: file(split) for name, split in sets.items()} if isinstance(sets, dict) else file(sets)
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in top.items():
-        tables = isinstance(value, dict) and isinstance(both.get(key), dict) and key != "evaluate"
+        whole = key in ("evaluate", "test", "class_weights")  # these are one value, not a table of keys
+        tables = isinstance(value, dict) and isinstance(both.get(key), dict) and not whole
         both[key] = _merge(both[key], value) if tables else value
     return both

@@ -86,9 +86,7 @@ def film_reviews(cache: Path | None = None) -> Path:
         _make(folder, _fetch_reviews)
     for name, sha256 in SPLITS.items():
         if not (folder / name).is_file() or _sha256(folder / name) != sha256:
-            raise FetchError(
-                f"{folder / name} is not the file this script writes: delete {folder} and run this again."
-            )
+            raise FetchError(f"{folder / name} is not the file this script writes: delete {folder} and run this again.")
     return folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,7 +63,8 @@ class Classification(Adapter):
             row = pac.index(pac.is_null(out["label"]), True).as_py()
             raise InputError(f"{out['label'].null_count} rows have no label", where=f"{raw.where}, row {row + 1}",
                              remedy=f"give column '{column}' a value there, or remove the rows")  # fmt: skip
-        return pa.table(out)
+        names = [task.data.label_names.get(name, name) for name in raw.class_names.get(column, [])]
+        return pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -69,14 +72,19 @@ class Classification(Adapter):
             return []
         if task.data.labels is not None:
             return list(task.data.labels)
+        if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
+            return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
         found = sorted(pac.unique(train.table["label"]).to_pylist())
-        if all(name.lstrip("-").isdigit() and str(int(name)) == name for name in found):
+        if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
             return sorted(int(name) for name in found)  # 2 before 10
         if set(found) <= {"True", "False"}:
             return [name == "True" for name in found]
         if len(found) > max(100, len(train) // 2):
-            raise InputError(f"{len(found):,} different labels in {len(train):,} rows", where=train.where,
-                             remedy="is this the label column? For numbers set data.problem_type = \"regression\"")  # fmt: skip
+            raise InputError(
+                f"{len(found):,} different labels in {len(train):,} rows",
+                where=train.where,
+                remedy='is this the label column? For numbers set data.problem_type = "regression"',
+            )
         return found
 
     def check(self, name: str, rows: Rows) -> None:
@@ -105,8 +113,11 @@ class Classification(Adapter):
                 raise InputError(f"metric '{name}' is not one of {self.task.data.problem_type}", where="metric.compute",
                                  remedy=did_you_mean(name, wanted))  # fmt: skip
             if name in BINARY and len(self.labels) != 2:
-                raise InputError(f"metric '{name}' needs two labels, here are {len(self.labels)}", where="metric.compute",
-                                 remedy=f"use {name}_macro")  # fmt: skip
+                raise InputError(
+                    f"metric '{name}' needs two labels, here are {len(self.labels)}",
+                    where="metric.compute",
+                    remedy=f"use {name}_macro",
+                )
         weights = self.task.recipe.class_weights
         if weights is None:
             return
@@ -226,8 +237,11 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
                          remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
     if column.null_count:
         row = pac.index(pac.is_null(column), True).as_py()
-        raise InputError(f"column '{name}' has no text ({column.null_count} such rows)", where=f"{where}, row {row + 1}",
-                         remedy="remove the row, or quote the empty text (\"\") where it is meant")  # fmt: skip
+        raise InputError(
+            f"column '{name}' has no text ({column.null_count} such rows)",
+            where=f"{where}, row {row + 1}",
+            remedy='remove the row, or quote the empty text ("") where it is meant',
+        )
     return column.cast(pa.string())
 
 
@@ -236,9 +250,9 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     try:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
-        row, cell = next((i, v) for i, v in enumerate(column.to_pylist()) if v is not None and not _is_number(v))
+        row = next(i for i, cell in enumerate(column) if not _is_number(cell))
         raise InputError(
-            f"column '{name}' has '{cell}' where a number is wanted", where=f"{where}, row {row + 1}"
+            f"column '{name}' has '{column[row]}' where a number is wanted", where=f"{where}, row {row + 1}"
         ) from None
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
@@ -251,10 +265,10 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     return numbers
 
 
-def _is_number(cell: Any) -> bool:
+def _is_number(cell: pa.Scalar) -> bool:
     try:
-        float(cell)
-    except ValueError:
+        cell.cast(pa.float64())
+    except pa.ArrowInvalid:
         return False
     return True
 
@@ -269,8 +283,11 @@ def _names(column: pa.ChunkedArray, codes: list[str] | None, task: Task, name: s
         whole = column.cast(pa.int64(), safe=False)
         if pac.any(pac.fill_null(pac.not_equal(whole.cast(kind), column), False)).as_py():
             row = pac.index(pac.fill_null(pac.not_equal(whole.cast(kind), column), False), True).as_py()
-            raise InputError(f"column '{name}' has {column[row]}: a number with a fraction is no label",
-                             where=f"{where}, row {row + 1}", remedy='for numbers set data.problem_type = "regression"')  # fmt: skip
+            raise InputError(
+                f"column '{name}' has {column[row]}: a number with a fraction is no label",
+                where=f"{where}, row {row + 1}",
+                remedy='for numbers set data.problem_type = "regression"',
+            )
         column, kind = whole, whole.type
     if codes is not None and pa.types.is_integer(kind):
         ids = pac.if_else(pac.less(column, 0), pa.scalar(None, kind), column)

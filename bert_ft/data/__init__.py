@@ -109,16 +109,17 @@ def load(
     if not training:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
         return Splits(next(iter(evaluation.values())), evaluation, {})
-    if data.train is None:
+    if not data.train:
         raise InputError("the task has no training split", where=f"task {task.name}")
     notes: list[str] = []
     train = rows("train", data.train, True)
     if data.validation is not None:
         train, held_out = split_off(train, family.target, float(data.validation[:-1]) / 100, data)
         evaluation = {"validation": held_out}
+        stratified = "stratified, " * pa.types.is_string(train.table[family.target].type)
         notes.append(
             f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
-            f"({data.validation}, stratified, split_seed {data.split_seed})"
+            f"({data.validation}, {stratified}split_seed {data.split_seed})"
         )
     else:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
@@ -134,7 +135,7 @@ def local_layout(task: Task) -> Data:
     if original is None:
         raise InputError("this task does not say what its original files are called", where=f"task {task.name}",
                          remedy="name the files: --train FILE --validation FILE")  # fmt: skip
-    return data.model_copy(update={"train": original.train, "evaluate": original.evaluate, "test": original.test,
+    return data.model_copy(update={"train": original.train or "", "evaluate": original.evaluate, "test": original.test,
                                    "columns": original.columns, "label_names": original.label_names})  # fmt: skip
 
 

@@ -38,13 +38,14 @@ def read(data: Data, split: str, columns: dict[str, str], optional: tuple[str, .
     wanted = list(columns.values())
     if data_dir is not None and data.original is not None:
         return _original(data, Path(data_dir), split, wanted, optional)
-    if Path(split).suffix in SUFFIXES:
+    if Path(split).suffix.lower() in SUFFIXES or Path(split).is_absolute():
         path = Path(data.path or ".", split).expanduser() if not Path(split).is_absolute() else Path(split)
         return Raw(read_file(path, wanted, data, optional), str(path))
     if data.path is None:
         raise InputError(
             f"no data for '{split}'",
-            remedy="name a file (--train, --validation, --test), or set data.path to a folder or hub id",
+            remedy="name a file (--train, --validation, --test), or set data.path to a folder or hub id; "
+            "--validation 10% holds training rows out",
         )
     path = Path(data.path)
     if path.is_file():
@@ -61,24 +62,28 @@ def read(data: Data, split: str, columns: dict[str, str], optional: tuple[str, .
 
 def read_file(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...] = ()) -> pa.Table:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file."""
+    if path.is_dir():
+        raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():
         raise InputError("no such file", where=str(path))
+    if (suffix := path.suffix.lower()) not in SUFFIXES:
+        raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(SUFFIXES))
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
-    if path.suffix in (".csv", ".tsv"):
+    if suffix in (".csv", ".tsv"):
         return delimited.read(path, wanted, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
                               optional=optional)  # fmt: skip
-    if path.suffix in (".json", ".jsonl"):
+    if suffix in (".json", ".jsonl"):
         return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
     try:
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             import pyarrow.parquet as pq
 
             table = pq.read_table(path)
         else:
             table = _arrow(path)
-    except (pa.ArrowInvalid, pa.ArrowSerializationError) as error:
-        raise InputError(f"not a {path.suffix[1:]} file: {error}", where=str(path)) from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not a {suffix[1:]} file: {error}", where=str(path)) from None
     return select(table, wanted, optional, str(path))
 
 
@@ -107,8 +112,11 @@ def _original(data: Data, folder: Path, split: str, wanted: list[str], optional:
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
-        raise InputError(f"no '{original.folder}/{split}' and no '{split}'", where=str(folder),
-                         remedy="--data-dir is the folder of the original distribution, or the one above it")  # fmt: skip
+        raise InputError(
+            f"no '{original.folder}/{split}' and no '{split}'",
+            where=str(folder),
+            remedy="--data-dir is the folder of the original distribution, or the one above it",
+        )
     return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
                str(path))  # fmt: skip
 
@@ -125,9 +133,14 @@ def _folder(path: Path, split: str, wanted: list[str], data: Data, optional: tup
         for suffix in SUFFIXES:
             if (file := path / f"{stem}{suffix}").is_file():
                 return Raw(read_file(file, wanted, data, optional), str(file))
+    if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
+        return _hub(data, split, wanted, optional)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
-    raise InputError(f"no file for the split '{split}'", where=str(path),
-                     remedy=f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ...")  # fmt: skip
+    raise InputError(
+        f"no file for the split '{split}'",
+        where=str(path),
+        remedy=f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ...",
+    )
 
 
 def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
@@ -150,8 +163,11 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
             str(error).splitlines()[0], where=where, remedy=" ".join(str(error).splitlines()[1:3])
         ) from None
     except (ConnectionError, OSError, HfHubHTTPError) as error:
-        raise InputError(f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})",
-                         where=where, remedy="connect once, or read local files with --data-dir or --train") from None  # fmt: skip
+        raise InputError(
+            f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})",
+            where=where,
+            remedy="connect once, or read local files with --data-dir or --train",
+        ) from None
     return of_object(loaded, wanted, optional, where)
 
 
@@ -187,7 +203,10 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
             table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
         else:
             table = pa.Table.from_pylist(list(rows))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as error:
-        raise InputError(f"these rows can't be read: {error}", where=where,
-                         remedy="give a Dataset, a pandas frame, a dict of lists or a list of dicts") from None  # fmt: skip
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
+        raise InputError(
+            f"these rows can't be read: {error}",
+            where=where,
+            remedy="give a Dataset, a pandas frame, a dict of lists or a list of dicts",
+        ) from None
     return Raw(select(table, wanted, optional, where), where, names)

@@ -65,7 +65,7 @@ def divide(indices: np.ndarray, processes: int, rank: int, micro_batches: int) -
 def collate(
     features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """(model inputs, values): token columns padded to the longest row (B, L) with their mask, per-row values (B, ...)."""
+    """(model inputs, values): token columns padded to the longest row (B, L) and their mask; values (B, ...)."""
     starts, lengths = features.offsets[indices], features.lengths[indices]
     longest = int(lengths.max(initial=1))
     mask = np.arange(longest) < lengths[:, None]

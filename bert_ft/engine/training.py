@@ -110,25 +110,34 @@ def train(
             scheduler.step()
             optimizer.zero_grad()
             since += 1
-            state.step, done = step + 1, step + 1 == plan.steps
+            state.step = step + 1
+            evaluating = state.step == plan.steps or _due(recipe.eval_every, state.step, plan)
             state.rows += len(indices)
             state.tokens += int(features.lengths[indices].sum())
             entry = None
-            if state.step % batching.log_every == 0 or done:
+            if state.step % batching.log_every == 0 or evaluating:
                 mean = float(accelerator.reduce(running.clone(), "mean")) / since
-                entry = {"step": state.step, "epoch": round(plan.epoch(state.step), 4), "loss": mean,
-                         "learning_rate": learning_rate, "grad_norm": None if norm is None else float(norm)}  # fmt: skip
+                entry = {
+                    "step": state.step,
+                    "epoch": round(plan.epoch(state.step), 4),
+                    "loss": mean,
+                    "learning_rate": learning_rate,
+                    "grad_norm": None if norm is None else float(norm),
+                }
                 running.zero_()
                 since = 0
                 log(entry)
                 if not math.isfinite(mean):
-                    raise InputError(f"the loss is {mean} at step {state.step}", where="training",
-                                     remedy="a smaller learning rate, a longer warmup or precision = \"fp32\" may help")  # fmt: skip
+                    raise InputError(
+                        f"the loss is {mean} at step {state.step}",
+                        where="training",
+                        remedy='a smaller learning rate, a longer warmup or precision = "fp32" may help',
+                    )
             state.seconds += time.perf_counter() - began
             state.first_step = state.first_step or time.perf_counter()
             for listener in listeners:
                 listener.on_step(state.step, entry)
-            if done or _due(recipe.eval_every, state.step, plan):
+            if evaluating:
                 metrics = evaluate(bare)
                 better = _better(task, metrics, state)
                 log({"step": state.step, "epoch": round(plan.epoch(state.step), 4), "evaluation": metrics})
@@ -138,8 +147,10 @@ def train(
                         keep(bare)
                 else:
                     state.waited += 1
-                stop = any([listener.on_evaluate(state.step, metrics, better) for listener in listeners])
-                if _agreed(accelerator, stop) or (recipe.patience is not None and state.waited >= recipe.patience):
+                answers = [listener.on_evaluate(state.step, metrics, better) for listener in listeners]
+                if _agreed(accelerator, any(answers)) or (
+                    recipe.patience is not None and state.waited >= recipe.patience
+                ):
                     break
                 model.train()
     finally:

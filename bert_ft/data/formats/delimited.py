@@ -34,9 +34,13 @@ def read(
     Raises:
         InputError: empty file, a ragged row, a missing or doubled column, bytes that are not of the encoding.
     """
-    delimiter = delimiter or ("\t" if path.suffix == ".tsv" else ",")
+    delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
     text = decode(path, encoding)
-    header = next(csv.reader(io.StringIO(text), delimiter=delimiter, quoting=0 if quoting else csv.QUOTE_NONE), [])
+    lines = io.StringIO(text, newline="")
+    try:
+        header = next(csv.reader(lines, delimiter=delimiter, quoting=0 if quoting else csv.QUOTE_NONE), [])
+    except csv.Error as error:
+        raise InputError(f"the header can't be read: {error}", where=str(path), remedy="is a quote open?") from None
     if not header:
         raise InputError("the file is empty", where=str(path), remedy="it needs a header line and at least one row")
     has_header = names is None or wanted[0] in header
@@ -75,11 +79,11 @@ def read(
         if not bad:
             raise InputError(str(error).splitlines()[0], where=str(path)) from None
         row = bad[0]
-        line = "" if row.number is None else f", line {row.number}"
+        place = "" if row.number is None else f", row {row.number - has_header}"
         remedy = "quote cells that hold the delimiter" if quoting else "the file is read without quoting"
         raise InputError(
             f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}",
-            where=f"{path}{line}",
+            where=f"{path}{place}",
             remedy=remedy,
         ) from None
     if not table.num_rows:

@@ -41,8 +41,20 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
                     where=f"{path}, row {odd + 1}",
                     remedy="give every row the same type",
                 )
-        columns[key] = pa.array(values)
+        columns[key] = _array(values, key, path)
     return pa.table(columns)
+
+
+def _array(values: list[Any], key: str, path: Path) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (ValueError, OverflowError):  # half a surrogate pair, an integer of more than 64 bits
+        for row, value in enumerate(values, 1):
+            try:
+                pa.array([value])
+            except (ValueError, OverflowError) as error:
+                raise InputError(f"'{key}' can't be read: {error}", where=f"{path}, row {row}") from None
+        raise
 
 
 def _kind(value: Any) -> str:
@@ -50,7 +62,7 @@ def _kind(value: Any) -> str:
 
 
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
-    if path.suffix == ".json" and (whole := _whole(text)) is not None:
+    if path.suffix.lower() == ".json" and (whole := _whole(path, text)) is not None:
         return whole
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -66,17 +78,16 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _whole(text: str) -> list[dict[str, Any]] | None:
+def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
     """The rows of a file that is one JSON document; None where it must be read line by line."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
-        return None
+    except json.JSONDecodeError as error:
+        if not text.lstrip().startswith("["):
+            return None
+        raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
-        lengths = {len(v) for v in value.values()}
-        return (
-            [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
-            if len(lengths) == 1
-            else None
-        )
+        if len({len(v) for v in value.values()}) > 1:
+            raise InputError("lists of different lengths", where=str(path), remedy="one value a row is wanted of each")
+        return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None

@@ -1,0 +1,53 @@
+"""Files and Python objects that take the place of a task's own sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
+
+
+def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
+    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits."""
+    given = {"train": train, "validation": validation, "test": test}
+    if isinstance(train, Mapping) and "train" in train and _is_set(train["train"]):
+        given |= {name: train[name] for name in given if name in train}
+    named = {}
+    for name, value in given.items():
+        if value is not None:
+            several = isinstance(value, Mapping) and value and all(map(_is_set, value.values()))
+            named[name] = dict(value) if several else {name: value}
+    return named
+
+
+def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the task's `[data]` says with these sets in it."""
+    if not named:
+        return {}
+    out: dict[str, Any] = {"run.data_dir": None}
+    for name, parts in named.items():
+        places = {part: _place(value) for part, value in parts.items()}
+        out[KEYS[name]] = places[name] if list(places) == [name] else places
+    if "validation" in named:
+        out["data.validation"] = None
+    if "train" in named and "test" not in named:
+        out["data.test"] = None
+    return out
+
+
+def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Name -> rows of the sets that are no files."""
+    return {k: v for parts in named.values() for k, v in parts.items() if not isinstance(v, (str, Path))}
+
+
+def _place(value: Any) -> str:
+    return str(Path(value).expanduser().resolve()) if isinstance(value, (str, Path)) else "(Python object)"
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a mapping's value is a set of rows of its own (a file, a table, a list of dicts) and not a column."""
+    if isinstance(value, (str, Path, Mapping)) or hasattr(value, "column_names") or hasattr(value, "iloc"):
+        return not hasattr(value, "str")  # a pandas Series is a column
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)

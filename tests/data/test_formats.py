@@ -1,0 +1,148 @@
+"""What stands in a file is what is read; what can't be read is told with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bert_ft import data
+from bert_ft.adapters.classification import Classification
+from bert_ft.errors import InputError
+from bert_ft.task import Task, load_task
+
+Load = Callable[..., data.Splits]
+
+# --- GLUE's forms -----------------------------------------------------------------------------------------------------
+
+MRPC = ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+        '1\t1\t2\tHe said , " no .\t" No , he said .\n'
+        '0\t3\t4\t"Yes .\tNA\n')  # fmt: skip
+STSB = ("index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+        '0\tnews\tf\t2012\t0\tnone\tnone\t"A plane lands\tA plane takes off"\t1.500\n'
+        "1\tnews\tf\t2012\t1\tnone\tnone\tA\tNone\t5.000\n")  # fmt: skip
+COLA = 'src\t1\t\tThey said "so .\nsrc\t0\t*\tSo they said" .\n'
+COLA_TASK = {
+    "name": "cola", "data": {"labels": ["unacceptable", "acceptable"], "original": {
+        "folder": "CoLA", "train": "train.tsv", "evaluate": "dev.tsv", "test": "test.tsv",
+        "columns": {"text": "sentence", "label": "label"}, "names": ["source", "label", "star", "sentence"],
+        "label_names": {"0": "unacceptable", "1": "acceptable"}}},
+}  # fmt: skip
+
+
+def distribution(folder: Path, name: str, labelled: str, test: str) -> None:
+    (folder / name).mkdir()
+    for file, text in (("train.tsv", labelled), ("dev.tsv", labelled), ("test.tsv", test)):
+        (folder / name / file).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("task", "folder", "labelled", "test", "rows", "texts"), [
+    (load_task("mrpc"), "MRPC", MRPC, "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\t\"A\tB\n",
+     {"text": ['He said , " no .', '"Yes .'], "text_pair": ['" No , he said .', "NA"],
+      "label": ["equivalent", "not_equivalent"]}, ['"A']),
+    (load_task("stsb"), "STS-B", STSB, STSB.replace("\tscore", "").replace("\t1.500", "").replace("\t5.000", ""),
+     {"text": ['"A plane lands', "A"], "text_pair": ['A plane takes off"', "None"], "label": [1.5, 5.0]},
+     ['"A plane lands', "A"]),
+    (load_task("sst2"), "SST-2", "sentence\tlabel\nfine \t1\nnull \t0\n", "index\tsentence\n0\tdull\n",
+     {"text": ["fine ", "null "], "label": ["positive", "negative"]}, ["dull"]),
+    (Task.model_validate(COLA_TASK), "CoLA", COLA, "index\tsentence\n0\tShe \"said so\n",
+     {"text": ['They said "so .', 'So they said" .'], "label": ["acceptable", "unacceptable"]}, ['She "said so']),
+], ids=["MRPC", "STS-B", "SST-2", "CoLA"])  # fmt: skip
+def test_glue_forms(
+    tmp_path: Path, task: Task, folder: str, labelled: str, test: str, rows: dict[str, Any], texts: list[str]
+) -> None:
+    distribution(tmp_path, folder, labelled, test)
+    for place in (tmp_path, tmp_path / folder):
+        splits = data.load(task.override({"run.data_dir": str(place)}), Classification)
+        assert splits.train.table.to_pydict() == splits.evaluation["validation"].table.to_pydict() == rows
+        assert splits.test["test"].table["text"].to_pylist() == texts
+        assert splits.test["test"].table["label"].null_count == len(texts)
+
+
+def test_glue_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no 'MRPC/train.tsv' and no 'train.tsv'"):
+        data.load(load_task("mrpc").override({"run.data_dir": str(tmp_path)}), Classification)
+
+
+# --- other encodings and delimiters -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content", "keys"), [
+    ("text,label\nnaïve,1\nfine,0\n".encode("utf-8-sig"), {}),
+    ("text,label\nnaïve,1\nfine,0\n".encode("latin-1"), {"data__encoding": "latin-1"}),
+    ("text,label\nnaïve,1\nfine,0\n".encode("utf-16"), {"data__encoding": "utf-16"}),
+    ("text;label\nnaïve;1\nfine;0\n".encode(), {"data__delimiter": ";"}),
+    ("text,label\r\nnaïve,1\r\n\r\nfine,0".encode(), {}),
+    ("text,label\rnaïve,1\rfine,0\r".encode(), {}),
+    ("id,id,text,label\n1,2,naïve,1\n3,4,fine,0".encode(), {}),
+    ('"text","label"\nnaïve,"1"\n"fine",0'.encode(), {}),
+])  # fmt: skip
+def test_csv(load_rows: Load, tmp_path: Path, content: bytes, keys: dict[str, Any]) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(content)
+    assert load_rows(file, **keys).train.table.to_pydict() == {"text": ["naïve", "fine"], "label": ["1", "0"]}
+
+
+# --- what can't be read -----------------------------------------------------------------------------------------------
+
+FAULTS: list[tuple[str, bytes, str]] = [
+    ("empty.csv", b"", "empty.csv: the file is empty"),
+    ("empty.jsonl", b"\n\n", "empty.jsonl: the file is empty\n  it needs at least one object"),
+    ("bom.csv", "\ufeff".encode(), "bom.csv: the file is empty"),
+    ("header.csv", b"text,label\n", "header.csv: no rows below the header"),
+    ("missing.csv", b"texts,label\na,b\n", "missing.csv: no column 'text'\n  did you mean 'texts'?"),
+    ("semicolons.csv", b"text;label\na;b\n", "semicolons.csv: no column 'text'\n  known: text;label"),
+    ("twice.csv", b"text,text,label\na,b,c\n", "twice.csv: two columns are called 'text'"),
+    ("ragged.csv", b"text,label\na,b\nc,d,e\n", "ragged.csv, row 2: 3 cells where the header has 2: 'c,d,e'"),
+    ("short.tsv", b"text\tlabel\na\tb\n\nc\n", "short.tsv, row 2: 1 cells where the header has 2: 'c'"),
+    ("lines.csv", b'text,label\n"a\n\nb",1\nc\n', "lines.csv, row 2: 1 cells"),
+    ("open.csv", b'text,label\n"a,1\nb,0\n', "open.csv"),
+    ("header-long.csv", b'"text,label\n' + b"a,1\n" * 99, "header-long.csv: no column 'text'\n  known: 'text,label"),
+    ("header-open.csv", b'"text,label\n' + b"a,1\n" * 50_000, "header-open.csv"),
+    ("null.csv", b"text,label\na,1\n,0\n", "null.csv, row 2: column 'text' has no text (1 such rows)\n  remove"),
+    ("unlabelled.csv", b"text,label\na,1\nb,\n", "unlabelled.csv, row 2: 1 rows have no label"),
+    ("latin.csv", b"text,label\na,1\nna\xefve,0\n", "latin.csv, line 3: byte 0xef is not utf-8\n  save the file as"),
+    ("utf-16.csv", "text,label\na,1\n".encode("utf-16"), "utf-16.csv: the file is UTF-16, not UTF-8"),
+    ("cut.json", b'[\n {"text": "a", "label": 1},\n {"text": "b"\n', "cut.json, line 4: not JSON"),
+    ("cut.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cut.jsonl, line 2: not JSON"),
+    ("list.jsonl", b'{"text": "a", "label": 1}\n["b", 0]\n', "list.jsonl, line 2: an object is wanted, this is list"),
+    ("uneven.json", b'{"text": ["a", "b"],\n "label": [1]}', "uneven.json: lists of different lengths"),
+    ("key.json", b'[{"text": "a", "lable": 1}]', "key.json: no key 'label'\n  did you mean 'lable'?"),
+    ("types.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": "1"}', "types.jsonl, row 2: 'label' is str"),
+    ("null.jsonl", b'{"text": "a", "label": 1}\n{"label": 1}', "null.jsonl, row 2: column 'text' has no text"),
+    ("half.jsonl", b'{"text": "a", "label": 1}\n{"text": "b \\ud83d", "label": 0}', "half.jsonl, row 2: 'text'"),
+    ("big.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1%s}' % (b"0" * 30), "big.jsonl, row 2: 'label'"),
+    ("numbers.json", b'[{"text": 3, "label": 1}]', "numbers.json: column 'text' holds int64, not text\n  name the"),
+    ("lists.json", b'[{"text": "a", "label": [1]}]', "lists.json: column 'label' holds list<item: int64>, not labels"),
+    ("no.parquet", b"text,label\n", "no.parquet: not a parquet file"),
+    ("no.arrow", b"text,label\n", "no.arrow: not a arrow file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "message"), FAULTS, ids=[name for name, _, _ in FAULTS])
+def test_fault(load_rows: Load, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match="^" + re.escape(f"{tmp_path}/{message}")):
+        load_rows(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["whole.parquet", "whole.arrow"])
+def test_truncated_binary(load_rows: Load, tmp_path: Path, name: str) -> None:
+    table = pa.table({"text": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)]})
+    file = tmp_path / name
+    if file.suffix == ".parquet":
+        pq.write_table(table, file)
+    else:
+        with pa.ipc.new_stream(str(file), table.schema) as writer:
+            writer.write_table(table, max_chunksize=10)
+    whole = file.read_bytes()
+    assert len(load_rows(file).train) == 50
+    for size in range(1, len(whole) - 8, 37):  # a stream without its end mark still is whole
+        file.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=f"not a {file.suffix[1:]} file"):
+            load_rows(file)

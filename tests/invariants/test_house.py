@@ -1,0 +1,80 @@
+"""The house: imports run downward only, and the rooms stay small enough to read in an evening."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "bert_ft"
+FLOORS = [  # from the ground up: a module imports its own floor and those below
+    {"errors"},
+    {"metrics"},
+    {"task"},
+    {"data"},
+    {"adapters"},
+    {"engine"},
+    {"environment", "rundir", "pretrained", "progress"},
+    {"model"},
+    {"run"},
+    {"report", "tools"},
+    {"cli", "__main__", "__init__"},
+]
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bert_ft"):
+            for name in node.names:
+                deeper = PACKAGE.joinpath(*node.module.split(".")[1:], name.name)
+                is_module = deeper.is_dir() or deeper.with_suffix(".py").is_file()
+                found.add(f"{node.module}.{name.name}" if is_module else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names if name.name.startswith("bert_ft")}
+    return found
+
+
+def test_imports_run_downward() -> None:
+    floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+    upward = []
+    for file in PACKAGE.rglob("*.py"):
+        module = ".".join(["bert_ft", *file.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+        for imported in _imports(file):
+            if _room(module) != "__init__" and floor[_room(imported)] > floor[_room(module)]:
+                upward.append(f"{module} imports {imported}")
+    assert not upward, upward
+
+
+def test_no_circle() -> None:
+    graph = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        graph[".".join(["bert_ft", *parts]).removesuffix(".__init__")] = _imports(file)
+    graph.pop("bert_ft")  # the lazy public names
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path, module])
+        if module in done or module not in graph:
+            return
+        for imported in graph[module]:
+            visit(imported, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_rooms_stay_small() -> None:
+    lines = {file.relative_to(PACKAGE).as_posix(): len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
+    core = {name: n for name, n in lines.items() if name.split("/")[0] not in ("cli.py", "report", "tools")}
+    assert sum(core.values()) <= 4500, core
+    assert sum(lines.values()) <= 7000
+    assert lines["engine/training.py"] <= 250
+    assert max(lines.values()) <= 400, lines

@@ -1,0 +1,105 @@
+"""Promise 2: we train what `Trainer` trains. Same weights, same batches, dropout off: the same 50 losses."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+import bert_ft
+from bert_ft import adapters, data, model
+from bert_ft.engine import batches, training
+
+STEPS, BATCH = 50, 8
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"schedule": "constant"},
+    "accumulation": {"gradient_accumulation_steps": 2, "schedule": "constant"},
+    "clipping": {"max_grad_norm": 0.05, "schedule": "constant"},
+    "warmup_and_decay": {"warmup_ratio": 0.2, "weight_decay": 0.1, "schedule": "linear"},
+}
+
+
+class InOurOrder(Trainer):
+    """`Trainer` fed the micro-batches of our plan, keeping each loss at full precision."""
+
+    def feed(self, micro_batches: list[np.ndarray], losses: list[tuple[float, int]]) -> None:
+        self.micro_batches, self.losses = micro_batches, losses
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=self.micro_batches, collate_fn=self.data_collator
+        )
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        loss = model(**inputs).loss
+        self.losses.append((loss.item(), len(inputs["labels"])))
+        return loss
+
+
+@pytest.mark.pretrained
+@pytest.mark.shared_data
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["mrpc", "stsb"])
+def test_fifty_steps_have_trainers_losses(
+    name: str, variant: str, glue: Path, minilm2: Path, tmp_path: Path
+) -> None:
+    settings = {"max_grad_norm": 1.0, "gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0}
+    settings |= VARIANTS[variant]
+    recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "dropout": 0.0, "max_length": 64}
+    recipe |= {"max_steps": STEPS, "limit_train": 400, "eval_every": 1000, "log_every": 1, "precision": "fp32"}
+    task = bert_ft.load_task(name).override(recipe | {"run.data_dir": str(glue), "run.checkpoint": str(minilm2)})
+    adapter, splits, built = _build(task)
+
+    losses: list[float] = []
+    training.train(
+        copy.deepcopy(built.network), adapter, built.encode(splits.train), task, built.accelerator, pad=0,
+        evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}}, keep=lambda network: None,
+        log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
+    )  # fmt: skip
+    theirs = _trainer(task, adapter, splits, built, settings, tmp_path / "trainer")
+    assert len(losses) == len(theirs) == STEPS
+    assert max(theirs) - min(theirs) > 0.05, "nothing was learned: the comparison would hold for any optimizer"
+    assert np.allclose(losses, theirs, rtol=1e-4, atol=0), np.abs(np.divide(losses, theirs) - 1).max()
+
+
+def _build(task: bert_ft.Task) -> tuple[Any, data.Splits, model.Model]:
+    family = adapters.find(task.family)
+    splits = data.load(task, family)
+    adapter = family(task, family.find_labels(splits.train, task))
+    splits.train = data.limit(splits.train, task.data.limit_train, task.run.seed)
+    adapter.prepare(splits.train)
+    return adapter, splits, model.build(task, adapter, "fp32")[0]
+
+
+def _trainer(
+    task: bert_ft.Task, adapter: Any, splits: data.Splits, built: model.Model, settings: dict[str, Any], folder: Path
+) -> list[float]:
+    """The loss of each optimizer step: the mean over the rows of its micro-batches."""
+    features, accumulation = built.encode(splits.train), settings["gradient_accumulation_steps"]
+    plan = batches.Plan(len(features), BATCH, 1, task.run.seed, STEPS)
+    micro = [part for _, rows in plan.batches() for part in batches.divide(rows, 1, 0, accumulation)]
+    losses: list[tuple[float, int]] = []
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH // accumulation,
+        gradient_accumulation_steps=accumulation, learning_rate=task.recipe.learning_rate,
+        lr_scheduler_type=task.recipe.schedule, warmup_steps=settings["warmup_ratio"], weight_decay=settings["weight_decay"],
+        max_grad_norm=settings["max_grad_norm"], report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
+        seed=task.run.seed, remove_unused_columns=False, logging_strategy="no",
+    )  # fmt: skip
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        inputs, values = batches.collate(features, np.array(rows), 0, torch.device("cpu"))
+        return {**inputs, "labels": values["labels"]}
+
+    trainer = InOurOrder(
+        model=built.network, args=arguments, data_collator=collate, train_dataset=list(range(len(features)))
+    )
+    trainer.feed([list(part) for part in micro], losses)
+    trainer.train()
+    steps = [losses[i : i + accumulation] for i in range(0, len(losses), accumulation)]
+    return [sum(loss * n for loss, n in step) / sum(n for _, n in step) for step in steps]

@@ -1,0 +1,31 @@
+"""Promise 7: same seed, same numbers, bit for bit in two fresh processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = "text,label\n" + "".join(f"this film is {word} number {i},{word}\n" for i in range(20) for word in ("good", "bad"))
+
+
+def _train(checkpoint: Path, rows: Path, output: Path, seed: int) -> tuple[str, dict]:
+    command = [sys.executable, "-m", "bert_ft", "train", "classification", "--checkpoint", str(checkpoint), "--train", str(rows),
+               "--validation", "25%", "--output", str(output), "--seed", str(seed), "--epochs", "2", "--batch-size", "8",
+               "--max-length", "32", "--lr", "1e-3"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads((output / "results.json").read_text())
+    results.pop("timing")
+    return hashlib.sha256((output / "model" / "model.safetensors").read_bytes()).hexdigest(), results
+
+
+def test_two_fresh_processes_give_the_same_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS)
+    first = _train(tiny_checkpoint, rows, tmp_path / "a", seed=1)
+    assert first == _train(tiny_checkpoint, rows, tmp_path / "b", seed=1)
+    assert first[0] != _train(tiny_checkpoint, rows, tmp_path / "c", seed=2)[0], "the seed does nothing"

@@ -1,0 +1,158 @@
+"""A run from end to end: what its folder holds, the ways out, and what other libraries make of its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bert_ft
+
+WORDS = {"good": ["great", "lovely", "fine"], "bad": ["awful", "dull", "poor"]}
+ROWS = [{"text": f"a {word} film {i}", "label": label} for i in range(12) for label in WORDS for word in WORDS[label]]
+QUICK = {"epochs": 3, "batch_size": 8, "max_length": 32, "learning_rate": 2e-3, "quiet": True, "data.validation": "25%"}
+
+
+def _run(checkpoint: Path, output: Path, **more: Any) -> bert_ft.Run:
+    return bert_ft.finetune("classification", str(checkpoint), train=ROWS, output=output, **(QUICK | more))
+
+
+def test_the_model_in_a_pipeline_gives_our_predictions(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    run = _run(tiny_checkpoint, tmp_path / "run")
+    texts = [row["text"] for row in ROWS] + ["a very " + "long " * 60 + "awful film"]
+    theirs = pipeline("text-classification", str(run.path / "model"), top_k=None)(texts, truncation=True)
+    ours = bert_ft.load(run.path).predict(texts)
+    for mine, them in zip(ours, theirs, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in them}
+        assert mine["prediction"] == max(scores, key=scores.__getitem__)
+        assert mine["probabilities"] == pytest.approx(scores, abs=1e-6)
+    bare = bert_ft.load(run.path / "model").predict(texts)
+    assert [line["prediction"] for line in bare] == [line["prediction"] for line in ours]
+
+
+def test_results_follow_from_predictions(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run")
+    lines = run.predictions("validation")
+    assert [line["row"] for line in lines] == list(range(18))
+    accuracy = np.mean([line["prediction"] == line["label"] for line in lines])
+    assert run.metrics == {"validation": {"accuracy": pytest.approx(accuracy)}}
+    assert run.evaluate(ROWS).keys() == {"validation"}
+    assert set(json.loads((run.path / "results.json").read_text())) == {
+        "task", "family", "checkpoint", "seed", "recipe", "metrics", "counts", "timing", "best_step", "steps", "version"
+    }  # fmt: skip
+    assert "good" in repr(run.task.data.labels) and "accuracy" in run._repr_html_()
+
+
+def test_best_weights_are_the_ones_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run", eval_every=2, epochs=6)
+    evaluations = [e["evaluation"]["validation"]["accuracy"] for e in run.log if "evaluation" in e]
+    assert len(evaluations) > 5 and len(set(evaluations)) > 1
+    assert run.metrics["validation"]["accuracy"] == max(evaluations)
+    assert run.evaluate(_validation_rows(run)) == run.metrics
+
+
+def _validation_rows(run: bert_ft.Run) -> list[dict[str, str]]:
+    from bert_ft import data
+    from bert_ft.adapters.classification import Classification
+
+    table = data.load(run.task, Classification, {"train": ROWS}).evaluation["validation"].table
+    return table.to_pylist()
+
+
+def test_patience_stops_early(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run", eval_every=1, patience=2, learning_rate=1e-9)
+    assert run.results["steps"] == 3, "the first evaluation is the best, then two without a better one"
+    assert run.results["best_step"] == 1
+
+
+def test_the_ways_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """adapter=, loss=, metrics= and callbacks= take a user's own objects."""
+    seen: list[int] = []
+
+    class Watch(bert_ft.Callback):
+        def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
+            seen.append(step)
+
+        def on_evaluate(self, step: int, metrics: Any, best: bool) -> bool:
+            return step >= 7
+
+    class Upper(bert_ft.Classification):
+        def encode(self, rows: Any, tokenizer: Any, max_length: int) -> bert_ft.Features:
+            seen.append(-len(rows))
+            return super().encode(rows, tokenizer, max_length)
+
+    def focal(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        p = logits.softmax(-1).gather(1, batch["labels"][:, None])[:, 0]
+        return -((1 - p) ** 2) * p.log()
+
+    run = _run(
+        tiny_checkpoint, tmp_path / "run", adapter=Upper, loss=focal, callbacks=[Watch()], metrics={"share": lambda p, y: (p == 1).mean()}
+    )  # fmt: skip
+    assert seen[:2] == [-54, -18] and seen[2:] == list(range(1, 8))
+    assert 0 <= run.metrics["validation"]["share"] <= 1
+    assert run.task.run.custom == ["adapter", "loss", "metrics"]
+    assert run.log[0]["loss"] < 0.3, "a focal loss starts at a quarter of ln 2"
+
+
+def test_a_mean_loss_and_a_loss_a_row_train_alike(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def per_row(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+
+    def mean(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, batch["labels"])
+
+    losses = []
+    for name, loss in (("none", None), ("rows", per_row), ("mean", mean)):
+        run = _run(tiny_checkpoint, tmp_path / name, loss=loss, log_every=1, gradient_accumulation_steps=3, batch_size=7)
+        losses.append([entry["loss"] for entry in run.log if "loss" in entry])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and losses[0] == pytest.approx(losses[2], rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_smoothing_equal_torchs(smoothing: float) -> None:
+    task = bert_ft.load_task("classification").override(
+        {"data.labels": ["a", "b", "c"], "class_weights": {"a": 0.5, "b": 1.0, "c": 3.0}, "label_smoothing": smoothing}
+    )
+    from bert_ft.data import Rows, sources
+
+    adapter = bert_ft.Classification(task, ["a", "b", "c"])
+    table = sources.of_object([{"text": "x", "label": y} for y in "aabcbca"], ["text", "label"], (), "").table
+    rows = Rows(table, "")
+    adapter.prepare(rows)
+    labels = torch.tensor([0, 0, 1, 2, 1, 2, 0])
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    weights = np.array([0.5, 1.0, 3.0])[labels.numpy()]
+    ours = adapter.loss(logits, {"labels": labels}).sum() / weights.sum()
+    theirs = torch.nn.functional.cross_entropy(logits, labels, torch.tensor([0.5, 1.0, 3.0]), label_smoothing=smoothing)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_regression_round_trip(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"a": f"{i} dogs", "b": "dogs", "score": float(i % 5)} for i in range(40)]
+    settings = QUICK | {"data.problem_type": "regression", "metric.compute": ["mean_squared_error"], "eval_every": 2}
+    settings |= {"data.columns": {"text": "a", "text_pair": "b", "label": "score"}}
+    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "r", **settings)
+    errors = [e["evaluation"]["validation"]["mean_squared_error"] for e in run.log if "evaluation" in e]
+    assert run.metrics["validation"]["mean_squared_error"] == min(errors), "lower is better"
+    answer = bert_ft.load(run.path).predict([("3 dogs", "dogs")])[0]
+    assert set(answer) == {"prediction"} and isinstance(answer["prediction"], float)
+
+
+def test_a_trained_head_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The labels in another order, or other labels: names decide, never positions."""
+    run = _run(tiny_checkpoint, tmp_path / "run", epochs=6)
+    reversed_ = bert_ft.load_task("classification").override({"data.labels": ["good", "bad"], "max_length": 32})
+    from bert_ft import model
+
+    texts = [row["text"] for row in ROWS]
+    flipped = model.load_folder(str(run.path / "model"), reversed_)
+    assert [a["prediction"] for a in flipped.predict(texts)] == [a["prediction"] for a in run.predict(texts)]
+    other = bert_ft.load_task("classification").override({"data.labels": ["dog", "cat"], "max_length": 32})
+    with pytest.raises(bert_ft.InputError, match="no trained head"):
+        model.load_folder(str(run.path / "model"), other)

@@ -1,0 +1,241 @@
+"""A task file: strict, found by name, extended, overridden, and the same after it was written and read again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.task import Task, builtin, dotted_keys, load_task
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Write:
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# --- strict -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("titel = 'x'", "unknown key 'titel'\n  did you mean 'title'?"),
+    ("[recipe]\nlearning_rat = 1e-5", "unknown key 'recipe.learning_rat'\n  did you mean 'learning_rate'?"),
+    ("[data.original]\nfolder = 'x'\ncolumns = {}\nx = 1", "unknown key 'data.original.x'\n  known: columns"),
+    ("[recipe]\nlearning_rate = 0", "recipe.learning_rate = 0: Input should be greater than 0"),
+    ("[recipe]\nlearning_rate = nan", "recipe.learning_rate = nan: Input should be"),
+    ("[recipe]\nlearning_rate = '3e-5'", "recipe.learning_rate = '3e-5': Input should be a valid number"),
+    ("[recipe]\nepochs = inf", "recipe.epochs = inf: Input should be a finite number"),
+    ("[recipe]\nbatch_size = 1.5", "recipe.batch_size = 1.5: Input should be a valid integer"),
+    ("[recipe]\nbatch_size = -1", "recipe.batch_size = -1: Input should be greater than 0"),
+    ("[recipe]\nbatch_size = true", "recipe.batch_size = True: Input should be a valid integer"),
+    ("[recipe]\nschedule = 'step'", "recipe.schedule = 'step': Input should be 'linear', 'cosine' or 'constant'"),
+    ("[recipe]\neval_every = 'step'", "recipe.eval_every = 'step': Input should be 'epoch'"),
+    ("[recipe]\nclass_weights = 'equal'", "recipe.class_weights = 'equal': Input should be 'balanced'"),
+    ("[data]\nvalidation = '10'", "data.validation = '10': String should match pattern"),
+    ("[data]\nlabels = ['a', 'b', 'a']", "data.labels holds a label twice: a"),
+    ("[data]\nlabels = ['1', 1]", "data.labels holds a label twice: 1"),
+    ("[data]\nevaluate = { '../x' = 'dev' }", "data: '../x' can't name a set"),
+    ("[data]\nevaluate = { a = 3 }", "data.evaluate.a = 3: Input should be a valid string"),
+    ("[data]\nevaluate = 3", "data.evaluate = 3: Input should be a valid string"),
+    ("[data]\nlabels = ['a', 1.5]", "data.labels.1 = 1.5: Input should be a valid string"),
+    ("[data]\nevaluate = { test = 'dev' }\ntest = 'test'", "data: two sets have one name: test"),
+    ("[data]\ntest = { train = 'x' }", "data: two sets have one name: train"),
+    ("[metric]\ncompute = ['acuracy']", "metric.compute.0 = 'acuracy': unknown metric 'acuracy'; did you"),
+    ("[metric]\ncompute = []", "metric.compute = []: List should have at least 1 item"),
+    ("[metric]\nbest = 'dev/accuracy'", "metric.best names the evaluation set 'dev'; known: validation"),
+    ("[[reference]]\ncheckpoint = 'x'", "reference.0.split"),
+    ("data = 3", "data = 3: Input should be a valid dictionary"),
+    ("name = 'ner'", "'ner' is the name of a family, so no task can bear it\n  rename the file"),
+    ("[data\n", "not a TOML file: Expected"),
+    ("title = '\x00'", "not a TOML file"),
+])  # fmt: skip
+def test_fault(toml: Write, text: str, message: str) -> None:
+    path = toml("own.toml", text)
+    with pytest.raises(InputError, match="^" + re.escape(f"{path}: {message}")) as error:
+        load_task(path)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("mrcp", "unknown task 'mrcp'\n  did you mean 'mrpc'?"),
+    ("clasification", "unknown task 'clasification'\n  did you mean 'classification'?"),
+    ("nowhere.toml", "nowhere.toml: no such task file\n  `bert-ft tasks` lists"),
+    ("", "unknown task ''\n  known: classification,"),
+])  # fmt: skip
+def test_unknown_task(name: str, message: str) -> None:
+    with pytest.raises(InputError, match="^" + re.escape(message)):
+        load_task(name)
+
+
+def test_suggestions_stay_short() -> None:
+    told = did_you_mean("text", [f"{'long ' * 99}\n{i}" for i in range(999)])
+    assert len(told) < 2000
+    assert "\n" not in told
+
+
+# --- built-in tasks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(builtin()))
+def test_builtin(name: str) -> None:
+    """Every one loads by its name, says how to run it, and survives being written and read again."""
+    task, text = load_task(name), builtin()[name].read_text(encoding="utf-8")
+    assert text.startswith(f"# bert-ft train {name} --checkpoint ")
+    assert task.title
+    assert task.best_metric[1] in task.metric.compute
+    for reference in task.reference:
+        task.override({f"recipe.{key}": value for key, value in reference.recipe.items()})
+    for key, values in task.recipe.grid.items():
+        for value in values:
+            task.override({f"recipe.{key}": value})
+
+
+def test_copy_edit_load(cli: Any, tmp_path: Path) -> None:
+    done = cli("tasks", "copy", "stsb")
+    assert (done.code, done.out) == (0, "stsb.toml\n")
+    copied = tmp_path / "stsb.toml"
+    assert load_task(copied) == load_task("stsb")
+    copied.write_text(copied.read_text(encoding="utf-8").replace("learning_rate = 3e-5", "learning_rate = 1e-4"))
+    assert load_task(copied).recipe.learning_rate == 1e-4
+    again = cli("tasks", "copy", "stsb")
+    assert (again.code, again.out) == (2, "")
+    assert again.err.startswith("bert-ft: stsb.toml: there is a file already")
+    assert cli("tasks", "copy", "stsb", "sub/mine.toml").code == 0
+    assert load_task(tmp_path / "sub" / "mine.toml").name == "mine"
+
+
+# --- extends ----------------------------------------------------------------------------------------------------------
+
+
+def test_extends(toml: Write, tmp_path: Path) -> None:
+    toml("base.toml", """
+name = "the-base"
+title = "Base"
+[data]
+train = "train.csv"
+evaluate = { matched = "a.csv", mismatched = "b.csv" }
+columns = { text = "review", label = "stars" }
+labels = [1, 2]
+[recipe]
+epochs = 2
+class_weights = { 1 = 1.0, 2 = 3.0 }
+""")  # fmt: skip
+    path = toml("below/variant.toml", """
+extends = "../base"
+[data]
+evaluate = { dev = "dev.csv" }
+columns = { label = "mark" }
+[recipe]
+learning_rate = 1e-4
+class_weights = { 2 = 9.0 }
+""")  # fmt: skip
+    task = load_task(path)
+    assert (task.name, task.title, task.family) == ("variant", "Base", "classification")
+    assert task.recipe.epochs == 2
+    assert task.recipe.learning_rate == 1e-4
+    assert task.recipe.class_weights == {"2": 9.0}
+    assert task.data.columns == {"text": "review", "label": "mark"}
+    # a file is beside the task file that names it
+    assert task.data.train == str(tmp_path / "train.csv")
+    assert task.data.evaluate == {"dev": str(tmp_path / "below" / "dev.csv")}
+    assert load_task(toml("of-builtin.toml", 'extends = "glue/mrpc"\n')).data == load_task("mrpc").data
+
+
+@pytest.mark.parametrize(("a", "b"), [("b", "a"), ("../circle/b", "../circle/a"), ("a", "")])
+def test_extends_in_a_circle(toml: Write, a: str, b: str) -> None:
+    path = toml("circle/a.toml", f'extends = "{a}"')
+    toml("circle/b.toml", f'extends = "{b}"')
+    with pytest.raises(InputError, match="`extends` runs in a circle"):
+        load_task(path)
+
+
+def test_extends_nothing(toml: Write) -> None:
+    with pytest.raises(InputError, match="unknown task 'mrcp'"):
+        load_task(toml("x.toml", 'extends = "mrcp"'))
+
+
+def test_local_paths(toml: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a TOML file they start at it; of an override, where the person stands. A hub id stays one."""
+    (tmp_path / "at" / "data").mkdir(parents=True)
+    (tmp_path / "validation").mkdir()  # no split is meant by it
+    monkeypatch.chdir(tmp_path)
+    for path, found in (("data", "at/data"), ("./new", "at/new"), ("../at", "at"), ("org/name", "org/name")):
+        task = load_task(toml("at/x.toml", f"[data]\npath = '{path}'\ntrain = 'train.csv'"))
+        assert task.data.path == (found if found == "org/name" else str(tmp_path / found))
+        assert task.data.train == "train.csv"
+    plain = load_task(toml("at/y.toml", ""))
+    assert (plain.data.train, plain.data.evaluate) == ("train", "validation")
+    assert plain.override({"data.train": "here.csv", "data.test": ""}).data.train == str(tmp_path / "here.csv")
+    assert plain.override({"data.path": "at"}).data.path == str(tmp_path / "at")
+    assert plain.override({"data.test": ""}).data.test == ""
+
+
+# --- overrides --------------------------------------------------------------------------------------------------------
+
+
+def test_override() -> None:
+    task = load_task("mrpc").override({
+        "learning_rate": 5e-5, "recipe.epochs": 1, "log_every": 1, "validation": "10%", "data.columns.text": "a",
+        "metric.best": "accuracy", "class_weights": {"equivalent": 2.0}, "seed": 7,
+    })  # fmt: skip
+    assert (task.recipe.learning_rate, task.recipe.epochs, task.batching.log_every) == (5e-5, 1, 1)
+    assert (task.data.validation, task.data.columns["text"], task.run.seed) == ("10%", "a", 7)
+    assert load_task("mrpc").data.columns["text"] == "sentence1"
+    both = task.override({"data.evaluate": {"a": "x", "b": "y"}, "data.validation": "20%"})
+    assert both.best_metric == ("validation", "accuracy"), "rows held out take the place of the evaluation sets"
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    ("learning_rat", "unknown key 'learning_rat'\n  did you mean 'learning_rate'?"),
+    ("recipe.lr", "unknown key 'recipe.lr'"),
+    ("recip.epochs", "unknown key 'recip.epochs'\n  did you mean 'recipe.epochs'?"),
+    ("reference.value", "unknown key 'reference.value'"),
+    ("data.original.folder", "unknown key 'data.original.folder'"),
+    ("revision", "which 'revision'?\n  data.revision or run.revision"),
+    ("", "unknown key ''"),
+])  # fmt: skip
+def test_override_of_nothing(key: str, message: str) -> None:
+    with pytest.raises(InputError, match="^" + re.escape(f"--set: {message}")):
+        load_task("classification").override({key: 1})
+
+
+# --- dump -------------------------------------------------------------------------------------------------------------
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"max_grad_norm": 0.0, "warmup_steps": 0, "dropout": 0.0, "patience": 2, "eval_every": 5},
+    {"class_weights": {"a.b": 1.0, "ü \"'\n": 2.0}, "data.labels": ["a.b", "ü \"'\n"], "data.label_names": {"": "a.b"}},
+    {"class_weights": "balanced", "data.labels": [True, 1, "x"], "data.delimiter": "\t", "metric.positive": True},
+    {"data.train": "", "data.test": {}, "data.evaluate": {"m": "a", "mm": "b"}, "metric.best": "mm/accuracy"},
+    {"recipe.grid": {"learning_rate": [1e-5, 2]}, "run.custom": ["loss"], "run.seed": 0, "run.trust_remote_code": True},
+]
+
+
+@pytest.mark.parametrize("task", [*sorted(builtin()), *CHANGES], ids=str)
+def test_dump_and_load(toml: Write, task: str | dict[str, Any]) -> None:
+    """What a run writes as task.toml is the task, wherever it lies."""
+    before = load_task(task) if isinstance(task, str) else load_task("classification").override(task)
+    assert load_task(toml("run/task.toml", tomli_w.dumps(before.dump()))) == before
+
+
+def test_nothing_can_not_be_written() -> None:
+    """TOML has no null, so a key that may be empty must be empty by default."""
+    for key in dotted_keys():
+        table, leaf = key.split(".")
+        default = getattr(getattr(Task(), table), leaf)
+        if default is not None:
+            with pytest.raises(InputError):
+                Task().override({key: None})
