@@ -17,7 +17,8 @@ install: $(STAMP) ## set up .venv with the pinned packages
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "bert-ft needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peft]"
+	@echo "installing the pinned packages into .venv: a few minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peft]"
 	@touch $@
 
 assets: install

@@ -16,12 +16,11 @@ app = typer.Typer(
     help="Fine-tune BERT-like encoders on GLUE-style tasks and on your own data.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich's own help takes twice the time
     pretty_exceptions_enable=False,
+    epilog="--debug, anywhere on the line, shows the traceback of an error.",
 )
-tasks_app = typer.Typer(
-    help="List the built-in tasks; `show` prints one, `copy` writes one to edit.", no_args_is_help=False
-)
+tasks_app = typer.Typer(help="List the built-in tasks; `show` or `copy` one.", no_args_is_help=False)
 app.add_typer(tasks_app, name="tasks")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
@@ -34,12 +33,12 @@ DEBUG = "--debug"
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="Built-in task, TOML file, or `classification` for data of your own.")],
+    task: Annotated[str, typer.Argument(help="Built-in task, TOML file, or 'classification' for data of your own.")],
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The run folder; `runs/<name>` by default.")
+        str | None, typer.Option("--output", "-o", help="The run folder; runs/<name> by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that lies there.")] = False,
     data_dir: DataDir = None,
@@ -68,11 +67,11 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a checkpoint on a task; the run folder holds everything.
+    """Fine-tune a checkpoint on a task; the run folder has it all.
 
-    `bert-ft train mrpc --checkpoint google-bert/bert-base-uncased`
-
-    `bert-ft train classification --train reviews.csv --text review --label stars --validation 10% -c ORG/NAME`
+    \b
+    bert-ft train mrpc --checkpoint google-bert/bert-base-uncased
+    bert-ft train classification --train reviews.csv --text review --label stars --validation 10% -c ORG/NAME
     """
     settings = _settings(sets)
     flags = {
@@ -108,9 +107,10 @@ def evaluate(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Compute a run's metrics again: on its own sets, or on other rows.
+    """Compute a run's metrics again, on its own or on other rows.
 
-    `bert-ft evaluate runs/mrpc-bert-base-uncased-seed42 --data new.csv`
+    \b
+    bert-ft evaluate runs/mrpc-bert-base-uncased-seed42 --data new.csv
     """
     from bert_ft import model
     from bert_ft.run import Run
@@ -134,7 +134,7 @@ def runs(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the run folders lie.")] = "runs",
     as_json: Json = False,
 ) -> None:
-    """List the runs below a folder: task, checkpoint, seed, metric, time, state."""
+    """List the runs below a folder with their metrics."""
     from bert_ft.rundir import RunDir
 
     found = []
@@ -214,9 +214,9 @@ def tasks_show(task: Annotated[str, typer.Argument(help="Built-in task or TOML f
 @tasks_app.command("copy")
 def tasks_copy(
     task: Annotated[str, typer.Argument(help="Built-in task.")],
-    to: Annotated[str | None, typer.Argument(metavar="FILE", help="`<task>.toml` here by default.")] = None,
+    to: Annotated[str | None, typer.Argument(metavar="FILE", help="<task>.toml here by default.")] = None,
 ) -> None:
-    """Write a built-in task's file here, to edit and train: `bert-ft train ./FILE.toml`."""
+    """Write a built-in task's file here, to edit and train: bert-ft train FILE.toml."""
     from bert_ft import rundir
     from bert_ft.errors import InputError
     from bert_ft.task import find
@@ -291,8 +291,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             prog_name="bert-ft",
             standalone_mode=True,
         )
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+    except SystemExit as left:
+        if left.code == 130:  # typer's way to leave after Ctrl-C
+            _note("bert-ft: interrupted")
+        raise
     except BrokenPipeError:
         raise SystemExit(1) from None
     except Exception as error:

@@ -246,9 +246,8 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
         else:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{key} = {first['input']!r}: {message}" if key else message
-        raise InputError(
-            message, where=where, remedy=remedy or "see `bert-ft tasks show` for a task that works"
-        ) from None
+        remedy = remedy or dotted_keys().get(key) or "see `bert-ft tasks show` for a task that works"
+        raise InputError(message, where=where, remedy=remedy) from None
 
 
 def _keys_at(path: list[str]) -> list[str]:

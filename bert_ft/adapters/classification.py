@@ -77,6 +77,10 @@ class Classification(Adapter):
         found = sorted(pac.unique(train.table["label"]).to_pylist())
         if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
             return sorted(int(name) for name in found)  # 2 before 10
+        fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
+        if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
+            raise InputError(f"the labels are numbers with a fraction, such as {fraction}", where=train.where,
+                             remedy="to predict numbers: --regression; if classes are meant, name them as data.labels")  # fmt: skip
         if set(found) <= {"True", "False"}:
             return [name == "True" for name in found]
         if len(found) > max(100, len(train) // 2):

@@ -27,6 +27,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class InOurOrder(Trainer):
     """`Trainer` fed the micro-batches of our plan, keeping each loss at full precision."""
 
+    # BERT's own head takes `num_items_in_batch` and ignores it, so that transformers 5 trains a classifier with the
+    # sum over its micro-batches and not their mean: told here that the loss is a mean, it divides
+    loss_is_scaled_for_ga = False
+
     def feed(self, micro_batches: list[np.ndarray], losses: list[tuple[float, int]]) -> None:
         self.micro_batches, self.losses = micro_batches, losses
 

@@ -1,0 +1,433 @@
+"""The command line: what it accepts and refuses, its exit codes, its two outputs, and running it again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bert_ft
+from bert_ft.rundir import RunDir
+
+Cli = Callable[..., Any]
+QUICK = {"epochs": 2, "batch-size": 8, "max-length": 32, "lr": "1e-3"}
+ROWS = "text,label\na fine film,pos\na dull film,neg\na warm film,pos\na lazy film,neg\n"
+
+
+def flags(**options: Any) -> list[str]:
+    """`--key value` of each; nothing of a None, the bare flag of a True."""
+    given = [(f"--{key.replace('_', '-')}", value) for key, value in options.items() if value is not None]
+    return [word for key, value in given for word in ([key] if value is True else [key, str(value)])]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A folder with data, checkpoint and a finished run of `command_of(folder)`; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(tiny_checkpoint, folder / "bert")
+    for name in ("train", "validation", "test"):
+        (folder / f"{name}.csv").write_text(ROWS + f"the {name} film,pos\n")
+    with pytest.raises(SystemExit) as left:
+        bert_ft.cli.main([*command_of(folder), "--output", str(folder / "run")])  # type: ignore[attr-defined]
+    assert left.value.code == 0
+    return folder
+
+
+def command_of(folder: Path, **changes: Any) -> list[str]:
+    sets = {name: folder / f"{name}.csv" for name in ("train", "validation", "test")}
+    return ["train", "classification", *flags(**{"checkpoint": folder / "bert"} | sets | QUICK | changes)]
+
+
+@pytest.fixture
+def mine(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, `run` in the working directory."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*")}
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["tasks"], ["tasks", "show", "mrpc"], ["runs"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = """
+import sys
+from bert_ft.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as left:
+    heavy = {"torch", "transformers", "datasets", "evaluate", "sklearn", "scipy", "pandas"} & set(sys.modules)
+    sys.exit(f"imported: {heavy}" if heavy else left.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "no runs" in done.stderr
+
+
+def test_help_is_quick() -> None:
+    """In CPU time, which does not depend on what else the machine does; importing typer is most of it."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "bert_ft", "--help"], capture_output=True, check=True)
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.4
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def spoilt(change: Callable[[Path], object], *remove: str) -> Callable[[Path], None]:
+    """A change to the checkpoint's folder."""
+
+    def spoil(folder: Path) -> None:
+        for name in remove:
+            (folder / "bert" / name).unlink()
+        change(folder / "bert")
+
+    return spoil
+
+
+def cut(bert: Path) -> None:
+    weights = bert / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def flipped(bert: Path) -> None:
+    weights = bytearray((bert / "model.safetensors").read_bytes())
+    weights[20] ^= 0xFF
+    (bert / "model.safetensors").write_bytes(weights)
+
+
+def config(**keys: Any) -> Callable[[Path], object]:
+    def change(bert: Path) -> None:
+        file = bert / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+    return change
+
+
+def file(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
+    # name: what is spoilt, what the command says otherwise, where and what, remedy
+    "task": (nothing, {"task": "clasification"}, "unknown task 'clasification'", "did you mean 'classification'"),
+    "task file": (nothing, {"task": "my.toml"}, "my.toml: no such task file", "`bert-ft tasks` lists"),
+    "key of the task file": (file("my.toml", "[recipe]\nepoch = 1"), {"task": "my.toml"},
+                             "my.toml: unknown key 'recipe.epoch'", "did you mean 'epochs'?"),
+    "key": (nothing, {"set": "recipe.epoch=1"}, "--set: unknown key 'recipe.epoch'", "did you mean 'epochs'?"),
+    "key alone": (nothing, {"set": "epoch=1"}, "--set: unknown key 'epoch'", "did you mean 'epochs'?"),
+    "no value": (nothing, {"set": "epochs"}, "--set epochs: KEY=VALUE is wanted", "learning_rate=5e-5"),
+    "family": (nothing, {"set": "family=nerr"}, "unknown key 'family'", "known"),
+    "text column": (nothing, {"text": "texts"}, r"train.csv: no column 'texts'", "did you mean 'text'?"),
+    "label column": (nothing, {"label": "stars"}, r"train.csv: no column 'stars'", "known: label, text"),
+    "role": (nothing, {"set": "data.columns.txt=text"}, "data.columns: .* has no 'txt'", "text, text_pair, label"),
+    "labels": (nothing, {"set": 'data.labels=["pos", "bad"]'}, r"train.csv, row 2: label 'neg'", "known: bad, pos"),
+    "positive label": (nothing, {"set": "positive=good"}, "metric.positive = 'good' is not a label", "known: neg, pos"),
+    "label that training lacks": (file("validation.csv", ROWS + "so so,neutral\n"), {},
+                                  r"validation.csv, row 5: label 'neutral': the training rows", "known: neg, pos"),
+    "label near another": (file("validation.csv", ROWS + "so so,Pos\n"), {},
+                           r"validation.csv, row 5: label 'Pos'", "did you mean 'pos'"),
+    "one label": (file("train.csv", "text,label\na,pos\nb,pos\n"), {}, r"train.csv: only one label \('pos'\)", "two"),
+    "float label": (file("train.csv", "text,label\na,0.5\nb,1.5\n"), {}, "train.csv: .* fraction, such as 0.5", "--regression"),
+    "float labels in JSON": (file("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 0.5}'),
+                             {"train": "t.jsonl"}, "t.jsonl, row 2: .* 0.5", "regression"),
+    "no number": (nothing, {"regression": True}, "train.csv, row 1: column 'label' has 'pos'", "number"),
+    "no file": (nothing, {"train": "nowhere.csv"}, "nowhere.csv: no such file", ""),
+    "kind of file": (file("t.txt", "x"), {"train": "t.txt"}, "t.txt: a '.txt' file", "known: .csv, .tsv"),
+    "folder for a file": (nothing, {"train": "bert"}, "bert: a folder, not a file", "--set data.path=DIR"),
+    "no validation": (nothing, {"validation": None}, "no data for 'validation'", "--validation 10%"),
+    "share": (nothing, {"validation": "ten%"}, "data.validation = 'ten%'", "10%"),
+    "empty file": (file("train.csv", ""), {}, "train.csv: the file is empty", ""),
+    "no rows": (file("train.csv", "text,label\n"), {}, "train.csv: no rows below the header", ""),
+    "missing column": (file("validation.csv", "text\na\n"), {}, "validation.csv: no column 'label'", "known: text"),
+    "ragged": (file("train.csv", ROWS + "so, so,pos\n"), {}, "train.csv, row 5: 3 cells", "quote cells"),
+    "null text": (file("train.csv", ROWS + ",pos\n"), {}, "train.csv, row 5: .* has no text", "remove the row"),
+    "null label": (file("validation.csv", ROWS + "so so,\n"), {}, "validation.csv, row 5: .* no label", "give column"),
+    "learning rate": (nothing, {"lr": 0}, r"recipe.learning_rate = 0.0: .*greater than 0", ""),
+    "batch": (nothing, {"batch-size": -1}, r"recipe.batch_size = -1: .*greater than 0", ""),
+    "epochs": (nothing, {"epochs": "inf"}, r"recipe.epochs = inf: .*finite", ""),
+    "no number at all": (nothing, {"lr": "high"}, "'--lr': .* valid number", ""),
+    "option": (nothing, {"learnig-rate": 1}, "No such option.* --learnig-rate", "--learning-rate"),
+    "length": (nothing, {"max-length": 999}, "recipe.max_length: .* has 128 positions", "max_length=128"),
+    "metric": (nothing, {"set": "compute=[\"pearson\"]"}, "metric 'pearson' is not one of", "did you mean"),
+    "best": (nothing, {"set": "best=f1"}, "metric.best = 'f1' is not computed", "known: accuracy"),
+    "weights of classes": (nothing, {"set": "class_weights={pos=1.0}"}, "recipe.class_weights: .* 'neg'", "neg, pos"),
+    "precision": (nothing, {"set": "precision=fp16"}, "recipe.precision: fp16 needs a CUDA device", "auto"),
+    "no checkpoint": (nothing, {"checkpoint": None}, "no checkpoint", "--checkpoint ORG/NAME"),
+    "no such checkpoint": (nothing, {"checkpoint": "./nowhere"}, "./nowhere: no such folder", "hub id"),
+    "no such hub id": (nothing, {"checkpoint": "nobody/has-this"}, "nobody/has-this: .*hub", "check the id"),
+    "file as checkpoint": (nothing, {"checkpoint": "train.csv"}, "train.csv: .* this is a file", ""),
+    "run without a model": (file("run2.toml", ""), {"checkpoint": "half"}, "half: this run has no model yet", "finish"),
+    "empty checkpoint": (nothing, {"checkpoint": "empty"}, "empty: the folder has no tokenizer", "tokenizer.json"),
+    "no tokenizer": (spoilt(nothing, "tokenizer.json"), {}, "bert: the folder has no tokenizer", "copy tokenizer.json"),
+    "corrupt tokenizer": (spoilt(file("tokenizer.json", "{")), {}, "bert: ", "is it the folder|copy it again"),
+    "no weights": (spoilt(nothing, "model.safetensors"), {}, "bert: .*no .*model.safetensors", ""),
+    "truncated weights": (spoilt(cut), {}, "bert: the weight file is corrupt", "copy it again"),
+    "flipped header": (spoilt(flipped), {}, "bert: the weight file is corrupt", "copy it again"),
+    "empty weights": (spoilt(file("model.safetensors", "")), {}, "bert: the weight file is corrupt", "copy it again"),
+    "corrupt pickle": (spoilt(file("pytorch_model.bin", "x" * 99), "model.safetensors"), {},
+                       "bert: the weight file is corrupt", "copy it again"),
+    "no config": (spoilt(nothing, "config.json"), {}, "bert: .*config", ""),
+    "corrupt config": (spoilt(file("config.json", "{")), {}, "bert: .*", "is it the folder"),
+    "unknown architecture": (spoilt(config(model_type="brt")), {}, "bert: .*brt", ""),
+    "other shapes": (spoilt(config(hidden_size=64)), {}, "bert: the checkpoint .*lacks .* weights", "encoder"),
+    "tokens without embeddings": (spoilt(config(vocab_size=9)), {}, "bert: ", ""),
+    "weights of another architecture": (spoilt(config(model_type="distilbert")), {}, "bert: the checkpoint", "encoder"),
+    "other run there": (file("busy/x", ""), {"output": "busy"}, "busy: the folder is not empty", "--output"),
+    "file there": (nothing, {"output": "train.csv"}, "train.csv: ", "--output"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(cli: Cli, tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """One message that says where and what, and the remedy; code 2; no run."""
+    spoil, changes, what, remedy = BAD[name]
+    shutil.copytree(tiny_checkpoint, tmp_path / "bert")
+    for folder in ("empty", "busy", "half"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "half" / "task.toml").write_text("")
+    for part in ("train", "validation"):
+        (tmp_path / f"{part}.csv").write_text(ROWS)
+    spoil(tmp_path)
+    options = {"checkpoint": "bert", "train": "train.csv", "validation": "validation.csv", "output": "run"} | QUICK
+    task = changes.get("task", "classification")
+    done = cli("train", task, *flags(**options | {k: v for k, v in changes.items() if k != "task"}))
+    assert done.code == 2, done
+    assert done.out == ""
+    told, *rest = re.split(r"^(?:bert-ft|Error): ", done.err, flags=re.MULTILINE)[1:]
+    assert not rest, "one message"
+    assert done.err.startswith(("bert-ft: ", "Usage: ")), "and nothing beside it"
+    assert re.search(what, told.splitlines()[0]), told
+    assert re.search(remedy, told), told
+    assert len(told.splitlines()) <= 3, told
+    assert len(told) < 500, told
+    assert RunDir(tmp_path / "run").state != "finished"
+    assert not list(tmp_path.rglob("results.json"))
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["train.csv/run", "/proc/run", "/sys/run", "/dev/null/run"])
+def test_folder_that_can_not_be_written(cli: Cli, finished: Path, output: str) -> None:
+    if not Path("/sys").is_dir() and output.startswith(("/proc", "/sys")):
+        pytest.skip("no such place on this machine")
+    done = cli(*command_of(finished), "--output", output.replace("train.csv", str(finished / "train.csv")))
+    assert done.code == 1, done
+    message = done.err[done.err.index("bert-ft: ") :]
+    assert re.search(r"run\b.*: ", message)
+    assert "choose another place with --output" in message
+
+
+def test_disk_that_fills_up(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever file it happens: code 1, one message, and a run that does not look whole; then it trains anew."""
+    real, room = Path.replace, [0]
+
+    def replace(self: Path, target: Any) -> Path:
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    for written in range(20):
+        room[0] = written
+        done = cli(*command_of(finished, epochs=1), "--output", "run")
+        if done.code == 0:
+            break
+        assert done.code == 1, done
+        assert re.search(r"^bert-ft: .*run.*: the disk is full\n  .*--output", done.err, re.MULTILINE), done.err
+        assert RunDir(tmp_path / "run").state != "finished"
+        assert not (tmp_path / "run" / "results.json").exists()
+    assert written >= 6
+    assert RunDir(tmp_path / "run").state == "finished"
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_results_on_stdout_progress_on_stderr(cli: Cli, finished: Path) -> None:
+    done = cli(*command_of(finished, json=True), "--output", "run")
+    results = json.loads(done.out)
+    assert results == RunDir("run").results()
+    assert results["metrics"].keys() == {"validation", "test"}
+    assert "run folder: run" in done.err
+    assert re.search(r"step 2/2 +epoch 2.00 +loss \d", done.err)
+    assert "\x1b" not in done.err, "no colours, no bar: it is no terminal"
+    assert all(0 <= value <= 1 for values in results["metrics"].values() for value in values.values())
+
+
+def test_tables_and_json_agree(cli: Cli, mine: Path) -> None:
+    (mine.parent / "half").mkdir()
+    shutil.copy(mine / "task.toml", mine.parent / "half")
+    listed = json.loads(cli("runs", ".", "--json").out)
+    assert [(row["run"], row["state"]) for row in listed] == [("half", "unfinished"), ("run", "finished")]
+    assert listed[1]["metric"] == "validation/accuracy"
+    assert listed[1]["value"] == RunDir(mine).results()["metrics"]["validation"]["accuracy"]
+    assert f"{listed[1]['value']:.4f}" in cli("runs", ".").out
+    assert json.loads(cli("runs", "nowhere", "--json").out) == []
+    assert {row["task"] for row in json.loads(cli("tasks", "--json").out)} >= {"sst2", "mrpc", "stsb"}
+    shown = json.loads(cli("tasks", "show", "mrpc", "--json").out)
+    assert shown["recipe"]["learning_rate"] == 3e-5
+    assert bert_ft.load_task(mine / "task.toml").name == "own-classification"
+
+
+# --- running it again -------------------------------------------------------------------------------------------------
+
+
+def test_again(cli: Cli, finished: Path, mine: Path) -> None:
+    before = stamps(mine)
+    done = cli(*command_of(finished), "--output", "run")
+    assert done.code == 0
+    assert "is finished already" in done.err
+    assert json.loads(cli(*command_of(finished, json=True), "--output", "run").out) == RunDir(mine).results()
+    assert stamps(mine) == before
+
+
+@pytest.mark.parametrize(("changes", "difference"), [
+    ({"lr": "2e-3"}, "recipe.learning_rate: 0.001 -> 0.002"),
+    ({"seed": 7}, "run.seed: 42 -> 7"),
+    ({"test": None}, "data.test: .*test.csv -> .none."),
+    ({"set": "positive=pos"}, "metric.positive: .none. -> pos"),
+    ({"train": "other.csv"}, "fingerprint.data: [0-9a-f]+"),
+    ({"checkpoint": "bert2"}, "run.checkpoint: .* -> bert2"),
+])  # fmt: skip
+def test_again_with_a_difference(
+    cli: Cli, finished: Path, mine: Path, changes: dict[str, Any], difference: str
+) -> None:
+    (mine.parent / "other.csv").write_text(ROWS + "another film,neg\n")
+    shutil.copytree(finished / "bert", mine.parent / "bert2")
+    before = stamps(mine)
+    done = cli(*command_of(finished, **changes), "--output", "run")
+    assert (done.code, done.out) == (2, "")
+    assert re.search(difference, done.err)
+    assert "--overwrite" in done.err
+    assert stamps(mine) == before
+
+
+def test_again_with_other_files_in_the_same_places(
+    cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "all", ignore=shutil.ignore_patterns("run"))
+    here = [*command_of(tmp_path / "all"), "--output", "run"]
+    assert cli(*here).code == 0
+    with (tmp_path / "all" / "train.csv").open("a") as stream:
+        stream.write("one more,neg\n")
+    done = cli(*here)
+    assert done.code == 2
+    assert "fingerprint.data" in done.err
+    evaluated = cli("evaluate", "run")
+    assert evaluated.code == 2
+    assert "the data is not what this run was trained on" in evaluated.err
+    assert cli(*here, "--overwrite").code == 0
+    assert cli(*here).code == 0, "and what lies there now is that run"
+    assert RunDir("run").results()["counts"]["train"]["rows"] == 6
+
+
+def test_unfinished_run_is_trained_to_its_end(cli: Cli, finished: Path, mine: Path) -> None:
+    whole = RunDir(mine).results()
+    (mine / "results.json").unlink()
+    shutil.rmtree(mine / "model")
+    assert cli("runs", ".").out.count("unfinished") == 1
+    assert cli("evaluate", "run").code == 2
+    assert cli(*command_of(finished), "--output", "run").code == 0
+    assert {**RunDir(mine).results(), "timing": 0} == {**whole, "timing": 0}
+
+
+@pytest.mark.parametrize("overwrite", [True, None])
+def test_foreign_folder_is_left_alone(cli: Cli, finished: Path, tmp_path: Path, overwrite: bool | None) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    done = cli(*command_of(finished, overwrite=overwrite), "--output", "thesis")
+    assert (done.code, done.out) == (2, "")
+    assert "thesis" in done.err
+    assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_gives_the_results_of_training(cli: Cli, finished: Path, mine: Path) -> None:
+    metrics = RunDir(mine).results()["metrics"]
+    before = stamps(mine)
+    done = cli("evaluate", "run", "--json")
+    assert json.loads(done.out) == metrics
+    data = ("--data", finished / "validation.csv", "--json")
+    assert json.loads(cli("evaluate", "run", *data).out) == {"validation": metrics["validation"]}
+    assert json.loads(cli("evaluate", "run/model", *data).out) == {"validation": metrics["validation"]}
+    own = ("--task", "run/task.toml", "--json")
+    assert json.loads(cli("evaluate", "run/model", *own).out) == metrics
+    assert stamps(mine) == before
+
+
+@pytest.mark.parametrize(("arguments", "what"), [
+    (["run/model"], "which rows"),
+    (["run", "--data", "nowhere.csv"], "nowhere.csv: no such file"),
+    (["run", "--data", "strange.csv"], "strange.csv, row 1: label 'odd'"),
+    (["bert", "--data", "strange.csv"], "bert"),
+    (["nowhere"], "nowhere"),
+    (["nowhere", "--data", "strange.csv"], "nowhere"),
+    (["run/model", "--task", "stsb"], "run/model"),
+])  # fmt: skip
+def test_evaluate_bad_input(cli: Cli, mine: Path, finished: Path, arguments: list[str], what: str) -> None:
+    (mine.parent / "strange.csv").write_text("text,label\na,odd\n")
+    shutil.copytree(finished / "bert", mine.parent / "bert")
+    done = cli("evaluate", *arguments)
+    assert (done.code, done.out) == (2, ""), done
+    assert what in done.err, done.err
+
+
+# --- a process of its own ---------------------------------------------------------------------------------------------
+
+
+def test_interrupt(finished: Path, tmp_path: Path) -> None:
+    """Ctrl-C: code 130, one line, and a run that is not finished."""
+    arguments = [*command_of(finished, epochs=100_000, json=True), "--output", "run"]
+    running = subprocess.Popen([sys.executable, "-m", "bert_ft", *arguments], cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    until = time.monotonic() + 60
+    while not (tmp_path / "run" / "log.jsonl").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out) == (130, "")
+    assert err.endswith("bert-ft: interrupted\n")
+    assert "Traceback" not in err
+    assert RunDir(tmp_path / "run").state == "unfinished"
+
+
+def test_offline_by_itself(finished: Path, tmp_path: Path) -> None:
+    """With data and checkpoint on disk nothing reaches for the network, also where nobody said it is not there."""
+    (tmp_path / "sitecustomize.py").write_text("""
+import socket
+def refuse(*arguments, **options):
+    import os
+    print("REACHED FOR THE NETWORK", arguments[:2], flush=True)
+    os._exit(99)
+socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
+""")  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")} | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "bert_ft", *command_of(finished, epochs=1), "--output", "run"],
+                          cwd=tmp_path, env=environment, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
