@@ -135,27 +135,24 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs below a folder with their metrics."""
+    from bert_ft.errors import InputError
     from bert_ft.rundir import RunDir
 
-    found = []
+    found: list[dict[str, Any]] = []
     for file in sorted(Path(folder).rglob("task.toml")):
         run = RunDir(file.parent)
-        task = run.task()
-        row: dict[str, Any] = {
-            "run": str(run.path),
-            "task": task.name,
-            "checkpoint": task.run.checkpoint,
-            "seed": task.run.seed,
-            "state": run.state,
-            "metric": None,
-            "value": None,
-            "seconds": None,
-        }
-        if run.state == "finished":
-            results, (name, metric) = run.results(), task.best_metric
-            row |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
-                    "seconds": results["timing"]["train_seconds"]}  # fmt: skip
-        found.append(row)
+        row = dict.fromkeys(("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds"))
+        found.append(row | {"run": str(run.path), "state": "unreadable"})
+        try:
+            task = run.task()
+            found[-1] |= {"task": task.name, "checkpoint": task.run.checkpoint, "seed": task.run.seed}
+            if run.state == "finished":
+                results, (name, metric) = run.results(), task.best_metric
+                found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
+                              "seconds": results["timing"]["train_seconds"]}  # fmt: skip
+            found[-1]["state"] = run.state
+        except InputError as error:
+            _note(str(error))
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found:

@@ -130,6 +130,12 @@ def build(
         assert checkpoint is not None
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
     check_length(network, task.recipe.max_length)
+    if len(tokenizer) > (known := network.get_input_embeddings().num_embeddings):
+        raise InputError(
+            f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}",
+            where=str(checkpoint),
+            remedy="put the checkpoint's own tokenizer beside its weights",
+        )
     if tokenizer.pad_token_id is None:
         raise InputError(
             "the tokenizer has no padding token",

@@ -117,14 +117,9 @@ def finetune(
     }
     if output is None and "IPython" in sys.modules and not overwrite:
         folder = rundir.numbered(folder)
-    if not overwrite and rundir.is_finished(folder, task, identity):
-        progress.Display(quiet).say(
-            f"{folder.path} is finished already: nothing to do (--overwrite trains it again)", "dim"
-        )
+    if rundir.is_finished(folder, task, identity, overwrite):
+        progress.Display(quiet).say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
         return Run(folder.path)
-    if overwrite and folder.state == "foreign":
-        raise InputError("the folder holds something that is no run, so it is left alone", where=str(folder.path),
-                         remedy="choose another one with --output")  # fmt: skip
     return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet)
 
 

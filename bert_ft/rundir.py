@@ -248,20 +248,17 @@ def numbered(folder: RunDir) -> RunDir:
     return folder
 
 
-def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None]) -> bool:
-    """Whether this very run is there and whole; another one in its place is refused with the difference."""
-    if folder.state == "new":
-        return False
+def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
+    """Whether this very run is there and whole. Another one in its place is refused with the difference, unless it is
+    to be overwritten; what is no run is left alone in any case."""
     if folder.state == "foreign":
-        raise InputError(
-            "the folder is not empty and holds no run",
-            where=str(folder.path),
-            remedy="choose another with --output",
-        )
-    environment_ = folder.environment() if folder.environment_json.is_file() else {}
-    old = {**folder.task().dump(), "fingerprint": {k: environment_.get(f"{k}_fingerprint") for k in identity}}
-    changes = difference(old, {**task.dump(), "fingerprint": identity})
-    if changes:
+        raise InputError("something that is no run lies here, and is left alone", where=str(folder.path),
+                         remedy="choose another place with --output DIR")  # fmt: skip
+    if folder.state == "new" or overwrite:
+        return False
+    environment = folder.environment() if folder.environment_json.is_file() else {}
+    old = {**folder.task().dump(), "fingerprint": {k: environment.get(f"{k}_fingerprint") for k in identity}}
+    if changes := difference(old, {**task.dump(), "fingerprint": identity}):
         raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
                          remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
     return folder.state == "finished"

@@ -187,7 +187,7 @@ class Task(Strict):
         first = next(iter(self.data.evaluation_sets))
         return (first, name) if "/" not in name else (name.split("/", 1)[0], name.split("/", 1)[1])
 
-    def override(self, changes: dict[str, Any], where: str = "--set") -> Task:
+    def override(self, changes: dict[str, Any], where: str = "") -> Task:
         """A copy with dotted keys changed; a key without a dot is a key of the recipe, or the one table that has it."""
         tree = self.model_dump()
         for key, value in changes.items():
@@ -223,8 +223,8 @@ def _table_of(key: str, where: str) -> str:
     keys = [name.rpartition(".") for name in dotted_keys()]
     tables = [table for table, _, leaf in keys if leaf == key]
     if not tables:
-        known = {leaf for _, _, leaf in keys} | set(dotted_keys())
-        raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, known))
+        remedy = did_you_mean(key, {leaf for _, _, leaf in keys})
+        raise InputError(f"unknown key '{key}'", where=where, remedy=remedy)
     if len(tables) > 1:
         raise InputError(f"which '{key}'?", where=where, remedy=" or ".join(f"{table}.{key}" for table in tables))
     return tables[0]
@@ -279,6 +279,8 @@ def find(name: str) -> Path:
             raise InputError("no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks")
         return path
     known = builtin()
+    if name in RESERVED:
+        raise InputError(f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks")
     if name not in known:
         remedy = did_you_mean(name, [*known, *RESERVED])
         raise InputError(

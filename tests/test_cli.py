@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-import bert_ft
+from bert_ft.cli import main
 from bert_ft.rundir import RunDir
+from bert_ft.task import load_task
 
 Cli = Callable[..., Any]
 QUICK = {"epochs": 2, "batch-size": 8, "max-length": 32, "lr": "1e-3"}
@@ -39,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) ->
     for name in ("train", "validation", "test"):
         (folder / f"{name}.csv").write_text(ROWS + f"the {name} film,pos\n")
     with pytest.raises(SystemExit) as left:
-        bert_ft.cli.main([*command_of(folder), "--output", str(folder / "run")])  # type: ignore[attr-defined]
+        main([*command_of(folder), "--output", str(folder / "run")])
     assert left.value.code == 0
     return folder
 
@@ -80,11 +81,15 @@ except SystemExit as left:
 
 
 def test_help_is_quick() -> None:
-    """In CPU time, which does not depend on what else the machine does; importing typer is most of it."""
-    before = os.times()
-    subprocess.run([sys.executable, "-m", "bert_ft", "--help"], capture_output=True, check=True)
-    after = os.times()
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.4
+    """In CPU time, which what else the machine does changes little."""
+
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "bert_ft", "--help"], capture_output=True, check=True)
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    assert min(seconds() for _ in range(3)) < 0.4
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -112,6 +117,13 @@ def flipped(bert: Path) -> None:
     (bert / "model.safetensors").write_bytes(weights)
 
 
+def longer_vocabulary(bert: Path) -> None:
+    tokenizer = json.loads((bert / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary |= {f"word{i}": len(vocabulary) + i for i in range(9)}
+    (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 def config(**keys: Any) -> Callable[[Path], object]:
     def change(bert: Path) -> None:
         file = bert / "config.json"
@@ -134,8 +146,8 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "task file": (nothing, {"task": "my.toml"}, "my.toml: no such task file", "`bert-ft tasks` lists"),
     "key of the task file": (file("my.toml", "[recipe]\nepoch = 1"), {"task": "my.toml"},
                              "my.toml: unknown key 'recipe.epoch'", "did you mean 'epochs'?"),
-    "key": (nothing, {"set": "recipe.epoch=1"}, "--set: unknown key 'recipe.epoch'", "did you mean 'epochs'?"),
-    "key alone": (nothing, {"set": "epoch=1"}, "--set: unknown key 'epoch'", "did you mean 'epochs'?"),
+    "key": (nothing, {"set": "recipe.epoch=1"}, "unknown key 'recipe.epoch'", "did you mean 'epochs'?"),
+    "key alone": (nothing, {"set": "epoch=1"}, "unknown key 'epoch'", "did you mean 'epochs'?"),
     "no value": (nothing, {"set": "epochs"}, "--set epochs: KEY=VALUE is wanted", "learning_rate=5e-5"),
     "family": (nothing, {"set": "family=nerr"}, "unknown key 'family'", "known"),
     "text column": (nothing, {"text": "texts"}, r"train.csv: no column 'texts'", "did you mean 'text'?"),
@@ -148,7 +160,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "label near another": (file("validation.csv", ROWS + "so so,Pos\n"), {},
                            r"validation.csv, row 5: label 'Pos'", "did you mean 'pos'"),
     "one label": (file("train.csv", "text,label\na,pos\nb,pos\n"), {}, r"train.csv: only one label \('pos'\)", "two"),
-    "float label": (file("train.csv", "text,label\na,0.5\nb,1.5\n"), {}, "train.csv: .* fraction, such as 0.5", "--regression"),
+    "float label": (file("train.csv", "text,label\na,0.5\nb,1.5\n"), {}, "train.csv: .* such as 0.5", "regression"),
     "float labels in JSON": (file("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 0.5}'),
                              {"train": "t.jsonl"}, "t.jsonl, row 2: .* 0.5", "regression"),
     "no number": (nothing, {"regression": True}, "train.csv, row 1: column 'label' has 'pos'", "number"),
@@ -180,6 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "run without a model": (file("run2.toml", ""), {"checkpoint": "half"}, "half: this run has no model yet", "finish"),
     "empty checkpoint": (nothing, {"checkpoint": "empty"}, "empty: the folder has no tokenizer", "tokenizer.json"),
     "no tokenizer": (spoilt(nothing, "tokenizer.json"), {}, "bert: the folder has no tokenizer", "copy tokenizer.json"),
+    "tokenizer of another model": (spoilt(longer_vocabulary), {}, "bert: the tokenizer has", "own tokenizer"),
     "corrupt tokenizer": (spoilt(file("tokenizer.json", "{")), {}, "bert: ", "is it the folder|copy it again"),
     "no weights": (spoilt(nothing, "model.safetensors"), {}, "bert: .*no .*model.safetensors", ""),
     "truncated weights": (spoilt(cut), {}, "bert: the weight file is corrupt", "copy it again"),
@@ -193,7 +206,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "other shapes": (spoilt(config(hidden_size=64)), {}, "bert: the checkpoint .*lacks .* weights", "encoder"),
     "tokens without embeddings": (spoilt(config(vocab_size=9)), {}, "bert: ", ""),
     "weights of another architecture": (spoilt(config(model_type="distilbert")), {}, "bert: the checkpoint", "encoder"),
-    "other run there": (file("busy/x", ""), {"output": "busy"}, "busy: the folder is not empty", "--output"),
+    "other run there": (file("busy/x", ""), {"output": "busy"}, "busy: something that is no run lies here", "--output"),
     "file there": (nothing, {"output": "train.csv"}, "train.csv: ", "--output"),
 }  # fmt: skip
 
@@ -279,10 +292,16 @@ def test_results_on_stdout_progress_on_stderr(cli: Cli, finished: Path) -> None:
 
 
 def test_tables_and_json_agree(cli: Cli, mine: Path) -> None:
-    (mine.parent / "half").mkdir()
-    shutil.copy(mine / "task.toml", mine.parent / "half")
-    listed = json.loads(cli("runs", ".", "--json").out)
-    assert [(row["run"], row["state"]) for row in listed] == [("half", "unfinished"), ("run", "finished")]
+    for other in ("half", "later"):
+        (mine.parent / other).mkdir()
+        shutil.copy(mine / "task.toml", mine.parent / other)
+    (mine.parent / "later" / "task.toml").write_text("colour = 'a key of a later version'")
+    listing = cli("runs", ".", "--json")
+    listed = json.loads(listing.out)
+    states = {row["run"]: row["state"] for row in listed}
+    assert states == {"half": "unfinished", "later": "unreadable", "run": "finished"}
+    assert "later/task.toml: unknown key 'colour'" in listing.err
+    assert listed.pop(1)["task"] is None
     assert listed[1]["metric"] == "validation/accuracy"
     assert listed[1]["value"] == RunDir(mine).results()["metrics"]["validation"]["accuracy"]
     assert f"{listed[1]['value']:.4f}" in cli("runs", ".").out
@@ -290,7 +309,7 @@ def test_tables_and_json_agree(cli: Cli, mine: Path) -> None:
     assert {row["task"] for row in json.loads(cli("tasks", "--json").out)} >= {"sst2", "mrpc", "stsb"}
     shown = json.loads(cli("tasks", "show", "mrpc", "--json").out)
     assert shown["recipe"]["learning_rate"] == 3e-5
-    assert bert_ft.load_task(mine / "task.toml").name == "own-classification"
+    assert load_task(mine / "task.toml").name == "own-classification"
 
 
 # --- running it again -------------------------------------------------------------------------------------------------
@@ -345,6 +364,13 @@ def test_again_with_other_files_in_the_same_places(
     assert RunDir("run").results()["counts"]["train"]["rows"] == 6
 
 
+def test_no_clipping(cli: Cli, finished: Path) -> None:
+    assert cli(*command_of(finished, set="max_grad_norm=0"), "--output", "run").code == 0
+    losses = [entry for entry in RunDir("run").log() if "loss" in entry]
+    assert losses
+    assert all(entry["grad_norm"] is None for entry in losses)
+
+
 def test_unfinished_run_is_trained_to_its_end(cli: Cli, finished: Path, mine: Path) -> None:
     whole = RunDir(mine).results()
     (mine / "results.json").unlink()
@@ -379,6 +405,14 @@ def test_evaluate_gives_the_results_of_training(cli: Cli, finished: Path, mine: 
     own = ("--task", "run/task.toml", "--json")
     assert json.loads(cli("evaluate", "run/model", *own).out) == metrics
     assert stamps(mine) == before
+
+
+def test_evaluate_of_rows_held_out(cli: Cli, finished: Path) -> None:
+    """The run's own split is found again, also where only some of the training rows were used."""
+    options = {"validation": "40%", "test": None, "limit-train": 2, "set": "compute=['accuracy', 'f1']", "json": True}
+    trained = json.loads(cli(*command_of(finished, **options), "--output", "run").out)
+    assert (trained["counts"]["train"]["rows"], trained["counts"]["validation"]["rows"]) == (2, 2)
+    assert json.loads(cli("evaluate", "run", "--json").out) == trained["metrics"]
 
 
 @pytest.mark.parametrize(("arguments", "what"), [
@@ -417,7 +451,7 @@ def test_interrupt(finished: Path, tmp_path: Path) -> None:
     assert RunDir(tmp_path / "run").state == "unfinished"
 
 
-def test_offline_by_itself(finished: Path, tmp_path: Path) -> None:
+def test_offline_by_itself(command: Cli, finished: Path, tmp_path: Path) -> None:
     """With data and checkpoint on disk nothing reaches for the network, also where nobody said it is not there."""
     (tmp_path / "sitecustomize.py").write_text("""
 import socket
@@ -427,7 +461,7 @@ def refuse(*arguments, **options):
     os._exit(99)
 socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
 """)  # fmt: skip
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")} | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "bert_ft", *command_of(finished, epochs=1), "--output", "run"],
-                          cwd=tmp_path, env=environment, capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    online = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    done = command(*command_of(finished, epochs=1), "--output", "run", **online)
+    assert done.code == 0, done
+    assert (tmp_path / "run" / "results.json").is_file()

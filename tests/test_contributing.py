@@ -39,7 +39,10 @@ def test_the_guides_code_runs(what: str, newcomer: Path, tiny_checkpoint: Path) 
     code = PYTHON[what]
     assert len(code.splitlines()) <= 26
     scope: dict[str, Any] = {"checkpoint": str(tiny_checkpoint)}
-    exec(compile(code.replace('"reviews.toml", checkpoint', '"reviews.toml", checkpoint, quiet=True'), what, "exec"), scope)
+    exec(
+        compile(code.replace('"reviews.toml", checkpoint', '"reviews.toml", checkpoint, quiet=True'), what, "exec"),
+        scope,
+    )
     run = scope["run"]
     assert run.dir.state == "finished"
     if what == "metric":
@@ -57,7 +60,9 @@ def _recall(run: bert_ft.Run) -> float:
     return recall_score(labels, [line["prediction"] for line in lines], average="macro", labels=sorted(set(labels)))
 
 
-def test_a_family_of_an_installed_package(newcomer: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_of_an_installed_package(
+    newcomer: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A package with the guide's entry point lies on the path: `family = "ordinal"` finds it, also when it is loaded."""
     (newcomer / "your_package.py").write_text(PYTHON["family"].rpartition("run = ")[0])
     info = newcomer / "your_package-1.0.dist-info"

@@ -92,8 +92,13 @@ def test_the_ways_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
         return -((1 - p) ** 2) * p.log()
 
     run = _run(
-        tiny_checkpoint, tmp_path / "run", adapter=Upper, loss=focal, callbacks=[Watch()], metrics={"share": lambda p, y: (p == 1).mean()}
-    )  # fmt: skip
+        tiny_checkpoint,
+        tmp_path / "run",
+        adapter=Upper,
+        loss=focal,
+        callbacks=[Watch()],
+        metrics={"share": lambda p, y: (p == 1).mean()},
+    )
     assert seen[:2] == [-54, -18] and seen[2:] == list(range(1, 8))
     assert 0 <= run.metrics["validation"]["share"] <= 1
     assert run.task.run.custom == ["adapter", "loss", "metrics"]
@@ -109,7 +114,9 @@ def test_a_mean_loss_and_a_loss_a_row_train_alike(tiny_checkpoint: Path, tmp_pat
 
     losses = []
     for name, loss in (("none", None), ("rows", per_row), ("mean", mean)):
-        run = _run(tiny_checkpoint, tmp_path / name, loss=loss, log_every=1, gradient_accumulation_steps=3, batch_size=7)
+        run = _run(
+            tiny_checkpoint, tmp_path / name, loss=loss, log_every=1, gradient_accumulation_steps=3, batch_size=7
+        )
         losses.append([entry["loss"] for entry in run.log if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and losses[0] == pytest.approx(losses[2], rel=1e-6)
 

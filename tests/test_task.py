@@ -73,6 +73,7 @@ def test_fault(toml: Write, text: str, message: str) -> None:
     ("mrcp", "unknown task 'mrcp'\n  did you mean 'mrpc'?"),
     ("clasification", "unknown task 'clasification'\n  did you mean 'classification'?"),
     ("nowhere.toml", "nowhere.toml: no such task file\n  `bert-ft tasks` lists"),
+    ("pkg/mrpc", "unknown task 'pkg/mrpc'"),
     ("", "unknown task ''\n  known: classification,"),
 ])  # fmt: skip
 def test_unknown_task(name: str, message: str) -> None:
@@ -113,6 +114,7 @@ def test_copy_edit_load(cli: Any, tmp_path: Path) -> None:
     again = cli("tasks", "copy", "stsb")
     assert (again.code, again.out) == (2, "")
     assert again.err.startswith("bert-ft: stsb.toml: there is a file already")
+    assert cli("tasks", "copy", "ner").err.startswith("bert-ft: 'ner' is a family, not a task")
     assert cli("tasks", "copy", "stsb", "sub/mine.toml").code == 0
     assert load_task(tmp_path / "sub" / "mine.toml").name == "mine"
 
@@ -208,7 +210,7 @@ def test_override() -> None:
     ("", "unknown key ''"),
 ])  # fmt: skip
 def test_override_of_nothing(key: str, message: str) -> None:
-    with pytest.raises(InputError, match="^" + re.escape(f"--set: {message}")):
+    with pytest.raises(InputError, match="^" + re.escape(message)):
         load_task("classification").override({key: 1})
 
 

@@ -80,7 +80,7 @@ class Classification(Adapter):
         fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
         if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
             raise InputError(f"the labels are numbers with a fraction, such as {fraction}", where=train.where,
-                             remedy="to predict numbers: --regression; if classes are meant, name them as data.labels")  # fmt: skip
+                             remedy="--regression predicts numbers; data.labels names them as classes")  # fmt: skip
         if set(found) <= {"True", "False"}:
             return [name == "True" for name in found]
         if len(found) > max(100, len(train) // 2):
@@ -211,10 +211,12 @@ class Classification(Adapter):
         if rows.table["label"].null_count:
             return {}
         positive = self.task.metric.positive
+        if positive is None and not self.regression:  # the task's second label, whatever the order of the head
+            positive = (self.task.data.labels or self.labels)[1]
         metric = metrics.load(
             "classification",
             compute=self.task.metric.compute,
-            positive=self.names.index(str(positive)) if positive is not None else 1,
+            positive=1 if self.regression else self.names.index(str(positive)),
         )
         result = metric.compute(predictions=predictions["prediction"], references=self.references(rows))
         return {name: float(value) for name, value in (result or {}).items()}

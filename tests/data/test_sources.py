@@ -85,6 +85,7 @@ FORMS: dict[str, Callable[[Path, Columns], Any]] = {
     "view of a Dataset": lambda f, c: datasets.Dataset.from_dict({k: v[::-1] for k, v in c.items()}).select(
         range(len(c["text"]) - 1, -1, -1)
     ),
+    "IterableDataset": lambda f, c: datasets.Dataset.from_dict(c).to_iterable_dataset(),
     "pandas": lambda f, c: pd.DataFrame(c),
     "dict of lists": lambda f, c: c,
     "list of dicts": lambda f, c: objects(c),
@@ -222,9 +223,10 @@ def test_class_label_without_rows_is_kept(load_rows: Load) -> None:
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "m", "a"])}
     )
     rows = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [2, 0]}, features=features)
-    splits = load_rows(rows, data__label_names={"m": "middle"})
-    assert Classification.find_labels(splits.train, load_task("classification")) == ["z", "middle", "a"]
-    assert splits.train.table["label"].to_pylist() == ["a", "z"]
+    for form in (rows, rows.to_iterable_dataset()):
+        splits = load_rows(form, data__label_names={"m": "middle"})
+        assert Classification.find_labels(splits.train, load_task("classification")) == ["z", "middle", "a"]
+        assert splits.train.table["label"].to_pylist() == ["a", "z"]
 
 
 @pytest.mark.parametrize(("labels", "numbers"), [

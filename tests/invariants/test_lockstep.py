@@ -49,9 +49,7 @@ class InOurOrder(Trainer):
 @pytest.mark.shared_data
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["mrpc", "stsb"])
-def test_fifty_steps_have_trainers_losses(
-    name: str, variant: str, glue: Path, minilm2: Path, tmp_path: Path
-) -> None:
+def test_fifty_steps_have_trainers_losses(name: str, variant: str, glue: Path, minilm2: Path, tmp_path: Path) -> None:
     settings = {"max_grad_norm": 1.0, "gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0}
     settings |= VARIANTS[variant]
     recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "dropout": 0.0, "max_length": 64}
@@ -89,12 +87,23 @@ def _trainer(
     micro = [part for _, rows in plan.batches() for part in batches.divide(rows, 1, 0, accumulation)]
     losses: list[tuple[float, int]] = []
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH // accumulation,
-        gradient_accumulation_steps=accumulation, learning_rate=task.recipe.learning_rate,
-        lr_scheduler_type=task.recipe.schedule, warmup_steps=settings["warmup_ratio"], weight_decay=settings["weight_decay"],
-        max_grad_norm=settings["max_grad_norm"], report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
-        seed=task.run.seed, remove_unused_columns=False, logging_strategy="no",
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH // accumulation,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=task.recipe.learning_rate,
+        lr_scheduler_type=task.recipe.schedule,
+        warmup_steps=settings["warmup_ratio"],
+        weight_decay=settings["weight_decay"],
+        max_grad_norm=settings["max_grad_norm"],
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=task.run.seed,
+        remove_unused_columns=False,
+        logging_strategy="no",
+    )
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
         inputs, values = batches.collate(features, np.array(rows), 0, torch.device("cpu"))

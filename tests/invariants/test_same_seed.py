@@ -8,15 +8,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-ROWS = "text,label\n" + "".join(f"this film is {word} number {i},{word}\n" for i in range(20) for word in ("good", "bad"))
+ROWS = "text,label\n" + "".join(
+    f"this film is {word} number {i},{word}\n" for i in range(20) for word in ("good", "bad")
+)
 
 
 def _train(checkpoint: Path, rows: Path, output: Path, seed: int) -> tuple[str, dict]:
-    command = [sys.executable, "-m", "bert_ft", "train", "classification", "--checkpoint", str(checkpoint), "--train", str(rows),
-               "--validation", "25%", "--output", str(output), "--seed", str(seed), "--epochs", "2", "--batch-size", "8",
-               "--max-length", "32", "--lr", "1e-3"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "bert_ft",
+        "train",
+        "classification",
+        "--checkpoint",
+        str(checkpoint),
+        "--train",
+        str(rows),
+        "--validation",
+        "25%",
+        "--output",
+        str(output),
+        "--seed",
+        str(seed),
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--max-length",
+        "32",
+        "--lr",
+        "1e-3",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads((output / "results.json").read_text())
     results.pop("timing")

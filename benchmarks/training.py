@@ -1,0 +1,208 @@
+"""Whole epochs of training: `transformers.Trainer` against bert-ft, same rows, same batch size, interleaved.
+
+    python benchmarks/training.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --set sst2 rte squad
+
+Every measurement is a process of its own: seconds of the training loop (no loading, no evaluation), its peak memory,
+and for ours the share of the floor: forward + backward flops on real tokens over the rate of a large sgemm here.
+Prints a Markdown table of medians and ratios; `--output FILE` also writes it.
+
+- default: Trainer as it is, dynamic padding, random order
+- grouped: Trainer with train_sampling_strategy="group_by_length" (another order of the rows than the recipe's)
+- padded:  bert-ft with batching.unpad = false
+- ours:    bert-ft as it is, random order
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SETS = {"sst2": (6400, 32, 128), "rte": (2490, 16, 256), "squad": (1200, 8, 384)}  # rows, batch size, max_length
+VARIANTS = ("default", "grouped", "padded", "ours")
+
+
+def rows_of(name: str, data: Path, n: int) -> list[dict[str, Any]]:
+    """The first n rows of a file, as text, text_pair, label."""
+    if name == "squad":  # is the question answerable? question and context, as in extractive QA
+        articles = json.loads((data / "squad/dev-v2.0-half.json").read_text())["data"]
+        rows = [
+            {"text": q["question"], "text_pair": p["context"], "label": str(q["is_impossible"])}
+            for a in articles for p in a["paragraphs"] for q in p["qas"]
+        ]  # fmt: skip
+        return rows[:: max(1, len(rows) // n)][:n]
+    from bert_ft import load_task
+    from bert_ft.adapters.classification import Classification
+    from bert_ft.data import load
+
+    task = load_task(name if name == "sst2" else "mrpc").override({"run.data_dir": str(data / "glue")})
+    if name == "rte":
+        return rte(data, n)
+    return load(task, Classification).train.table.slice(0, n).to_pylist()
+
+
+def rte(data: Path, n: int) -> list[dict[str, Any]]:
+    lines = (data / "glue/RTE/train.tsv").read_text().splitlines()[1 : n + 1]
+    return [dict(zip(("text", "text_pair", "label"), line.split("\t")[1:], strict=True)) for line in lines]
+
+
+def prepare(name: str, data: Path, checkpoint: str) -> tuple[Any, Any, Any]:
+    """(task, model, features) of a set."""
+    import bert_ft
+    from bert_ft import model as models
+    from bert_ft.data import Rows, sources
+
+    n, batch_size, max_length = SETS[name]
+    rows = rows_of(name, data, n)
+    columns = list(rows[0])
+    task = bert_ft.load_task("classification").override(
+        {"batch_size": batch_size, "max_length": max_length, "epochs": 1, "run.checkpoint": checkpoint, "log_every": 50}
+    )
+    labels = sorted({row["label"] for row in rows})
+    adapter = bert_ft.Classification(task, labels)
+    table = Rows(sources.of_object(rows, columns, (), name).table, name)
+    adapter.prepare(table)
+    built, _ = models.build(task, adapter, "fp32")
+    return task, built, built.encode(table)
+
+
+def measure(variant: str, name: str, data: Path, checkpoint: str) -> dict[str, float]:
+    """One epoch in this process."""
+    import numpy as np
+    import torch
+
+    from bert_ft.engine import batches, training
+
+    task, built, features = prepare(name, data, checkpoint)
+    if variant in ("padded", "ours"):
+        task = task.override({"batching.unpad": variant == "ours"})
+        start = time.perf_counter()
+        training.train(
+            built.network,
+            built.adapter,
+            features,
+            task,
+            built.accelerator,
+            pad=0,
+            evaluate=lambda network: {"validation": {"accuracy": 0.0}},
+            keep=lambda network: None,
+            log=lambda entry: None,
+        )
+    else:
+        from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+        rows = [
+            {key: column[a:b].tolist() for key, column in features.tokens.items()} | {"labels": int(label)}
+            for a, b, label in zip(features.offsets, features.offsets[1:], features.values["labels"], strict=False)
+        ]
+        extra = {"train_sampling_strategy": "group_by_length"} if variant == "grouped" else {}
+        arguments = TrainingArguments(
+            output_dir=tempfile.mkdtemp(),
+            num_train_epochs=1,
+            per_device_train_batch_size=task.recipe.batch_size,
+            learning_rate=task.recipe.learning_rate,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+            logging_steps=50,
+            seed=42,
+            **extra,
+        )
+        trainer = Trainer(built.network, arguments, DataCollatorWithPadding(built.tokenizer), train_dataset=rows)
+        start = time.perf_counter()
+        trainer.train()
+    seconds = time.perf_counter() - start
+    plan = batches.Plan(len(features), task.recipe.batch_size, 1, 42)
+    padded = sum(len(rows) * int(features.lengths[rows].max()) for _, rows in plan.batches())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    config = built.network.config
+    h, i, layers, lengths = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        features.lengths.astype(np.float64),
+    )
+    flops = 3 * layers * (2 * (4 * h * h + 2 * h * i) * lengths.sum() + 4 * h * (lengths**2).sum())
+    return {"seconds": seconds, "peak_mb": peak, "waste": padded / float(lengths.sum()), "floor": flops / rate(h, i)}
+
+
+def rate(h: int, i: int) -> float:
+    """flops a second of the feed-forward layer's matrix product on this machine, now."""
+    import torch
+
+    a, b = torch.randn(512, h), torch.randn(h, i)
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * 512 * h * i / statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS), dest="sets")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default", "grouped", "ours"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one, options.data, options.checkpoint)))
+        return
+    lines = [
+        "| rows | variant | seconds (median) | Trainer's or padded seconds / ours | peak MB | share of floor |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in options.sets:
+        found: dict[str, list[dict[str, float]]] = {v: [] for v in options.variants}
+        for _ in range(options.rounds):
+            for variant in options.variants:
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--data",
+                    str(options.data),
+                    "--checkpoint",
+                    options.checkpoint,
+                    "--one",
+                    variant,
+                    name,
+                ]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                found[variant].append(json.loads(done.stdout.strip().splitlines()[-1]))
+                print(name, variant, found[variant][-1], file=sys.stderr, flush=True)
+        for variant in options.variants:
+            seconds = statistics.median(run["seconds"] for run in found[variant])
+            pairs = [run["seconds"] / ours["seconds"] for run, ours in zip(found[variant], found["ours"], strict=True)]
+            ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+            peak = statistics.median(run["peak_mb"] for run in found[variant])
+            floor = statistics.median(run["floor"] / run["seconds"] for run in found[variant])
+            n, batch_size, _ = SETS[name]
+            lines.append(
+                f"| {name}, {n} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floor:.2f} |"
+            )
+    import torch
+    import transformers
+
+    waste = f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads, fp32, {options.rounds} interleaved rounds"
+    text = "\n".join([*lines, "", waste, ""])
+    print(text)
+    if options.output:
+        options.output.write_text(
+            "# Training: whole epochs, side by side\n\n`python benchmarks/training.py`\n\n" + text
+        )
+
+
+if __name__ == "__main__":
+    main()
