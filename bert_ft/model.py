@@ -26,11 +26,14 @@ class Model:
     network: Any
     tokenizer: Any
     accelerator: Any
+    unpadding: Any = None  # the handle that makes the network plain again
     scorers: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, rows: Rows) -> Features:
         """Rows as features, at most `max_length` tokens each."""
-        return self.adapter.encode(rows, self.tokenizer, self.adapter.task.recipe.max_length)
+        from bert_ft.engine import features
+
+        return features.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length)
 
     def infer(self, rows: Rows, features: Features | None = None) -> dict[str, np.ndarray]:
         """Predictions for every row, in the order of the rows."""
@@ -116,7 +119,10 @@ def build(
     log_with: Any = None,
 ) -> tuple[Model, list[str]]:
     """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights."""
+    import torch
     from accelerate.utils import set_seed
+
+    from bert_ft.engine import unpadding
 
     device = accelerator(precision, log_with)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
@@ -142,7 +148,14 @@ def build(
             where=str(checkpoint),
             remedy="is this an encoder's tokenizer?",
         )
-    return Model(adapter, network.to(device.device), tokenizer, device), notes
+    if task.batching.gradient_checkpointing:
+        network.gradient_checkpointing_enable()
+    network.to(device.device)
+    if not task.batching.unpad:
+        return Model(adapter, network, tokenizer, device), [*notes, "padded: batching.unpad = false"]
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    handle = unpadding.unpad(network, halves.get(device.mixed_precision))
+    return Model(adapter, network, tokenizer, device, handle), [*notes, handle.reason]
 
 
 def load_folder(folder: str, task: Task | None = None) -> Model:

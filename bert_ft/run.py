@@ -168,6 +168,8 @@ def _train(
         return scores
 
     def log(entry: dict[str, Any]) -> None:
+        if "out_of_memory" in entry:
+            show.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
         if main:
             folder.append_log({**entry, "seconds": round(time.perf_counter() - began, 3)})
         if log_with is not None:
@@ -178,8 +180,6 @@ def _train(
         accelerator.init_trackers(
             "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
         )
-    if task.batching.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable()
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     state = training.train(
         model.network,
@@ -212,6 +212,8 @@ def _train(
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
     if main:
+        if custom.model is not None and model.unpadding is not None:
+            model.unpadding.remove()  # the user's own model leaves as it came
         rundir.save_model(folder.model, model.network, model.tokenizer)
         rundir.remove(folder.checkpoints)
         results = {
@@ -220,6 +222,7 @@ def _train(
             "metrics": {name: values for name, values in final.items() if values},
             "counts": {name: encoded.counts for name, encoded in features.items()},
             "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
+            "micro_batches": state.micro_batches,
             "timing": {
                 "train_seconds": round(state.seconds, 3),
                 "train_samples_per_second": round(state.rows / state.seconds, 2),

@@ -20,7 +20,13 @@ import pytest
 # Before torch and the hub's libraries are imported: two tests side by side share two cores, and nobody's caches count.
 CACHE = tempfile.mkdtemp(prefix="bert-ft-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ |= {"HF_HOME": CACHE, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {
+    "HF_HOME": CACHE,
+    "BERT_FT_CACHE": CACHE,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -50,20 +50,25 @@ class Splits:
         return {"train": self.train, **self.evaluation, **self.test}
 
     def fingerprint(self) -> str:
-        """sha256 over the canonical rows of every set: equal data has equal fingerprints, whatever file it was in."""
-        digest = hashlib.sha256()
-        for name, rows in self.all().items():
-            digest.update(name.encode())
-            for column in rows.table.column_names:
-                digest.update(column.encode())
-                sink = pa.BufferOutputStream()
-                # one chunk, copied: neither the file's row groups nor a slice's offset may show in the bytes
-                array = pa.concat_arrays(rows.table[column].chunks or [pa.array([], rows.table[column].type)])
-                batch = pa.record_batch([array], names=[column])
-                with pa.ipc.new_stream(sink, batch.schema) as writer:
-                    writer.write_batch(batch)
-                digest.update(sink.getvalue())
-        return digest.hexdigest()
+        """`fingerprint` of every set."""
+        return fingerprint(self.all())
+
+
+def fingerprint(sets: Mapping[str, Rows]) -> str:
+    """sha256 over canonical rows: equal data has equal fingerprints, whatever file it was in."""
+    digest = hashlib.sha256()
+    for name, rows in sets.items():
+        digest.update(name.encode())
+        for column in rows.table.column_names:
+            digest.update(column.encode())
+            sink = pa.BufferOutputStream()
+            # one chunk, copied: neither the file's row groups nor a slice's offset may show in the bytes
+            array = pa.concat_arrays(rows.table[column].chunks or [pa.array([], rows.table[column].type)])
+            batch = pa.record_batch([array], names=[column])
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            digest.update(sink.getvalue())
+    return digest.hexdigest()
 
 
 class Family(Protocol):

@@ -14,16 +14,23 @@ import torch
 
 from bert_ft.adapters.base import Features
 
+MEGABATCH = 50  # batches that are sorted together
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of training: `epochs` passes over `rows` rows in random batches of `batch_size`."""
+    """The order of training: `epochs` passes over `rows` rows in random batches of `batch_size`.
+
+    With `lengths` each 50 random batches are sorted by length and cut anew, then all batches are shuffled (the rule of
+    `transformers`' LengthGroupedSampler, which leaves them sorted, the longest first).
+    """
 
     rows: int
     batch_size: int
     epochs: float
     seed: int
     max_steps: int | None = None
+    lengths: np.ndarray | None = None  # given: batches hold rows of near length
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +49,16 @@ class Plan:
 
     def order(self, epoch: int) -> np.ndarray:
         """(rows,) the order in which an epoch takes the rows."""
-        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(self.rows)
+        if self.lengths is None:
+            return order
+        megabatch = MEGABATCH * self.batch_size
+        parts = [order[start : start + megabatch] for start in range(0, self.rows, megabatch)]
+        order = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in parts])
+        full = self.rows // self.batch_size  # an uneven last batch stays the last
+        shuffled = random.permutation(full)[:, None] * self.batch_size + np.arange(self.batch_size)
+        return np.concatenate([order[shuffled.ravel()], order[full * self.batch_size :]])
 
     def batches(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(step, indices of its global batch) from step `start` on; the first step is 0."""

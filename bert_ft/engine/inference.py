@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bert_ft.adapters.base import Adapter, Features
-from bert_ft.engine import batches
+from bert_ft.engine import batches, unpadding
 
 
 def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, *, pad: int, tokens: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
     with torch.inference_mode():
         for indices in todo[accelerator.process_index :: accelerator.num_processes]:
             inputs, _ = batches.collate(features, indices, pad, accelerator.device)
-            with accelerator.autocast():
+            with accelerator.autocast(), unpadding.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]

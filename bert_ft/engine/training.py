@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from bert_ft.adapters.base import Adapter, Features
-from bert_ft.engine import batches, optimization
+from bert_ft.engine import batches, optimization, unpadding
 from bert_ft.errors import InputError
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.task import Task
@@ -45,6 +46,7 @@ class State:
     best_step: int = 0
     best_metrics: Metrics = field(default_factory=dict)
     waited: int = 0  # evaluations since the best one
+    micro_batches: int = 1  # parts a process computes its share of a batch in; grows where memory runs out
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0  # inside steps: evaluations and saving are not counted
@@ -74,8 +76,10 @@ def train(
         keep: called with the bare model whenever the best metric so far was reached.
         log: takes a line of the log.
     """
-    recipe, batching, state = task.recipe, task.batching, State()
-    plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
+    recipe, batching = task.recipe, task.batching
+    state = State(micro_batches=batching.gradient_accumulation_steps)
+    lengths = features.lengths if batching.order == "length" else None
+    plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths)
     optimizer = optimization.optimizer(model, recipe)
     scheduler = optimization.schedule(optimizer, recipe, plan.steps)
     bare = model
@@ -88,21 +92,22 @@ def train(
         model.train()
         for step, indices in plan.batches():
             began = time.perf_counter()
-            total = float(features.weights[indices].sum())
-            micro = batches.divide(
-                indices,
-                accelerator.num_processes,
-                accelerator.process_index,
-                batching.gradient_accumulation_steps,
-            )
-            for k, part in enumerate(micro):
-                last = k == len(micro) - 1
-                with torch.enable_grad() if last else accelerator.no_sync(model):
-                    loss = _loss(model, adapter, features, part if len(part) else indices[:1], pad, accelerator.device)
-                    # gradients are averaged over processes, the loss over the weights of the global batch
-                    loss = loss * (accelerator.num_processes * bool(len(part)) / max(total, 1e-12))
-                    accelerator.backward(loss)
-                running += loss.detach()
+            while True:
+                try:
+                    running += _backward(model, adapter, features, indices, state.micro_batches, pad, accelerator)
+                    break
+                except torch.OutOfMemoryError:
+                    optimizer.zero_grad()
+                    if accelerator.num_processes > 1 or state.micro_batches >= len(indices):
+                        raise
+                    state.micro_batches *= 2
+                    torch.cuda.empty_cache()
+                    log(
+                        {
+                            "step": step,
+                            "out_of_memory": f"each batch is computed in {state.micro_batches} parts from here on",
+                        }
+                    )
             if recipe.max_grad_norm is not None:
                 norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
             learning_rate = scheduler.get_last_lr()[0]
@@ -159,10 +164,29 @@ def train(
     return state
 
 
+def _backward(
+    model: Any, adapter: Adapter, features: Features, indices: Any, parts: int, pad: int, accelerator: Any
+) -> torch.Tensor:
+    """Gradients of the global batch's mean loss; gives this process's share of that loss."""
+    total = max(float(features.weights[indices].sum()), 1e-12)
+    mean = torch.zeros((), device=accelerator.device)
+    micro = batches.divide(indices, accelerator.num_processes, accelerator.process_index, parts)
+    for k, part in enumerate(micro):
+        with accelerator.no_sync(model) if k < len(micro) - 1 else nullcontext():
+            loss = _loss(model, adapter, features, part if len(part) else indices[:1], pad, accelerator.device)
+            # gradients are averaged over processes, the loss over the weights of the global batch
+            loss = loss * (accelerator.num_processes * bool(len(part)) / total)
+            accelerator.backward(loss)
+        mean += loss.detach()
+    return mean
+
+
 def _loss(model: Any, adapter: Adapter, features: Features, part: Any, pad: int, device: torch.device) -> torch.Tensor:
     """The micro-batch's weighted losses, summed."""
     inputs, values = batches.collate(features, part, pad, device)
-    loss = adapter.loss(adapter.logits(model(**inputs)), values)
+    with unpadding.known_lengths(features.lengths[part].tolist()):
+        logits = adapter.logits(model(**inputs))
+    loss = adapter.loss(logits, values)
     # a user's own loss may be the mean over the micro-batch
     return loss.sum() if loss.dim() else loss * float(features.weights[part].sum())
 

@@ -1,0 +1,236 @@
+"""Attention within each sequence of a packed batch: the sequences lie one behind the other, without padding.
+
+`Layout` says where they lie and how they lay in the padded batch; `attend` computes their attention with the kernel
+that `choose_kernel` picks for the device. Nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GROUP_COST = 1000  # what one more group costs, in attention scores per head; 300 to 4,000 measure within 3 %
+
+Kernel = Literal["groups", "varlen_attn", "flash_attn", "block"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Sequences of near length, for attention padded to the longest of them: rows x length slots."""
+
+    rows: int
+    length: int
+    mask: Tensor | None  # (rows, 1, 1 or length, length), True where attention may look; None: everywhere
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(rows * length, heads, d) -> (rows, heads, length, d), a view."""
+        return x.view(self.rows, self.length, *x.shape[1:]).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the T tokens of a padded batch (batch, length) are. Packed, the shortest sequence comes first."""
+
+    batch: int
+    length: int
+    lengths: list[int]  # of the sequences that have tokens, ascending; their sum is T
+    tokens: Tensor  # (T,) where in the flattened batch each packed token was
+    window: int | None  # local attention: at most so far to either side
+    padded_mask: Callable[[], Tensor | None]  # (batch, 1, length, length), for layers behind no door
+
+    def pack(self, hidden: Tensor) -> Tensor:
+        """(batch, length, H) -> (1, T, H)."""
+        return hidden.flatten(0, 1).index_select(0, self.tokens)[None]
+
+    def unpack(self, hidden: Tensor) -> Tensor:
+        """(1, T, H) -> (batch, length, H), zeros at the padding."""
+        padded = hidden.new_zeros(self.batch * self.length, hidden.shape[-1])
+        return padded.index_copy_(0, self.tokens, hidden[0]).view(self.batch, self.length, -1)
+
+    def rotary(self, embeddings: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(cos, sin), each (batch or 1, length, d) -> each (1, T, d); gathered once, kept for all layers."""
+        kept: tuple[Any, Any] = self.__dict__.get("_rotary", (None, None))
+        if kept[0] is not embeddings:
+            kept = embeddings, tuple(self.pack(x.expand(self.batch, -1, -1)) for x in embeddings)
+            self.__dict__["_rotary"] = kept
+        return kept[1]  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def boundaries(self) -> Tensor:
+        """(sequences + 1,) int32: where each sequence begins in the packed row, as flash kernels ask for it."""
+        return self._upload([0, *itertools.accumulate(self.lengths)]).int()
+
+    @functools.cached_property
+    def groups(self) -> list[Group]:
+        """On a CPU groups of near length; elsewhere one: there more launches cost more than padding."""
+        device, groups, lengths = self.tokens.device, [], iter(self.lengths)
+        for rows in group_sizes(self.lengths, GROUP_COST if device.type == "cpu" else None):
+            here = list(itertools.islice(lengths, rows))
+            shortest, longest = here[0], here[-1]
+            mask, at = None, torch.arange(longest, device=device)
+            if shortest < longest:
+                mask = (at < self._upload(here)[:, None])[:, None, None]
+            if self.window is not None and longest > self.window + 1:
+                near = (at - at[:, None]).abs() <= self.window
+                # padding may look at itself: a row of scores that may look nowhere would be NaN
+                mask = near.expand(rows, 1, -1, -1) if mask is None else near & mask | (at == at[:, None])
+            groups.append(Group(rows, longest, mask))
+        return groups
+
+    @functools.cached_property
+    def slots(self) -> Tensor:
+        """(T,) the slot of each packed token, all groups one behind the other."""
+        sizes = [group.length for group in self.groups for _ in range(group.rows)]
+        return self._upload(runs([0, *itertools.accumulate(sizes)][:-1], self.lengths))
+
+    def _upload(self, values: list[int] | Tensor) -> Tensor:
+        return torch.as_tensor(values).to(self.tokens.device, non_blocking=True)
+
+
+def runs(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """(sum of lengths,) on the CPU: starts[0], starts[0] + 1, ..., lengths[0] of them, then from starts[1], ..."""
+    sizes = torch.tensor(lengths)
+    shifts = torch.tensor(starts) - sizes.cumsum(0) + sizes
+    return shifts.repeat_interleave(sizes) + torch.arange(int(sizes.sum()))
+
+
+def group_sizes(lengths: Sequence[int], cost: int | None) -> list[int]:
+    """Cut ascending lengths into groups so that the sum over groups of rows x longest^2 + cost is least, and return
+    how many rows each has. Without a cost: one group."""
+    if cost is None:
+        return [len(lengths)]
+    counts = sorted(Counter(lengths).items())  # equal lengths never part
+    rows = [0, *itertools.accumulate(count for _, count in counts)]
+    best = [(0, 0)]  # for the k shortest lengths: the least sum, and where its last group starts
+    for end, (longest, _) in enumerate(counts, 1):
+        area = longest * longest
+        best.append(min((best[k][0] + cost + (rows[end] - rows[k]) * area, k) for k in range(end)))
+    sizes, end = [], len(counts)
+    while end:
+        start = best[end][1]
+        sizes.append(rows[end] - rows[start])
+        end = start
+    return sizes[::-1]
+
+
+def choose_kernel(
+    device: str, dtype: torch.dtype, head_dim: int, dropout: float, installed: Container[str] | None = None
+) -> Kernel:
+    """The attention for packed q, k, v of this kind; nothing else decides it.
+
+    groups       CPU: sequences padded in groups of near length
+    varlen_attn  CUDA in half precision without dropout: torch's flash kernel, which has none
+    flash_attn   CUDA in half precision with dropout, where that package is installed
+    block        anything else: all sequences padded to the longest, through sdpa
+    """
+    if device == "cpu":
+        return "groups"
+    if device == "cuda" and dtype in (torch.bfloat16, torch.float16) and head_dim in range(8, 257, 8):
+        installed = _installed() if installed is None else installed
+        if dropout == 0 and "varlen_attn" in installed:
+            return "varlen_attn"
+        if "flash_attn" in installed:
+            return "flash_attn"
+    return "block"
+
+
+@functools.cache
+def _installed() -> frozenset[str]:
+    if torch.cuda.get_device_capability() < (8, 0):  # neither knows older GPUs
+        return frozenset()
+    modules = {"varlen_attn": "torch.nn.attention.varlen", "flash_attn": "flash_attn"}
+    return frozenset(name for name, module in modules.items() if importlib.util.find_spec(module))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float = 0.0) -> Tensor:
+    """softmax(q k^T scale) v within each sequence, its probabilities dropped at the rate of `dropout`:
+    q and k (T, heads, d), v (T, heads, d') -> (T, heads, d')."""
+    kernel = choose_kernel(q.device.type, q.dtype, q.shape[-1], dropout)
+    if kernel == "varlen_attn" or kernel == "flash_attn":
+        flash: Tensor = _flash(kernel, q, k, v, layout, scale, dropout)
+        return flash
+    slots = sum(group.rows * group.length for group in layout.groups)
+    q, k, v = (x.new_zeros(slots, *x.shape[1:]).index_copy_(0, layout.slots, x) for x in (q, k, v))
+    # on a CPU sdpa is fused without dropout, and slow with it
+    attention = _DropoutAttention.apply if kernel == "groups" and dropout > 0 else _sdpa
+    out: Tensor = attention(q, k, v, layout.groups, scale, dropout)
+    return out.index_select(0, layout.slots)
+
+
+def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Any:
+    ends, longest = layout.boundaries, layout.lengths[-1]
+    sizes = q, k, v, ends, ends, longest, longest
+    window = (-1, -1) if layout.window is None else (layout.window, layout.window)
+    if kernel == "varlen_attn":
+        from torch.nn.attention.varlen import varlen_attn
+
+        return varlen_attn(*sizes, scale=scale, window_size=window)
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(*sizes, dropout_p=dropout, softmax_scale=scale, window_size=window)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float) -> Tensor:
+    """torch's attention, group by group: (slots, heads, d) each -> (slots, heads, d')."""
+    done = []
+    sizes = [group.rows * group.length for group in groups]
+    for group, *qkv in zip(groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
+        q_, k_, v_ = (group.heads(x) for x in qkv)
+        out = F.scaled_dot_product_attention(q_, k_, v_, group.mask, dropout, scale=scale)
+        done.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(done)
+
+
+class _DropoutAttention(torch.autograd.Function):
+    """What `_sdpa` computes, with its backward written out: over matrices this small autograd's bookkeeping around
+    softmax and dropout costs a quarter more, sdpa's path with dropout a third."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float) -> Tensor:
+        out, saved, start = torch.empty_like(v), list[Tensor](), 0
+        with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
+            for group in groups:
+                here = slice(start, start := start + group.rows * group.length)
+                # each (rows * heads, length, d)
+                q_, k_, v_ = (group.heads(x[here]).flatten(0, 1) for x in (q, k, v))
+                scores = torch.bmm(q_ * scale, k_.mT)
+                if group.mask is not None:
+                    scores.view(group.rows, -1, *scores.shape[1:]).masked_fill_(~group.mask, float("-inf"))
+                probs = scores.softmax(-1)
+                keep = _keep(probs, dropout)
+                into = group.heads(out[here])
+                into.copy_(torch.bmm(probs * keep, v_).view_as(into))
+                saved += [q_, k_, v_, probs, keep]
+        ctx.save_for_backward(*saved)
+        ctx.groups, ctx.scale, ctx.shapes = groups, scale, (q.shape, k.shape, v.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        saved, start = iter(ctx.saved_tensors), 0
+        grads = [grad.new_empty(shape) for shape in ctx.shapes]
+        for group in ctx.groups:
+            here = slice(start, start := start + group.rows * group.length)
+            q_, k_, v_, probs, keep = itertools.islice(saved, 5)
+            dout = group.heads(grad[here]).flatten(0, 1)
+            dprobs = torch.bmm(dout, v_.mT).mul_(keep).mul_(probs)
+            dscores = dprobs.sub_(probs * dprobs.sum(-1, keepdim=True)).mul_(ctx.scale)
+            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * keep).mT, dout)
+            for whole, part in zip(grads, parts, strict=True):
+                into = group.heads(whole[here])
+                into.copy_(part.view_as(into))
+        return *grads, None, None, None
+
+
+def _keep(like: Tensor, dropout: float) -> Tensor:
+    """A dropout mask: zeros at the rate of `dropout`, elsewhere what keeps the mean."""
+    return torch.empty_like(like).bernoulli_(1 - dropout).mul_(1 / (1 - dropout) if dropout < 1 else 0.0)

@@ -1,0 +1,91 @@
+"""Features once made are kept: flat arrays on disk, memory-mapped the next time.
+
+They lie in $BERT_FT_CACHE (default ~/.cache/bert-ft) under a key of everything they follow from: the rows, the
+tokenizer, the adapter's code and settings, the length. A file that is damaged or missing is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_ft.adapters.base import Adapter, Features
+from bert_ft.data import Rows, fingerprint
+
+WORTH = 20_000  # rows below which reading is hardly faster than tokenizing
+
+
+def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+    """The adapter's features of these rows, from the cache where they are in it."""
+    if len(rows) < WORTH:
+        return adapter.encode(rows, tokenizer, max_length)
+    folder = root() / key(adapter, rows, tokenizer, max_length)
+    features = _read(folder)
+    if features is None:
+        features = adapter.encode(rows, tokenizer, max_length)
+        _write(folder, features)
+    return features
+
+
+def root() -> Path:
+    """Where the cache lies."""
+    return Path(os.environ.get("BERT_FT_CACHE", "~/.cache/bert-ft")).expanduser() / "features"
+
+
+def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
+    """sha256 of what features follow from."""
+    digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    task = adapter.task.model_dump(include={"family", "data", "recipe"})
+    settings = [max_length, tokenizer.model_input_names, tokenizer.truncation_side, adapter.names, task["data"]["problem_type"],
+                task["recipe"]["class_weights"]]  # fmt: skip
+    digest.update(json.dumps(settings).encode())
+    for level in type(adapter).__mro__:
+        if file := getattr(sys.modules.get(level.__module__), "__file__", None):
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _write(folder: Path, features: Features) -> None:
+    """A cache that can't be written is no fault: the features are there already."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+        arrays = {"offsets": features.offsets, "weights": features.weights}
+        arrays |= {f"token.{name}": column for name, column in features.tokens.items()}
+        arrays |= {f"value.{name}": column for name, column in features.values.items()}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        index = {
+            "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
+            "counts": features.counts,
+        }
+        (temporary / "index.json").write_text(json.dumps(index))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError:
+        return
+
+
+def _read(folder: Path) -> Features | None:
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in index["arrays"]}
+        for name, (kind, shape) in index["arrays"].items():
+            if str(arrays[name].dtype) != kind or list(arrays[name].shape) != shape:
+                return None
+        pick = {
+            kind: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(kind)}
+            for kind in ("token.", "value.")
+        }
+        return Features(arrays["offsets"], pick["token."], pick["value."], arrays["weights"], index["counts"])
+    except (OSError, ValueError, KeyError):
+        return None
