@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SETS = {"sst2": (6400, 32, 128), "rte": (2490, 16, 256), "squad": (1200, 8, 384)}  # rows, batch size, max_length
+SETS = {"sst2": (6400, 32, 128), "rte": (1280, 16, 256), "squad": (640, 8, 384)}  # rows, batch size, max_length
 VARIANTS = ("default", "grouped", "padded", "ours")
 
 

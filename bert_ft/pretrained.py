@@ -158,6 +158,8 @@ def _set_dropout(config: Any, rate: float) -> None:
 @contextmanager
 def told(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
+    from pickle import UnpicklingError
+
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
     from transformers import logging
@@ -169,6 +171,9 @@ def told(where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except UnpicklingError:
+        raise InputError("the weight file is corrupt, or holds more than weights", where=where,
+                         remedy="copy it again, or get it as model.safetensors") from None  # fmt: skip
     except (SafetensorError, EOFError) as error:
         raise InputError(
             f"the weight file is corrupt ({error})", where=where, remedy="download or copy it again"

@@ -95,7 +95,7 @@ def finetune(
     changes |= {f"run.{key}": value for key, value in run_keys.items() if value is not None}
     if custom.names():
         changes["run.custom"] = custom.names()
-    task = base.override(changes, "--set" if settings else "")
+    task = base.override(changes)
     _check_best(task, custom)
 
     from bert_ft import progress
@@ -105,6 +105,7 @@ def finetune(
     adapter_ = family(task, family.find_labels(splits.train, task))
     for name, rows in splits.all().items():
         adapter_.check(name, rows)
+    fingerprint = splits.fingerprint()  # of all the rows: what evaluate() reads again
     splits.train = data.limit(splits.train, task.data.limit_train, task.run.seed)
     adapter_.prepare(splits.train)
     task = task.override({"data.labels": adapter_.labels or None})
@@ -112,7 +113,7 @@ def finetune(
 
     folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
     identity = {
-        "data": splits.fingerprint(),
+        "data": fingerprint,
         "checkpoint": pretrained.fingerprint(task.run.checkpoint or "."),
     }
     if output is None and "IPython" in sys.modules and not overwrite:

@@ -46,7 +46,9 @@ class RunDir:
             return "finished"
         if self.task_toml.is_file():
             return "unfinished"
-        return "foreign" if self.path.exists() and (self.path.is_file() or any(self.path.iterdir())) else "new"
+        if self.path.is_dir():
+            return "foreign" if any(p.name != "task.toml.tmp" for p in self.path.iterdir()) else "new"
+        return "foreign" if self.path.exists() else "new"
 
     def task(self) -> Task:
         return load_task(self.task_toml)
@@ -72,15 +74,15 @@ class RunDir:
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
         """Empties what an earlier attempt left and writes what is known before training."""
+        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
         with disk(self.path):
-            for old in (self.results_json, self.log_jsonl, self.environment_json, self.task_toml):
+            for old in (self.results_json, self.log_jsonl, self.environment_json):
                 old.unlink(missing_ok=True)
+            write(self.task_toml, header + tomli_w.dumps(task.dump()))  # from here on the folder is known as a run
             for folder in (self.checkpoints, self.model, self.predictions):
                 shutil.rmtree(folder, ignore_errors=True)
-            self.predictions.mkdir(parents=True, exist_ok=True)
+            self.predictions.mkdir(exist_ok=True)
         write_json(self.environment_json, environment)
-        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
-        write(self.task_toml, header + tomli_w.dumps(task.dump()))
 
     def append_log(self, entry: dict[str, Any]) -> None:
         with disk(self.log_jsonl), self.log_jsonl.open("a", encoding="utf-8") as stream:
@@ -93,9 +95,9 @@ def disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL and not isinstance(error, (FileExistsError, NotADirectoryError)):
-            raise
-        reason = FULL.get(error.errno or 0, "it is in the way: a file where a folder is wanted")
+        reason = FULL.get(error.errno or 0, error.strerror or str(error))
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = "it is in the way: a file where a folder is wanted"
         raise MachineError(
             reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
         ) from None
@@ -256,8 +258,10 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
                          remedy="choose another place with --output DIR")  # fmt: skip
     if folder.state == "new" or overwrite:
         return False
-    environment = folder.environment() if folder.environment_json.is_file() else {}
-    old = {**folder.task().dump(), "fingerprint": {k: environment.get(f"{k}_fingerprint") for k in identity}}
+    # a run that got no further than its task.toml has no environment yet
+    there = folder.environment() if folder.environment_json.is_file() else None
+    fingerprint = identity if there is None else {k: there.get(f"{k}_fingerprint") for k in identity}
+    old = {**folder.task().dump(), "fingerprint": fingerprint}
     if changes := difference(old, {**task.dump(), "fingerprint": identity}):
         raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
                          remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip

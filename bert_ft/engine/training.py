@@ -108,7 +108,7 @@ def train(
                             "out_of_memory": f"each batch is computed in {state.micro_batches} parts from here on",
                         }
                     )
-            if recipe.max_grad_norm is not None:
+            if recipe.max_grad_norm > 0:
                 norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
