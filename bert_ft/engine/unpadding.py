@@ -83,12 +83,13 @@ def _mask(**kwargs: Any) -> Layout | Tensor | None:
         return sdpa_mask(**kwargs)
     known = _lengths.get()
     if known is not None and len(known) == batch and max(known) <= length:
-        first, count = [0] * batch, list(known)
+        first, count, whole = [0] * batch, list(known), True
     else:  # one wait for the device
         ends = mask.int().argmax(1), length - mask.flip(1).int().argmax(1), mask.sum(1)
         first, end, count = torch.stack(ends).tolist()
-        if any(n and e - f != n for f, e, n in zip(first, end, count, strict=True)):  # holes
-            return sdpa_mask(**kwargs)
+        whole = all(not n or e - f == n for f, e, n in zip(first, end, count, strict=True))
+    if not whole or not any(count):  # holes in a row, or nothing at all
+        return sdpa_mask(**kwargs)
     if min(count) == length:
         return sdpa_mask(**kwargs | {"attention_mask": None})
     rows = sorted((row for row in range(batch) if count[row]), key=count.__getitem__)

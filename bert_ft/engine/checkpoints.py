@@ -1,0 +1,262 @@
+"""Training state on disk, `checkpoints/step-N/`: whole or not there, verified before it is used.
+
+What a step follows from is in it: weights, optimizer, schedule, every random state of every process, how far training
+has come, and where the log stood. The order of the rows needs no state: it is a function of seed and step alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bert_ft.errors import InputError
+
+KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
+
+
+@dataclass
+class State:
+    """How far training has come."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0  # evaluations since the best one
+    micro_batches: int = 1  # parts a process computes its share of a batch in; grows where memory runs out
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # inside steps: evaluations and saving are not counted
+    first_step: float | None = None  # time.perf_counter() when the first step was done
+    running: float = 0.0  # this process's sum of losses since the last line of the log
+    since: int = 0  # steps in it
+
+
+@dataclass
+class Checkpoints:
+    """Saves and restores one training.
+
+    Args:
+        folder: the run's `checkpoints/`.
+        every: steps (an int) or minutes ("10min") between two.
+        log_size: gives the size of the log in bytes.
+        say: tells the person a line.
+    """
+
+    folder: Path
+    every: int | str
+    accelerator: Any
+    log_size: Callable[[], int]
+    say: Callable[[str], None]
+    stopped_by: str | None = None  # a signal's name once one has come
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self, step: int) -> bool:
+        """Whether to save after this step: all processes get the main process's answer."""
+        if isinstance(self.every, int):
+            due = step % self.every == 0
+        else:
+            due = time.monotonic() - self.saved > 60 * float(self.every.removesuffix("min"))
+        due = due or self.stopped_by is not None
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            due, self.stopped_by = broadcast_object_list([due, self.stopped_by])
+        return due
+
+    def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
+        """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
+        from bert_ft.rundir import disk
+
+        mine = {"random": _random_state(self.accelerator.device), "running": state.running}
+        everyone = [mine]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            everyone = gather_object([mine])
+        if self.accelerator.is_main_process:
+            with disk(self.folder):
+                self._write(model, optimizer, scheduler, state, everyone)
+        self.accelerator.wait_for_everyone()
+        self.saved = time.monotonic()
+
+    def _write(self, model: Any, optimizer: Any, scheduler: Any, state: State, everyone: list[Any]) -> None:
+        from safetensors.torch import save_file
+
+        temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        inner = optimizer.state_dict()
+        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in distinct(model.state_dict()).items()}
+        tensors |= {
+            f"optimizer.{index}.{name}": value
+            for index, values in inner["state"].items()
+            for name, value in values.items()
+        }
+        tensors |= {
+            f"random.{rank}.{k}": v for rank, own in enumerate(everyone) for k, v in own["random"]["tensors"].items()
+        }
+        save_file(tensors, temporary / "state.safetensors")
+        rest = {
+            "state": asdict(state), "log": self.log_size(), "groups": inner["param_groups"], "schedule": scheduler.state_dict(),
+            "processes": [{"running": own["running"], "python": own["random"]["python"]} for own in everyone],
+        }  # fmt: skip
+        (temporary / "state.json").write_text(json.dumps(rest))
+        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        (temporary / "checksums.json").write_text(json.dumps(sums))
+        for file in temporary.iterdir():
+            _sync(file)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(self.folder)
+        self._prune(state)
+
+    def _prune(self, state: State) -> None:
+        """Keeps the newest `KEPT`, and the best weights that they or the training itself still speak of."""
+        steps = sorted(self.steps(), reverse=True)
+        for step in steps[KEPT:]:
+            shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
+        spoken = {state.best_step}
+        for step in steps[:KEPT]:
+            spoken.add(json.loads((self.folder / f"step-{step}" / "state.json").read_text())["state"]["best_step"])
+        for best in self.folder.glob("best-*"):
+            if int(best.name.partition("-")[2]) not in spoken:
+                shutil.rmtree(best, ignore_errors=True)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there."""
+        return [int(p.name[5:]) for p in self.folder.glob("step-*") if p.name[5:].isdigit()]
+
+    def best(self, step: int) -> Path:
+        """Where the best weights lie, those of `step`."""
+        return self.folder / f"best-{step}"
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed over."""
+        for step in sorted(self.steps(), reverse=True):
+            folder = self.folder / f"step-{step}"
+            try:
+                sums = json.loads((folder / "checksums.json").read_text())
+                wrong = [name for name, then in sums.items() if _sha256(folder / name) != then]
+                rest: dict[str, Any] = json.loads((folder / "state.json").read_text())
+                best = rest["state"]["best_step"]
+                if not wrong and (
+                    not best or (self.best(best) / "model.safetensors").is_file() or not rest["keeps_best"]
+                ):
+                    return folder, rest
+            except (OSError, ValueError, KeyError) as error:
+                wrong = [str(error)]
+            self.say(
+                f"{folder} is damaged ({', '.join(wrong) or 'its best weights are gone'}): the one before is taken"
+            )
+        return None
+
+    def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
+        """Puts the newest whole checkpoint back; a fresh `State` where there is none."""
+        from safetensors.torch import load_file
+
+        found = self.newest()
+        if found is None:
+            return State()
+        folder, rest = found
+        tensors = load_file(folder / "state.safetensors")
+        model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
+        inner: dict[str, Any] = {"state": {}, "param_groups": rest["groups"]}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                inner["state"].setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict(inner)
+        scheduler.load_state_dict(rest["schedule"])
+        state = State(**rest["state"])
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if len(rest["processes"]) == processes:
+            own = {k.split(".", 2)[2]: t for k, t in tensors.items() if k.startswith(f"random.{rank}.")}
+            _set_random_state({"tensors": own, "python": rest["processes"][rank]["python"]})
+            state.running = rest["processes"][rank]["running"]
+        else:  # other processes draw other dropout: equal to tolerance, not to the bit
+            state.running = sum(own["running"] for own in rest["processes"]) / len(rest["processes"])
+            self.say(f"made on {len(rest['processes'])} processes, going on with {processes}")
+        state.first_step = None
+        self.say(f"going on after step {state.step}")
+        return state
+
+    @contextmanager
+    def signals(self, catch: bool) -> Iterator[None]:
+        """SIGINT and SIGTERM save at the end of the step and leave; a second one leaves at once."""
+        if not catch:
+            yield
+            return
+
+        def handle(number: int, frame: Any) -> None:
+            if self.stopped_by is not None:
+                os._exit(130)
+            self.stopped_by = signal.Signals(number).name
+            self.say(f"{self.stopped_by}: saving after this step (once more: leave at once)")
+
+        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+class Interrupted(InputError):
+    """A signal ended the training after its state was saved."""
+
+    exit_code = 130
+
+
+def distinct(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tied weights share memory, which safetensors refuses: each gets its own copy."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return out
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    numbers = np.random.get_state(legacy=True)
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.array(numbers[1], np.int64))}
+    if device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    version, words, gauss = random.getstate()
+    return {"tensors": tensors, "python": [version, list(words), gauss, *map(float, numbers[2:])]}
+
+
+def _set_random_state(saved: dict[str, Any]) -> None:
+    version, words, gauss, position, has_gauss, cached = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    words32 = saved["tensors"]["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", words32, int(position), int(has_gauss), cached))
+    torch.set_rng_state(saved["tensors"]["torch"])
+    if "cuda" in saved["tensors"]:
+        torch.cuda.set_rng_state(saved["tensors"]["cuda"])
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
