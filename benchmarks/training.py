@@ -92,7 +92,6 @@ def measure(variant: str, name: str, data: Path, checkpoint: str) -> dict[str, f
             built.accelerator,
             pad=0,
             evaluate=lambda network: {"validation": {"accuracy": 0.0}},
-            keep=lambda network: None,
             log=lambda entry: None,
         )
     else:

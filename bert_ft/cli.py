@@ -61,6 +61,12 @@ def train(
     ] = None,
     limit_train: Annotated[int | None, typer.Option(help="The first N training rows after the seeded shuffle.")] = None,
     sets: Sets = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Insist that an interrupted run lies there.")] = False,
+    save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")] = "10min",
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep them when the run succeeds.")
+    ] = False,
+    save_model: Annotated[bool, typer.Option(help="Whether the run keeps its model.")] = True,
     log_with: Annotated[str | None, typer.Option(help="Tracker: tensorboard, wandb, ... (accelerate's).")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
@@ -88,18 +94,20 @@ def train(
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.run import finetune
+    from bert_ft.rundir import first_process
 
     run = finetune(task, checkpoint, output=output, overwrite=overwrite, seed=seed, data_dir=data_dir, train=train,
-                   validation=validation, test=test, log_with=log_with, **settings)  # fmt: skip
-    _print_metrics(run.results if as_json else run.metrics, as_json)
-    _note(f"run folder: {run.path}")
+                   validation=validation, test=test, log_with=log_with, resume=resume, save_every=save_every,
+                   keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True, **settings)  # fmt: skip
+    if first_process():
+        _print_metrics(run.results if as_json else run.metrics, as_json)
+        _note(f"run folder: {run.path}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[
-        str,
-        typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder or hub id (with --task)."),
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder or hub id (with --task).")
     ],
     data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file.")] = None,
     task: Annotated[str | None, typer.Option(help="The task to evaluate a bare model on.")] = None,
@@ -258,9 +266,7 @@ def _table(rows: list[dict[str, str]]) -> None:
     table = Table(box=SIMPLE_HEAD)
     for column in rows[0]:
         table.add_column(
-            column,
-            justify="right" if column in ("value", "seconds", "seed", "references") else "left",
-            overflow="fold",
+            column, justify="right" if column in ("value", "seconds", "seed", "references") else "left", overflow="fold"
         )
     for row in rows:
         table.add_row(*map(Text, row.values()))
@@ -283,11 +289,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = DEBUG in arguments
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app(
-            [argument for argument in arguments if argument != DEBUG],
-            prog_name="bert-ft",
-            standalone_mode=True,
-        )
+        app([argument for argument in arguments if argument != DEBUG], prog_name="bert-ft", standalone_mode=True)
     except SystemExit as left:
         if left.code == 130:  # typer's way to leave after Ctrl-C
             _note("bert-ft: interrupted")
@@ -302,7 +304,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(error, BertFtError):
             _fail(str(error), error.exit_code)
         _fail(
-            f"{type(error).__name__}: {error}\n  this is a fault of bert-ft or of the machine; --debug shows where",
-            1,
+            f"{type(error).__name__}: {error}\n  this is a fault of bert-ft or of the machine; --debug shows where", 1
         )
     raise SystemExit(0)

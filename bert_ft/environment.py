@@ -25,10 +25,7 @@ def describe(accelerator: Any, network: Any, identity: dict[str, str | None], se
     import torch
 
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "platform": platform.platform(),
         "device": device_name(accelerator),
         "precision": precision(accelerator),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class BertFtError(Exception):
@@ -38,3 +41,39 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
         return f"did you mean '{near[0]}'?"
     told = [name if len(name) < 50 else f"{name[:47]!r}..." for name in names[:30]]
     return "known: " + ", ".join(told) + ", ..." * (len(names) > 30) if names else "none is known"
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+}
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """A disk that can't be written is one message with exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        reason = FULL.get(error.errno or 0, error.strerror or str(error))
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = "it is in the way: a file where a folder is wanted"
+        raise MachineError(
+            reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
+        ) from None
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """safetensors has an error of its own for a full disk: here it becomes the system's."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, "", str(path)) from None
+        raise

@@ -110,13 +110,7 @@ def check_length(network: Any, max_length: int) -> None:
 
 
 def build(
-    task: Task,
-    adapter: Adapter,
-    precision: str,
-    *,
-    network: Any = None,
-    tokenizer: Any = None,
-    log_with: Any = None,
+    task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None
 ) -> tuple[Model, list[str]]:
     """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights."""
     import torch
@@ -144,9 +138,7 @@ def build(
         )
     if tokenizer.pad_token_id is None:
         raise InputError(
-            "the tokenizer has no padding token",
-            where=str(checkpoint),
-            remedy="is this an encoder's tokenizer?",
+            "the tokenizer has no padding token", where=str(checkpoint), remedy="is this an encoder's tokenizer?"
         )
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
@@ -181,9 +173,7 @@ def task_of(config: Any, where: str) -> Task:
     family = next((f for suffix, f in HEADS.items() if architecture.endswith(suffix)), None)
     if family is None:
         raise InputError(
-            f"'{architecture}' has no head that is known here",
-            where=where,
-            remedy="fine-tune it first: bert-ft train",
+            f"'{architecture}' has no head that is known here", where=where, remedy="fine-tune it first: bert-ft train"
         )
     from transformers import AutoTokenizer
 

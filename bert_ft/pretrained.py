@@ -13,12 +13,7 @@ from bert_ft.adapters.base import Adapter
 from bert_ft.errors import InputError
 from bert_ft.task import RunSpec
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -45,9 +40,7 @@ def locate(checkpoint: str) -> str:
         raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
     if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
         raise InputError(
-            "no such folder",
-            where=checkpoint,
-            remedy="a checkpoint is a folder, a run or a hub id (org/name)",
+            "no such folder", where=checkpoint, remedy="a checkpoint is a folder, a run or a hub id (org/name)"
         )
     return checkpoint
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,16 @@ class Custom:
         return {str(getattr(m, "name", getattr(m, "__name__", "custom"))): m for m in self.metrics}
 
 
+@dataclass
+class Keeping:
+    """What is kept on disk, and when; none of it changes what is trained."""
+
+    every: int | str
+    checkpoints: bool
+    model: bool
+    signals: bool
+
+
 def finetune(
     task: str | Path | Task,
     checkpoint: str | None = None,
@@ -59,6 +71,11 @@ def finetune(
     model: Any = None,
     tokenizer: Any = None,
     log_with: Any = None,
+    resume: bool = False,
+    save_every: int | str = "10min",
+    keep_checkpoints: bool = False,
+    save_model: bool = True,
+    signals: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
@@ -78,6 +95,11 @@ def finetune(
         callbacks: `bert_ft.Callback` objects.
         model: a `transformers` model with the head already on it, in place of the checkpoint's weights.
         log_with: trackers for `accelerate.Accelerator(log_with=...)`: "tensorboard", "wandb", ...
+        resume: insists that an interrupted run lies there; without it one is resumed where there is one.
+        save_every: steps, or minutes ("10min"), between two checkpoints of the training's state.
+        keep_checkpoints: keeps them when the run succeeds.
+        save_model: False leaves `model/` out: for suites of which only the numbers are wanted.
+        signals: SIGINT and SIGTERM save the state and leave; the command line's way.
         settings: any other key of the task: `learning_rate=5e-5`, or `**{"data.validation": "10%"}`.
     Raises:
         InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
@@ -85,14 +107,12 @@ def finetune(
     began = time.perf_counter()
     base = load_task(task)
     custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer)
+    keeping = Keeping(_interval(save_every), keep_checkpoints, save_model, signals)
     sets = given.sets(train, validation, test)
     changes = given.changes(sets) | settings
-    run_keys = {
-        "checkpoint": checkpoint,
-        "seed": seed,
-        "data_dir": data_dir and str(Path(data_dir).expanduser().resolve()),
-    }
-    changes |= {f"run.{key}": value for key, value in run_keys.items() if value is not None}
+    place = data_dir and str(Path(data_dir).expanduser().resolve())
+    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place}
+    changes |= {key: value for key, value in run_keys.items() if value is not None}
     if custom.names():
         changes["run.custom"] = custom.names()
     task = base.override(changes)
@@ -112,27 +132,45 @@ def finetune(
     adapter_.task = task
 
     folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
-    identity = {
-        "data": fingerprint,
-        "checkpoint": pretrained.fingerprint(task.run.checkpoint or "."),
-    }
+    identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint or ".")}
     if output is None and "IPython" in sys.modules and not overwrite:
         folder = rundir.numbered(folder)
-    if rundir.is_finished(folder, task, identity, overwrite):
-        progress.Display(quiet).say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
-        return Run(folder.path)
-    return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet)
+    with folder.lock() if rundir.first_process() else nullcontext():
+        if rundir.is_finished(folder, task, identity, overwrite):
+            progress.Display(quiet or not rundir.first_process()).say(
+                f"{folder.path} is finished already: nothing to do (--overwrite trains it again)"
+            )
+            return Run(folder.path)
+        if resume and folder.state != "unfinished":
+            raise InputError(
+                "there is no interrupted run to resume", where=str(folder.path), remedy="leave out --resume"
+            )
+        if overwrite and rundir.first_process():
+            rundir.remove(folder.checkpoints)
+        return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
+                      keeping=keeping)  # fmt: skip
+
+
+def _interval(given: int | str) -> int | str:
+    """Steps as an int, minutes as they are."""
+    text = str(given)
+    if re.fullmatch(r"[1-9]\d*", text):
+        return int(text)
+    if re.fullmatch(r"\d+(\.\d+)?min", text):
+        return text
+    raise InputError(f"'{given}' is no interval", where="--save-every", remedy="steps (500) or minutes (10min)")
 
 
 def _train(
     task: Task, adapter: adapters.Adapter, splits: data.Splits, folder: RunDir, identity: dict[str, str | None],
-    custom: Custom, *, began: float, log_with: Any, quiet: bool,
+    custom: Custom, *, began: float, log_with: Any, quiet: bool, keeping: Keeping,
 ) -> Run:  # fmt: skip
     from accelerate.utils import set_seed
 
     from bert_ft import model as models
     from bert_ft import progress
     from bert_ft.engine import training
+    from bert_ft.engine.checkpoints import Checkpoints
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
                                 log_with=log_with)  # fmt: skip
@@ -142,12 +180,15 @@ def _train(
     accelerator = model.accelerator
     main = accelerator.is_main_process
     show = progress.Display(quiet or not main)
-    if main:
-        folder.start(task, environment.describe(accelerator, model.network, identity, task.run.seed))
-    show.say(
-        f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}",
-        "bold",
+    store = Checkpoints(
+        folder.checkpoints, keeping.every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
     )
+    if main:
+        now = environment.describe(accelerator, model.network, identity, task.run.seed)
+        found = store.newest() if folder.state == "unfinished" else None
+        folder.start(task, now) if found is None else folder.resume(found[1]["log"], now)
+    accelerator.wait_for_everyone()
+    show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
     for note in splits.notes + notes:
         show.say(note)
     features = {name: model.encode(rows) for name, rows in splits.all().items()}
@@ -159,14 +200,13 @@ def _train(
             f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{' ...' * (len(adapter.names) > 20)}"
         )
 
-    best = folder.checkpoints / "best"
-    evaluation_seconds = [0.0]
+    weights = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
+    show.say(
+        f"disk: up to {weights * (6 + 2) + weights * keeping.model:,.0f} MB while training, {weights * keeping.model:,.0f} MB after"
+    )
 
     def evaluate(network: Any) -> training.Metrics:
-        start = time.perf_counter()
-        scores = {n: model.score(model.infer(r, features[n]), r) for n, r in splits.evaluation.items()}
-        evaluation_seconds[0] += time.perf_counter() - start
-        return scores
+        return {n: model.score(model.infer(r, features[n]), r) for n, r in splits.evaluation.items()}
 
     def log(entry: dict[str, Any]) -> None:
         if "out_of_memory" in entry:
@@ -182,21 +222,13 @@ def _train(
             "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
         )
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
-    state = training.train(
-        model.network,
-        adapter,
-        features["train"],
-        task,
-        accelerator,
-        pad=model.tokenizer.pad_token_id,
-        evaluate=evaluate,
-        keep=lambda network: rundir.save_weights(best, network) if main else None,
-        log=log,
-        callbacks=[show, *custom.callbacks],
-    )
-    accelerator.wait_for_everyone()
+    with store.signals(keeping.signals):
+        state = training.train(
+            model.network, adapter, features["train"], task, accelerator, pad=model.tokenizer.pad_token_id,
+            evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
+        )  # fmt: skip
     if task.recipe.keep == "best" and state.best_step != state.step:
-        rundir.load_weights(best, model.network)
+        store.load_best(model.network, state.best_step)
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
     final: dict[str, dict[str, float]] = {}
     evaluated = 0
@@ -215,8 +247,10 @@ def _train(
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
-        rundir.save_model(folder.model, model.network, model.tokenizer)
-        rundir.remove(folder.checkpoints)
+        if keeping.model:
+            rundir.save_model(folder.model, model.network, model.tokenizer)
+        if not keeping.checkpoints:
+            rundir.remove(folder.checkpoints)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude={"grid"}),
@@ -373,6 +407,5 @@ def _check_best(task: Task, custom: Custom) -> None:
     names = [*task.metric.compute, *custom.scorers()]
     if task.best_metric[1] not in names:
         raise InputError(
-            f"metric.best = '{task.best_metric[1]}' is not computed",
-            remedy=did_you_mean(task.best_metric[1], names),
+            f"metric.best = '{task.best_metric[1]}' is not computed", remedy=did_you_mean(task.best_metric[1], names)
         )

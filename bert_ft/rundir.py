@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,8 @@ from typing import Any
 
 import tomli_w
 
-from bert_ft.errors import InputError, MachineError
+from bert_ft.errors import InputError, disk, full_disk
 from bert_ft.task import Recipe, Task, load_task
-
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-}
 
 
 class RunDir:
@@ -47,7 +40,7 @@ class RunDir:
         if self.task_toml.is_file():
             return "unfinished"
         if self.path.is_dir():
-            return "foreign" if any(p.name != "task.toml.tmp" for p in self.path.iterdir()) else "new"
+            return "foreign" if any(p.name not in ("task.toml.tmp", ".lock") for p in self.path.iterdir()) else "new"
         return "foreign" if self.path.exists() else "new"
 
     def task(self) -> Task:
@@ -84,23 +77,49 @@ class RunDir:
             self.predictions.mkdir(exist_ok=True)
         write_json(self.environment_json, environment)
 
+    def resume(self, log_size: int, environment: dict[str, Any]) -> None:
+        """Takes the log back to where the checkpoint left it, and records where the run goes on."""
+        with disk(self.path), self.log_jsonl.open("ab") as stream:
+            stream.truncate(log_size)
+        before = self.environment() if self.environment_json.is_file() else environment
+        now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
+        write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
+        A folder that holds something else is left alone."""
+        import fcntl
+
+        if self.state == "foreign":
+            raise InputError("something that is no run lies here, and is left alone", where=str(self.path),
+                             remedy="choose another place with --output DIR")  # fmt: skip
+        with disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / ".lock").open("a+", encoding="utf-8")
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                raise InputError(f"another command is working on this run: {stream.read().strip()}", where=str(self.path),
+                                 remedy="wait for it, or choose another place with --output DIR") from None  # fmt: skip
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            stream.flush()
+            try:
+                yield
+            finally:
+                if self.state == "new":  # nothing came of it
+                    shutil.rmtree(self.path, ignore_errors=True)
+
+    def log_size(self) -> int:
+        """Bytes of the log so far."""
+        return self.log_jsonl.stat().st_size if self.log_jsonl.is_file() else 0
+
     def append_log(self, entry: dict[str, Any]) -> None:
         with disk(self.log_jsonl), self.log_jsonl.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """A disk that can't be written is one message with exit code 1."""
-    try:
-        yield
-    except OSError as error:
-        reason = FULL.get(error.errno or 0, error.strerror or str(error))
-        if isinstance(error, (FileExistsError, NotADirectoryError)):
-            reason = "it is in the way: a file where a folder is wanted"
-        raise MachineError(
-            reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
-        ) from None
 
 
 def write(path: Path, text: str) -> None:
@@ -141,14 +160,9 @@ def save_model(path: Path, model: Any, tokenizer: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            with quiet():
-                model.save_pretrained(temporary)
+        with quiet(), full_disk(path):
+            model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-        except Exception as error:  # safetensors reports a full disk as an error of its own
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, "", str(path)) from None
-            raise
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
 
@@ -163,35 +177,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def save_weights(folder: Path, model: Any) -> None:
-    """The bare weights, whole or not there (what the run ends with is chosen later)."""
-    from safetensors.torch import save_file
-
-    with disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "model.safetensors.tmp"
-        try:
-            # tied weights share memory, which safetensors refuses: each gets its own copy
-            seen: set[int] = set()
-            tensors = {}
-            for name, tensor in model.state_dict().items():
-                tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
-                seen.add(tensor.data_ptr())
-            save_file(tensors, temporary)
-        except Exception as error:
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, "", str(temporary)) from None
-            raise
-        temporary.replace(folder / "model.safetensors")
-
-
-def load_weights(folder: Path, model: Any) -> None:
-    """Puts what `save_weights` wrote back into the model."""
-    from safetensors.torch import load_file
-
-    model.load_state_dict(load_file(folder / "model.safetensors"))
 
 
 def remove(folder: Path) -> None:
@@ -240,6 +225,11 @@ def short_name(checkpoint: str) -> str:
     return path.resolve().name if path.is_dir() else checkpoint.rpartition("/")[2]
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes and prints; a launcher (torchrun, accelerate) says so before torch does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def numbered(folder: RunDir) -> RunDir:
     """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own past."""
     number = 2
@@ -252,10 +242,7 @@ def numbered(folder: RunDir) -> RunDir:
 
 def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
     """Whether this very run is there and whole. Another one in its place is refused with the difference, unless it is
-    to be overwritten; what is no run is left alone in any case."""
-    if folder.state == "foreign":
-        raise InputError("something that is no run lies here, and is left alone", where=str(folder.path),
-                         remedy="choose another place with --output DIR")  # fmt: skip
+    to be overwritten."""
     if folder.state == "new" or overwrite:
         return False
     # a run that got no further than its task.toml has no environment yet

@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.task import Task, builtin, dotted_keys, load_task
+from bert_ft.task import Task, builtin, dotted_keys, load_task, tasks_root
 
 Write = Callable[[str, str], Path]
 
@@ -241,3 +241,19 @@ def test_nothing_can_not_be_written() -> None:
         if default is not None:
             with pytest.raises(InputError):
                 Task().override({key: None})
+
+
+def test_the_expected_results_are_those_of_the_task_files() -> None:
+    """The table of tasks/classification/README.md against the references in the TOML files."""
+    text = (tasks_root() / "classification" / "README.md").read_text()
+    listed = {
+        tuple(cell.strip().lower() for cell in line.strip("|").split("|"))
+        for line in text.splitlines()
+        if line.startswith("| ")
+    }
+    names = {"f1": "f1", "spearmanr": "spearman"}
+    for name in ("sst2", "mrpc", "stsb"):
+        for r in load_task(name).reference:
+            checkpoint = r.checkpoint.rpartition("/")[2]
+            row = (name, checkpoint, r.split, names.get(r.metric, r.metric), str(r.value), r.statistic)
+            assert row in listed, row

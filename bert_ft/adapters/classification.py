@@ -108,8 +108,7 @@ class Classification(Adapter):
         positive = self.task.metric.positive
         if positive is not None and str(positive) not in self.names:
             raise InputError(
-                f"metric.positive = '{positive}' is not a label",
-                remedy=did_you_mean(str(positive), self.names),
+                f"metric.positive = '{positive}' is not a label", remedy=did_you_mean(str(positive), self.names)
             )
         wanted = list(scores.REGRESSION_METRICS if self.regression else scores.CLASS_METRICS)
         for name in self.task.metric.compute:
@@ -132,8 +131,7 @@ class Classification(Adapter):
             if not counts.all():
                 absent = self.names[int(np.argmin(counts))]
                 raise InputError(
-                    f"label '{absent}' has no training row to take a weight from",
-                    where="recipe.class_weights",
+                    f"label '{absent}' has no training row to take a weight from", where="recipe.class_weights"
                 )
             self.class_weights = len(train) / (len(self.labels) * counts)
             return
@@ -265,8 +263,7 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     bad = pac.fill_null(pac.invert(pac.is_finite(numbers)), False)
     if (row := pac.index(bad, True).as_py()) >= 0:
         raise InputError(
-            f"column '{name}' has {numbers[row]} where a finite number is wanted",
-            where=f"{where}, row {row + 1}",
+            f"column '{name}' has {numbers[row]} where a finite number is wanted", where=f"{where}, row {row + 1}"
         )
     return numbers
 
@@ -311,8 +308,7 @@ def _names(column: pa.ChunkedArray, codes: list[str] | None, task: Task, name: s
     if mapping:
         found = pac.index_in(column, value_set=pa.array(list(mapping)))
         named = pac.take(
-            pa.array(list(mapping.values())),
-            found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found,
+            pa.array(list(mapping.values())), found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
         )
         column = pa.chunked_array([pac.coalesce(named, column.combine_chunks())])
     return column

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bert_ft.errors import InputError
+from bert_ft.errors import BertFtError, disk, full_disk
 
 KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
 
@@ -60,6 +60,7 @@ class Checkpoints:
     accelerator: Any
     log_size: Callable[[], int]
     say: Callable[[str], None]
+    keeps_best: bool = True
     stopped_by: str | None = None  # a signal's name once one has come
     saved: float = field(default_factory=time.monotonic)
 
@@ -78,8 +79,6 @@ class Checkpoints:
 
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
-        from bert_ft.rundir import disk
-
         mine = {"random": _random_state(self.accelerator.device), "running": state.running}
         everyone = [mine]
         if self.accelerator.num_processes > 1:
@@ -93,13 +92,11 @@ class Checkpoints:
         self.saved = time.monotonic()
 
     def _write(self, model: Any, optimizer: Any, scheduler: Any, state: State, everyone: list[Any]) -> None:
-        from safetensors.torch import save_file
-
         temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         inner = optimizer.state_dict()
-        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in distinct(model.state_dict()).items()}
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {
             f"optimizer.{index}.{name}": value
             for index, values in inner["state"].items()
@@ -108,10 +105,11 @@ class Checkpoints:
         tensors |= {
             f"random.{rank}.{k}": v for rank, own in enumerate(everyone) for k, v in own["random"]["tensors"].items()
         }
-        save_file(tensors, temporary / "state.safetensors")
+        save(tensors, temporary / "state.safetensors")
         rest = {
-            "state": asdict(state), "log": self.log_size(), "groups": inner["param_groups"], "schedule": scheduler.state_dict(),
-            "processes": [{"running": own["running"], "python": own["random"]["python"]} for own in everyone],
+            "state": asdict(state), "log": self.log_size(), "keeps_best": self.keeps_best, "groups": inner["param_groups"], "schedule": scheduler.state_dict(),
+            "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) is not None else None,
+            "processes": [{"running": own["running"], "others": own["random"]["others"]} for own in everyone],
         }  # fmt: skip
         (temporary / "state.json").write_text(json.dumps(rest))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
@@ -131,9 +129,9 @@ class Checkpoints:
         spoken = {state.best_step}
         for step in steps[:KEPT]:
             spoken.add(json.loads((self.folder / f"step-{step}" / "state.json").read_text())["state"]["best_step"])
-        for best in self.folder.glob("best-*"):
-            if int(best.name.partition("-")[2]) not in spoken:
-                shutil.rmtree(best, ignore_errors=True)
+        for best in self.folder.glob("best-*.safetensors"):
+            if best not in {self.best(step) for step in spoken}:
+                best.unlink()
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there."""
@@ -141,7 +139,24 @@ class Checkpoints:
 
     def best(self, step: int) -> Path:
         """Where the best weights lie, those of `step`."""
-        return self.folder / f"best-{step}"
+        return self.folder / f"best-{step}.safetensors"
+
+    def keep_best(self, model: Any, state: State) -> None:
+        """Keeps the weights of this step: the best so far."""
+        if self.keeps_best and self.accelerator.is_main_process:
+            with disk(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                temporary = self.folder / "best.tmp"
+                save(model.state_dict(), temporary)
+                temporary.replace(self.best(state.step))
+            self._prune(state)
+
+    def load_best(self, model: Any, step: int) -> None:
+        """Puts the kept weights of `step` back."""
+        from safetensors.torch import load_file
+
+        self.accelerator.wait_for_everyone()
+        model.load_state_dict(load_file(self.best(step)))
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed over."""
@@ -151,10 +166,8 @@ class Checkpoints:
                 sums = json.loads((folder / "checksums.json").read_text())
                 wrong = [name for name, then in sums.items() if _sha256(folder / name) != then]
                 rest: dict[str, Any] = json.loads((folder / "state.json").read_text())
-                best = rest["state"]["best_step"]
-                if not wrong and (
-                    not best or (self.best(best) / "model.safetensors").is_file() or not rest["keeps_best"]
-                ):
+                best = rest["state"]["best_step"] if rest["keeps_best"] else 0
+                if not wrong and (not best or self.best(best).is_file()):
                     return folder, rest
             except (OSError, ValueError, KeyError) as error:
                 wrong = [str(error)]
@@ -180,11 +193,13 @@ class Checkpoints:
                 inner["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(inner)
         scheduler.load_state_dict(rest["schedule"])
+        if rest["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(rest["scaler"])
         state = State(**rest["state"])
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         if len(rest["processes"]) == processes:
             own = {k.split(".", 2)[2]: t for k, t in tensors.items() if k.startswith(f"random.{rank}.")}
-            _set_random_state({"tensors": own, "python": rest["processes"][rank]["python"]})
+            _set_random_state(own, rest["processes"][rank]["others"])
             state.running = rest["processes"][rank]["running"]
         else:  # other processes draw other dropout: equal to tolerance, not to the bit
             state.running = sum(own["running"] for own in rest["processes"]) / len(rest["processes"])
@@ -214,39 +229,46 @@ class Checkpoints:
                 signal.signal(number, handler)
 
 
-class Interrupted(InputError):
-    """A signal ended the training after its state was saved."""
+class Interrupted(BertFtError):
+    """A signal ended the training, its state being saved: exit code 130 after Ctrl-C, 1 after SIGTERM."""
 
-    exit_code = 130
+    def __init__(self, by: str, step: int) -> None:
+        super().__init__(
+            f"{by}: stopped after step {step}", remedy="its state is saved; the same command goes on from there"
+        )
+        self.exit_code = 130 if by == "SIGINT" else 1
 
 
-def distinct(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tied weights share memory, which safetensors refuses: each gets its own copy."""
+def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """As safetensors. Tied weights share memory, which the format refuses: each gets its own copy."""
+    from safetensors.torch import save_file
+
     seen: set[int] = set()
-    out = {}
     for name, tensor in tensors.items():
-        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
-    return out
+    with full_disk(file):
+        save_file(tensors, file)
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    numbers = np.random.get_state(legacy=True)
-    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.array(numbers[1], np.int64))}
+    """Of torch as tensors, of Python and numpy as JSON."""
+    numbers: Any = np.random.get_state(legacy=False)
+    numbers["state"]["key"] = numbers["state"]["key"].tolist()
+    tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    version, words, gauss = random.getstate()
-    return {"tensors": tensors, "python": [version, list(words), gauss, *map(float, numbers[2:])]}
+    return {"tensors": tensors, "others": {"python": random.getstate(), "numpy": numbers}}
 
 
-def _set_random_state(saved: dict[str, Any]) -> None:
-    version, words, gauss, position, has_gauss, cached = saved["python"]
+def _set_random_state(tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
+    version, words, gauss = others["python"]
     random.setstate((version, tuple(words), gauss))
-    words32 = saved["tensors"]["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", words32, int(position), int(has_gauss), cached))
-    torch.set_rng_state(saved["tensors"]["torch"])
-    if "cuda" in saved["tensors"]:
-        torch.cuda.set_rng_state(saved["tensors"]["cuda"])
+    others["numpy"]["state"]["key"] = np.array(others["numpy"]["state"]["key"], np.uint32)
+    np.random.set_state(others["numpy"])
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"])
 
 
 def _sha256(file: Path) -> str:

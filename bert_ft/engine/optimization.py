@@ -31,10 +31,7 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
         if parameter.requires_grad:
             plain = name in norms or NO_DECAY.search(name.lower())
             (others if plain else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=recipe.learning_rate,

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.engine import batches, optimization, unpadding
+from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
 from bert_ft.errors import InputError
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.task import Task
@@ -37,22 +37,6 @@ class Callback:
         """After the last step, also where training was interrupted."""
 
 
-@dataclass
-class State:
-    """How far training has come."""
-
-    step: int = 0
-    best: float | None = None
-    best_step: int = 0
-    best_metrics: Metrics = field(default_factory=dict)
-    waited: int = 0  # evaluations since the best one
-    micro_batches: int = 1  # parts a process computes its share of a batch in; grows where memory runs out
-    rows: int = 0
-    tokens: int = 0
-    seconds: float = 0.0  # inside steps: evaluations and saving are not counted
-    first_step: float | None = None  # time.perf_counter() when the first step was done
-
-
 def train(
     model: Any,
     adapter: Adapter,
@@ -62,8 +46,8 @@ def train(
     *,
     pad: int,
     evaluate: Callable[[Any], Metrics],
-    keep: Callable[[Any], None],
     log: Callable[[dict[str, Any]], None],
+    checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> State:
     """Trains `model` in place by the task's recipe.
@@ -73,24 +57,28 @@ def train(
         features: the training rows.
         accelerator: an `accelerate.Accelerator`; it decides devices, precision and processes.
         evaluate: takes the bare model, gives the metrics of every evaluation set.
-        keep: called with the bare model whenever the best metric so far was reached.
         log: takes a line of the log.
+        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is kept.
+    Raises:
+        Interrupted: after a signal, once the state is saved.
+        InputError: the loss is no longer a number.
     """
     recipe, batching = task.recipe, task.batching
-    state = State(micro_batches=batching.gradient_accumulation_steps)
     lengths = features.lengths if batching.order == "length" else None
     plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths)
     optimizer = optimization.optimizer(model, recipe)
     scheduler = optimization.schedule(optimizer, recipe, plan.steps)
+    state = State() if checkpoints is None else checkpoints.restore(model, optimizer, scheduler)
+    state.micro_batches = max(state.micro_batches, batching.gradient_accumulation_steps)
     bare = model
     model, optimizer = accelerator.prepare(model, optimizer)
     listeners = list(callbacks) if accelerator.is_main_process else []
     for listener in listeners:
         listener.on_start(plan, features)
-    running, since, norm = torch.zeros((), device=accelerator.device), 0, None
+    running, norm = torch.tensor(state.running, device=accelerator.device), None
     try:
         model.train()
-        for step, indices in plan.batches():
+        for step, indices in plan.batches(state.step):
             began = time.perf_counter()
             while True:
                 try:
@@ -114,14 +102,16 @@ def train(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            since += 1
+            state.since += 1
             state.step = step + 1
             evaluating = state.step == plan.steps or _due(recipe.eval_every, state.step, plan)
             state.rows += len(indices)
             state.tokens += int(features.lengths[indices].sum())
             entry = None
-            if state.step % batching.log_every == 0 or evaluating:
-                mean = float(accelerator.reduce(running.clone(), "mean")) / since
+            # a GPU would wait for this look at the loss, a CPU has it already
+            broken = accelerator.device.type == "cpu" and not math.isfinite(float(running))
+            if state.step % batching.log_every == 0 or evaluating or broken:
+                mean = float(accelerator.reduce(running.clone(), "mean")) / state.since
                 entry = {
                     "step": state.step,
                     "epoch": round(plan.epoch(state.step), 4),
@@ -130,14 +120,10 @@ def train(
                     "grad_norm": None if norm is None else float(norm),
                 }
                 running.zero_()
-                since = 0
+                state.since = 0
                 log(entry)
                 if not math.isfinite(mean):
-                    raise InputError(
-                        f"the loss is {mean} at step {state.step}",
-                        where="training",
-                        remedy='a smaller learning rate, a longer warmup or precision = "fp32" may help',
-                    )
+                    raise _diverged(mean, entry, features, indices)
             state.seconds += time.perf_counter() - began
             state.first_step = state.first_step or time.perf_counter()
             for listener in listeners:
@@ -146,18 +132,21 @@ def train(
                 metrics = evaluate(bare)
                 better = _better(task, metrics, state)
                 log({"step": state.step, "epoch": round(plan.epoch(state.step), 4), "evaluation": metrics})
+                state.waited += 1
                 if better:
-                    state.best_step, state.best_metrics, state.waited = state.step, metrics, 0
-                    if recipe.keep == "best":
-                        keep(bare)
-                else:
-                    state.waited += 1
+                    state.best_step, state.waited = state.step, 0
+                    if checkpoints is not None:
+                        checkpoints.keep_best(bare, state)
                 answers = [listener.on_evaluate(state.step, metrics, better) for listener in listeners]
-                if _agreed(accelerator, any(answers)) or (
-                    recipe.patience is not None and state.waited >= recipe.patience
-                ):
+                if _agreed(accelerator, any(answers)) or state.waited >= (recipe.patience or math.inf):
                     break
                 model.train()
+            if checkpoints is not None and checkpoints.due(state.step):
+                state.running = float(running)
+                if math.isfinite(state.running):  # what has gone wrong is not worth keeping
+                    checkpoints.save(bare, optimizer, scheduler, state)
+                if checkpoints.stopped_by is not None:
+                    raise Interrupted(checkpoints.stopped_by, state.step)
     finally:
         for listener in listeners:
             listener.on_end()
@@ -189,6 +178,16 @@ def _loss(model: Any, adapter: Adapter, features: Features, part: Any, pad: int,
     loss = adapter.loss(logits, values)
     # a user's own loss may be the mean over the micro-batch
     return loss.sum() if loss.dim() else loss * float(features.weights[part].sum())
+
+
+def _diverged(loss: float, entry: dict[str, Any], features: Features, indices: Any) -> InputError:
+    rows = ", ".join(str(row) for row in indices[:8].tolist())
+    return InputError(
+        f"the loss is {loss} (learning rate {entry['learning_rate']:.2e}, gradient norm {entry['grad_norm']}); "
+        f"the last batch had the training features {rows}, ...",
+        where=f"step {entry['step']}",
+        remedy='a smaller learning rate, a longer warmup or precision = "fp32" may help; the last good checkpoint stays',
+    )
 
 
 def _due(every: str | int, step: int, plan: batches.Plan) -> bool:

@@ -47,29 +47,19 @@ def recall(predictions: ArrayLike, labels: ArrayLike, *, positive: int = 1) -> f
     return _precision_recall_f1(predictions, labels, "binary", positive)[1]
 
 
-def f1_macro(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """The mean of the classes' F1, over the classes present in labels or predictions, as sklearn does."""
-    return _precision_recall_f1(predictions, labels, "macro")[2]
+def _averaged(index: int, average: str, text: str) -> Callable[[ArrayLike, ArrayLike], float]:
+    def metric(predictions: ArrayLike, labels: ArrayLike) -> float:
+        return _precision_recall_f1(predictions, labels, average)[index]
+
+    metric.__doc__ = f"{text} (sklearn ``average={average!r}``: over the classes in labels or predictions)."
+    return metric
 
 
-def f1_micro(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """F1 of the pooled counts; with one label a row this is the accuracy."""
-    return _precision_recall_f1(predictions, labels, "micro")[2]
-
-
-def f1_weighted(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """The mean of the classes' F1, each weighted by its number of gold rows."""
-    return _precision_recall_f1(predictions, labels, "weighted")[2]
-
-
-def precision_macro(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """The mean of the classes' precision, over the classes present in labels or predictions."""
-    return _precision_recall_f1(predictions, labels, "macro")[0]
-
-
-def recall_macro(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """The mean of the classes' recall, over the classes present in labels or predictions."""
-    return _precision_recall_f1(predictions, labels, "macro")[1]
+precision_macro = _averaged(0, "macro", "The mean of the classes' precision")
+recall_macro = _averaged(1, "macro", "The mean of the classes' recall")
+f1_macro = _averaged(2, "macro", "The mean of the classes' F1")
+f1_micro = _averaged(2, "micro", "F1 of the pooled counts; with one label a row this is the accuracy")
+f1_weighted = _averaged(2, "weighted", "The mean of the classes' F1, each weighted by its gold rows")
 
 
 def balanced_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
@@ -122,16 +112,16 @@ def mean_absolute_error(predictions: ArrayLike, labels: ArrayLike) -> float:
         return float(abs(predictions - labels).mean())
 
 
-# The functions bear the names of the metrics, so that each name is written once.
-_BINARY: dict[str, Callable[..., float]] = {f.__name__: f for f in (f1, precision, recall)}
+_BINARY: dict[str, Callable[..., float]] = {"f1": f1, "precision": precision, "recall": recall}
 CLASS_METRICS: dict[str, Callable[..., float]] = {
-    **{f.__name__: f for f in (accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro)},
-    **{f.__name__: f for f in (balanced_accuracy, matthews_correlation)},
-    **_BINARY,
-}
+    "accuracy": accuracy, "f1_macro": f1_macro, "f1_micro": f1_micro, "f1_weighted": f1_weighted,
+    "precision_macro": precision_macro, "recall_macro": recall_macro, "balanced_accuracy": balanced_accuracy,
+    "matthews_correlation": matthews_correlation, **_BINARY,
+}  # fmt: skip
 REGRESSION_METRICS: dict[str, Callable[..., float]] = {
-    f.__name__: f for f in (pearson, spearmanr, mean_squared_error, mean_absolute_error)
-}
+    "pearson": pearson, "spearmanr": spearmanr,
+    "mean_squared_error": mean_squared_error, "mean_absolute_error": mean_absolute_error,
+}  # fmt: skip
 NAMES = (*CLASS_METRICS, *REGRESSION_METRICS)
 LOWER_IS_BETTER = frozenset({"mean_squared_error", "mean_absolute_error"})
 

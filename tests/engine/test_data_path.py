@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_encoding_equals_the_tokenizers_own_call(tokenizer: Any, rows: Any, pair
     whole = tokenizer(first, second)["input_ids"]
     offsets, tokens, counts = tokenizing.encode(tokenizer, first, second, max_length)
     for key in ("input_ids", "token_type_ids"):
-        assert [tokens[key][a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)] == theirs[key]
+        assert [tokens[key][a:b].tolist() for a, b in pairwise(offsets)] == theirs[key]
     assert counts["truncated"] == sum(len(ids) > max_length for ids in whole)
     assert counts["unknown"] == sum(ids.count(tokenizer.unk_token_id) for ids in theirs["input_ids"])
 

@@ -60,7 +60,7 @@ def test_fifty_steps_have_trainers_losses(name: str, variant: str, glue: Path, m
     losses: list[float] = []
     training.train(
         copy.deepcopy(built.network), adapter, built.encode(splits.train), task, built.accelerator, pad=0,
-        evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}}, keep=lambda network: None,
+        evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip
     theirs = _trainer(task, adapter, splits, built, settings, tmp_path / "trainer")
