@@ -96,6 +96,7 @@ def main() -> None:
     pd.read_csv(options.reviews / "train.csv").head(96).to_csv(work / "train.csv", index=False)
     pd.read_csv(options.reviews / "validation.csv").head(40).to_csv(work / "validation.csv", index=False)
     draw = random.Random(options.seed)
+    (work / "whole").mkdir()
     start = time.monotonic()
     assert os.waitpid(train(work / "whole" / "run", options.checkpoint, work), 0)[1] == 0
     seconds, expected = time.monotonic() - start, fingerprint(work / "whole" / "run")
