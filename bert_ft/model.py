@@ -102,11 +102,9 @@ def check_length(network: Any, max_length: int) -> None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
     if max_length > positions:
-        raise InputError(
-            f"max_length = {max_length}, but the checkpoint has {positions} positions",
-            where="recipe.max_length",
-            remedy=f"--set max_length={positions}, or a checkpoint for longer texts",
-        )
+        message = f"max_length = {max_length}, but the checkpoint has {positions} positions"
+        remedy = f"--set max_length={positions}, or a checkpoint for longer texts"
+        raise InputError(message, where="recipe.max_length", remedy=remedy)
 
 
 def build(
@@ -131,15 +129,11 @@ def build(
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
     check_length(network, task.recipe.max_length)
     if len(tokenizer) > (known := network.get_input_embeddings().num_embeddings):
-        raise InputError(
-            f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}",
-            where=str(checkpoint),
-            remedy="put the checkpoint's own tokenizer beside its weights",
-        )
+        message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
+        raise InputError(message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights")
     if tokenizer.pad_token_id is None:
-        raise InputError(
-            "the tokenizer has no padding token", where=str(checkpoint), remedy="is this an encoder's tokenizer?"
-        )
+        remedy = "is this an encoder's tokenizer?"
+        raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     network.to(device.device)
@@ -172,9 +166,8 @@ def task_of(config: Any, where: str) -> Task:
     architecture = (config.architectures or ["?"])[0]
     family = next((f for suffix, f in HEADS.items() if architecture.endswith(suffix)), None)
     if family is None:
-        raise InputError(
-            f"'{architecture}' has no head that is known here", where=where, remedy="fine-tune it first: bert-ft train"
-        )
+        remedy = "fine-tune it first: bert-ft train"
+        raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
     from transformers import AutoTokenizer
 
     positions = getattr(config, "max_position_embeddings", None) or 512

@@ -30,18 +30,16 @@ def locate(checkpoint: str) -> str:
     path = Path(checkpoint).expanduser()
     if (path / "task.toml").is_file():
         if not (path / "model").is_dir():
-            raise InputError(
-                "this run has no model yet", where=checkpoint, remedy="finish it, or name another checkpoint"
-            )
+            remedy = "finish it, or name another checkpoint"
+            raise InputError("this run has no model yet", where=checkpoint, remedy=remedy)
         return str(path / "model")
     if path.is_dir():
         return str(path)
     if path.is_file():
         raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
     if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
-        raise InputError(
-            "no such folder", where=checkpoint, remedy="a checkpoint is a folder, a run or a hub id (org/name)"
-        )
+        remedy = "a checkpoint is a folder, a run or a hub id (org/name)"
+        raise InputError("no such folder", where=checkpoint, remedy=remedy)
     return checkpoint
 
 
@@ -62,11 +60,8 @@ def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
 
     where = locate(checkpoint)
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
-        raise InputError(
-            "the folder has no tokenizer",
-            where=where,
-            remedy="copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it",
-        )
+        remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
+        raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     with told(where):
         return AutoTokenizer.from_pretrained(
             where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
@@ -83,7 +78,7 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     from transformers import AutoConfig
 
     where = locate(checkpoint)
-    options = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    options: dict[str, Any] = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
     auto = getattr(transformers, adapter.head)
     with told(where):
         config = AutoConfig.from_pretrained(where, **options)
@@ -92,23 +87,14 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
         config.update(adapter.config())
         if adapter.task.recipe.dropout is not None:
             _set_dropout(config, adapter.task.recipe.dropout)
-        model, info = auto.from_pretrained(
-            where,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            use_safetensors=None,
-            **options,
-        )
+        options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = auto.from_pretrained(where, **options)
     body = f"{model.base_model_prefix}."
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     encoder = [key for key in fresh if key.startswith(body) and "pooler" not in key]
     if encoder:
-        raise InputError(
-            f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first",
-            where=where,
-            remedy="is this an encoder of the BERT kind?",
-        )
+        message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
+        raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
     if not kept and not any(not key.startswith(body) for key in fresh):
         fresh += _new_head(model, body)
         notes.append("the checkpoint's head was made for other labels")
@@ -153,7 +139,6 @@ def told(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
     from pickle import UnpicklingError
 
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
     from transformers import logging
 
@@ -165,43 +150,36 @@ def told(where: str) -> Iterator[None]:
     except InputError:
         raise
     except UnpicklingError:
-        raise InputError("the weight file is corrupt, or holds more than weights", where=where,
-                         remedy="copy it again, or get it as model.safetensors") from None  # fmt: skip
+        message = "the weight file is corrupt, or holds more than weights"
+        raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None
     except (SafetensorError, EOFError) as error:
-        raise InputError(
-            f"the weight file is corrupt ({error})", where=where, remedy="download or copy it again"
-        ) from None
+        message = f"the weight file is corrupt ({error})"
+        raise InputError(message, where=where, remedy="download or copy it again") from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, GatedRepoError):
-                raise InputError(
-                    "this checkpoint is gated", where=where, remedy="ask for access, then `hf auth login`"
-                ) from None
-            if isinstance(cause, RepositoryNotFoundError):
-                raise InputError(
-                    "no such checkpoint on the hub, or no access to it",
-                    where=where,
-                    remedy="check the id (org/name); a folder needs a path that exists",
-                ) from None
-            cause = cause.__cause__ or cause.__context__
-        if not Path(where).is_dir() and isinstance(error, OSError):
-            raise InputError(
-                "the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint",
-                where=where,
-                remedy="check the id; connect once to fill the cache, or give a folder",
-            ) from None
-        if "trust_remote_code" in str(error):
-            raise InputError(
-                "this checkpoint brings its own code, which runs only if you say so",
-                where=where,
-                remedy="read it, then --trust-remote-code",
-            ) from None
-        raise InputError(
-            f"it can't be loaded: {str(error).splitlines()[0]}",
-            where=where,
-            remedy="is it the folder of an encoder that this version of transformers knows?",
-        ) from None
+        message, remedy = _explained(error, where)
+        raise InputError(message, where=where, remedy=remedy) from None
     finally:
         logging.set_verbosity(level)
         logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _explained(error: Exception, where: str) -> tuple[str, str]:
+    """(message, remedy) for what `transformers` and the hub's client raise."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            return "this checkpoint is gated", "ask for access, then `hf auth login`"
+        if isinstance(cause, RepositoryNotFoundError):
+            remedy = "check the id (org/name); a folder needs a path that exists"
+            return "no such checkpoint on the hub, or no access to it", remedy
+        cause = cause.__cause__ or cause.__context__
+    if not Path(where).is_dir() and isinstance(error, OSError):
+        message = "the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint"
+        return message, "check the id; connect once to fill the cache, or give a folder"
+    if "trust_remote_code" in str(error):
+        message = "this checkpoint brings its own code, which runs only if you say so"
+        return message, "read it, then --trust-remote-code"
+    remedy = "is it the folder of an encoder that this version of transformers knows?"
+    return f"it can't be loaded: {str(error).splitlines()[0]}", remedy

@@ -142,9 +142,8 @@ def finetune(
             )
             return Run(folder.path)
         if resume and folder.state != "unfinished":
-            raise InputError(
-                "there is no interrupted run to resume", where=str(folder.path), remedy="leave out --resume"
-            )
+            remedy = "leave out --resume"
+            raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
         if overwrite and rundir.first_process():
             rundir.remove(folder.checkpoints)
         return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,

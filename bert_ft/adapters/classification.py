@@ -84,11 +84,9 @@ class Classification(Adapter):
         if set(found) <= {"True", "False"}:
             return [name == "True" for name in found]
         if len(found) > max(100, len(train) // 2):
-            raise InputError(
-                f"{len(found):,} different labels in {len(train):,} rows",
-                where=train.where,
-                remedy='is this the label column? For numbers set data.problem_type = "regression"',
-            )
+            message = f"{len(found):,} different labels in {len(train):,} rows"
+            remedy = 'is this the label column? For numbers set data.problem_type = "regression"'
+            raise InputError(message, where=train.where, remedy=remedy)
         return found
 
     def check(self, name: str, rows: Rows) -> None:
@@ -116,11 +114,8 @@ class Classification(Adapter):
                 raise InputError(f"metric '{name}' is not one of {self.task.data.problem_type}", where="metric.compute",
                                  remedy=did_you_mean(name, wanted))  # fmt: skip
             if name in BINARY and len(self.labels) != 2:
-                raise InputError(
-                    f"metric '{name}' needs two labels, here are {len(self.labels)}",
-                    where="metric.compute",
-                    remedy=f"use {name}_macro",
-                )
+                message = f"metric '{name}' needs two labels, here are {len(self.labels)}"
+                raise InputError(message, where="metric.compute", remedy=f"use {name}_macro")
         weights = self.task.recipe.class_weights
         if weights is None:
             return
@@ -241,11 +236,9 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
                          remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
     if column.null_count:
         row = pac.index(pac.is_null(column), True).as_py()
-        raise InputError(
-            f"column '{name}' has no text ({column.null_count} such rows)",
-            where=f"{where}, row {row + 1}",
-            remedy='remove the row, or quote the empty text ("") where it is meant',
-        )
+        message = f"column '{name}' has no text ({column.null_count} such rows)"
+        remedy = 'remove the row, or quote the empty text ("") where it is meant'
+        raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
     return column.cast(pa.string())
 
 
@@ -286,11 +279,9 @@ def _names(column: pa.ChunkedArray, codes: list[str] | None, task: Task, name: s
         whole = column.cast(pa.int64(), safe=False)
         if pac.any(pac.fill_null(pac.not_equal(whole.cast(kind), column), False)).as_py():
             row = pac.index(pac.fill_null(pac.not_equal(whole.cast(kind), column), False), True).as_py()
-            raise InputError(
-                f"column '{name}' has {column[row]}: a number with a fraction is no label",
-                where=f"{where}, row {row + 1}",
-                remedy='for numbers set data.problem_type = "regression"',
-            )
+            message = f"column '{name}' has {column[row]}: a number with a fraction is no label"
+            remedy = 'for numbers set data.problem_type = "regression"'
+            raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
         column, kind = whole, whole.type
     if codes is not None and pa.types.is_integer(kind):
         ids = pac.if_else(pac.less(column, 0), pa.scalar(None, kind), column)

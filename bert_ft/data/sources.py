@@ -112,11 +112,8 @@ def _original(data: Data, folder: Path, split: str, wanted: list[str], optional:
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
-        raise InputError(
-            f"no '{original.folder}/{split}' and no '{split}'",
-            where=str(folder),
-            remedy="--data-dir is the folder of the original distribution, or the one above it",
-        )
+        remedy = "--data-dir is the folder of the original distribution, or the one above it"
+        raise InputError(f"no '{original.folder}/{split}' and no '{split}'", where=str(folder), remedy=remedy)
     return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
                str(path))  # fmt: skip
 
@@ -136,11 +133,8 @@ def _folder(path: Path, split: str, wanted: list[str], data: Data, optional: tup
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
         return _hub(data, split, wanted, optional)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
-    raise InputError(
-        f"no file for the split '{split}'",
-        where=str(path),
-        remedy=f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ...",
-    )
+    remedy = f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ..."
+    raise InputError(f"no file for the split '{split}'", where=str(path), remedy=remedy)
 
 
 def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
@@ -159,15 +153,12 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
                          remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
                          "a benchmark's original files") from None  # fmt: skip
     except ValueError as error:  # an unknown configuration or split; its message lists those that exist
-        raise InputError(
-            str(error).splitlines()[0], where=where, remedy=" ".join(str(error).splitlines()[1:3])
-        ) from None
+        remedy = " ".join(str(error).splitlines()[1:3])
+        raise InputError(str(error).splitlines()[0], where=where, remedy=remedy) from None
     except (ConnectionError, OSError, HfHubHTTPError) as error:
-        raise InputError(
-            f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})",
-            where=where,
-            remedy="connect once, or read local files with --data-dir or --train",
-        ) from None
+        message = f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})"
+        remedy = "connect once, or read local files with --data-dir or --train"
+        raise InputError(message, where=where, remedy=remedy) from None
     return of_object(loaded, wanted, optional, where)
 
 
@@ -187,9 +178,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         keep = [column for column in dict.fromkeys(wanted) if column in rows.column_names]
         missing = [column for column in wanted if column not in rows.column_names and column not in optional]
         if missing:
-            raise InputError(
-                f"no column '{missing[0]}'", where=where, remedy=did_you_mean(missing[0], rows.column_names)
-            )
+            remedy = did_you_mean(missing[0], rows.column_names)
+            raise InputError(f"no column '{missing[0]}'", where=where, remedy=remedy)
         table = rows.select_columns(keep).with_format("arrow")[:]
         return Raw(table, where, names)
     try:
@@ -202,9 +192,6 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         else:
             table = pa.Table.from_pylist(list(rows))
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
-        raise InputError(
-            f"these rows can't be read: {error}",
-            where=where,
-            remedy="give a Dataset, a pandas frame, a dict of lists or a list of dicts",
-        ) from None
+        remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
+        raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None
     return Raw(select(table, wanted, optional, where), where, names)

@@ -109,7 +109,8 @@ def train(
             state.tokens += int(features.lengths[indices].sum())
             entry = None
             # a GPU would wait for this look at the loss, a CPU has it already
-            broken = accelerator.device.type == "cpu" and not math.isfinite(float(running))
+            alone_on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+            broken = alone_on_cpu and not math.isfinite(float(running))
             if state.step % batching.log_every == 0 or evaluating or broken:
                 mean = float(accelerator.reduce(running.clone(), "mean")) / state.since
                 entry = {

@@ -81,11 +81,8 @@ def read(
         row = bad[0]
         place = "" if row.number is None else f", row {row.number - has_header}"
         remedy = "quote cells that hold the delimiter" if quoting else "the file is read without quoting"
-        raise InputError(
-            f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}",
-            where=f"{path}{place}",
-            remedy=remedy,
-        ) from None
+        message = f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}"
+        raise InputError(message, where=f"{path}{place}", remedy=remedy) from None
     if not table.num_rows:
         raise InputError("no rows below the header", where=str(path))
     return table
@@ -99,16 +96,13 @@ def decode(path: Path, encoding: str) -> str:
     try:
         return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except LookupError:
-        raise InputError(
-            f"unknown encoding '{encoding}'", where="data.encoding", remedy="utf-8, latin-1, ..."
-        ) from None
+        remedy = "utf-8, latin-1, ..."
+        raise InputError(f"unknown encoding '{encoding}'", where="data.encoding", remedy=remedy) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"byte {raw[error.start]:#04x} is not {encoding}",
-            where=f"{path}, line {line}",
-            remedy='save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", "gb18030")',
-        ) from None
+        message = f"byte {raw[error.start]:#04x} is not {encoding}"
+        remedy = 'save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", "gb18030")'
+        raise InputError(message, where=f"{path}, line {line}", remedy=remedy) from None
 
 
 def _noting(bad: list[pc.InvalidRow]) -> Callable[[pc.InvalidRow], str]:

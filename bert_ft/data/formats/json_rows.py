@@ -36,11 +36,8 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
             if {int, float} >= set(kinds):
                 values = [None if value is None else float(value) for value in values]
             else:
-                raise InputError(
-                    f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before",
-                    where=f"{path}, row {odd + 1}",
-                    remedy="give every row the same type",
-                )
+                message = f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before"
+                raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
         columns[key] = _array(values, key, path)
     return pa.table(columns)
 
