@@ -37,7 +37,13 @@ def trainers(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], 
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     start = time.perf_counter()
-    changes = {**SETTINGS, "limit_train": ROWS, "batching.unpad": False, "run.data_dir": str(glue), "run.checkpoint": checkpoint}
+    changes = {
+        **SETTINGS,
+        "limit_train": ROWS,
+        "batching.unpad": False,
+        "run.data_dir": str(glue),
+        "run.checkpoint": checkpoint,
+    }
     task = bert_ft.load_task(name).override(changes)
     splits = data.load(task, bert_ft.Classification)
     adapter = bert_ft.Classification(task, task.data.labels or [])
@@ -79,7 +85,9 @@ def main() -> None:
         print("\n".join(lines[-3:]), flush=True)
     text = "\n".join([*lines, ""])
     if options.output:
-        command = f"`python benchmarks/scores.py`: seed 42, {ROWS:,} training rows, one epoch, learning rate 1e-4, fp32, CPU"
+        command = (
+            f"`python benchmarks/scores.py`: seed 42, {ROWS:,} training rows, one epoch, learning rate 1e-4, fp32, CPU"
+        )
         options.output.write_text(f"# Scores of one seed beside Trainer's\n\n{command}; all-MiniLM-L6-v2\n\n{text}")
 
 

@@ -161,7 +161,7 @@ def main() -> None:
         print(json.dumps(measure(*options.one, options.data, options.checkpoint)))
         return
     lines = [
-        "| rows | variant | seconds (median) | Trainer's or padded seconds / ours | peak MB | share of floor |",
+        "| rows | variant | seconds (median) | seconds / seconds of ours, median of pairs | peak MB | share of floor |",
         "|---|---|---|---|---|---|",
     ]
     for name in options.sets:

@@ -20,7 +20,7 @@ def version(package: str) -> str:
         return "unknown"
 
 
-def describe(accelerator: Any, network: Any, identity: dict[str, str | None], seed: int) -> dict[str, Any]:
+def describe(accelerator: Any, identity: dict[str, str | None], commit: str | None, seed: int) -> dict[str, Any]:
     """The content of `environment.json`."""
     import torch
 
@@ -35,7 +35,7 @@ def describe(accelerator: Any, network: Any, identity: dict[str, str | None], se
         "seed": seed,
         "data_fingerprint": identity["data"],
         "checkpoint_fingerprint": identity["checkpoint"],
-        "checkpoint_commit": getattr(network.config, "_commit_hash", None),
+        "checkpoint_commit": commit,
     }
 
 

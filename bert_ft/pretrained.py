@@ -54,6 +54,16 @@ def fingerprint(checkpoint: str) -> str | None:
     return digest.hexdigest() if files else None
 
 
+def commit(run: RunSpec) -> str | None:
+    """The hub's commit that a hub id was loaded from; None for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if run.checkpoint is None or Path(where := locate(run.checkpoint)).is_dir():
+        return None
+    file = try_to_load_from_cache(where, "config.json", revision=run.revision)
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
 def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
     """The checkpoint's own fast tokenizer."""
     from transformers import AutoTokenizer

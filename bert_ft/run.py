@@ -183,7 +183,7 @@ def _train(
         folder.checkpoints, keeping.every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
     )
     if main:
-        now = environment.describe(accelerator, model.network, identity, task.run.seed)
+        now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
         found = store.newest() if folder.state == "unfinished" else None
         folder.start(task, now) if found is None else folder.resume(found[1]["log"], now)
     accelerator.wait_for_everyone()

@@ -163,3 +163,54 @@ def test_a_trained_head_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path) 
     other = bert_ft.load_task("classification").override({"data.labels": ["dog", "cat"], "max_length": 32})
     with pytest.raises(bert_ft.InputError, match="no trained head"):
         model.load_folder(str(run.path / "model"), other)
+
+
+def test_trackers_get_losses_and_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from accelerate.tracking import GeneralTracker
+
+    class Notes(GeneralTracker):
+        name, requires_logging_directory, main_process_only = "notes", False, True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines: list[dict[str, Any]] = []
+
+        @property
+        def tracker(self) -> Any:
+            return self.lines
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            self.lines.append(values)
+
+        def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+            self.lines.append(values | {"at": step})
+
+    notes = Notes()
+    run = _run(
+        tiny_checkpoint, tmp_path / "run", log_with=[notes], metrics=[bert_ft.metrics.load("f1", average="macro")]
+    )
+    assert notes.lines[0]["learning_rate"] == 2e-3, "the recipe"
+    assert [line["loss"] for line in notes.lines if "loss" in line] == [e["loss"] for e in run.log if "loss" in e]
+    assert notes.lines[-1]["validation/accuracy"] == run.log[-1]["evaluation"]["validation"]["accuracy"]
+    assert 0 <= run.metrics["validation"]["f1_macro"] <= 1
+
+
+def test_a_checkpoint_in_the_hubs_cache(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The hub's own layout on disk, no network: snapshots by commit, a ref that names it. Read by a process of its own."""
+    import os
+    import shutil
+    import subprocess
+    import sys
+
+    repository, commit = tmp_path / "hub" / "models--someone--tiny-bert", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(tiny_checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    command = [sys.executable, "-m", "bert_ft", "train", "classification", "--train", str(tmp_path / "rows.jsonl"),
+               "--validation", "25%", "--checkpoint", "someone/tiny-bert", "--max-steps", "2", "--max-length", "32",
+               "--output", str(tmp_path / "run")]  # fmt: skip
+    offline = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bert_ft.load(tmp_path / "run").environment["checkpoint_commit"] == commit
