@@ -31,10 +31,11 @@ def ours(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], floa
 
 def trainers(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], float]:
     """The same through `Trainer`, dynamic padding."""
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
     import bert_ft
     from bert_ft import data
     from bert_ft import model as models
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     start = time.perf_counter()
     changes = {
