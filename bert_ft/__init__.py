@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from bert_ft.adapters.classification import Classification
     from bert_ft.engine.training import Callback
     from bert_ft.errors import InputError, MachineError
-    from bert_ft.run import Run, evaluate, finetune, load
+    from bert_ft.finetuning import finetune
+    from bert_ft.run import Run, evaluate, load
     from bert_ft.task import Recipe, Reference, Task, load_task
 
 _HOMES = {
-    "finetune": "run", "load": "run", "evaluate": "run", "Run": "run",
+    "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
     "load_task": "task", "Task": "task", "Recipe": "task", "Reference": "task",
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",

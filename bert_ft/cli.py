@@ -93,7 +93,7 @@ def train(
         settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
-    from bert_ft.run import finetune
+    from bert_ft.finetuning import finetune
     from bert_ft.rundir import first_process
 
     run = finetune(task, checkpoint, output=output, overwrite=overwrite, seed=seed, data_dir=data_dir, train=train,

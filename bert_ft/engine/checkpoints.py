@@ -50,13 +50,13 @@ class Checkpoints:
 
     Args:
         folder: the run's `checkpoints/`.
-        every: steps (an int) or minutes ("10min") between two.
+        every: steps ("500") or minutes ("10min") between two.
         log_size: gives the size of the log in bytes.
         say: tells the person a line.
     """
 
     folder: Path
-    every: int | str
+    every: str
     accelerator: Any
     log_size: Callable[[], int]
     say: Callable[[str], None]
@@ -66,8 +66,8 @@ class Checkpoints:
 
     def due(self, step: int) -> bool:
         """Whether to save after this step: all processes get the main process's answer."""
-        if isinstance(self.every, int):
-            due = step % self.every == 0
+        if self.every.isdigit():
+            due = step % int(self.every) == 0
         else:
             due = time.monotonic() - self.saved > 60 * float(self.every.removesuffix("min"))
         due = due or self.stopped_by is not None

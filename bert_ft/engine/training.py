@@ -113,13 +113,8 @@ def train(
             broken = alone_on_cpu and not math.isfinite(float(running))
             if state.step % batching.log_every == 0 or evaluating or broken:
                 mean = float(accelerator.reduce(running.clone(), "mean")) / state.since
-                entry = {
-                    "step": state.step,
-                    "epoch": round(plan.epoch(state.step), 4),
-                    "loss": mean,
-                    "learning_rate": learning_rate,
-                    "grad_norm": None if norm is None else float(norm),
-                }
+                entry = {"step": state.step, "epoch": round(plan.epoch(state.step), 4), "loss": mean,
+                         "learning_rate": learning_rate, "grad_norm": None if norm is None else float(norm)}  # fmt: skip
                 running.zero_()
                 state.since = 0
                 log(entry)

@@ -17,6 +17,7 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"environment", "rundir", "pretrained", "progress"},
     {"model"},
     {"run"},
+    {"finetuning"},
     {"report", "tools"},
     {"cli", "__main__", "__init__"},
 ]
@@ -77,4 +78,4 @@ def test_rooms_stay_small() -> None:
     assert sum(core.values()) <= 4550, core  # "about 4,500"
     assert sum(lines.values()) <= 7000
     assert lines["engine/training.py"] <= 250
-    assert max(lines.values()) <= 400, lines
+    assert max(lines.values()) <= 360, lines  # "not much beyond 350"

@@ -1,0 +1,273 @@
+"""finetune(): task + checkpoint + recipe -> run, the whole trip from top to bottom."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_ft import adapters, data, environment, pretrained, rundir
+from bert_ft.data import given
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.run import Run
+from bert_ft.rundir import RunDir
+from bert_ft.task import Task, load_task
+
+
+@dataclass
+class Custom:
+    """The user's own objects in place of ours."""
+
+    adapter: type[adapters.Adapter] | None = None
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    metrics: Mapping[str, Any] | Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    model: Any = None
+    tokenizer: Any = None
+
+    def names(self) -> list[str]:
+        """Which of them change what is trained: the run's task.toml alone can't repeat it."""
+        given = {"adapter": self.adapter, "loss": self.loss, "metrics": self.metrics, "model": self.model}
+        return [name for name, value in given.items() if value]
+
+    def scorers(self) -> dict[str, Any]:
+        """Name -> function of (predictions, references), or `evaluate.Metric`."""
+        if isinstance(self.metrics, Mapping):
+            return dict(self.metrics)
+        return {str(getattr(m, "name", getattr(m, "__name__", "custom"))): m for m in self.metrics}
+
+
+@dataclass
+class Keeping:
+    """What is kept on disk, and when; none of it changes what is trained."""
+
+    every: str
+    checkpoints: bool
+    model: bool
+    signals: bool
+
+
+def finetune(
+    task: str | Path | Task,
+    checkpoint: str | None = None,
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    seed: int | None = None,
+    data_dir: str | Path | None = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    adapter: type[adapters.Adapter] | None = None,
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
+    metrics: Mapping[str, Any] | Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    model: Any = None,
+    tokenizer: Any = None,
+    log_with: Any = None,
+    resume: bool = False,
+    save_every: int | str = "10min",
+    keep_checkpoints: bool = False,
+    save_model: bool = True,
+    signals: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Fine-tunes a checkpoint on a task and gives the finished run.
+
+    Args:
+        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for data of one's own.
+        checkpoint: hub id, folder, or an earlier run; the task's own by default.
+        output: the run folder; `runs/<task>-<checkpoint>[-changed keys]-seed<k>` by default.
+        overwrite: replaces a run that lies there.
+        data_dir: folder of the benchmark's original files.
+        train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
+            test also as a mapping of name -> one of these.
+        adapter: an `Adapter` subclass in place of the family's.
+        loss: `loss(logits, batch) -> (B,)` losses a row, or their mean; `batch["labels"]` are the labels.
+        metrics: name -> `f(predictions, references)`, or `evaluate.Metric` objects; beside the task's.
+        callbacks: `bert_ft.Callback` objects.
+        model: a `transformers` model with the head already on it, in place of the checkpoint's weights.
+        log_with: trackers for `accelerate.Accelerator(log_with=...)`: "tensorboard", "wandb", ...
+        resume: insists that an interrupted run lies there; without it one is resumed where there is one.
+        save_every: steps, or minutes ("10min"), between two checkpoints of the training's state.
+        keep_checkpoints: keeps them when the run succeeds.
+        save_model: False leaves `model/` out: for suites of which only the numbers are wanted.
+        signals: SIGINT and SIGTERM save the state and leave; the command line's way.
+        settings: any other key of the task: `learning_rate=5e-5`, or `**{"data.validation": "10%"}`.
+    Raises:
+        InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
+    """
+    began = time.perf_counter()
+    base = load_task(task)
+    custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer)
+    if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(save_every)):
+        raise InputError(
+            f"'{save_every}' is no interval", where="--save-every", remedy="steps (500) or minutes (10min)"
+        )
+    keeping = Keeping(str(save_every), keep_checkpoints, save_model, signals)
+    sets = given.sets(train, validation, test)
+    changes = given.changes(sets) | settings
+    place = data_dir and str(Path(data_dir).expanduser().resolve())
+    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place}
+    changes |= {key: value for key, value in run_keys.items() if value is not None}
+    if custom.names():
+        changes["run.custom"] = custom.names()
+    task = base.override(changes)
+    _check_best(task, custom)
+
+    from bert_ft import progress
+
+    family = custom.adapter or adapters.find(task.family)
+    splits = data.load(task, family, given.objects(sets))
+    adapter_ = family(task, family.find_labels(splits.train, task))
+    for name, rows in splits.all().items():
+        adapter_.check(name, rows)
+    fingerprint = splits.fingerprint()  # of all the rows: what evaluate() reads again
+    splits.train = data.limit(splits.train, task.data.limit_train, task.run.seed)
+    adapter_.prepare(splits.train)
+    task = task.override({"data.labels": adapter_.labels or None})
+    adapter_.task = task
+
+    folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
+    identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint or ".")}
+    if output is None and "IPython" in sys.modules and not overwrite:
+        folder = rundir.numbered(folder)
+    with folder.lock() if rundir.first_process() else nullcontext():
+        if rundir.is_finished(folder, task, identity, overwrite):
+            progress.Display(quiet or not rundir.first_process()).say(
+                f"{folder.path} is finished already: nothing to do (--overwrite trains it again)"
+            )
+            return Run(folder.path)
+        if resume and folder.state != "unfinished":
+            remedy = "leave out --resume"
+            raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
+        if overwrite and rundir.first_process():
+            rundir.remove(folder.checkpoints)
+        return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
+                      keeping=keeping)  # fmt: skip
+
+
+def _train(
+    task: Task, adapter: adapters.Adapter, splits: data.Splits, folder: RunDir, identity: dict[str, str | None],
+    custom: Custom, *, began: float, log_with: Any, quiet: bool, keeping: Keeping,
+) -> Run:  # fmt: skip
+    from accelerate.utils import set_seed
+
+    from bert_ft import model as models
+    from bert_ft import progress
+    from bert_ft.engine import training
+    from bert_ft.engine.checkpoints import Checkpoints
+
+    model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
+                                log_with=log_with)  # fmt: skip
+    model.scorers = custom.scorers()
+    if custom.loss is not None:
+        adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
+    accelerator = model.accelerator
+    main = accelerator.is_main_process
+    show = progress.Display(quiet or not main)
+    store = Checkpoints(
+        folder.checkpoints, keeping.every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
+    )
+    if main:
+        now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
+        found = store.newest() if folder.state == "unfinished" else None
+        folder.start(task, now) if found is None else folder.resume(found[1]["log"], now)
+    accelerator.wait_for_everyone()
+    show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
+    for note in splits.notes + notes:
+        show.say(note)
+    features = {name: model.encode(rows) for name, rows in splits.all().items()}
+    for name, encoded in features.items():
+        show.say(progress.count_line(name, encoded.counts, task.recipe.max_length))
+    if adapter.labels:
+        kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
+        show.say(
+            f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{' ...' * (len(adapter.names) > 20)}"
+        )
+
+    weights = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
+    show.say(
+        f"disk: up to {weights * (6 + 2) + weights * keeping.model:,.0f} MB while training, {weights * keeping.model:,.0f} MB after"
+    )
+
+    def evaluate(network: Any) -> training.Metrics:
+        return {n: model.score(model.infer(r, features[n]), r) for n, r in splits.evaluation.items()}
+
+    def log(entry: dict[str, Any]) -> None:
+        if "out_of_memory" in entry:
+            show.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
+        if main:
+            folder.append_log({**entry, "seconds": round(time.perf_counter() - began, 3)})
+        if log_with is not None:
+            flat = {f"{n}/{k}": v for n, values in entry.get("evaluation", {}).items() for k, v in values.items()}
+            accelerator.log({k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"])
+
+    if log_with is not None:
+        accelerator.init_trackers(
+            "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
+        )
+    set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
+    with store.signals(keeping.signals):
+        state = training.train(
+            model.network, adapter, features["train"], task, accelerator, pad=model.tokenizer.pad_token_id,
+            evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
+        )  # fmt: skip
+    if task.recipe.keep == "best" and state.best_step != state.step:
+        store.load_best(model.network, state.best_step)
+        show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
+    final: dict[str, dict[str, float]] = {}
+    evaluated = 0
+    start = time.perf_counter()
+    for name, rows in {**splits.evaluation, **splits.test}.items():
+        predictions = model.infer(rows, features[name])
+        final[name] = model.score(predictions, rows)
+        evaluated += len(rows)
+        if main:
+            rundir.write_jsonl(folder.predictions / f"{name}.jsonl", adapter.lines(predictions, rows))
+    seconds = time.perf_counter() - start
+    if log_with is not None:
+        accelerator.end_training()
+    model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
+    model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
+    if main:
+        if custom.model is not None and model.unpadding is not None:
+            model.unpadding.remove()  # the user's own model leaves as it came
+        if keeping.model:
+            rundir.save_model(folder.model, model.network, model.tokenizer)
+        if not keeping.checkpoints:
+            rundir.remove(folder.checkpoints)
+        results = {
+            "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
+            "recipe": task.recipe.model_dump(exclude={"grid"}),
+            "metrics": {name: values for name, values in final.items() if values},
+            "counts": {name: encoded.counts for name, encoded in features.items()},
+            "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
+            "micro_batches": state.micro_batches,
+            "timing": {
+                "train_seconds": round(state.seconds, 3),
+                "train_samples_per_second": round(state.rows / state.seconds, 2),
+                "eval_samples_per_second": round(evaluated / seconds, 2),
+                "first_step_seconds": round((state.first_step or began) - began, 3),
+            },
+            "version": environment.version("bert-ft"),
+        }  # fmt: skip
+        rundir.write_json(folder.results_json, results)
+    accelerator.wait_for_everyone()
+    run = Run(folder.path)
+    run.__dict__["model"] = model  # it is loaded already
+    return run
+
+
+def _check_best(task: Task, custom: Custom) -> None:
+    names = [*task.metric.compute, *custom.scorers()]
+    if task.best_metric[1] not in names:
+        raise InputError(
+            f"metric.best = '{task.best_metric[1]}' is not computed", remedy=did_you_mean(task.best_metric[1], names)
+        )
