@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROWS, EVALUATED = 20_000, 3_000
+ROWS, EVALUATED = 20_000, 1_000
 
 
 def setup(data: Path, checkpoint: str, n: int) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
     python benchmarks/scores.py --glue ../shared/data/glue --checkpoint .demo/all-MiniLM-L6-v2
 
-Both train on the first 2,000 rows after the seeded shuffle, one epoch of the task's own recipe at learning rate 1e-4,
+Both train on the first 2,000 rows (`--rows`) after the seeded shuffle, one epoch of the task's own recipe at learning rate 1e-4,
 with dropout; head initialisation and row order come from each side's own seed 42.
 """
 
@@ -14,22 +14,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROWS, SETTINGS = 2000, {"epochs": 1, "learning_rate": 1e-4}
+SETTINGS = {"epochs": 1, "learning_rate": 1e-4}
 
 
-def ours(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], float]:
+def ours(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, float], float]:
     """(validation metrics, seconds of the whole call)."""
     import bert_ft
 
     start = time.perf_counter()
     run = bert_ft.finetune(
         name, checkpoint, data_dir=glue, output=Path(tempfile.mkdtemp()) / "run", save_model=False, quiet=True,
-        **{**SETTINGS, "limit_train": ROWS, "data.original.test": None},
+        **{**SETTINGS, "limit_train": n, "data.original.test": None},
     )  # fmt: skip
     return run.metrics["validation"], time.perf_counter() - start
 
 
-def trainers(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], float]:
+def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, float], float]:
     """The same through `Trainer`, dynamic padding."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
@@ -40,7 +40,7 @@ def trainers(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], 
     start = time.perf_counter()
     changes = {
         **SETTINGS,
-        "limit_train": ROWS,
+        "limit_train": n,
         "batching.unpad": False,
         "run.data_dir": str(glue),
         "run.checkpoint": checkpoint,
@@ -48,7 +48,7 @@ def trainers(name: str, glue: Path, checkpoint: str) -> tuple[dict[str, float], 
     task = bert_ft.load_task(name).override(changes)
     splits = data.load(task, bert_ft.Classification)
     adapter = bert_ft.Classification(task, task.data.labels or [])
-    train = data.limit(splits.train, ROWS, 42)
+    train = data.limit(splits.train, n, 42)
     adapter.prepare(train)
     model, _ = models.build(task, adapter, "fp32")
 
@@ -75,20 +75,19 @@ def main() -> None:
     parser.add_argument("--glue", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "stsb", "mrpc"])
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     lines = ["| task | metric (validation, all rows) | bert-ft | Trainer |", "|---|---|---|---|"]
     for name in options.tasks:
-        mine, seconds = ours(name, options.glue, options.checkpoint)
-        theirs, other = trainers(name, options.glue, options.checkpoint)
+        mine, seconds = ours(name, options.glue, options.checkpoint, options.rows)
+        theirs, other = trainers(name, options.glue, options.checkpoint, options.rows)
         lines += [f"| {name} | {key} | {mine[key]:.4f} | {theirs[key]:.4f} |" for key in mine]
         lines.append(f"| {name} | seconds, loading and evaluation included | {seconds:.0f} | {other:.0f} |")
         print("\n".join(lines[-3:]), flush=True)
     text = "\n".join([*lines, ""])
     if options.output:
-        command = (
-            f"`python benchmarks/scores.py`: seed 42, {ROWS:,} training rows, one epoch, learning rate 1e-4, fp32, CPU"
-        )
+        command = f"`python benchmarks/scores.py`: seed 42, {options.rows:,} training rows, one epoch, learning rate 1e-4, fp32, CPU"
         options.output.write_text(f"# Scores of one seed beside Trainer's\n\n{command}; all-MiniLM-L6-v2\n\n{text}")
 
 
