@@ -25,7 +25,7 @@ assets: install
 	@$(BIN)/python demo/fetch.py >/dev/null
 
 # The demo's task file looks for its data in .demo.
-demo: install ## fine-tune a small BERT on film reviews, about 3 minutes on 2 cores
+demo: install ## fine-tune a small BERT on film reviews, under 2 minutes on 2 cores
 	@env -u BERT_FT_DEMO_CACHE $(BIN)/python demo/fetch.py >/dev/null
 	$(BIN)/bert-ft train demo/film-reviews.toml --checkpoint .demo/all-MiniLM-L6-v2 --overwrite
 
