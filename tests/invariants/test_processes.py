@@ -52,7 +52,7 @@ def _run(checkpoint: Path, folder: Path, processes: int, accumulation: int) -> d
 @pytest.mark.slow
 def test_processes_and_accumulation_only_divide_the_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     one = _run(tiny_checkpoint, tmp_path / "one", 1, 1)
-    assert max(one["losses"]) - min(one["losses"]) > 0.2, "something was learned"
+    assert max(one["losses"]) - min(one["losses"]) > 0.01, "the losses move by far more than the tolerance"
     for processes, accumulation in ((1, 2), (2, 1), (2, 2), (3, 1)):
         other = _run(tiny_checkpoint, tmp_path / f"{processes}x{accumulation}", processes, accumulation)
         assert other["rates"] == one["rates"], "the same schedule"
