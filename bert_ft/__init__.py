@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from bert_ft.errors import InputError, MachineError
     from bert_ft.finetuning import finetune
     from bert_ft.run import Run, evaluate, load
-    from bert_ft.task import Recipe, Reference, Task, load_task
+    from bert_ft.schema import Recipe, Reference
+    from bert_ft.task import Task, load_task
 
 _HOMES = {
     "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
-    "load_task": "task", "Task": "task", "Recipe": "task", "Reference": "task",
+    "load_task": "task", "Task": "task", "Recipe": "schema", "Reference": "schema",
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
 }  # fmt: skip

@@ -42,7 +42,9 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that lies there.")] = False,
     data_dir: DataDir = None,
-    train: Annotated[str | None, typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet or Arrow.")] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet or Arrow; may be repeated.")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
     ] = None,
@@ -96,7 +98,7 @@ def train(
     from bert_ft.finetuning import finetune
     from bert_ft.rundir import first_process
 
-    run = finetune(task, checkpoint, output=output, overwrite=overwrite, seed=seed, data_dir=data_dir, train=train,
+    run = finetune(task, checkpoint, output=output, overwrite=overwrite, seed=seed, data_dir=data_dir, train=train or None,
                    validation=validation, test=test, log_with=log_with, resume=resume, save_every=save_every,
                    keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True, **settings)  # fmt: skip
     if first_process():

@@ -183,9 +183,13 @@ def _train(
     show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
     for note in splits.notes + notes:
         show.say(note)
-    features = {name: model.encode(rows) for name, rows in splits.all().items()}
-    for name, encoded in features.items():
-        show.say(progress.count_line(name, encoded.counts, task.recipe.max_length))
+    features = model.encode(splits.train)
+    blocks = {name: list(model.blocks(rows)) for name, rows in {**splits.evaluation, **splits.test}.items()}
+    counts = {"train": features.counts}
+    for name, parts in blocks.items():
+        counts[name] = {key: sum(part.counts[key] for _, part in parts) for key in parts[0][1].counts}
+    for name, counted in counts.items():
+        show.say(progress.count_line(name, counted, task.recipe.max_length))
     if adapter.labels:
         kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
         show.say(
@@ -198,7 +202,13 @@ def _train(
     )
 
     def evaluate(network: Any) -> training.Metrics:
-        return {n: model.score(model.infer(r, features[n]), r) for n, r in splits.evaluation.items()}
+        metrics = {}
+        for name, rows in splits.evaluation.items():
+            predictions = model.infer(rows, blocks[name])
+            metrics[name] = model.score(predictions, rows)
+            for warning in adapter.warnings(predictions, rows):
+                show.say(f"{name}: {warning}", "yellow")
+        return metrics
 
     def log(entry: dict[str, Any]) -> None:
         if "out_of_memory" in entry:
@@ -216,7 +226,7 @@ def _train(
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     with store.signals(keeping.signals):
         state = training.train(
-            model.network, adapter, features["train"], task, accelerator, pad=model.tokenizer.pad_token_id,
+            model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
         )  # fmt: skip
     if task.recipe.keep == "best" and state.best_step != state.step:
@@ -226,16 +236,21 @@ def _train(
     evaluated = 0
     start = time.perf_counter()
     for name, rows in {**splits.evaluation, **splits.test}.items():
-        predictions = model.infer(rows, features[name])
+        predictions = model.infer(rows, blocks[name])
+        if name == task.best_metric[0]:
+            adapter.tune(predictions, rows)
         final[name] = model.score(predictions, rows)
         evaluated += len(rows)
         if main:
             rundir.write_jsonl(folder.predictions / f"{name}.jsonl", adapter.lines(predictions, rows))
+            for suffix, value in adapter.files(predictions, rows).items():
+                rundir.write_json(folder.predictions / f"{name}{suffix}.json", value)
     seconds = time.perf_counter() - start
     if log_with is not None:
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
+    model.describe()
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
@@ -247,7 +262,7 @@ def _train(
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude={"grid"}),
             "metrics": {name: values for name, values in final.items() if values},
-            "counts": {name: encoded.counts for name, encoded in features.items()},
+            "counts": counts,
             "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
             "micro_batches": state.micro_batches,
             "timing": {

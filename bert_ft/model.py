@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from bert_ft.errors import InputError
 from bert_ft.task import Task
 
 HEADS = {"ForSequenceClassification": "classification"}
+BLOCK = 4096  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 
 @dataclass
@@ -35,16 +36,26 @@ class Model:
 
         return features.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length)
 
-    def infer(self, rows: Rows, features: Features | None = None) -> dict[str, np.ndarray]:
+    def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
+        """The rows in parts that are encoded, scored and decoded apart, each with its features."""
+        from bert_ft.engine import features
+
+        for part in self.adapter.blocks(rows, BLOCK):
+            yield part, features.encode(self.adapter, part, self.tokenizer, self.adapter.task.recipe.max_length,
+                                        of=len(rows))  # fmt: skip
+
+    def infer(self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None) -> dict[str, np.ndarray]:
         """Predictions for every row, in the order of the rows."""
         from bert_ft.engine import inference
 
-        features = features or self.encode(rows)
-        logits = inference.predict(
-            self.network, self.adapter, features, self.accelerator,
-            pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
-        )  # fmt: skip
-        return self.adapter.decode(logits, features, rows)
+        decoded = []
+        for part, features in blocks or self.blocks(rows):
+            logits = inference.predict(
+                self.network, self.adapter, features, self.accelerator,
+                pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+            )  # fmt: skip
+            decoded.append(self.adapter.decode(logits, features, part))
+        return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics and the user's own; empty where rows have no labels."""
@@ -65,16 +76,29 @@ class Model:
         """Answers raw inputs.
 
         Args:
-            inputs: a text, a list of texts, or a list of (text, text_pair).
+            inputs: what the family takes: a text or a list of texts; a list of (text, text_pair), of
+                (question, context), or of dicts with these keys.
         Returns:
-            one dict an input: `prediction`, and `probabilities` by label name.
+            one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by label name,
+            `entities`, or an answer.
         """
-        several = [inputs] if isinstance(inputs, str) else list(inputs)
+        several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         if not several:
             return []
         rows = self.adapter.rows(several)
-        lines = self.adapter.lines(self.infer(rows), rows)
-        return [{key: value for key, value in line.items() if key not in ("row", "label")} for line in lines]
+        return list(self.adapter.decode_raw(self.infer(rows), rows))
+
+    def __call__(self, *inputs: Any) -> dict[str, Any]:
+        """The answer to one input: `model(text)`, `model(text, text_pair)`, `model(question, context)`."""
+        return self.predict([inputs[0] if len(inputs) == 1 else inputs])[0]
+
+    def describe(self) -> None:
+        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all."""
+        task = self.adapter.task
+        options = task.model_dump(include={"family": True, "ner": True, "qa": True, "recipe": {"max_length"},
+                                           "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
+        kept = {key: value for key, value in options.items() if key not in ("ner", "qa") or key == task.family}
+        self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
 
 
 def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
@@ -149,11 +173,11 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     from transformers import AutoConfig
 
     where = pretrained.locate(folder)
-    if task is None:
-        with pretrained.told(where):
-            config = AutoConfig.from_pretrained(where)
-        task = task_of(config, where)
+    with pretrained.told(where):
+        config = AutoConfig.from_pretrained(where)
+    task = task or task_of(config, where)
     adapter = adapters.find(task.family)(task, task.data.labels or [])
+    adapter.tuned = dict(getattr(config, "bert_ft", {}).get("tuned", {}))
     model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision)
     if any(note.startswith("new weights") for note in notes):
         raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
@@ -170,11 +194,13 @@ def task_of(config: Any, where: str) -> Task:
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
     from transformers import AutoTokenizer
 
+    own = getattr(config, "bert_ft", {}).get("task", {})
     positions = getattr(config, "max_position_embeddings", None) or 512
     length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
-    regression = config.problem_type == "regression" or config.num_labels == 1
-    labels = None if regression else [config.id2label[i] for i in range(config.num_labels)]
-    data = {"problem_type": "regression" if regression else "single_label_classification", "labels": labels}
-    metric = {"compute": ["mean_squared_error" if regression else "accuracy"]}
-    return Task.model_validate({"name": Path(where).name, "family": family, "data": data, "metric": metric,
-                                "recipe": {"max_length": int(length)}})  # fmt: skip
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    data: dict[str, Any] = {"labels": None if family == "qa" else labels}
+    metric: dict[str, Any] = {}
+    if family == "classification" and (config.problem_type == "regression" or config.num_labels == 1):
+        data, metric = {"labels": None, "problem_type": "regression"}, {"compute": ["mean_squared_error"]}
+    tree = {"name": Path(where).name, "family": family, "metric": metric, "recipe": {"max_length": int(length)}}
+    return Task.model_validate(tree | own | {"data": data | own.get("data", {})})

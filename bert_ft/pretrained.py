@@ -11,7 +11,7 @@ from typing import Any
 
 from bert_ft.adapters.base import Adapter
 from bert_ft.errors import InputError
-from bert_ft.task import RunSpec
+from bert_ft.schema import RunSpec
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 VOCABULARIES = (
@@ -116,7 +116,7 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
 def _keeps_head(config: Any, adapter: Adapter) -> bool:
     """Whether a head for this task may be in the checkpoint; its label order then is the order of the run."""
     wanted = adapter.config()
-    if wanted["num_labels"] != config.num_labels:
+    if wanted.get("num_labels", config.num_labels) != config.num_labels:
         return False
     if "id2label" not in wanted:
         return bool(config.problem_type == wanted.get("problem_type"))

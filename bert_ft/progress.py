@@ -90,7 +90,7 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`."""
     rows, tokens = counts["rows"], max(1, counts["tokens"])
     truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
-    return (
-        f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {truncated:,} rows ({truncated / rows:.1%}) truncated "
-        f"at {max_length}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"
-    )
+    cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
+    if "windows" in counts:
+        cut = f"{counts['windows']:,} windows of at most {max_length} tokens"
+    return f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"

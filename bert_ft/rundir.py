@@ -16,7 +16,8 @@ from typing import Any
 import tomli_w
 
 from bert_ft.errors import InputError, disk, full_disk
-from bert_ft.task import Recipe, Task, load_task
+from bert_ft.schema import Recipe
+from bert_ft.task import Task, load_task
 
 
 class RunDir:

@@ -1,4 +1,4 @@
-"""Task, Recipe, Reference: the schema of a TOML file, and finding one by name.
+"""Task: the whole of a TOML file, what may be changed in it, and finding one by name.
 
 Imports neither torch nor transformers; reading a task never runs code.
 """
@@ -8,149 +8,15 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import METRIC_NAMES
+from bert_ft.metrics import DEFAULTS
+from bert_ft.schema import Batching, Data, Metric, Ner, Original, Qa, Recipe, Reference, RunSpec, Strict
 
 RESERVED = ("classification", "ner", "qa")
-Label = str | int | bool
-Splits = str | dict[str, str]
-
-
-class Strict(BaseModel):
-    """A table of the TOML file: unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Original(Strict):
-    """The files of the benchmark's original distribution, read with `--data-dir DIR`: tab-separated, no quoting."""
-
-    folder: str = Field(description="the distribution's folder name, below DIR (or DIR itself)")
-    train: str | None = None
-    evaluate: Splits = "dev.tsv"
-    test: Splits | None = None
-    columns: dict[str, str] = Field(description="as data.columns, in the names of these files")
-    names: list[str] | None = Field(None, description="column names of the files that have no header")
-    label_names: dict[str, str] = Field({}, description="label as it stands in the file -> its name")
-
-
-class Data(Strict):
-    """Where the rows come from and what their columns mean."""
-
-    path: str | None = Field(None, description="hub id, folder or file; relative paths start at the TOML file")
-    name: str | None = Field(None, description="configuration of the hub data set")
-    revision: str | None = Field(None, description="branch, tag or commit of the hub data set")
-    train: str = Field("train", description='split name, or a file; "" where there is none')
-    evaluate: Splits = Field("validation", description="split or file; or a table of name -> split or file")
-    test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
-    validation: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = Field(
-        None, description='share of the training rows held out as the validation split, e.g. "10%"'
-    )
-    split_seed: int = Field(42, description="seed of that split; not the run's, so that seeds stay comparable")
-    columns: dict[str, str] = Field({}, description="role (text, text_pair, label, ...) -> column name")
-    labels: list[Label] | None = Field(None, description="label names in order; found in the training rows if absent")
-    label_names: dict[str, str] = Field({}, description="label as it stands in the data -> its name")
-    problem_type: Literal["single_label_classification", "regression"] = "single_label_classification"
-    encoding: str = Field("utf-8", description="of CSV, TSV and JSON files")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv')
-    quoting: bool = Field(True, description="whether CSV/TSV cells may be quoted")
-    limit_train: int | None = Field(None, gt=0, description="the first N rows after the seeded shuffle")
-    original: Original | None = None
-
-    @property
-    def evaluation_sets(self) -> dict[str, str]:
-        """Name -> split of every evaluation set; a single one is called `validation`."""
-        if self.validation is not None or isinstance(self.evaluate, str):
-            return {"validation": str(self.evaluate)}
-        return self.evaluate
-
-    @property
-    def test_sets(self) -> dict[str, str]:
-        """Name -> split of every test set; a single one is called `test`."""
-        return {"test": self.test} if isinstance(self.test, str) else self.test or {}
-
-
-def _metric_name(name: str) -> str:
-    if name not in METRIC_NAMES:
-        raise ValueError(f"unknown metric '{name}'; {did_you_mean(name, METRIC_NAMES)}")
-    return name
-
-
-class Metric(Strict):
-    """What is computed, and what picks the best checkpoint."""
-
-    compute: list[Annotated[str, AfterValidator(_metric_name)]] = Field(["accuracy"], min_length=1)
-    best: str | None = Field(None, description="METRIC or SET/METRIC; the first of `compute` by default")
-    positive: Label | None = Field(None, description="the label that binary F1, precision and recall are of")
-
-
-class Recipe(Strict):
-    """The hyperparameters of one training. Steps are optimizer steps of the whole (global) batch."""
-
-    learning_rate: float = Field(3e-5, gt=0, lt=10)
-    batch_size: int = Field(32, gt=0, description="rows an optimizer step, over all processes and micro-batches")
-    epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, gt=0, description="ends training after N steps, whatever `epochs` says")
-    max_length: int = Field(128, gt=2, description="wordpieces, special tokens included; longer rows are truncated")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps")
-    warmup_steps: int | None = Field(None, ge=0, description="takes the place of warmup_ratio")
-    weight_decay: float = Field(0.0, ge=0, description="not on biases and LayerNorm")
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, ge=0, description="0: no clipping")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["balanced"] | dict[str, float] | None = None
-    dropout: float | None = Field(None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default")
-    eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field("epoch", description='"epoch" or steps')
-    patience: int | None = Field(None, gt=0, description="stop after N evaluations without a better metric")
-    keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
-
-
-class Batching(Strict):
-    """How a step's arithmetic is carried out; none of it changes what the recipe means."""
-
-    unpad: bool = Field(True, description="drop the padding inside the encoder's layers (engine/unpadding.py)")
-    order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
-    gradient_accumulation_steps: int = Field(1, gt=0, description="micro-batches a step; recipe.batch_size stays")
-    gradient_checkpointing: bool = False
-    eval_tokens: int = Field(8192, gt=0, description="positions an evaluation batch may hold")
-    log_every: int = Field(10, gt=0, description="steps between two lines of the log")
-
-
-class RunSpec(Strict):
-    """What makes one run of a task: written into the run's task.toml, so that the file alone repeats it."""
-
-    checkpoint: str | None = None
-    revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
-    seed: int = Field(42, ge=0, lt=2**32)
-    data_dir: str | None = None
-    trust_remote_code: bool = False
-    custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")
-
-
-class Reference(Strict):
-    """A published number with all its conditions; without any one of them a comparison is worth nothing."""
-
-    checkpoint: str
-    split: str
-    metric: str = Field(description="the exact form: F1, accuracy, their mean; Pearson, Spearman, their mean")
-    value: float
-    std: float | None = None
-    statistic: Literal["single run", "mean", "median", "best of grid"]
-    runs: int | None = Field(None, description="seeds, or grid points; absent where the source does not say")
-    intermediate: str = "none"
-    recipe: dict[str, Any] = {}
-    confidence: Literal["C", "S", "U"] = Field(description="C read in the source, S transcribed, U unconfirmed")
-    source: str
-    note: str | None = None
 
 
 class Task(Strict):
@@ -164,8 +30,19 @@ class Task(Strict):
     metric: Metric = Metric()
     recipe: Recipe = Recipe()
     batching: Batching = Batching()
+    ner: Ner = Ner()
+    qa: Qa = Qa()
     run: RunSpec = RunSpec()
-    reference: list[Reference] = []
+    reference: list[Reference] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, tree: Any) -> Any:
+        """The metrics of the family, where the task names none."""
+        metric = tree.get("metric", {}) if isinstance(tree, dict) else None
+        if not isinstance(metric, dict) or "compute" in metric:
+            return tree
+        return tree | {"metric": metric | {"compute": DEFAULTS.get(str(tree.get("family")), ["accuracy"])}}
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -206,18 +83,19 @@ class Task(Strict):
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
-        return self.model_dump(exclude_none=True)
+        others = {"ner", "qa"} - {self.family}
+        return self.model_dump(exclude_none=True, exclude=others)
 
 
 TABLES: dict[str, type[BaseModel]] = {
-    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "run": RunSpec, "reference": Reference,
-    "original": Original,
+    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "ner": Ner, "qa": Qa, "run": RunSpec,
+    "reference": Reference, "original": Original,
 }  # fmt: skip
 
 
 def dotted_keys() -> dict[str, str]:
     """`recipe.learning_rate` -> its description, of every key that `--set` takes."""
-    tables = ("recipe", "batching", "data", "metric", "run")
+    tables = ("recipe", "batching", "data", "metric", "ner", "qa", "run")
     return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
 
 
@@ -335,7 +213,10 @@ def _anchor(data: Any, folder: Path) -> None:
         return str((folder / Path(path).expanduser()).resolve())
 
     def file(split: Any) -> Any:
-        return absolute(split) if isinstance(split, str) and Path(split).suffix else split
+        if not isinstance(split, str) or not Path(split).suffix:
+            return split
+        parts = [split] if (folder / split).exists() else split.split("+")
+        return "+".join(map(absolute, parts))
 
     if not isinstance(data, dict):
         return

@@ -6,7 +6,7 @@ rows -> `encode` -> features -> (the checkpoint's head) -> logits -> `decode` ->
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.data import Rows
-from bert_ft.data.sources import Raw
-from bert_ft.task import Label, Task
+from bert_ft.data.sources import Raw, Reader
+from bert_ft.schema import Label
+from bert_ft.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,9 @@ class Features:
     Attributes:
         offsets: (N + 1,) int64.
         tokens: per-token columns, each (T,) int32: input_ids, and what else the model takes a token.
-        values: per-feature columns, each (N, ...): labels, ...
+        targets: per-token columns, each (T,), that the loss takes, padded with -100: the labels of a tagger.
+        places: per-token columns, each (T,), that only `decode` reads: word numbers, character offsets.
+        values: per-feature columns, each (N, ...): labels, the row that a window is of, ...
         weights: (N,) float64, what each feature counts in the mean of the loss (1, or its class's weight, ...).
         counts: what happened while encoding, to be told: rows, tokens, truncated, unknown, ...
     """
@@ -38,6 +41,8 @@ class Features:
     values: dict[str, np.ndarray]
     weights: np.ndarray
     counts: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    places: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,16 +61,23 @@ class Adapter(ABC):
         head: the `transformers` auto class that loads a checkpoint with this family's head.
         roles: column roles of the canonical rows -> whether a task must have them.
         target: the role that holds what is learned.
+        readers: file suffix -> the reader of the family's own formats, before the common ones.
+
+    Attributes:
+        labels: the label names in the order of the head.
+        tuned: what `tune` found, kept with the model: thresholds.
     """
 
     family: ClassVar[str]
     head: ClassVar[str]
     roles: ClassVar[Mapping[str, bool]]
     target: ClassVar[str] = "label"
+    readers: ClassVar[Mapping[str, Reader]] = {}
 
     def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
         self.task = task
         self.labels = list(labels)
+        self.tuned: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +87,10 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their row."""
+        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their row.
+
+        What was found or mended on the way is said: `data.with_notes(table, [line, ...])`.
+        """
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -109,7 +124,19 @@ class Adapter(ABC):
 
     @abstractmethod
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
-        """Predictions of every row, in the order of the rows, as columns."""
+        """Predictions of every row, in the order of the rows, as columns (which may be flat over the rows' words)."""
+
+    def blocks(self, rows: Rows, size: int) -> Iterator[Rows]:
+        """The rows in parts of about `size` that can be encoded and decoded apart, in their order."""
+        for start in range(0, len(rows), size):
+            yield rows.part(start, start + size)
+
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
+        """Called once with the best model's predictions of the first evaluation set: sets `tuned`."""
+
+    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        """What a person should be told about these predictions, such as that they are all the same."""
+        return []
 
     @abstractmethod
     def references(self, rows: Rows) -> np.ndarray:
@@ -123,6 +150,15 @@ class Adapter(ABC):
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """One dict a row for `predictions/<split>.jsonl`."""
 
+    def files(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, Any]:
+        """Suffix -> JSON value of what else stands in `predictions/`: the benchmark's own format as `.official`."""
+        return {}
+
     @abstractmethod
     def rows(self, inputs: Sequence[Any]) -> Rows:
         """Raw inputs of a user (strings, ...) as canonical rows without labels."""
+
+    def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        """One answer for each raw input that `rows` took."""
+        for line in self.lines(predictions, rows):
+            yield {key: value for key, value in line.items() if key not in ("row", "label")}

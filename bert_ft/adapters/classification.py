@@ -18,7 +18,8 @@ from bert_ft.data import Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import classification as scores
-from bert_ft.task import Label, Task
+from bert_ft.schema import Label
+from bert_ft.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -213,6 +214,14 @@ class Classification(Adapter):
         )
         result = metric.compute(predictions=predictions["prediction"], references=self.references(rows))
         return {name: float(value) for name, value in (result or {}).items()}
+
+    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        found = predictions["prediction"]
+        if len(found) < 2 or (found != found[0]).any():
+            return []
+        what = f"{found[0]:.4g}" if self.regression else f"'{self.names[int(found[0])]}'"
+        return [f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer warmup "
+                "or a smaller learning rate may help"]  # fmt: skip
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         labels = rows.table["label"].to_pylist()

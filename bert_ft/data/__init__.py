@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 
 from bert_ft.data import sources
 from bert_ft.errors import InputError
-from bert_ft.task import Data, Task
+from bert_ft.schema import Data
+from bert_ft.task import Task
 
 
 @dataclass
@@ -30,6 +32,11 @@ class Rows:
         """The rows at `indices`, in that order."""
         numbers = indices if self.numbers is None else self.numbers[indices]
         return Rows(self.table.take(pa.array(indices)), self.where, numbers)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop`, without a copy."""
+        numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
+        return Rows(self.table.slice(start, stop - start), self.where, numbers)
 
     def place(self, index: int) -> str:
         """Where row `index` stands, for a message: the first row below a header is row 1."""
@@ -77,6 +84,8 @@ class Family(Protocol):
     roles: ClassVar[Mapping[str, bool]]
     target: ClassVar[str]
 
+    readers: ClassVar[Mapping[str, sources.Reader]]
+
     @classmethod
     def canonical(cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table: ...
 
@@ -98,33 +107,40 @@ def load(
     if unknown := set(data.columns) - set(family.roles):
         raise InputError(f"data.columns: the {task.family} family has no '{sorted(unknown)[0]}'",
                          remedy="it has " + ", ".join(family.roles))  # fmt: skip
+    if data.group is not None:
+        columns["group"] = data.group
     bound = task.model_copy(update={"data": data})
+    notes: list[str] = []
 
     def rows(name: str, split: str, labelled: bool) -> Rows:
         optional = () if labelled else (columns[family.target],)
         if name in objects:
             raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
         else:
-            raw = sources.read(data, split, columns, optional, task.run.data_dir)
+            raw = sources.read(data, split, columns, optional, task.run.data_dir, family.readers)
         table = family.canonical(raw, bound, columns, labelled)
         if not len(table):
             raise InputError("no rows", where=raw.where)
+        if data.group is not None and "group" not in table.column_names:
+            table = table.append_column("group", raw.table[data.group].cast(pa.string()))
+        metadata = dict(table.schema.metadata or {})
+        notes.extend(f"{name}: {note}" for note in json.loads(metadata.pop(b"notes", b"[]")))
+        table = table.replace_schema_metadata(metadata or None)
         return Rows(table, raw.where)
 
     if not training:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
-        return Splits(next(iter(evaluation.values())), evaluation, {})
+        return Splits(next(iter(evaluation.values())), evaluation, {}, notes)
     if not data.train:
         raise InputError("the task has no training split", where=f"task {task.name}")
-    notes: list[str] = []
     train = rows("train", data.train, True)
     if data.validation is not None:
         train, held_out = split_off(train, family.target, float(data.validation[:-1]) / 100, data)
         evaluation = {"validation": held_out}
-        stratified = "stratified, " * pa.types.is_string(train.table[family.target].type)
+        how = f"by {data.group}, " if data.group else "stratified, " * _has_classes(train, family.target)
         notes.append(
             f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
-            f"({data.validation}, {stratified}split_seed {data.split_seed})"
+            f"({data.validation}, {how}split_seed {data.split_seed})"
         )
     else:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
@@ -145,19 +161,36 @@ def local_layout(task: Task) -> Data:
 
 
 def split_off(rows: Rows, target: str, share: float, data: Data) -> tuple[Rows, Rows]:
-    """(the rest, the held-out share): stratified by label where there are labels, and a function of the seed alone."""
-    from sklearn.model_selection import train_test_split
+    """(the rest, the held-out share): by whole groups, or stratified by label; a function of the seed alone."""
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-    indices, labels = np.arange(len(rows)), rows.table[target]
-    classes = (
-        labels.dictionary_encode().combine_chunks().indices.to_numpy() if pa.types.is_string(labels.type) else None
-    )
+    indices = np.arange(len(rows))
+    classes = _codes(rows.table[target]) if _has_classes(rows, target) else None
     try:
-        rest, held = train_test_split(indices, test_size=share, random_state=data.split_seed, stratify=classes)
+        if data.group is not None:
+            parts = GroupShuffleSplit(1, test_size=share, random_state=data.split_seed)
+            rest, held = next(parts.split(indices, groups=_codes(rows.table["group"])))
+        else:
+            rest, held = train_test_split(indices, test_size=share, random_state=data.split_seed, stratify=classes)
     except ValueError as error:
         raise InputError(f'validation = "{data.validation}" of {len(rows)} rows can\'t be held out: {error}',
                          where=rows.where, remedy="give a validation file, or a larger share") from None  # fmt: skip
     return rows.take(np.sort(rest)), rows.take(np.sort(held))
+
+
+def _has_classes(rows: Rows, target: str) -> bool:
+    return target in rows.table.column_names and pa.types.is_string(rows.table[target].type)
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    codes: np.ndarray = column.dictionary_encode().combine_chunks().indices.fill_null(-1).to_numpy()
+    return codes
+
+
+def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
+    """The table with lines that a person should read: what was detected, mended or left out while reading it."""
+    metadata = dict(table.schema.metadata or {})
+    return table.replace_schema_metadata(metadata | {b"notes": json.dumps(list(notes)).encode()} if notes else metadata)
 
 
 def limit(rows: Rows, n: int | None, seed: int) -> Rows:

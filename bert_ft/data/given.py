@@ -39,11 +39,24 @@ def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Name -> rows of the sets that are no files."""
-    return {k: v for parts in named.values() for k, v in parts.items() if not isinstance(v, (str, Path))}
+    return {
+        k: v
+        for parts in named.values()
+        for k, v in parts.items()
+        if not isinstance(v, (str, Path)) and not _is_files(v)
+    }
 
 
 def _place(value: Any) -> str:
-    return str(Path(value).expanduser().resolve()) if isinstance(value, (str, Path)) else "(Python object)"
+    """The file of a set, or its files joined by "+"."""
+    several = value if _is_files(value) else [value]
+    if not all(isinstance(part, (str, Path)) for part in several):
+        return "(Python object)"
+    return "+".join(str(Path(part).expanduser().resolve()) for part in several)
+
+
+def _is_files(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(part, (str, Path)) for part in value)
 
 
 def _is_set(value: Any) -> bool:

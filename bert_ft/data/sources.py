@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bert_ft.data.formats import delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.task import Data
+from bert_ft.schema import Data
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
@@ -26,21 +26,40 @@ class Raw:
     class_names: dict[str, list[str]] = field(default_factory=dict)  # column -> names of its integer codes
 
 
-def read(data: Data, split: str, columns: dict[str, str], optional: tuple[str, ...], data_dir: str | None) -> Raw:
+Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
+"""(file, wanted columns, the task's [data], columns that may be missing) -> a table with these columns."""
+
+
+def read(
+    data: Data,
+    split: str,
+    columns: dict[str, str],
+    optional: tuple[str, ...],
+    data_dir: str | None,
+    readers: Mapping[str, Reader] | None = None,
+) -> Raw:
     """Reads one split.
 
     Args:
-        split: a file, or the name of a split in `data.path`.
+        split: a file, or the name of a split in `data.path`; several are joined by "+", as in `datasets`.
         columns: role -> column of the wanted columns.
         optional: columns that may be missing.
         data_dir: the folder that holds the benchmark's original files.
+        readers: file suffix -> reader of the family's own formats.
     """
-    wanted = list(columns.values())
+    wanted, readers = list(columns.values()), readers or {}
+    if len(parts := files(split)) > 1:
+        raws = [read(data, part, columns, optional, data_dir, readers) for part in parts]
+        try:
+            table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
+        except pa.ArrowInvalid as error:
+            raise InputError(f"the files have different columns: {error}", where=split) from None
+        return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names)
     if data_dir is not None and data.original is not None:
-        return _original(data, Path(data_dir), split, wanted, optional)
-    if Path(split).suffix.lower() in SUFFIXES or Path(split).is_absolute():
+        return _original(data, Path(data_dir), split, wanted, optional, readers)
+    if Path(split).suffix.lower() in (*SUFFIXES, *readers) or Path(split).is_absolute():
         path = Path(data.path or ".", split).expanduser() if not Path(split).is_absolute() else Path(split)
-        return Raw(read_file(path, wanted, data, optional), str(path))
+        return Raw(read_file(path, wanted, data, optional, readers), str(path))
     if data.path is None:
         raise InputError(
             f"no data for '{split}'",
@@ -52,24 +71,40 @@ def read(data: Data, split: str, columns: dict[str, str], optional: tuple[str, .
         if split != "train":
             raise InputError(f"one file has no split '{split}'", where=str(path),
                              remedy='hold some rows out: --set data.validation="10%"')  # fmt: skip
-        return Raw(read_file(path, wanted, data, optional), str(path))
+        return Raw(read_file(path, wanted, data, optional, readers), str(path))
     if path.is_dir():
-        return _folder(path, split, wanted, data, optional)
+        return _folder(path, split, wanted, data, optional, readers)
     if path.is_absolute() or data.path.startswith("."):
         raise InputError("no such file or folder", where=data.path)
     return _hub(data, split, wanted, optional)
 
 
-def read_file(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...] = ()) -> pa.Table:
-    """One CSV, TSV, JSON, JSONL, Parquet or Arrow file."""
+def files(split: str) -> list[str]:
+    """The files that `a.conll+b.conll` names; a hub split ("train+test") and one file stay whole."""
+    parts = split.split("+")
+    whole = len(parts) == 1 or Path(split).exists() or not all(Path(part).suffix for part in parts)
+    return [split] if whole else parts
+
+
+def read_file(
+    path: Path,
+    wanted: list[str],
+    data: Data,
+    optional: tuple[str, ...] = (),
+    readers: Mapping[str, Reader] | None = None,
+) -> pa.Table:
+    """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
+    readers = readers or {}
     if path.is_dir():
         raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():
         raise InputError("no such file", where=str(path))
-    if (suffix := path.suffix.lower()) not in SUFFIXES:
-        raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(SUFFIXES))
+    if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*readers, *SUFFIXES))):
+        raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known))
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
+    if suffix in readers:
+        return readers[suffix](path, wanted, data, optional)
     if suffix in (".csv", ".tsv"):
         return delimited.read(path, wanted, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
                               optional=optional)  # fmt: skip
@@ -106,19 +141,26 @@ def select(table: pa.Table, wanted: list[str], optional: tuple[str, ...], where:
     return table.select([column for column in dict.fromkeys(wanted) if column in table.column_names])
 
 
-def _original(data: Data, folder: Path, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
+def _original(
+    data: Data, folder: Path, split: str, wanted: list[str], optional: tuple[str, ...], readers: Mapping[str, Reader]
+) -> Raw:
     original = data.original
     assert original is not None
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
         remedy = "--data-dir is the folder of the original distribution, or the one above it"
-        raise InputError(f"no '{original.folder}/{split}' and no '{split}'", where=str(folder), remedy=remedy)
+        tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
+        raise InputError(tried, where=str(folder), remedy=remedy)
+    if path.suffix.lower() in readers:
+        return Raw(readers[path.suffix.lower()](path, wanted, data, optional), str(path))
     return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
                str(path))  # fmt: skip
 
 
-def _folder(path: Path, split: str, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
+def _folder(
+    path: Path, split: str, wanted: list[str], data: Data, optional: tuple[str, ...], readers: Mapping[str, Reader]
+) -> Raw:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         import datasets
 
@@ -127,12 +169,12 @@ def _folder(path: Path, split: str, wanted: list[str], data: Data, optional: tup
             saved = datasets.DatasetDict({"train": saved})
         return of_object(_pick(saved, split, str(path)), wanted, optional, f"{path} [{split}]")
     for stem in ALIASES.get(split, (split,)):
-        for suffix in SUFFIXES:
+        for suffix in dict.fromkeys((*readers, *SUFFIXES)):
             if (file := path / f"{stem}{suffix}").is_file():
-                return Raw(read_file(file, wanted, data, optional), str(file))
+                return Raw(read_file(file, wanted, data, optional, readers), str(file))
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
         return _hub(data, split, wanted, optional)
-    found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+    found = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *readers))
     remedy = f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ..."
     raise InputError(f"no file for the split '{split}'", where=str(path), remedy=remedy)
 

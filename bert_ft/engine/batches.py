@@ -81,18 +81,25 @@ def divide(indices: np.ndarray, processes: int, rank: int, micro_batches: int) -
 def collate(
     features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """(model inputs, values): token columns padded to the longest row (B, L) and their mask; values (B, ...)."""
+    """(model inputs, values): token columns padded to the longest row (B, L) and their mask; what the loss takes:
+    values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens."""
     starts, lengths = features.offsets[indices], features.lengths[indices]
     longest = int(lengths.max(initial=1))
     mask = np.arange(longest) < lengths[:, None]
     # one gather for the batch: positions of real tokens in the flat arrays, in the order of the mask
     source = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
     inputs = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+    def padded(column: np.ndarray, fill: int) -> torch.Tensor:
+        out = np.full(mask.shape, fill, np.int64)
+        out[mask] = column[source]
+        return torch.from_numpy(out)
+
     for key, column in features.tokens.items():
-        padded = np.full(mask.shape, pad_token_id if key == "input_ids" else 0, np.int64)
-        padded[mask] = column[source]
-        inputs[key] = torch.from_numpy(padded)
+        inputs[key] = padded(column, pad_token_id if key == "input_ids" else 0)
     values = {key: torch.from_numpy(column[indices]) for key, column in features.values.items()}
+    values |= {key: padded(column, -100) for key, column in features.targets.items()}
+    values["mask"] = inputs["attention_mask"].bool()
     return _to(inputs, device), _to(values, device)
 
 

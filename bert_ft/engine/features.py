@@ -20,12 +20,13 @@ import numpy as np
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows, fingerprint
 
+KINDS = ("tokens", "targets", "places", "values")
 WORTH = 20_000  # rows below which reading is hardly faster than tokenizing
 
 
-def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> Features:
-    """The adapter's features of these rows, from the cache where they are in it."""
-    if len(rows) < WORTH:
+def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int, of: int | None = None) -> Features:
+    """The adapter's features of these rows (a part of a set of `of` rows), from the cache where they are in it."""
+    if (of or len(rows)) < WORTH:
         return adapter.encode(rows, tokenizer, max_length)
     folder = root() / key(adapter, rows, tokenizer, max_length)
     features = _read(folder)
@@ -44,9 +45,9 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     """sha256 of what features follow from."""
     digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    task = adapter.task.model_dump(include={"family", "data", "recipe"})
+    task = adapter.task.model_dump(include={"data", "recipe", adapter.family})
     settings = [max_length, tokenizer.model_input_names, tokenizer.truncation_side, adapter.names, task["data"]["problem_type"],
-                task["recipe"]["class_weights"]]  # fmt: skip
+                task["recipe"]["class_weights"], task.get(adapter.family)]  # fmt: skip
     digest.update(json.dumps(settings).encode())
     for level in type(adapter).__mro__:
         if file := getattr(sys.modules.get(level.__module__), "__file__", None):
@@ -60,8 +61,7 @@ def _write(folder: Path, features: Features) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent))
         arrays = {"offsets": features.offsets, "weights": features.weights}
-        arrays |= {f"token.{name}": column for name, column in features.tokens.items()}
-        arrays |= {f"value.{name}": column for name, column in features.values.items()}
+        arrays |= {f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()}
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         index = {
@@ -82,10 +82,7 @@ def _read(folder: Path) -> Features | None:
         for name, (kind, shape) in index["arrays"].items():
             if str(arrays[name].dtype) != kind or list(arrays[name].shape) != shape:
                 return None
-        pick = {
-            kind: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(kind)}
-            for kind in ("token.", "value.")
-        }
-        return Features(arrays["offsets"], pick["token."], pick["value."], arrays["weights"], index["counts"])
+        columns = {k: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{k}.")} for k in KINDS}
+        return Features(arrays["offsets"], weights=arrays["weights"], counts=index["counts"], **columns)
     except (OSError, ValueError, KeyError):
         return None

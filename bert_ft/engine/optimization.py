@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bert_ft.task import Recipe
+from bert_ft.schema import Recipe
 
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 

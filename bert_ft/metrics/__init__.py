@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics.classification import LOWER_IS_BETTER
-from bert_ft.metrics.classification import NAMES as METRIC_NAMES
+from bert_ft.metrics.classification import NAMES as CLASSIFICATION
 
 if TYPE_CHECKING:
     from evaluate import Metric
 
-__all__ = ["FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
+METRIC_NAMES = (*CLASSIFICATION, "exact_match")
+"""What a task's `metric.compute` may name; the family says which of them it has."""
+
+DEFAULTS = {
+    "classification": ["accuracy"], "ner": ["f1", "precision", "recall", "accuracy"], "qa": ["f1", "exact_match"],
+}  # fmt: skip
+"""Family -> what a task that names no metric computes; the first picks the best checkpoint."""
+
+__all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "glue": ("bert_ft.metrics.hub", "Glue"),
@@ -37,12 +45,12 @@ def load(name: str, config: str | None = None, **options: Any) -> Metric:
     Raises:
         InputError: no such name, configuration or metric.
     """
-    average = options.pop("average", "binary") if name in METRIC_NAMES else "binary"
+    average = options.pop("average", "binary") if name in CLASSIFICATION else "binary"
     if average != "binary":
         name = f"{name}_{average}"
-    if name not in FAMILIES and name not in METRIC_NAMES:
-        raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *METRIC_NAMES]))
-    if name in METRIC_NAMES:
+    if name not in FAMILIES and name not in CLASSIFICATION:
+        raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *CLASSIFICATION]))
+    if name in CLASSIFICATION:
         name, options = "classification", {"compute": [name], **options}
     module, attribute = FAMILIES[name]
     metric: type[Metric] = getattr(importlib.import_module(module), attribute)

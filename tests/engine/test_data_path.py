@@ -121,7 +121,7 @@ def test_features_are_cached_and_a_damaged_cache_is_rebuilt(
     assert np.array_equal(first.tokens["input_ids"], second.tokens["input_ids"]) and first.counts == second.counts
     cache.encode(adapter, rows, tokenizer, 4)
     assert len(calls) == 2, "another length"
-    for file in tmp_path.rglob("token.input_ids.npy"):
+    for file in tmp_path.rglob("tokens.input_ids.npy"):
         file.write_bytes(file.read_bytes()[:-5])
     third = cache.encode(adapter, rows, tokenizer, 16)
     assert len(calls) == 3 and np.array_equal(first.tokens["input_ids"], third.tokens["input_ids"])
