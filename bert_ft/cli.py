@@ -237,6 +237,25 @@ def tasks_copy(
     print(target)
 
 
+@app.command("launch-config")
+def launch_config(
+    name: Annotated[
+        str | None, typer.Argument(help="one_machine, several_machines, fsdp or cpu; all of them by default.")
+    ] = None,
+) -> None:
+    """Print where a configuration of accelerate for several processes lies.
+
+    \b
+    accelerate launch --config_file "$(bert-ft launch-config one_machine)" -m bert_ft train mrpc -c ORG/NAME
+    """
+    from bert_ft.errors import InputError, did_you_mean
+
+    files = {file.stem: file for file in sorted((Path(__file__).parent / "launch").glob("*.yaml"))}
+    if name is not None and name not in files:
+        raise InputError(f"no configuration '{name}'", remedy=did_you_mean(name, files))
+    print("\n".join(str(file) for stem, file in files.items() if name in (None, stem)))
+
+
 def _settings(sets: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise."""
     settings: dict[str, Any] = {}

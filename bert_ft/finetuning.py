@@ -196,9 +196,9 @@ def _train(
             f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{' ...' * (len(adapter.names) > 20)}"
         )
 
-    weights = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
+    size = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
     show.say(
-        f"disk: up to {weights * (6 + 2) + weights * keeping.model:,.0f} MB while training, {weights * keeping.model:,.0f} MB after"
+        f"disk: up to {size * (6 + 2 + keeping.model):,.0f} MB while training, {size * keeping.model:,.0f} MB after"
     )
 
     def evaluate(network: Any) -> training.Metrics:
@@ -251,11 +251,12 @@ def _train(
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
     model.describe()
+    weights = store.whole(model.network) if keeping.model else None
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
         if keeping.model:
-            rundir.save_model(folder.model, model.network, model.tokenizer)
+            rundir.save_model(folder.model, model.network, model.tokenizer, weights)
         if not keeping.checkpoints:
             rundir.remove(folder.checkpoints)
         results = {

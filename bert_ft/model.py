@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,24 @@ def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with)
+    made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with)
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
+        _shard(made)
+    return made
+
+
+def _shard(accelerator: Any) -> None:
+    """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate would
+    quietly take DDP."""
+    from accelerate import DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.state import AcceleratorState
+
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        plugin = FullyShardedDataParallelPlugin()
+        AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    if not accelerator.is_fsdp2:
+        raise InputError("FSDP of version 1 is not supported", where="accelerate's configuration",
+                         remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip
 
 
 def check_length(network: Any, max_length: int) -> None:

@@ -156,13 +156,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in stream if line.strip())
 
 
-def save_model(path: Path, model: Any, tokenizer: Any) -> None:
-    """`model/` as `from_pretrained` loads it: written beside, then renamed."""
+def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None) -> None:
+    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model."""
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
         with quiet(), full_disk(path):
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)

@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.checkpoint import state_dict
 
 from bert_ft.errors import BertFtError, disk, full_disk
 
+WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
 
 
@@ -79,6 +81,7 @@ class Checkpoints:
 
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
+        tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
         mine = {"random": _random_state(self.accelerator.device), "running": state.running}
         everyone = [mine]
         if self.accelerator.num_processes > 1:
@@ -87,27 +90,22 @@ class Checkpoints:
             everyone = gather_object([mine])
         if self.accelerator.is_main_process:
             with disk(self.folder):
-                self._write(model, optimizer, scheduler, state, everyone)
+                self._write(tensors, groups, scheduler, state, everyone)
         self.accelerator.wait_for_everyone()
         self.saved = time.monotonic()
 
-    def _write(self, model: Any, optimizer: Any, scheduler: Any, state: State, everyone: list[Any]) -> None:
+    def _write(
+        self, tensors: dict[str, torch.Tensor], groups: list[Any], scheduler: Any, state: State, everyone: list[Any]
+    ) -> None:
         temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        inner = optimizer.state_dict()
-        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        tensors |= {
-            f"optimizer.{index}.{name}": value
-            for index, values in inner["state"].items()
-            for name, value in values.items()
-        }
         tensors |= {
             f"random.{rank}.{k}": v for rank, own in enumerate(everyone) for k, v in own["random"]["tensors"].items()
         }
         save(tensors, temporary / "state.safetensors")
         rest = {
-            "state": asdict(state), "log": self.log_size(), "keeps_best": self.keeps_best, "groups": inner["param_groups"], "schedule": scheduler.state_dict(),
+            "state": asdict(state), "log": self.log_size(), "keeps_best": self.keeps_best, "groups": groups, "schedule": scheduler.state_dict(),
             "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) is not None else None,
             "processes": [{"running": own["running"], "others": own["random"]["others"]} for own in everyone],
         }  # fmt: skip
@@ -143,20 +141,29 @@ class Checkpoints:
 
     def keep_best(self, model: Any, state: State) -> None:
         """Keeps the weights of this step: the best so far."""
-        if self.keeps_best and self.accelerator.is_main_process:
+        if not self.keeps_best:
+            return
+        weights: Any = state_dict.get_model_state_dict(model, options=WHOLE)
+        if self.accelerator.is_main_process:
             with disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 temporary = self.folder / "best.tmp"
-                save(model.state_dict(), temporary)
+                save(weights, temporary)
                 temporary.replace(self.best(state.step))
             self._prune(state)
+
+    def whole(self, model: Any) -> dict[str, torch.Tensor] | None:
+        """The weights of a model that is sharded over processes, gathered; None where there is nothing to gather."""
+        weights: Any = state_dict.get_model_state_dict(model, options=WHOLE) if self.accelerator.is_fsdp2 else None
+        return weights  # type: ignore[no-any-return]
 
     def load_best(self, model: Any, step: int) -> None:
         """Puts the kept weights of `step` back."""
         from safetensors.torch import load_file
 
         self.accelerator.wait_for_everyone()
-        model.load_state_dict(load_file(self.best(step)))
+        weights: Any = load_file(self.best(step))
+        state_dict.set_model_state_dict(model, weights, options=WHOLE)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed over."""
@@ -177,7 +184,8 @@ class Checkpoints:
         return None
 
     def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
-        """Puts the newest whole checkpoint back; a fresh `State` where there is none."""
+        """Puts the newest whole checkpoint back, also into what accelerate has sharded; a fresh `State` where there is
+        none."""
         from safetensors.torch import load_file
 
         found = self.newest()
@@ -185,13 +193,15 @@ class Checkpoints:
             return State()
         folder, rest = found
         tensors = load_file(folder / "state.safetensors")
-        model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
+        weights: Any = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
         inner: dict[str, Any] = {"state": {}, "param_groups": rest["groups"]}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                inner["state"].setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict(inner)
+                parameter, _, key = name[10:].rpartition(".")
+                inner["state"].setdefault(parameter, {})[key] = tensor
+        state_dict.set_state_dict(
+            model, _bare(optimizer), model_state_dict=weights, optim_state_dict=inner, options=WHOLE
+        )
         scheduler.load_state_dict(rest["schedule"])
         if rest["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(rest["scaler"])
@@ -237,6 +247,21 @@ class Interrupted(BertFtError):
             f"{by}: stopped after step {step}", remedy="its state is saved; the same command goes on from there"
         )
         self.exit_code = 130 if by == "SIGINT" else 1
+
+
+def _bare(optimizer: Any) -> Any:
+    return getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+
+
+def _whole(model: Any, optimizer: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """Weights and optimizer state by name, gathered from all processes where they are sharded; and the groups."""
+    weights: Any
+    inner: Any
+    weights, inner = state_dict.get_state_dict(model, _bare(optimizer), options=WHOLE)
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
+    for parameter, values in inner.get("state", {}).items():
+        tensors |= {f"optimizer.{parameter}.{name}": value for name, value in values.items()}
+    return tensors, inner.get("param_groups", [])
 
 
 def save(tensors: dict[str, torch.Tensor], file: Path) -> None:

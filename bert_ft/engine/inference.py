@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,19 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
     values: list[np.ndarray] = []
     per_token = False
     todo = batches.by_length(features, tokens)
+    mine = todo[accelerator.process_index :: accelerator.num_processes]
+    # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
+    idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
     with torch.inference_mode():
-        for indices in todo[accelerator.process_index :: accelerator.num_processes]:
+        for indices in mine + [todo[0][:1]] * idle:
             inputs, _ = batches.collate(features, indices, pad, accelerator.device)
             with accelerator.autocast(), unpadding.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]
-            values.append(logits.cpu().numpy())
-            rows.append(indices)
+            if len(rows) < len(mine):
+                values.append(logits.cpu().numpy())
+                rows.append(indices)
     model.train(training)
     if accelerator.num_processes > 1:
         from accelerate.utils import gather_object

@@ -68,10 +68,10 @@ def train(
     plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths)
     optimizer = optimization.optimizer(model, recipe)
     scheduler = optimization.schedule(optimizer, recipe, plan.steps)
-    state = State() if checkpoints is None else checkpoints.restore(model, optimizer, scheduler)
-    state.micro_batches = max(state.micro_batches, batching.gradient_accumulation_steps)
     bare = model
     model, optimizer = accelerator.prepare(model, optimizer)
+    state = State() if checkpoints is None else checkpoints.restore(bare, optimizer, scheduler)
+    state.micro_batches = max(state.micro_batches, batching.gradient_accumulation_steps)
     listeners = list(callbacks) if accelerator.is_main_process else []
     for listener in listeners:
         listener.on_start(plan, features)
@@ -98,6 +98,7 @@ def train(
                     )
             if recipe.max_grad_norm > 0:
                 norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP's is sharded
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
