@@ -125,7 +125,7 @@ def evaluate(
     from bert_ft import model
     from bert_ft.run import Run
     from bert_ft.run import evaluate as compute
-    from bert_ft.rundir import RunDir
+    from bert_ft.rundir import RunDir, first_process
     from bert_ft.task import load_task
 
     if RunDir(run).state in ("finished", "unfinished"):
@@ -136,7 +136,8 @@ def evaluate(
         if bound is None and data is None:
             _fail("which rows? a bare model needs --task TASK or --data FILE", 2)
         metrics = compute(loaded, data, data_dir=data_dir)
-    _print_metrics(metrics, as_json)
+    if first_process():
+        _print_metrics(metrics, as_json)
 
 
 @app.command()
@@ -300,7 +301,8 @@ def _note(text: str) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    _note(f"bert-ft: {message}")
+    rank = os.environ.get("RANK", "0")
+    _note(f"bert-ft: {message}" if rank == "0" else f"bert-ft (process {rank}): {message}")
     raise SystemExit(code)
 
 
@@ -322,6 +324,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         from bert_ft.errors import BertFtError
 
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # so that the launcher's last lines name the cause
+            from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
+
+            ErrorHandler().record_exception(error)
         if isinstance(error, BertFtError):
             _fail(str(error), error.exit_code)
         _fail(

@@ -29,6 +29,7 @@ def describe(accelerator: Any, identity: dict[str, str | None], commit: str | No
         "platform": platform.platform(),
         "device": device_name(accelerator),
         "precision": precision(accelerator),
+        "distributed": str(accelerator.distributed_type.value),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(),

@@ -30,7 +30,23 @@ class InputError(BertFtError):
 
 
 class MachineError(BertFtError):
-    """What the user gave is fine, but the machine can't do it: a full or read-only disk (exit code 1)."""
+    """What the user gave is fine, but the machine can't do it: a full disk, no memory (exit code 1)."""
+
+
+@contextmanager
+def machine() -> Iterator[None]:
+    """Memory that runs out, and a process of the job that is gone, are one message with exit code 1."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+            remedy = "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
+            raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=2048") from error
+        if "onnection closed by peer" in text or "onnection reset by peer" in text:
+            remedy = "its own message says why; the same command goes on from the last checkpoint"
+            raise MachineError("another process of this job has ended", remedy=remedy) from error
+        raise
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

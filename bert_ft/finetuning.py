@@ -13,7 +13,7 @@ from typing import Any
 
 from bert_ft import adapters, data, environment, pretrained, rundir
 from bert_ft.data import given
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task, load_task
@@ -149,8 +149,9 @@ def finetune(
             raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
         if overwrite and rundir.first_process():
             rundir.remove(folder.checkpoints)
-        return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
-                      keeping=keeping)  # fmt: skip
+        with machine():
+            return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
+                          keeping=keeping)  # fmt: skip
 
 
 def _train(
@@ -229,6 +230,8 @@ def _train(
             model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
         )  # fmt: skip
+    if told := progress.stalled([line["loss"] for line in folder.log() if "loss" in line]):
+        show.say(told, "yellow")
     if task.recipe.keep == "best" and state.best_step != state.step:
         store.load_best(model.network, state.best_step)
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")

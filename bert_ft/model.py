@@ -115,7 +115,10 @@ def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
-    made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the CPU
+    cpu = launched > 1 and not torch.accelerator.is_available()
+    made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with, cpu=cpu)
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
         _shard(made)
     return made

@@ -82,6 +82,18 @@ class Display(Callback):
             self.bar = None
 
 
+def stalled(losses: list[float]) -> str | None:
+    """What to tell where the last quarter of the logged losses is no lower than the first: None where it is."""
+    quarter = len(losses) // 4
+    if quarter < 3 or None in losses:
+        return None
+    first, last = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    if last < 0.99 * first:
+        return None
+    return (f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
+            "another learning rate may help, or look at the labels with `bert-ft check`")  # fmt: skip
+
+
 def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 

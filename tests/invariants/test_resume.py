@@ -204,3 +204,38 @@ def test_a_loss_that_is_no_number_is_told(tiny_checkpoint: Path, tmp_path: Path)
         _train(tiny_checkpoint, tmp_path / "run", loss=broken)
     assert "step 12: the loss is nan (learning rate" in str(told.value) and "training features" in str(told.value)
     assert {p.name for p in (tmp_path / "run" / "checkpoints").glob("step-*")} == {"step-5", "step-10"}
+
+
+def test_memory_that_runs_out_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A child whose address space may grow by 64 MB more, and a batch that needs far more than that."""
+    script = tmp_path / "train.py"
+    script.write_text(f"""
+import resource, bert_ft
+
+class Full(bert_ft.Callback):
+    def on_start(self, plan, features):
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+
+rows = [{{"text": "a warm and funny film " * 20, "label": k % 2}} for k in range(2000)]
+try:
+    bert_ft.finetune("classification", {str(tiny_checkpoint)!r}, train=rows, validation=rows[:4], batch_size=2000,
+                     max_length=100, epochs=1, output={str(tmp_path / "run")!r}, callbacks=[Full()], quiet=True)
+except bert_ft.MachineError as error:
+    print("told:", error)
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "told: the memory is full\n  compute a batch in parts" in done.stdout
+    assert RunDir(tmp_path / "run").state == "unfinished"
+
+
+def test_a_training_that_does_not_learn_is_told(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> None:
+    """Labels that follow from nothing, and a learning rate far too small."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"a film {k % 4},{'yes' if k % 3 else 'no'}\n" for k in range(60)))
+    arguments = ("train", "classification", "--train", str(rows), "--validation", str(rows), "--checkpoint", str(tiny_checkpoint),
+                 "--max-length", "16", "--batch-size", "4", "--epochs", "2", "--set", "log_every=1", "--set", "dropout=0.0")  # fmt: skip
+    done = cli(*arguments, "--lr", "1e-9", "--output", str(tmp_path / "run"))
+    assert done.code == 0 and "the loss did not move: 0." in done.err
+    assert "every prediction is '" in done.err and "the training has collapsed" in done.err
