@@ -141,6 +141,48 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder or a hub id.")],
+    source: Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")] = "-",
+    output: Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")] = "-",
+    read_as: Annotated[
+        str | None,
+        typer.Option("--from", help="jsonl, csv, tsv, txt (a text a line) or parquet; else the suffix says."),
+    ] = None,
+    write_as: Annotated[
+        str | None, typer.Option("--to", help="jsonl, csv, tsv or parquet; else the suffix says.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."),
+    ] = None,
+    keep_bad: Annotated[
+        bool,
+        typer.Option("--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."),
+    ] = False,
+) -> None:
+    """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
+
+    \b
+    bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews.csv -o answered.csv --column text=review
+    echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
+    """
+    from bert_ft import run as runs
+    from bert_ft.tools.predict import predict as answer
+
+    named = dict(_pair(item, "--column") for item in columns or [])
+    loaded = runs.load(run)
+    found = answer(getattr(loaded, "model", loaded), source, output, read_as=read_as, write_as=write_as, columns=named,
+                   keep_bad=keep_bad, tell=_note)  # fmt: skip
+    if found.bad:
+        _note(
+            f"{len(found.bad):,} of {found.rows:,} rows are at fault"
+            + (", and kept with their error" if keep_bad else ", and left out")
+        )
+        raise SystemExit(0 if keep_bad else 2)
+
+
+@app.command()
 def runs(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the run folders lie.")] = "runs",
     as_json: Json = False,
@@ -260,15 +302,20 @@ def launch_config(
 def _settings(sets: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise."""
     settings: dict[str, Any] = {}
-    for item in sets or []:
-        key, equals, text = item.partition("=")
-        if not equals:
-            _fail(f"--set {item}: KEY=VALUE is wanted, as in --set learning_rate=5e-5", 2)
+    for key, text in (_pair(item, "--set") for item in sets or []):
         try:
-            settings[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+            settings[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            settings[key.strip()] = text
+            settings[key] = text
     return settings
+
+
+def _pair(item: str, option: str) -> tuple[str, str]:
+    key, equals, text = item.partition("=")
+    if not equals:
+        example = {"--set": "learning_rate=5e-5", "--column": "text=review"}[option]
+        _fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
+    return key.strip(), text
 
 
 def _print_metrics(result: dict[str, Any], as_json: bool) -> None:

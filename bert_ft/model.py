@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from bert_ft import adapters, pretrained
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, did_you_mean
 from bert_ft.task import Task
 
 HEADS = {"ForSequenceClassification": "classification"}
@@ -73,21 +73,37 @@ class Model:
                 metrics.update(value if isinstance(value, Mapping) else {name: float(value)})
         return metrics
 
-    def predict(self, inputs: str | Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, inputs: Any, columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Answers raw inputs.
 
         Args:
-            inputs: what the family takes: a text or a list of texts; a list of (text, text_pair), of
-                (question, context), or of dicts with these keys.
+            inputs: what the family takes: a text; or a list of texts, of (text, text_pair), of (question, context),
+                or of dicts with the task's columns; a Dataset or a pandas frame.
+            columns: role -> column of these, where they are not called as in the task.
         Returns:
             one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by label name,
             `entities`, or an answer.
         """
+        if hasattr(inputs, "iloc"):  # a pandas frame or series
+            inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()
         several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         if not several:
             return []
-        rows = self.adapter.rows(several)
+        rows = self.adapter.rows([self._input(item, number, columns or {}) for number, item in enumerate(several, 1)])
         return list(self.adapter.decode_raw(self.infer(rows), rows))
+
+    def _input(self, item: Any, number: int, columns: Mapping[str, str]) -> Any:
+        """A dict as the text, or the tuple of texts, that the adapter takes."""
+        if not isinstance(item, Mapping):
+            return item
+        values = []
+        for role, needed in self.adapter.inputs.items():
+            column = columns.get(role) or self.adapter.task.data.columns.get(role, role)
+            if item.get(column) is not None:
+                values.append(item[column])
+            elif needed:
+                raise InputError(f"no '{column}'", where=f"input {number}", remedy=did_you_mean(column, map(str, item)))
+        return values[0] if len(values) == 1 else tuple(values)
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
         """The answer to one input: `model(text)`, `model(text, text_pair)`, `model(question, context)`."""
@@ -97,7 +113,7 @@ class Model:
         """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all."""
         task = self.adapter.task
         options = task.model_dump(include={"family": True, "ner": True, "qa": True, "recipe": {"max_length"},
-                                           "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
+                                           "data": {"problem_type", "columns"}}, exclude_none=True)  # fmt: skip
         kept = {key: value for key, value in options.items() if key not in ("ner", "qa") or key == task.family}
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
 

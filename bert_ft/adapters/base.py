@@ -80,6 +80,11 @@ class Adapter(ABC):
         self.tuned: dict[str, Any] = {}
 
     @property
+    def inputs(self) -> dict[str, bool]:
+        """The roles that `rows` takes of a raw input, in order -> whether each must be there."""
+        return {"text": True}
+
+    @property
     def names(self) -> list[str]:
         """Label names as the model's config has them."""
         return [str(label) for label in self.labels]

@@ -46,6 +46,10 @@ class Classification(Adapter):
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
+    @property
+    def inputs(self) -> dict[str, bool]:
+        return {"text": True, "text_pair": "text_pair" in self.task.data.columns}
+
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
         table, out = raw.table, {}

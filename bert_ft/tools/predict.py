@@ -1,0 +1,266 @@
+"""Files in, files out: rows stream through a trained model in windows, so memory does not grow with their number.
+
+The columns of the input are kept, in their order; the answer's columns come behind them. A row that can't be read, or
+that the model can't take, is told with its line and left out, or passed through with its `error`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from bert_ft.adapters.base import Adapter
+from bert_ft.errors import InputError, did_you_mean, disk
+from bert_ft.model import Model
+
+WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
+FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+
+Line = tuple[str, dict[str, Any] | None, str]
+"""(where the row stands, the row, what is wrong with it)"""
+
+
+@dataclass
+class Outcome:
+    """What became of the rows."""
+
+    rows: int = 0
+    bad: list[str] = field(default_factory=list)  # one line each: where, and what is wrong
+
+
+def predict(
+    model: Model,
+    source: str = "-",
+    target: str = "-",
+    *,
+    read_as: str | None = None,
+    write_as: str | None = None,
+    columns: dict[str, str] | None = None,
+    keep_bad: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Answers every row of a file, or of standard input, in the order of the rows.
+
+    Args:
+        source, target: a file, or "-" for standard input and output.
+        read_as, write_as: one of `FORMATS`; by default what the file's suffix says, otherwise jsonl.
+        columns: role (text, text_pair, question, context) -> column; a role's own name by default.
+        keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
+        tell: takes one line for each row at fault.
+    Raises:
+        InputError: no such file, or none of the wanted columns.
+    """
+    read_as = _format(source, read_as)
+    write_as = _format(target, write_as, read_as if read_as in ("csv", "tsv") else "jsonl")
+    names = {
+        role: (columns or {}).get(role, model.adapter.task.data.columns.get(role, role))
+        for role in model.adapter.inputs
+    }
+    found = Outcome()
+
+    def answered(stream: Iterable[Line]) -> Iterator[dict[str, Any]]:
+        lines = iter(stream)
+        while window := list(islice(lines, WINDOW)):
+            judged = [(where, row, wrong or _unfit(row or {}, model.adapter, names)) for where, row, wrong in window]
+            answers = iter(model.predict([row for _, row, wrong in judged if row is not None and not wrong], names))
+            for where, row, wrong in judged:
+                found.rows += 1
+                if not wrong:
+                    yield {**(row or {}), **next(answers), **({"error": None} if keep_bad else {})}
+                    continue
+                found.bad.append(f"{where}: {wrong}")
+                tell(found.bad[-1])
+                if keep_bad:
+                    yield {**_printable(row or {}), "error": wrong}
+
+    needed = [name for role, name in names.items() if model.adapter.inputs[role]]
+    if read_as == "txt" and len(needed) > 1:
+        raise InputError(
+            f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
+        )
+    with _reading(source, read_as, needed) as stream, _writing(target, write_as) as write:
+        write(answered(stream))
+    return found
+
+
+def _format(path: str, given: str | None, default: str = "jsonl") -> str:
+    if given is None:
+        suffix = Path(path).suffix.lower().lstrip(".")
+        given = {"": default, "json": "jsonl"}.get(suffix, suffix)
+    if given not in FORMATS:
+        raise InputError(f"unknown format '{given}'", where=path, remedy=did_you_mean(given, FORMATS))
+    return given
+
+
+def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
+    """What is wrong with a row that could be read."""
+    for role, needed in adapter.inputs.items():
+        value = row.get(names[role])
+        if value is None and needed:
+            return f"no '{names[role]}'"
+        if value is not None and not isinstance(value, str):
+            return f"'{names[role]}' is {type(value).__name__}, not text"
+        if value is not None and any("\ud800" <= c <= "\udfff" for c in value):
+            return f"'{names[role]}' holds half a surrogate pair"
+    return ""
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(source: str, kind: str, needed: list[str]) -> Iterator[Iterator[Line]]:
+    if source == "-":
+        text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        yield _lines(text, kind, "standard input", needed)
+        return
+    if not Path(source).is_file():
+        raise InputError("no such file", where=source)
+    if kind == "parquet":
+        yield _parquet(source)
+        return
+    with Path(source).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        yield _lines(stream, kind, source, needed)
+
+
+def _lines(stream: TextIO, kind: str, where: str, needed: list[str]) -> Iterator[Line]:
+    if kind == "txt":
+        for number, line in enumerate(stream, 1):
+            yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
+    elif kind == "jsonl":
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _object(line, f"{where}, line {number}")
+    else:
+        yield from _table(stream, kind, where, needed)
+
+
+def _object(line: str, where: str) -> Line:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return where, None, f"not JSON: {getattr(error, 'msg', 'too deep')}"
+    return _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
+
+
+def _table(stream: TextIO, kind: str, where: str, needed: list[str]) -> Iterator[Line]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(stream, delimiter="," if kind == "csv" else "\t", strict=True)
+    header = next(reader, [])
+    for name in needed:
+        if name not in header:
+            raise InputError(f"no column '{name}'", where=where, remedy=did_you_mean(name, header))
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"{where}, line {reader.line_num}", None, str(error)
+            continue
+        place = f"{where}, line {reader.line_num}"
+        if len(cells) != len(header):
+            if cells:
+                yield place, None, f"{len(cells)} cells where the header has {len(header)}"
+            continue
+        yield _clean(place, dict(zip(header, cells, strict=True)))
+
+
+def _clean(where: str, row: dict[str, Any]) -> Line:
+    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here)."""
+    for name, value in row.items():
+        if isinstance(value, str) and not value.isascii() and any("\udc80" <= c <= "\udcff" for c in value):
+            return where, None, f"'{name}' is not UTF-8"
+    return where, row, ""
+
+
+def _printable(row: dict[str, Any]) -> dict[str, Any]:
+    """What can't be written as UTF-8 is written as its escape."""
+    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
+
+
+def _parquet(source: str) -> Iterator[Line]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file, number = pq.ParquetFile(source), 0
+        for batch in file.iter_batches(WINDOW):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{source}, row {number}", row, ""
+    except pa.ArrowException as error:
+        raise InputError(f"not a Parquet file: {error}", where=source) from None
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _writing(target: str, kind: str) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
+    """A function that writes all rows; a file is whole or not there."""
+    if kind == "txt":
+        raise InputError("answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl")
+    if target == "-":
+        if kind == "parquet":
+            raise InputError("Parquet can't be written to standard output", remedy="name a file with --output")
+        yield lambda rows: _write(sys.stdout, kind, rows)
+        sys.stdout.flush()
+        return
+    with disk(Path(target)):
+        temporary = Path(f"{target}.tmp")
+        try:
+            if kind == "parquet":
+                yield lambda rows: _write_parquet(temporary, rows)
+            else:
+                with temporary.open("w", encoding="utf-8", newline="") as stream:
+                    yield lambda rows: _write(stream, kind, rows)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]]) -> None:
+    if kind == "jsonl":
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        return
+    flat = map(_flat, rows)
+    first = list(islice(flat, WINDOW))  # a row at fault may be the first, and has no answer's columns
+    header = list(dict.fromkeys(name for row in first for name in row))
+    writer = csv.DictWriter(stream, header, restval="", extrasaction="ignore", delimiter="," if kind == "csv" else "\t",
+                            lineterminator="\n")  # fmt: skip
+    writer.writeheader()
+    writer.writerows(chain(first, flat))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a table: a number for each label's probability, JSON for a list of entities."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "probabilities" and isinstance(value, dict):
+            cells |= {f"probability of {label}": p for label, p in value.items()}
+        else:
+            cells[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+    return cells
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: pq.ParquetWriter | None = None
+    while window := list(islice(rows, WINDOW)):
+        table = pa.Table.from_pylist(window, schema=None if writer is None else writer.schema)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()

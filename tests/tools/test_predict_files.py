@@ -1,0 +1,176 @@
+"""`bert-ft predict`: any format in and out, rows at fault named, answers equal to the padded model's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import bert_ft
+from bert_ft.tools import predict
+
+TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bert_ft.Run:
+    rows = [{"text": text, "label": "good" if "good" in text else "bad"} for text in TEXTS]
+    return bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, validation=rows[:4], epochs=1, max_length=24,
+                            batch_size=8, output=tmp_path_factory.mktemp("run") / "run", quiet=True)  # fmt: skip
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".txt":
+        path.write_text("".join(row["text"] + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0], delimiter="," if path.suffix == ".csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t"))
+
+
+@pytest.mark.parametrize("source", ["csv", "tsv", "jsonl", "txt", "parquet"])
+@pytest.mark.parametrize("target", ["csv", "jsonl", "parquet"])
+def test_every_format_keeps_columns_and_order(
+    run: bert_ft.Run, tmp_path: Path, cli: Any, source: str, target: str
+) -> None:
+    rows = [{"id": f"r{k}", "text": text, "note": 'a "quoted", cell'} for k, text in enumerate(TEXTS)]
+    given = _write(tmp_path / f"rows.{source}", rows)
+    done = cli("predict", str(run.path), str(given), "--output", str(tmp_path / f"out.{target}"))
+    assert done.code == 0 and not done.err
+    found = _read(tmp_path / f"out.{target}")
+    expected = run.predict(TEXTS)
+    assert [row["text"] for row in found] == TEXTS and [row["prediction"] for row in found] == [
+        e["prediction"] for e in expected
+    ]
+    if source != "txt":
+        assert [list(row)[:3] for row in found] == [["id", "text", "note"]] * len(rows)
+        assert [row["note"] for row in found] == [row["note"] for row in rows]
+    p = [float(row["probability of good"]) if target == "csv" else row["probabilities"]["good"] for row in found]
+    assert p == pytest.approx([e["probabilities"]["good"] for e in expected], abs=1e-12)
+
+
+def test_standard_input_to_standard_output(run: bert_ft.Run, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO("a good film\nein schöner Film\n".encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    done = cli("predict", str(run.path / "model"), "--from", "txt")
+    assert done.code == 0
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["text"] for line in lines] == ["a good film", "ein schöner Film"]
+    assert lines == [
+        {"text": t["text"], **a} for t, a in zip(lines, run.predict([t["text"] for t in lines]), strict=True)
+    ]
+
+
+def test_equals_the_padded_model(run: bert_ft.Run) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(run.path / "model").eval()
+    with torch.inference_mode():
+        logits = model(**tokenizer(TEXTS, padding=True, truncation=True, max_length=24, return_tensors="pt")).logits
+    labels = [model.config.id2label[k] for k in range(2)]
+    found = [[answer["probabilities"][label] for label in labels] for answer in run.predict(TEXTS)]
+    assert np.allclose(found, logits.softmax(-1).numpy(), atol=1e-5)
+
+
+MALFORMED = [
+    ("not json at all", "line 2: not JSON"),
+    ("[1, 2]", "line 3: list, not an object"),
+    ('{"other": "x"}', "line 4: no 'text'"),
+    ('{"text": null}', "line 5: no 'text'"),
+    ('{"text": 5}', "line 6: 'text' is int, not text"),
+    ('{"text": ["a"]}', "line 7: 'text' is list, not text"),
+    ('{"text": "cut off', "line 8: not JSON"),
+    ('{"text": "\\ud83d"}', "line 9: 'text' holds half a surrogate pair"),
+    ("[" * 50_000, "line 10: not JSON"),
+    ('{"text": "caf\udce9"}', "line 11: 'text' is not UTF-8"),
+]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_ten_malformed_rows_give_ten_named_lines(run: bert_ft.Run, tmp_path: Path, cli: Any, keep: bool) -> None:
+    file = tmp_path / "rows.jsonl"
+    lines = ['{"text": "fine"}', *(line for line, _ in MALFORMED), '{"text": "fine, too"}']
+    file.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    done = cli(
+        "predict", str(run.path), str(file), "--output", str(tmp_path / "out.jsonl"), *(["--keep-bad"] if keep else [])
+    )
+    told = done.err.splitlines()
+    assert [message in line for line, (_, message) in zip(told, MALFORMED, strict=False)] == [True] * 10, done.err[
+        :3000
+    ]
+    assert told[10:] == ["10 of 12 rows are at fault, and " + ("kept with their error" if keep else "left out")]
+    assert done.code == (0 if keep else 2)
+    out = _read(tmp_path / "out.jsonl")
+    assert len(out) == (12 if keep else 2)
+    assert [bool(row.get("error")) for row in out] == ([False, *[True] * 10, False] if keep else [False, False])
+
+
+def test_malformed_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text('text,n\na good film,1\ntoo,many,cells\n"never closed,1\n')
+    done = cli("predict", str(run.path), str(file))
+    assert (
+        done.code == 2
+        and "line 3: 3 cells where the header has 2" in done.err
+        and "line 4: unexpected end of data" in done.err
+    )
+    file.write_text("review\nfine\n")
+    done = cli("predict", str(run.path), str(file))
+    assert done.code == 2 and "no column 'text'" in done.err
+    assert cli("predict", str(run.path), str(file), "--column", "text=review").code == 0
+    done = cli(
+        "predict", str(run.path), str(file), "--column", "text=review", "--output", str(tmp_path / "no" / "out.csv")
+    )
+    assert done.code == 1 and "Traceback" not in done.err
+
+
+def test_python_objects(run: bert_ft.Run) -> None:
+    import datasets
+    import pandas
+
+    expected = run.predict(TEXTS)
+    rows = [{"text": text, "id": k} for k, text in enumerate(TEXTS)]
+    for given in (rows, datasets.Dataset.from_list(rows), pandas.DataFrame(rows), pandas.Series(TEXTS), tuple(TEXTS)):
+        assert run.predict(given) == expected
+    assert run.predict({"text": TEXTS[0]})[0]["prediction"] == expected[0]["prediction"]
+    with pytest.raises(bert_ft.InputError, match="input 2: no 'text'"):
+        run.predict([{"text": "a"}, {"texts": "b"}])
+
+
+def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = _write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])
+    predict.predict(run.model, str(given), str(tmp_path / "one.jsonl"))
+    monkeypatch.setattr(predict, "WINDOW", 7)
+    found = predict.predict(run.model, str(given), str(tmp_path / "many.jsonl"))
+    assert found.rows == len(TEXTS)
+    one, many = _read(tmp_path / "one.jsonl"), _read(tmp_path / "many.jsonl")
+    assert [row["prediction"] for row in one] == [row["prediction"] for row in many]
+    assert [r["probabilities"]["good"] for r in one] == pytest.approx(
+        [r["probabilities"]["good"] for r in many], abs=1e-6
+    )
