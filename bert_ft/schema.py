@@ -119,6 +119,7 @@ class Batching(Strict):
     """How a step's arithmetic is carried out; none of it changes what the recipe means."""
 
     unpad: bool = Field(True, description="drop the padding inside the encoder's layers (engine/unpadding.py)")
+    lean: bool = Field(True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (engine/cpu.py)")
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
     gradient_accumulation_steps: int = Field(1, gt=0, description="micro-batches a step; recipe.batch_size stays")
     gradient_checkpointing: bool = False

@@ -206,10 +206,10 @@ class _DropoutAttention(torch.autograd.Function):
                 if group.mask is not None:
                     scores.view(group.rows, -1, *scores.shape[1:]).masked_fill_(~group.mask, float("-inf"))
                 probs = scores.softmax(-1)
-                keep = _keep(probs, dropout)
+                kept = keep(probs, dropout)
                 into = group.heads(out[here])
-                into.copy_(torch.bmm(probs * keep, v_).view_as(into))
-                saved += [q_, k_, v_, probs, keep]
+                into.copy_(torch.bmm(probs * kept, v_).view_as(into))
+                saved += [q_, k_, v_, probs, kept]
         ctx.save_for_backward(*saved)
         ctx.groups, ctx.scale, ctx.shapes = groups, scale, (q.shape, k.shape, v.shape)
         return out
@@ -220,17 +220,17 @@ class _DropoutAttention(torch.autograd.Function):
         grads = [grad.new_empty(shape) for shape in ctx.shapes]
         for group in ctx.groups:
             here = slice(start, start := start + group.rows * group.length)
-            q_, k_, v_, probs, keep = itertools.islice(saved, 5)
+            q_, k_, v_, probs, kept = itertools.islice(saved, 5)
             dout = group.heads(grad[here]).flatten(0, 1)
-            dprobs = torch.bmm(dout, v_.mT).mul_(keep).mul_(probs)
+            dprobs = torch.bmm(dout, v_.mT).mul_(kept).mul_(probs)
             dscores = dprobs.sub_(probs * dprobs.sum(-1, keepdim=True)).mul_(ctx.scale)
-            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * keep).mT, dout)
+            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * kept).mT, dout)
             for whole, part in zip(grads, parts, strict=True):
                 into = group.heads(whole[here])
                 into.copy_(part.view_as(into))
         return *grads, None, None, None
 
 
-def _keep(like: Tensor, dropout: float) -> Tensor:
+def keep(like: Tensor, dropout: float) -> Tensor:
     """A dropout mask: zeros at the rate of `dropout`, elsewhere what keeps the mean."""
     return torch.empty_like(like).bernoulli_(1 - dropout).mul_(1 / (1 - dropout) if dropout < 1 else 0.0)

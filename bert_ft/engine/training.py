@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
 
 from bert_ft.adapters.base import Adapter, Features
-from bert_ft.engine import batches, optimization, unpadding
+from bert_ft.engine import batches, cpu, optimization, unpadding
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
 from bert_ft.errors import InputError
 from bert_ft.metrics import LOWER_IS_BETTER
@@ -76,7 +76,9 @@ def train(
     for listener in listeners:
         listener.on_start(plan, features)
     running, norm = torch.tensor(state.running, device=accelerator.device), None
+    stack = ExitStack()
     try:
+        lean = stack.enter_context(cpu.lean(bare, batching.lean))
         model.train()
         for step, indices in plan.batches(state.step):
             began = time.perf_counter()
@@ -97,7 +99,10 @@ def train(
                         }
                     )
             if recipe.max_grad_norm > 0:
-                norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+                if lean and not accelerator.is_fsdp2:
+                    norm = cpu.clip(optimizer.optimizer, bare.parameters(), recipe.max_grad_norm)
+                else:
+                    norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
                 norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP's is sharded
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
@@ -145,6 +150,7 @@ def train(
                 if checkpoints.stopped_by is not None:
                     raise Interrupted(checkpoints.stopped_by, state.step)
     finally:
+        stack.close()
         for listener in listeners:
             listener.on_end()
     return state

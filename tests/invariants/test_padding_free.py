@@ -169,7 +169,7 @@ def test_equals_padded(pairs: Any, name: str, head: str, lengths: list[int]) -> 
 @pytest.mark.parametrize("name", ["Bert", "ModernBert"])
 def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention with dropout, its dropout mask held at ones, forward and backward."""
-    monkeypatch.setattr(attention, "_keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
     padded, free = build(name), build(name)
     for module in free.modules():  # ModernBert reads the rate from an attribute, Bert from its Dropout
         if type(module).__name__.endswith("Attention"):
@@ -565,7 +565,7 @@ def test_attend_is_attention_per_sequence(
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_keep", lambda like, rate: torch.ones_like(like))
+        patch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
         patch.setattr(attention, "group_sizes", lambda lengths, _: group_sizes(lengths, cost))
         out = attend(q, k, v, layout, 0.7, dropout)
         got = [out, *torch.autograd.grad(out, leaves, grad)]

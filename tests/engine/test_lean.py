@@ -1,0 +1,60 @@
+"""Lean steps on CPUs draw other dropout and compute the rest as torch does; nothing of them stays on the model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bert_ft.engine import attention, cpu
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.999])
+def test_the_rate_and_the_mean_are_those_asked_for(rate: float) -> None:
+    torch.manual_seed(0)
+    n = 2_000_003  # no multiple of four
+    mask = cpu.keep(torch.empty(n), rate)
+    dropped = (mask == 0).double().mean().item()
+    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / n) ** 0.5 + 1 / 65536)
+    assert mask.double().mean().item() == pytest.approx(1, abs=5 * (rate / (1 - rate) / n) ** 0.5)
+    assert len(mask.unique()) == 2, "zero, and what keeps the mean"
+    quarters = [(mask[k : n - 3 : 4] == 0).double().mean().item() for k in range(4)]
+    assert quarters == pytest.approx([rate] * 4, abs=5 * (rate * (1 - rate) / (n // 4)) ** 0.5 + 1 / 65536), (
+        "of one draw"
+    )
+    assert not torch.equal(mask, cpu.keep(torch.empty(n), rate)), "another draw each time"
+
+
+def test_gradients_flow_through_what_was_kept_and_the_model_leaves_as_it_came() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.Linear(8, 2))
+    x, plain = torch.ones(64, 8), attention.keep
+    with cpu.lean(model, True) as active:
+        assert active and attention.keep is cpu.keep
+        model.eval()
+        assert torch.equal(model(x), model(x))
+        model.train()
+        hidden = model[1](ones := torch.ones(1000, 8, requires_grad=True))
+        hidden.sum().backward()
+        assert torch.equal(ones.grad, hidden), "the gradient is the mask"
+        assert (hidden == 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert model[1].p == 0.3 and not model[1]._forward_hooks and attention.keep is plain
+    with cpu.lean(model, False) as active:
+        assert not active and model[1].p == 0.3
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_clipping_inside_the_optimizer_equals_clipping_before_it(size: float) -> None:
+    torch.manual_seed(0)
+    one, two = nn.Linear(20, 20), nn.Linear(20, 20)
+    two.load_state_dict(one.state_dict())
+    steps = [torch.optim.AdamW(model.parameters(), lr=0.1, eps=1e-3, fused=True) for model in (one, two)]
+    for _ in range(5):
+        for model in (one, two):
+            (model(torch.ones(3, 20)).pow(2).sum() * size).backward()
+        assert torch.nn.utils.clip_grad_norm_(one.parameters(), 0.5) == pytest.approx(
+            cpu.clip(steps[1], two.parameters(), 0.5)
+        )
+        for step in steps:
+            step.step()
+            step.zero_grad()
+        assert torch.allclose(one.weight, two.weight, rtol=1e-5, atol=1e-7)
