@@ -40,7 +40,11 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Where row `index` stands, for a message: the first row below a header is row 1."""
-        return f"{self.where}, row {(index if self.numbers is None else int(self.numbers[index])) + 1}"
+        return f"{self.where}, row {self.number(index)}"
+
+    def number(self, index: int) -> int:
+        """The number of row `index` in its source, from 1."""
+        return (index if self.numbers is None else int(self.numbers[index])) + 1
 
 
 @dataclass
