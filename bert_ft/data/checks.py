@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -80,12 +80,26 @@ def at(
         yield Finding(check, severity, name, len(indices), message, examples, places)
 
 
-def shown(text: str, pattern: str = "") -> str:
+def shown(text: str, pattern: str = "", most: int = WIDTH) -> str:
     """The text's beginning, or what is around the pattern, on one line; what can't be seen is written as its escape."""
     match = re.search(pattern, text) if pattern else None
     start = max(0, match.start() - 20) if match else 0
-    cut = "…" * (start > 0) + text[start : start + WIDTH].strip() + "…" * (len(text) > start + WIDTH)
+    cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+class Family(Protocol):
+    """What checking needs of an adapter."""
+
+    texts: ClassVar[tuple[str, ...]]
+    target: ClassVar[str]
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]: ...
+
+
+def of_rows(family: Family, sets: Mapping[str, Rows]) -> list[Finding]:
+    """All findings that need neither a tokenizer nor columns without a role: the short form's."""
+    return [*of_texts(sets, family.texts, family.target), *family.checks(sets)]
 
 
 def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> list[Finding]:
@@ -98,7 +112,10 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
         roles: the columns that the model reads, of strings or of lists of strings (words).
         target: the column of what is learned.
     """
-    texts = {name: {role: plain(rows.table[role]) for role in roles if _is_text(rows.table, role)} for name, rows in sets.items()}
+    texts = {
+        name: {role: plain(rows.table[role]) for role in roles if _is_text(rows.table, role)}
+        for name, rows in sets.items()
+    }
     if not all(texts.values()):
         return []
     found: list[Finding] = []
@@ -108,7 +125,9 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
         for role, column in columns.items():
             what = "text" if len(columns) == 1 else role
             gone = mask_of(pac.is_in(column, pa.array(MISSING, column.type)))
-            found += at("empty", "fault", name, rows, mask_of(pac.equal(folded[role], "")), f"rows without {what}", roles)
+            found += at(
+                "empty", "fault", name, rows, mask_of(pac.equal(folded[role], "")), f"rows without {what}", roles
+            )
             found += at("empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles)
         keys.append(pac.binary_join_element_wise(*folded.values(), pa.scalar("\x1f", pa.large_string())))
     codes = dict(zip(sets, encode(keys), strict=True))
@@ -167,9 +186,9 @@ def _conflicts(
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def plain(column: pa.ChunkedArray) -> pa.Array:
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """(N,) large_string: texts as they are, the words of a list joined, "" for a null."""
-    column = column.combine_chunks()
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         column = pac.binary_join(column.cast(pa.list_(pa.large_string())), " ")
     return pac.fill_null(column.cast(pa.large_string()), "")
@@ -191,7 +210,7 @@ def encode(columns: Sequence[pa.Array]) -> list[np.ndarray]:
 
 def _is_text(table: pa.Table, role: str) -> bool:
     kind = table.schema.field(role).type if role in table.column_names else None
-    return pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind) if kind is not None else False
+    return kind is not None and bool(pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind))
 
 
 def has_target(rows: Rows, target: str) -> bool:
@@ -200,7 +219,7 @@ def has_target(rows: Rows, target: str) -> bool:
         return False
     kind = rows.table[target].type
     inner = kind.value_type if pa.types.is_list(kind) else kind
-    return pa.types.is_string(inner) or pa.types.is_floating(kind)
+    return bool(pa.types.is_string(inner) or pa.types.is_floating(kind))
 
 
 def _numbers(columns: Sequence[pa.ChunkedArray]) -> list[np.ndarray]:
@@ -220,7 +239,7 @@ def mask_of(column: pa.Array) -> np.ndarray:
 # --- the short form ---------------------------------------------------------------------------------------------------
 
 
-def lines(findings: Sequence[Finding], task: str, most: int = 5) -> list[str]:
+def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
     """A line for each fault and warning, the gravest first; of more than `most`, how many more there are."""
     grave = sorted((f for f in findings if f.severity != "note"), key=lambda f: f.severity)  # "fault" < "warning"
     told = []
@@ -230,4 +249,4 @@ def lines(findings: Sequence[Finding], task: str, most: int = 5) -> list[str]:
         place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
         told.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
     left = len(grave) - most
-    return told + [f"check: {left} more findings: `bert-ft check {task}` lists them"] * (left > 0)
+    return told + [f"check: {left} more findings: `bert-ft check` lists them"] * (left > 0)

@@ -30,7 +30,9 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
         flat, parents = _flat(column)
         strange = np.zeros(len(rows), bool)
         strange[parents[mask_of(pac.is_in(flat, pa.array(unknown, flat.type)))]] = True
-        message = f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
+        message = (
+            f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
+        )
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
         yield from at("labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles)
@@ -80,7 +82,7 @@ def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
     labels = encode([plain(column)])[0]
     for name in others.column_names:
         other = _as_numbers(others[name].combine_chunks())
-        if pa.types.is_nested(other.type) or other.null_count == len(other):
+        if pa.types.is_nested(other.type) or pa.types.is_binary(other.type) or other.null_count == len(other):
             continue
         numeric = pa.types.is_floating(other.type)
         if pa.types.is_floating(column.type):
@@ -95,9 +97,12 @@ def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
         if (rows := np.flatnonzero(_gives_away(values, labels))).size:
             _, first = np.unique(labels[rows], return_index=True)
-            pairs = [f"{other[int(i)].as_py()!r:.40} → {plain(column.slice(int(i), 1))[0]}" for i in rows[first][:3]]
+            pairs = [
+                f"{shown(str(plain(other)[i]) or '(empty)', most=40)} is {plain(column.slice(i, 1))[0]}"
+                for i in rows[first][:3].tolist()
+            ]
             told.append(f"{name}: {'in ranges, ' * binned}{', '.join(pairs)}{', ...' * (len(first) > 3)}")
-    yield from _listed("note", "train", "columns giving the label away: keep them out of the text", told, "leak")
+    yield from _listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
 
 
 def label_counts(column: pa.ChunkedArray) -> dict[str, int]:
@@ -125,8 +130,12 @@ def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     folded = fold(pa.array(labels, pa.large_string())).to_pylist()
     alike = [[label for label, key in zip(labels, folded, strict=True) if key == one] for one in dict.fromkeys(folded)]
     total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
-    several = [" and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1]
-    yield from _listed("warning", "all", "labels with a twin that differs in case or white space alone", several, "labels")
+    several = [
+        " and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1
+    ]
+    yield from _listed(
+        "warning", "all", "labels with a twin that differs in case or white space alone", several, "labels"
+    )
 
 
 def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:
@@ -148,7 +157,8 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
             mask = np.zeros(len(rows), bool)
             mask[once] = _gives_away(values[once], labels[once])
             message = f"rows whose {role} {how} gives the label away"
-            yield from at("leak", "warning", "train", rows, mask, message, [role], plain(rows.table[target].take(np.flatnonzero(mask)[:KEPT])).to_pylist())
+            beside = plain(rows.table[target].take(np.flatnonzero(mask)[:KEPT])).to_pylist()
+            yield from at("leak", "warning", "train", rows, mask, message, [role], beside)
 
 
 def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -162,9 +172,9 @@ def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     np.maximum.at(best, pair // (labels.max() + 1), counts)
     telling = (total >= FEW) & (best >= PURE * total)
     minority = len(labels) - np.bincount(labels).max()
-    seen = telling[value]
+    seen: np.ndarray = telling[value]
     enough = minority >= 10 and seen.mean() >= COVERED and (total - best)[telling].sum() <= minority / 10
-    return seen & enough
+    return seen & bool(enough)
 
 
 def _as_numbers(column: pa.Array) -> pa.Array:

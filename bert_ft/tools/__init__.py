@@ -1,0 +1,1 @@
+"""What stands on the rest of the house, a module each."""
