@@ -176,7 +176,7 @@ def _conflicts(
             same = np.flatnonzero((key == key[i]) & ~np.isnan(value))
             j = int(same[np.argmax(np.abs(value[same] - value[i]))])
             home, j = (name, j) if j < len(sets[name]) else ("train", j - len(sets[name]))
-            mine, other = (plain(sets[n].table[target].slice(k, 1))[0] for n, k in ((name, i), (home, j)))
+            mine, other = (shown(str(plain(sets[n].table[target].slice(k, 1))[0])) for n, k in ((name, i), (home, j)))
             others.append(f"{mine}; {other} in {home} row {sets[home].number(j)}")
         what = "whose text has " + ("a target more than a standard deviation away" if number else "another label too")
         where = "" if name == "train" else ", here or in train"
@@ -190,7 +190,7 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """(N,) large_string: texts as they are, the words of a list joined, "" for a null."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pac.binary_join(column.cast(pa.list_(pa.large_string())), " ")
+        column = pac.binary_join(column.cast(pa.list_(pa.string())), " ")
     return pac.fill_null(column.cast(pa.large_string()), "")
 
 
@@ -224,10 +224,10 @@ def has_target(rows: Rows, target: str) -> bool:
 
 def _numbers(columns: Sequence[pa.ChunkedArray]) -> list[np.ndarray]:
     """Targets as (N,) float64: the numbers, or codes of the names; NaN where a row has none."""
-    if columns and pa.types.is_floating(columns[0].type):
+    if not columns or pa.types.is_floating(columns[0].type):
         return [column.to_numpy() for column in columns]
     codes = encode([pac.if_else(pac.is_valid(column.combine_chunks()), plain(column), None) for column in columns])
-    return [np.where(code < 0, np.nan, code) for code in codes] if columns else []
+    return [np.where(code < 0, np.nan, code) for code in codes]
 
 
 def mask_of(column: pa.Array) -> np.ndarray:

@@ -48,7 +48,7 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
     for name in counts:
         label, n = max(counts[name].items(), key=lambda item: item[1])
         if n >= DOMINANT * len(sets[name]) and not pa.types.is_list(sets[name].table[target].type):
-            message = f"rows with one label, '{label}' ({n / len(sets[name]):.1%}): accuracy says little"
+            message = f"rows with one label, {label!r} ({n / len(sets[name]):.1%}): accuracy says little"
             yield Finding("balance", "warning", name, n, message)
         lacking = [label for label, n in train.items() if n and label not in counts[name]]
         yield from _listed("note", name, "labels of training without a row here", lacking)
@@ -97,11 +97,8 @@ def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
         if (rows := np.flatnonzero(_gives_away(values, labels))).size:
             _, first = np.unique(labels[rows], return_index=True)
-            pairs = [
-                f"{shown(str(plain(other)[i]) or '(empty)', most=40)} is {plain(column.slice(i, 1))[0]}"
-                for i in rows[first][:3].tolist()
-            ]
-            told.append(f"{name}: {'in ranges, ' * binned}{', '.join(pairs)}{', ...' * (len(first) > 3)}")
+            told.append(name + ": in ranges" * binned + ": ")
+            told[-1] += ", ".join(f"{_cell(other, i)} is {_cell(column, i)}" for i in rows[first][:3].tolist())
     yield from _listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
 
 
@@ -157,7 +154,7 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
             mask = np.zeros(len(rows), bool)
             mask[once] = _gives_away(values[once], labels[once])
             message = f"rows whose {role} {how} gives the label away"
-            beside = plain(rows.table[target].take(np.flatnonzero(mask)[:KEPT])).to_pylist()
+            beside = [_cell(rows.table[target], i) for i in np.flatnonzero(mask)[:KEPT].tolist()]
             yield from at("leak", "warning", "train", rows, mask, message, [role], beside)
 
 
@@ -175,6 +172,10 @@ def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     seen: np.ndarray = telling[value]
     enough = minority >= 10 and seen.mean() >= COVERED and (total - best)[telling].sum() <= minority / 10
     return seen & bool(enough)
+
+
+def _cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
+    return shown(plain(column.slice(row, 1))[0].as_py() or "(empty)", most=40)
 
 
 def _as_numbers(column: pa.Array) -> pa.Array:

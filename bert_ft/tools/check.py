@@ -158,7 +158,7 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
         body = Table.grid(padding=(0, 2, 0, 0))
         for places in columns:
             body.add_column(no_wrap=True, style="dim", min_width=min(36, max(map(len, places), default=0)))
-        body.add_column(no_wrap=True)
+        body.add_column(no_wrap=True, overflow="ellipsis")
         for row in zip(*columns, finding.examples[:limit], strict=True):
             body.add_row(*map(Text, row))
         console.print(Padding(body, (0, 0, 1, 9), expand=False))
@@ -170,5 +170,5 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
 
 def _shares(labels: Mapping[str, int]) -> str:
     total = sum(labels.values())
-    told = ", ".join(f"{label} {n / total:.1%}" for label, n in list(labels.items())[:4])
-    return told + f", {len(labels) - 4} more" * (len(labels) > 4)
+    told = [f"{checks.shown(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
+    return "\n".join([*told, f"and {len(labels) - 3} more"][: len(labels)])
