@@ -93,7 +93,7 @@ def train(
         "recipe.max_steps": max_steps, "recipe.max_length": max_length, "data.limit_train": limit_train,
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
-    validation = _rows_of(settings, validation, text, text_pair, label, regression)
+    validation = _own(settings, validation, regression, text=text, text_pair=text_pair, label=label)
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
@@ -134,7 +134,7 @@ def check(
     from bert_ft.tools import check as checking
 
     settings = _settings(sets)
-    validation = _rows_of(settings, validation, text, text_pair, label, regression)
+    validation = _own(settings, validation, regression, text=text, text_pair=text_pair, label=label)
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
                             **settings)  # fmt: skip
     if as_json:
@@ -290,13 +290,9 @@ def _settings(sets: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _rows_of(
-    settings: dict[str, Any], validation: str | None, text: str | None, text_pair: str | None, label: str | None,
-    regression: bool,
-) -> str | None:  # fmt: skip
+def _own(settings: dict[str, Any], validation: str | None, regression: bool, **columns: str | None) -> str | None:
     """Adds what the flags say about data of one's own to the settings; gives the validation rows that are a file."""
-    columns = {role: column for role, column in (("text", text), ("text_pair", text_pair), ("label", label)) if column}
-    settings |= {f"data.columns.{role}": column for role, column in columns.items()}
+    settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
     if regression:
         settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
     if validation is not None and validation.endswith("%"):

@@ -37,7 +37,7 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
         missing = mask_of(pac.is_null(column))
         yield from at("labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles)
     yield from _near_equal(counts)
-    train = {label: counts.get("train", {}).get(label, 0) for label in names}
+    train = {label: counts["train"].get(label, 0) for label in names} if "train" in counts else {}
     even = sum(train.values()) / max(1, len(train))
     absent = [label for label, n in train.items() if not n]
     few = [f"{label}: {n}" for label, n in train.items() if 0 < n < FEW]

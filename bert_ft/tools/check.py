@@ -66,8 +66,9 @@ def check(
     run = {key: value for key, value in (("run.checkpoint", checkpoint), ("run.data_dir", place)) if value is not None}
     bound = base.override(given.changes(sets_) | settings | run)
     family = adapters.find(bound.family)
-    splits = data.load(bound, family, given.objects(sets_), training=bool(bound.data.train), others=True)
-    sets = splits.all() if bound.data.train else {**splits.evaluation, **splits.test}
+    training = bool(data.local_layout(bound).train)
+    splits = data.load(bound, family, given.objects(sets_), training=training, others=True)
+    sets = splits.all() if training else {**splits.evaluation, **splits.test}
     adapter = family(bound, family.find_labels(splits.train, bound))
     report = Report(bound.name, notes=splits.notes)
     for name, rows in sets.items():
@@ -80,7 +81,7 @@ def check(
         except InputError as error:
             if not any(f.set == name and f.check == "labels" and f.severity == "fault" for f in found):
                 found.append(Finding("labels", "fault", name, 1, str(error).partition(": ")[2] or error.message))
-    if "train" in sets and splits.train.others is not None:
+    if training and splits.train.others is not None:
         found += targets.of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
@@ -109,7 +110,7 @@ def _of_tokens(
         lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
         unknown += np.diff(strange[offsets])[coded.indices]
     long, lost = lengths > max_length, np.maximum(0, lengths - max_length).sum() / lengths.sum()
-    message = f"rows longer than max_length = {max_length}: {lost:.1%} of all tokens lie beyond it"
+    message = f"rows longer than max_length = {max_length}, with {lost:.1%} of all tokens beyond it"
     beside = [f"{n:,} tokens" for n in lengths[long][: checks.KEPT]]
     severity: checks.Severity = "warning" if long.mean() > LONG else "note"
     found = [*checks.at("length", severity, name, rows, long, message, roles, beside)]
@@ -150,8 +151,10 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
         head = Table.grid(padding=(0, 2, 0, 0))
         for least in (7, max(map(len, report.sets)), 6):
             head.add_column(min_width=least, justify="right" if least == 6 else "left", no_wrap=True)
+        share = finding.count / report.sets.get(finding.set, {"rows": np.inf})["rows"]
+        part = f" ({share:.1%} of the set)" if finding.message.startswith("rows") and share >= 0.001 else ""
         head.add_row(Text(finding.severity, STYLES[finding.severity]), Text(finding.set), f"{finding.count:,}",
-                     Text(finding.phrase))  # fmt: skip
+                     Text(finding.phrase + part))  # fmt: skip
         console.print(head)
         where = f"{report.sets.get(finding.set, {}).get('where')}, "
         columns = [[place.removeprefix(where) for place in finding.places[:limit]]] if finding.places else []
