@@ -210,7 +210,8 @@ def encode(columns: Sequence[pa.Array]) -> list[np.ndarray]:
 
 def _is_text(table: pa.Table, role: str) -> bool:
     kind = table.schema.field(role).type if role in table.column_names else None
-    return kind is not None and bool(pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind))
+    kind = kind.value_type if kind is not None and pa.types.is_list(kind) else kind
+    return kind in (pa.string(), pa.large_string())
 
 
 def has_target(rows: Rows, target: str) -> bool:
@@ -249,4 +250,4 @@ def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
         place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
         told.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
     left = len(grave) - most
-    return told + [f"check: {left} more findings: `bert-ft check` lists them"] * (left > 0)
+    return told + [f"check: {left} more: `bert-ft check` lists them"] * (left > 0)

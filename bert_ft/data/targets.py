@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data import Rows
-from bert_ft.data.checks import KEPT, Finding, at, encode, fold, has_target, mask_of, plain, shown
+from bert_ft.data.checks import KEPT, Finding, Severity, at, encode, fold, has_target, mask_of, plain, shown
 
 FEW = 5  # rows from which a label can hardly be learned
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
@@ -81,8 +82,8 @@ def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
     column, told = train.table[target], []
     labels = encode([plain(column)])[0]
     for name in others.column_names:
-        other = _as_numbers(others[name].combine_chunks())
-        if pa.types.is_nested(other.type) or pa.types.is_binary(other.type) or other.null_count == len(other):
+        other = _comparable(others[name].combine_chunks())
+        if other is None or other.null_count == len(other):
             continue
         numeric = pa.types.is_floating(other.type)
         if pa.types.is_floating(column.type):
@@ -117,9 +118,11 @@ def _flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return column, np.arange(len(column))
 
 
-def _listed(severity: str, name: str, message: str, examples: list[str], check: str = "balance") -> Iterator[Finding]:
+def _listed(
+    severity: Severity, name: str, message: str, examples: list[str], check: str = "balance"
+) -> Iterator[Finding]:
     if examples:
-        yield Finding(check, severity, name, len(examples), message, [shown(text) for text in examples[:KEPT]])  # type: ignore[arg-type]
+        yield Finding(check, severity, name, len(examples), message, [shown(text) for text in examples[:KEPT]])
 
 
 def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
@@ -178,9 +181,9 @@ def _cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
     return shown(plain(column.slice(row, 1))[0].as_py() or "(empty)", most=40)
 
 
-def _as_numbers(column: pa.Array) -> pa.Array:
-    """float64 where every cell is a number, also one written as text; else the column as it is."""
-    try:
-        return column.cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return column
+def _comparable(column: pa.Array) -> pa.Array | None:
+    """float64 where every cell is a number, also one written as text; else strings; None for lists and the like."""
+    for kind in (pa.float64(), pa.large_string()):
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return column.cast(kind)
+    return None

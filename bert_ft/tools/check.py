@@ -79,8 +79,9 @@ def check(
         try:
             adapter.check(name, rows)
         except InputError as error:
-            if not any(f.set == name and f.check == "labels" and f.severity == "fault" for f in found):
-                found.append(Finding("labels", "fault", name, 1, str(error).partition(": ")[2] or error.message))
+            told = any(f.message == error.message or (f.set == name and f.check == "labels") for f in found)
+            if not told:
+                found.append(Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where]))
     if training and splits.train.others is not None:
         found += targets.of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
@@ -117,9 +118,9 @@ def _of_tokens(
     share = unknown.sum() / lengths.sum()
     if share > UNKNOWN / 20:
         message = f"rows with tokens the vocabulary lacks, {share:.1%} of all tokens"
-        beside = [f"{n:,} of {of:,} tokens" for n, of in zip(unknown[unknown > 0], lengths[unknown > 0], strict=True)]
+        beside = [f"{unknown[i]:,} of {lengths[i]:,} tokens" for i in np.flatnonzero(unknown)[: checks.KEPT]]
         severity = "warning" if share > UNKNOWN else "note"
-        found += checks.at("unknown", severity, name, rows, unknown > 0, message, roles, beside[: checks.KEPT])
+        found += checks.at("unknown", severity, name, rows, unknown > 0, message, roles, beside)
     quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
     return {key: int(value) for key, value in quantiles}, found
 

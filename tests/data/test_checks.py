@@ -289,6 +289,18 @@ def test_columns_nobody_asked_for_are_read_from_every_format(form: str, tmp_path
     assert [f.examples[0].split(":")[0] for f in report.findings if f.check == "leak"] == ["stars"]
 
 
+def test_columns_of_any_type_and_a_task_of_one_label() -> None:
+    train = built_in(False)["train"]
+    column({"train": train})
+    strange = pa.table(train).append_column("seconds", pa.array(range(300), pa.duration("s")))
+    strange = strange.append_column("bytes", pa.array([b"\xff"] * 300)).append_column("lists", pa.array([[1]] * 300))
+    report = tool.check("classification", train=strange, **{"data.validation": "20%"})
+    assert [f.examples[0].split(":")[0] for f in report.findings if f.check == "leak"] == ["stars"]
+    alone = tool.check("classification", train=train | {"label": ["pos"] * 300}, **{"data.validation": "20%"})
+    faults = [f for f in alone.findings if f.severity == "fault"]
+    assert [f.message for f in faults] == ["only one label ('pos')"] and not alone.clean
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 HOSTILE = "[bold red]x[/] [/nope] \x1b[31m {0} <b> \u202e"
