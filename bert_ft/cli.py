@@ -28,31 +28,37 @@ DataDir = Annotated[
     str | None, typer.Option(help="Folder of the benchmark's original files (DIR/MRPC/train.tsv, ...).")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")]
+TaskName = Annotated[str, typer.Argument(help="Built-in task, TOML file, or 'classification' for data of your own.")]
+Checkpoint = Annotated[str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")]
+TrainRows = Annotated[
+    list[str] | None, typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet or Arrow; may be repeated.")
+]
+ValidationRows = Annotated[str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')]
+TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
+PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
+Regression = Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")]
 DEBUG = "--debug"
 
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="Built-in task, TOML file, or 'classification' for data of your own.")],
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")
-    ] = None,
+    task: TaskName,
+    checkpoint: Checkpoint = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The run folder; runs/<name> by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that lies there.")] = False,
+    check: Annotated[bool, typer.Option(help="Look for faults in the data first, and tell them.")] = True,
     data_dir: DataDir = None,
-    train: Annotated[
-        list[str] | None, typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet or Arrow; may be repeated.")
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
-    ] = None,
-    test: Annotated[str | None, typer.Option(help="Test rows; may have no labels.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    regression: Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")] = False,
+    train: TrainRows = None,
+    validation: ValidationRows = None,
+    test: TestRows = None,
+    text: TextColumn = None,
+    text_pair: PairColumn = None,
+    label: LabelColumn = None,
+    regression: Regression = False,
     seed: Annotated[int | None, typer.Option(help="Head, data order and dropout follow from it.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows an optimizer step, over all processes.")] = None,
@@ -87,23 +93,56 @@ def train(
         "recipe.max_steps": max_steps, "recipe.max_length": max_length, "data.limit_train": limit_train,
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
-    if validation is not None and validation.endswith("%"):
-        settings["data.validation"], validation = validation, None
-    columns = {role: column for role, column in (("text", text), ("text_pair", text_pair), ("label", label)) if column}
-    settings |= {f"data.columns.{role}": column for role, column in columns.items()}
-    if regression:
-        settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
+    validation = _own(settings, validation, regression, text=text, text_pair=text_pair, label=label)
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
     from bert_ft.rundir import first_process
 
-    run = finetune(task, checkpoint, output=output, overwrite=overwrite, seed=seed, data_dir=data_dir, train=train or None,
+    run = finetune(task, checkpoint, output=output, overwrite=overwrite, check=check, seed=seed, data_dir=data_dir, train=train or None,
                    validation=validation, test=test, log_with=log_with, resume=resume, save_every=save_every,
                    keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True, **settings)  # fmt: skip
     if first_process():
         _print_metrics(run.results if as_json else run.metrics, as_json)
         _note(f"run folder: {run.path}")
+
+
+@app.command()
+def check(
+    task: TaskName,
+    checkpoint: Checkpoint = None,
+    data_dir: DataDir = None,
+    train: TrainRows = None,
+    validation: ValidationRows = None,
+    test: TestRows = None,
+    text: TextColumn = None,
+    text_pair: PairColumn = None,
+    label: LabelColumn = None,
+    regression: Regression = False,
+    sets: Sets = None,
+    limit: Annotated[int, typer.Option(min=0, max=100, help="Examples a finding.")] = 3,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where there is a fault or a warning.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look for faults in a task's data: overlap of train and test, wrong labels, broken texts, ...; a checkpoint's
+    tokenizer adds lengths and unknown tokens.
+
+    \b
+    bert-ft check rte --checkpoint google-bert/bert-base-uncased
+    bert-ft check classification --train reviews.csv --text review --label stars --validation 10% --strict
+    """
+    from bert_ft.tools import check as checking
+
+    settings = _settings(sets)
+    validation = _own(settings, validation, regression, text=text, text_pair=text_pair, label=label)
+    report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
+                            **settings)  # fmt: skip
+    if as_json:
+        print(json.dumps(report.dump(limit), indent=2, ensure_ascii=False))
+    else:
+        checking.show(report, limit, width=None if sys.stdout.isatty() else 200)
+    if strict and not report.clean:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -316,6 +355,16 @@ def _pair(item: str, option: str) -> tuple[str, str]:
         example = {"--set": "learning_rate=5e-5", "--column": "text=review"}[option]
         _fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
     return key.strip(), text
+
+
+def _own(settings: dict[str, Any], validation: str | None, regression: bool, **columns: str | None) -> str | None:
+    """Adds what the flags say about data of one's own to the settings; gives the validation rows that are a file."""
+    settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
+    if regression:
+        settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
+    if validation is not None and validation.endswith("%"):
+        settings["data.validation"], validation = validation, None
+    return validation
 
 
 def _print_metrics(result: dict[str, Any], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import adapters, data, environment, pretrained, rundir
-from bert_ft.data import given
+from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
@@ -58,6 +58,7 @@ def finetune(
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
+    check: bool = True,
     seed: int | None = None,
     data_dir: str | Path | None = None,
     train: Any = None,
@@ -85,6 +86,7 @@ def finetune(
         checkpoint: hub id, folder, or an earlier run; the task's own by default.
         output: the run folder; `runs/<task>-<checkpoint>[-changed keys]-seed<k>` by default.
         overwrite: replaces a run that lies there.
+        check: tells faults of the data, a line each, before training (`bert-ft check` tells more).
         data_dir: folder of the benchmark's original files.
         train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
             test also as a mapping of name -> one of these.
@@ -149,6 +151,8 @@ def finetune(
             raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
         if overwrite and rundir.first_process():
             rundir.remove(folder.checkpoints)
+        if check and rundir.first_process():
+            splits.notes += checks.lines(checks.of_rows(adapter_, splits.all()))
         with machine():
             return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
                           keeping=keeping)  # fmt: skip

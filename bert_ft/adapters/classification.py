@@ -14,7 +14,8 @@ import pyarrow.compute as pac
 from bert_ft import metrics
 from bert_ft.adapters import tokenizing
 from bert_ft.adapters.base import Adapter, Features
-from bert_ft.data import Rows
+from bert_ft.data import Rows, targets
+from bert_ft.data.checks import Finding
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import classification as scores
@@ -106,6 +107,11 @@ class Classification(Adapter):
             label = rows.table["label"][row].as_py()
             source = "data.labels does not name it" if self.task.data.labels else "the training rows do not have it"
             raise InputError(f"label '{label}': {source}", where=rows.place(row), remedy=did_you_mean(label, known))
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
+        if self.regression:
+            return targets.of_numbers(sets, self.target)
+        return targets.of_classes(sets, self.names, self.texts, self.target)
 
     def prepare(self, train: Rows) -> None:
         positive = self.task.metric.positive

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
-from bert_ft.data import sources
+from bert_ft.data import formats, sources
 from bert_ft.errors import InputError
 from bert_ft.schema import Data
 from bert_ft.task import Task
@@ -24,6 +24,7 @@ class Rows:
     table: pa.Table
     where: str
     numbers: np.ndarray | None = None  # row i stands at numbers[i] of the source, where it isn't row i
+    others: pa.Table | None = None  # the columns of the source that have no role, where they were asked for
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -31,7 +32,8 @@ class Rows:
     def take(self, indices: np.ndarray) -> Rows:
         """The rows at `indices`, in that order."""
         numbers = indices if self.numbers is None else self.numbers[indices]
-        return Rows(self.table.take(pa.array(indices)), self.where, numbers)
+        others = None if self.others is None else self.others.take(pa.array(indices))
+        return Rows(self.table.take(pa.array(indices)), self.where, numbers, others)
 
     def part(self, start: int, stop: int) -> Rows:
         """Rows `start` to `stop`, without a copy."""
@@ -40,7 +42,11 @@ class Rows:
 
     def place(self, index: int) -> str:
         """Where row `index` stands, for a message: the first row below a header is row 1."""
-        return f"{self.where}, row {(index if self.numbers is None else int(self.numbers[index])) + 1}"
+        return f"{self.where}, row {self.number(index)}"
+
+    def number(self, index: int) -> int:
+        """The number of row `index` in its source, from 1."""
+        return (index if self.numbers is None else int(self.numbers[index])) + 1
 
 
 @dataclass
@@ -91,13 +97,19 @@ class Family(Protocol):
 
 
 def load(
-    task: Task, family: type[Family], objects: Mapping[str, Any] | None = None, *, training: bool = True
+    task: Task,
+    family: type[Family],
+    objects: Mapping[str, Any] | None = None,
+    *,
+    training: bool = True,
+    others: bool = False,
 ) -> Splits:
     """Reads every split of a task as canonical rows of its family.
 
     Args:
         objects: Python objects in place of files: set name -> Dataset, pandas frame, dict of lists or list of dicts.
         training: whether the training rows are wanted; without them `train` is the first evaluation set.
+        others: whether `Rows.others` is wanted, where the family has a canonical row for each raw one.
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
@@ -113,7 +125,7 @@ def load(
     notes: list[str] = []
 
     def rows(name: str, split: str, labelled: bool) -> Rows:
-        optional = () if labelled else (columns[family.target],)
+        optional = (*(() if labelled else (columns[family.target],)), *((formats.OTHERS,) if others else ()))
         if name in objects:
             raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
         else:
@@ -126,7 +138,8 @@ def load(
         metadata = dict(table.schema.metadata or {})
         notes.extend(f"{name}: {note}" for note in json.loads(metadata.pop(b"notes", b"[]")))
         table = table.replace_schema_metadata(metadata or None)
-        return Rows(table, raw.where)
+        rest = raw.table.drop_columns([column for column in raw.table.column_names if column in columns.values()])
+        return Rows(table, raw.where, others=rest if others and len(rest) == len(table) else None)
 
     if not training:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bert_ft.data.formats import delimited, json_rows
+from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data
 
@@ -43,7 +43,7 @@ def read(
     Args:
         split: a file, or the name of a split in `data.path`; several are joined by "+", as in `datasets`.
         columns: role -> column of the wanted columns.
-        optional: columns that may be missing.
+        optional: columns that may be missing; `formats.OTHERS` adds every column nobody asked for.
         data_dir: the folder that holds the benchmark's original files.
         readers: file suffix -> reader of the family's own formats.
     """
@@ -138,7 +138,7 @@ def select(table: pa.Table, wanted: list[str], optional: tuple[str, ...], where:
             raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
         if column not in table.column_names and column not in optional:
             raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, table.column_names))
-    return table.select([column for column in dict.fromkeys(wanted) if column in table.column_names])
+    return table.select(chosen(table.column_names, wanted, optional))
 
 
 def _original(
@@ -217,7 +217,7 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
     coded = [column for column in wanted if hasattr(features.get(column), "str2int")]
     names = {column: list(features[column].names) for column in coded}
     if features and hasattr(rows, "num_rows"):
-        keep = [column for column in dict.fromkeys(wanted) if column in rows.column_names]
+        keep = chosen(rows.column_names, wanted, optional)
         missing = [column for column in wanted if column not in rows.column_names and column not in optional]
         if missing:
             remedy = did_you_mean(missing[0], rows.column_names)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from bert_ft.data.formats import chosen
 from bert_ft.errors import InputError, did_you_mean
 
 
@@ -30,7 +31,7 @@ def read(
     Args:
         names: column names of a file without a header line; they are used only where the first line
             lacks the first of the wanted columns (CoLA: train and dev have no header, test has one).
-        optional: wanted columns that may be missing (the labels of a test file).
+        optional: wanted columns that may be missing (the labels of a test file); `OTHERS` adds all others.
     Raises:
         InputError: empty file, a ragged row, a missing or doubled column, bytes that are not of the encoding.
     """
@@ -68,8 +69,8 @@ def read(
                 invalid_row_handler=_noting(bad),
             ),
             convert_options=pc.ConvertOptions(
-                column_types={column: pa.string() for column in columns},
-                include_columns=[column for column in wanted if column in columns],
+                column_types={column: pa.string() for column in _distinct(columns)},
+                include_columns=chosen(_distinct(columns), wanted, optional),
                 strings_can_be_null=True,
                 null_values=[""],
                 quoted_strings_can_be_null=False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from bert_ft.data.formats import OTHERS
 from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError, did_you_mean
 
@@ -39,6 +41,9 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
                 message = f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before"
                 raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
         columns[key] = _array(values, key, path)
+    for key in sorted(known - set(wanted)) if OTHERS in optional else ():
+        with suppress(TypeError, ValueError, OverflowError):  # of several types: left out
+            columns[key] = pa.array([row.get(key) for row in rows])
     return pa.table(columns)
 
 

@@ -1,0 +1,189 @@
+"""What is wrong with the labels of a classification, or the numbers of a regression: `checks` of what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pac
+
+from bert_ft.data import Rows
+from bert_ft.data.checks import KEPT, Finding, Severity, at, encode, fold, has_target, mask_of, plain, shown
+
+FEW = 5  # rows from which a label can hardly be learned
+DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
+PURE, COVERED = 0.98, 0.9  # what gives the label away: values with 98 % of their rows in one class, on 90 % of the rows
+
+
+def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:
+    """Unknown, missing and near-equal labels, rare and dominant ones, and training texts that give theirs away.
+
+    Args:
+        names: the labels that the head has.
+        target: the column of label names; lists of them where a row may have several.
+    """
+    counts = {name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)}
+    for name in counts:
+        rows, column = sets[name], sets[name].table[target].combine_chunks()
+        unknown = [label for label in counts[name] if label not in set(names)]
+        flat, parents = _flat(column)
+        strange = np.zeros(len(rows), bool)
+        strange[parents[mask_of(pac.is_in(flat, pa.array(unknown, flat.type)))]] = True
+        message = (
+            f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
+        )
+        yield from at("labels", "fault", name, rows, strange, message, roles)
+        missing = mask_of(pac.is_null(column))
+        yield from at("labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles)
+    yield from _near_equal(counts)
+    train = {label: counts["train"].get(label, 0) for label in names} if "train" in counts else {}
+    even = sum(train.values()) / max(1, len(train))
+    absent = [label for label, n in train.items() if not n]
+    few = [f"{label}: {n}" for label, n in train.items() if 0 < n < FEW]
+    rare = [f"{label}: {n}" for label, n in train.items() if FEW <= n < even / 10]
+    yield from _listed("warning", "train", "labels without a training row", absent)
+    yield from _listed("warning", "train", f"labels with fewer than {FEW} training rows", few)
+    yield from _listed("note", "train", "labels with less than a tenth of an even share of the rows", rare)
+    for name in counts:
+        label, n = max(counts[name].items(), key=lambda item: item[1])
+        if n >= DOMINANT * len(sets[name]) and not pa.types.is_list(sets[name].table[target].type):
+            message = f"rows with one label, {label!r} ({n / len(sets[name]):.1%}): accuracy says little"
+            yield Finding("balance", "warning", name, n, message)
+        lacking = [label for label, n in train.items() if n and label not in counts[name]]
+        yield from _listed("note", name, "labels of training without a row here", lacking)
+    if "train" in counts:
+        yield from _told_by_texts(sets["train"], names, roles, target)
+
+
+def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
+    """Targets that are nearly all the same, so that a correlation is undefined or rests on a few rows."""
+    for name, rows in sets.items():
+        if has_target(rows, target):
+            numbers, counts = np.unique(rows.table[target].drop_null().to_numpy(), return_counts=True)
+            share, number = counts.max() / counts.sum(), numbers[counts.argmax()]
+            if share >= DOMINANT:
+                message = f"rows with one and the same target, {number:g} ({share:.1%})"
+                yield Finding("balance", "warning", name, int(counts.max()), message)
+            elif np.ptp(numbers) <= 1e-6 * np.abs(numbers).max():
+                message = f"rows with nearly the same target, {numbers[0]:.9g} to {numbers[-1]:.9g}"
+                yield Finding("balance", "warning", name, len(rows), message)
+
+
+def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
+    """Columns nobody asked for that give the label away: no model reads them, but they must not get into the texts.
+
+    A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to predict,
+    where it correlates with them by more than 0.99.
+    """
+    if not has_target(train, target):
+        return
+    column, told = train.table[target], []
+    labels = encode([plain(column)])[0]
+    for name in others.column_names:
+        other = _comparable(others[name].combine_chunks())
+        if other is None or other.null_count == len(other):
+            continue
+        numeric = pa.types.is_floating(other.type)
+        if pa.types.is_floating(column.type):
+            both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
+            both = both[:, ~np.isnan(both).any(axis=0)]
+            if both.shape[1] > FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
+                told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
+            continue
+        values = encode([plain(other)])[0]
+        binned = numeric and len(np.unique(values)) > 50
+        if binned:
+            values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
+        if (rows := np.flatnonzero(_gives_away(values, labels))).size:
+            _, first = np.unique(labels[rows], return_index=True)
+            told.append(name + ": in ranges" * binned + ": ")
+            told[-1] += ", ".join(f"{_cell(other, i)} is {_cell(column, i)}" for i in rows[first][:3].tolist())
+    yield from _listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
+
+
+def label_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """Label -> rows that bear it, the most frequent first; empty for numbers."""
+    if not len(column) or pa.types.is_floating(column.type):
+        return {}
+    found = pac.value_counts(_flat(column.combine_chunks())[0].drop_null()).to_pylist()
+    return {item["values"]: item["counts"] for item in sorted(found, key=lambda item: -item["counts"])}
+
+
+def _flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """(every label, the row it is of)."""
+    if pa.types.is_list(column.type):
+        return pac.list_flatten(column), pac.list_parent_indices(column).to_numpy()
+    return column, np.arange(len(column))
+
+
+def _listed(
+    severity: Severity, name: str, message: str, examples: list[str], check: str = "balance"
+) -> Iterator[Finding]:
+    if examples:
+        yield Finding(check, severity, name, len(examples), message, [shown(text) for text in examples[:KEPT]])
+
+
+def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    labels = list(dict.fromkeys(label for found in counts.values() for label in found))
+    folded = fold(pa.array(labels, pa.large_string())).to_pylist()
+    alike = [[label for label, key in zip(labels, folded, strict=True) if key == one] for one in dict.fromkeys(folded)]
+    total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
+    several = [
+        " and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1
+    ]
+    yield from _listed(
+        "warning", "all", "labels with a twin that differs in case or white space alone", several, "labels"
+    )
+
+
+def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:
+    """Texts that begin or end with a word that tells the label, or that hold its name."""
+    labels = encode([plain(rows.table[target])])[0]
+    folded = fold(pa.array(names, pa.large_string())).to_pylist()
+    wanted = [name for name in folded if len(name) > 2 and not name.isdigit()][:60]
+    for role in [role for role in roles if role in rows.table.column_names]:
+        column = pac.utf8_trim_whitespace(pac.utf8_lower(plain(rows.table[role])))
+        once = np.unique(encode([column])[0], return_index=True)[1]  # a text that stands there often tells nothing
+        told = {}
+        for end, back in (("begins", False), ("ends", True)):
+            words = pac.utf8_split_whitespace(column, max_splits=1, reverse=back)
+            offsets = words.offsets.to_numpy()
+            told[f"{end} with a word that"] = encode([words.values.take(offsets[1:] - 1 if back else offsets[:-1])])[0]
+        bits = [mask_of(pac.match_substring(column, name)).astype(np.int64) << i for i, name in enumerate(wanted)]
+        told["holds a label's name, which"] = np.sum(bits, axis=0) if bits else np.zeros(len(rows), np.int64)
+        for how, values in told.items():
+            mask = np.zeros(len(rows), bool)
+            mask[once] = _gives_away(values[once], labels[once])
+            message = f"rows whose {role} {how} gives the label away"
+            beside = [_cell(rows.table[target], i) for i in np.flatnonzero(mask)[:KEPT].tolist()]
+            yield from at("leak", "warning", "train", rows, mask, message, [role], beside)
+
+
+def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) the rows whose value stands for one label; none where the values as a whole do not tell the labels.
+
+    A value counts from `FEW` rows on; ten rows must not have the most frequent label, so that chance can't do it.
+    """
+    _, value, total = np.unique(values, return_inverse=True, return_counts=True)
+    pair, counts = np.unique(value * (labels.max() + 1) + labels, return_counts=True)
+    best = np.zeros(len(total), np.int64)
+    np.maximum.at(best, pair // (labels.max() + 1), counts)
+    telling = (total >= FEW) & (best >= PURE * total)
+    minority = len(labels) - np.bincount(labels).max()
+    seen: np.ndarray = telling[value]
+    enough = minority >= 10 and seen.mean() >= COVERED and (total - best)[telling].sum() <= minority / 10
+    return seen & bool(enough)
+
+
+def _cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
+    return shown(plain(column.slice(row, 1))[0].as_py() or "(empty)", most=40)
+
+
+def _comparable(column: pa.Array) -> pa.Array | None:
+    """float64 where every cell is a number, also one written as text; else strings; None for lists and the like."""
+    for kind in (pa.float64(), pa.large_string()):
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return column.cast(kind)
+    return None

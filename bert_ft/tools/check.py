@@ -1,0 +1,178 @@
+"""`bert-ft check`: what a person should know about a task's data before a training is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_ft import adapters, data, pretrained
+from bert_ft.adapters import tokenizing
+from bert_ft.data import Rows, checks, given, targets
+from bert_ft.data.checks import Finding
+from bert_ft.errors import InputError
+from bert_ft.task import Task, load_task
+
+UNTRUNCATED = 2**20  # tokens: more than any text has
+LONG = 0.05  # share of the rows from which truncation is a warning
+UNKNOWN = 0.02  # share of the tokens from which unknown ones are; below a twentieth of it they are not told
+STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+@dataclass
+class Report:
+    """What `check` found.
+
+    Attributes:
+        sets: name -> rows, where (the source), labels (label -> rows), tokens (median, 95 %, longest; of a row).
+        findings: the gravest first.
+        notes: what was done to the rows while they were read.
+        skipped: what was not checked, and why.
+    """
+
+    task: str
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is neither a fault nor a warning."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    def dump(self, limit: int) -> dict[str, Any]:
+        """As JSON values, with at most `limit` examples a finding."""
+        tree = asdict(self)
+        for finding in tree["findings"]:
+            finding |= {key: finding[key][:limit] for key in ("examples", "places")}
+        return tree
+
+
+def check(
+    task: str | Path | Task, checkpoint: str | None = None, *, data_dir: str | Path | None = None,
+    train: Any = None, validation: Any = None, test: Any = None, **settings: Any,
+) -> Report:  # fmt: skip
+    """Checks a task's rows. The arguments are those of `finetune`; without a checkpoint nothing is tokenized.
+
+    Raises:
+        InputError: data that can't be read at all.
+    """
+    base, sets_ = load_task(task), given.sets(train, validation, test)
+    place = data_dir and str(Path(data_dir).expanduser().resolve())
+    run = {key: value for key, value in (("run.checkpoint", checkpoint), ("run.data_dir", place)) if value is not None}
+    bound = base.override(given.changes(sets_) | settings | run)
+    family = adapters.find(bound.family)
+    training = bool(data.local_layout(bound).train)
+    splits = data.load(bound, family, given.objects(sets_), training=training, others=True)
+    sets = splits.all() if training else {**splits.evaluation, **splits.test}
+    adapter = family(bound, family.find_labels(splits.train, bound))
+    report = Report(bound.name, notes=splits.notes)
+    for name, rows in sets.items():
+        labels = targets.label_counts(rows.table[family.target]) if checks.has_target(rows, family.target) else {}
+        report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": labels}
+    found = checks.of_rows(adapter, sets)
+    for name, rows in sets.items():
+        try:
+            adapter.check(name, rows)
+        except InputError as error:
+            told = any(f.message == error.message or (f.set == name and f.check == "labels") for f in found)
+            if not told:
+                found.append(Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where]))
+    if training and splits.train.others is not None:
+        found += targets.of_columns(splits.train, splits.train.others, family.target)
+    if bound.run.checkpoint is None:
+        report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
+    else:
+        tokenizer = pretrained.load_tokenizer(bound.run, bound.run.checkpoint)
+        for name, rows in sets.items():
+            report.sets[name]["tokens"], more = _of_tokens(
+                name, rows, adapter.texts, tokenizer, bound.recipe.max_length
+            )
+            found += more
+    report.findings = sorted(found, key=lambda f: list(STYLES).index(f.severity))
+    return report
+
+
+def _of_tokens(
+    name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
+) -> tuple[dict[str, int], list[Finding]]:
+    """Lengths before any truncation, special tokens included, and tokens that the vocabulary lacks."""
+    columns = [checks.plain(rows.table[role]) for role in roles if role in rows.table.column_names]
+    lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
+    unknown = np.zeros(len(rows), np.int64)
+    for column in columns:
+        coded = column.dictionary_encode()
+        offsets, tokens, _ = tokenizing.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
+        strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
+        lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
+        unknown += np.diff(strange[offsets])[coded.indices]
+    long, lost = lengths > max_length, np.maximum(0, lengths - max_length).sum() / lengths.sum()
+    message = f"rows longer than max_length = {max_length}, with {lost:.1%} of all tokens beyond it"
+    beside = [f"{n:,} tokens" for n in lengths[long][: checks.KEPT]]
+    severity: checks.Severity = "warning" if long.mean() > LONG else "note"
+    found = [*checks.at("length", severity, name, rows, long, message, roles, beside)]
+    share = unknown.sum() / lengths.sum()
+    if share > UNKNOWN / 20:
+        message = f"rows with tokens the vocabulary lacks, {share:.1%} of all tokens"
+        beside = [f"{unknown[i]:,} of {lengths[i]:,} tokens" for i in np.flatnonzero(unknown)[: checks.KEPT]]
+        severity = "warning" if share > UNKNOWN else "note"
+        found += checks.at("unknown", severity, name, rows, unknown > 0, message, roles, beside)
+    quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
+    return {key: int(value) for key, value in quantiles}, found
+
+
+# --- for a person -----------------------------------------------------------------------------------------------------
+
+
+def show(report: Report, limit: int, width: int | None = None) -> None:
+    """Prints the sets, then every finding with `limit` examples and their places."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=width, highlight=False)
+    overview = Table("set", box=SIMPLE_HEAD, pad_edge=False)
+    overview.add_column("rows", justify="right")
+    lengths = ("tokens: median", "95%", "longest") if any("tokens" in of for of in report.sets.values()) else ()
+    for column in lengths:
+        overview.add_column(column, justify="right")
+    overview.add_column("labels", overflow="fold")
+    overview.add_column("source", overflow="fold")
+    for name, of in report.sets.items():
+        tokens = [f"{n:,}" for n in of.get("tokens", {}).values()]
+        overview.add_row(*map(Text, (name, f"{of['rows']:,}", *tokens, _shares(of["labels"]), Path(of["where"]).name)))
+    console.print(overview)
+    for finding in report.findings:
+        head = Table.grid(padding=(0, 2, 0, 0))
+        for least in (7, max(map(len, report.sets)), 6):
+            head.add_column(min_width=least, justify="right" if least == 6 else "left", no_wrap=True)
+        share = finding.count / report.sets.get(finding.set, {"rows": np.inf})["rows"]
+        part = f" ({share:.1%} of the set)" if finding.message.startswith("rows") and share >= 0.001 else ""
+        head.add_row(Text(finding.severity, STYLES[finding.severity]), Text(finding.set), f"{finding.count:,}",
+                     Text(finding.phrase + part))  # fmt: skip
+        console.print(head)
+        where = f"{report.sets.get(finding.set, {}).get('where')}, "
+        columns = [[place.removeprefix(where) for place in finding.places[:limit]]] if finding.places else []
+        body = Table.grid(padding=(0, 2, 0, 0))
+        for places in columns:
+            body.add_column(no_wrap=True, style="dim", min_width=min(36, max(map(len, places), default=0)))
+        body.add_column(no_wrap=True, overflow="ellipsis")
+        for row in zip(*columns, finding.examples[:limit], strict=True):
+            body.add_row(*map(Text, row))
+        console.print(Padding(body, (0, 0, 1, 9), expand=False))
+    counts = [f"{n} {s}{'s' * (n != 1)}" for s in STYLES if (n := sum(f.severity == s for f in report.findings))]
+    console.print(Text(", ".join(counts) or "nothing to report", "bold"))
+    for line in (*report.notes, *(f"not checked: {what}" for what in report.skipped)):
+        console.print(Text(line, "dim"))
+
+
+def _shares(labels: Mapping[str, int]) -> str:
+    total = sum(labels.values())
+    told = [f"{checks.shown(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
+    return "\n".join([*told, f"and {len(labels) - 3} more"][: len(labels)])
