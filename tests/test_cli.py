@@ -64,7 +64,9 @@ def stamps(folder: Path) -> dict[str, int]:
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["tasks"], ["tasks", "show", "mrpc"], ["runs"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["tasks"], ["tasks", "show", "mrpc"], ["runs"], ["cache"]]
+)
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = """
 import sys

@@ -19,11 +19,13 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 @dataclass
 class Raw:
-    """The wanted columns of one split as they came, where they came from, and the names of coded labels."""
+    """The wanted columns of one split as they came, where they came from, the names of coded labels, and what a person
+    should know."""
 
     table: pa.Table
     where: str
     class_names: dict[str, list[str]] = field(default_factory=dict)  # column -> names of its integer codes
+    notes: list[str] = field(default_factory=list)
 
 
 Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
@@ -152,10 +154,17 @@ def _original(
         remedy = "--data-dir is the folder of the original distribution, or the one above it"
         tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
         raise InputError(tried, where=str(folder), remedy=remedy)
-    if path.suffix.lower() in readers:
-        return Raw(readers[path.suffix.lower()](path, wanted, data, optional), str(path))
-    return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
-               str(path))  # fmt: skip
+    if path.suffix.lower() in (*readers, ".json", ".jsonl"):
+        return Raw(read_file(path, wanted, data, optional, readers), str(path))
+    skipped: list[int] | None = [] if original.skip_ragged else None
+    table = delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional,
+                           skipped=skipped)  # fmt: skip
+    # without quotes an empty cell can only be an empty text
+    table = pa.table({name: table[name].fill_null("") for name in table.column_names})
+    notes = (
+        [f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"] if skipped else []
+    )
+    return Raw(table, str(path), notes=notes)
 
 
 def _folder(
