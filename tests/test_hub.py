@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,13 @@ import datasets
 import pyarrow as pa
 import pytest
 from datasets.utils.logging import disable_progress_bar
-from loopback import Hub
+from loopback import Hub, commit
 
 from bert_ft import data
 from bert_ft.adapters.classification import Classification
 from bert_ft.task import load_task
 
 disable_progress_bar()
-Cli = Callable[..., Any]
 
 # --- GLUE, in both of its forms ---------------------------------------------------------------------------------------
 
@@ -59,7 +60,18 @@ SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 COUNTS = {"cola": (8_551, 1_043, 1_063), "sst2": (67_349, 872, 1_821), "mrpc": (3_668, 408, 1_725),
           "stsb": (5_749, 1_500, 1_379), "rte": (2_490, 277, 3_000), "wnli": (635, 71, 146), "qnli": (5_463, 5_463),
           "ax": (1_104,)}  # fmt: skip
-NASTY = ['He said , "so .', 'say so" ,', "NA", " null ", "naïve \u2028 café", "", "a 'b' ,\\", "#1", "1.0", "日本語 👩‍👧"]
+NASTY = [
+    'He said , "so .',
+    'say so" ,',
+    "NA",
+    " null ",
+    "naïve \u2028 café",
+    "",
+    "a 'b' ,\\",
+    "#1",
+    "1.0",
+    "日本語 👩‍👧",
+]
 
 
 def header(form: dict[str, Any]) -> list[str]:
@@ -74,7 +86,9 @@ def written(folder: Path, form: dict[str, Any]) -> None:
         hidden = file.startswith("test") or file == "diagnostic"
         names = ["src", "1", "star", "3"] if form["header"] is None else header(form)
         if hidden:
-            names = ["index", "sentence"] if len(form["hub"]) == 1 else [n for n in names if n not in label_columns(form)]
+            names = (
+                ["index", "sentence"] if len(form["hub"]) == 1 else [n for n in names if n not in label_columns(form)]
+            )
         rows = [names] if hidden or form["header"] is not None else []
         for i in range(len(NASTY)):
             cells = dict.fromkeys(names, str(i)) | dict.fromkeys(label_columns(form), labels[i % len(labels)])
@@ -213,3 +227,129 @@ def test_published_glue_is_the_same_from_hub_and_files(hub: Hub, glue: Path, tmp
     tasks = list(COUNTS)
     hub.add("datasets", "nyu-mll/glue", as_on_the_hub(glue, tmp_path / "glue", tasks))
     same_rows(hub, glue, tasks, tmp_path)
+
+
+# --- training from the hub --------------------------------------------------------------------------------------------
+
+COMMANDS = """
+import json, sys
+from bert_ft.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as left:
+        print("=== exit", left.code, file=sys.stderr, flush=True)
+"""
+
+
+def commands(tmp_path: Path, environment: dict[str, str], *calls: Sequence[Any]) -> list[tuple[int, str]]:
+    """(exit code, standard error) of several commands, one after the other in one process of its own."""
+    options = ["--max-steps", "1", "--max-length", "32"]
+    given = json.dumps([["train", *map(str, call), *options] for call in calls])
+    done = subprocess.run([sys.executable, "-c", COMMANDS, given], env=os.environ | environment, cwd=tmp_path,
+                          text=True, capture_output=True, timeout=240)  # fmt: skip
+    parts = re.findall(r"(.*?)=== exit (\d+)\n", done.stderr, re.DOTALL)
+    assert len(parts) == len(calls) and "Traceback" not in done.stderr, done.stderr
+    return [(int(code), told) for told, code in parts]
+
+
+@pytest.fixture
+def full(hub: Hub, small: Path, tiny_checkpoint: Path) -> Hub:
+    """A hub with GLUE, and with a checkpoint and a data set that may be had and ones that may not."""
+    for name in ("nyu-mll/glue", "org/gated-data"):
+        hub.add("datasets", name, small / "glue")
+    for name in ("org/tiny", "org/gated"):
+        hub.add("models", name, tiny_checkpoint)
+    hub.gated |= {"org/gated", "org/gated-data"}
+    return hub
+
+
+def whole(home: Path) -> int:
+    """How many files the client's cache holds, each with the content that its name promises."""
+    blobs = [path for path in (home / "hub").glob("*/blobs/*") if not path.name.endswith(".incomplete")]
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in blobs)
+    return len(blobs)
+
+
+def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
+    tiny = ("sst2", "--checkpoint", "org/tiny")
+    home = full.environment(tmp_path / "home")
+    refused: list[tuple[tuple[str, ...], str]] = [
+        (
+            ("sst2", "-c", "org/nothing"),
+            "org/nothing: no such checkpoint on the hub, or no access to it\n  check the id",
+        ),
+        (("sst2", "-c", "org/gated"), "org/gated: this checkpoint is gated\n  ask for access, then `hf auth login`"),
+        ((*tiny, "--set", "run.revision=v9"), "org/tiny: no such revision of this checkpoint\n"),
+        (
+            (*tiny, "--set", "data.path=org/nothing"),
+            "org/nothing sst2 [train]: no such data set on the hub, or no access",
+        ),
+        (
+            (*tiny, "--set", "data.path=org/gated-data"),
+            "org/gated-data sst2 [train]: this data set is gated\n  ask for",
+        ),
+        ((*tiny, "--set", "data.revision=v9"), "nyu-mll/glue sst2 [train]: no revision 'v9'"),
+        ((*tiny, "--set", "data.name=sst3"), "BuilderConfig 'sst3' not found. Available: ['cola', 'sst2'"),
+        ((*tiny, "--set", "data.train=trian"), "Unknown split \"trian\". Should be one of ['train', 'validation'"),
+    ]
+    first, *others = commands(tmp_path, home, (*tiny, "-o", "first"), *[call for call, _ in refused])
+    assert first[0] == 0, first
+    for (code, told), (_, message) in zip(others, refused, strict=True):
+        assert (code, message in told) == (2, True), told
+    results, environment = (json.loads((tmp_path / "first" / name).read_text()) for name in ("results.json", "environment.json"))  # fmt: skip
+    assert environment["checkpoint_commit"] == commit(full.folder / "models" / "org" / "tiny" / "main")
+    assert whole(tmp_path / "home") > 3
+
+    full.stop()
+    again, unknown, elsewhere = commands(tmp_path, home, (*tiny, "-o", "again"), ("sst2", "-c", "org/other"),
+                                         (*tiny, "--set", "data.path=org/other"))  # fmt: skip
+    assert again[0] == 0, again
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["metrics"] == results["metrics"]
+    assert "Retrying" not in again[1] + unknown[1]
+    for (code, told), what in ((unknown, "org/other: "), (elsewhere, "org/other sst2 [train]: ")):
+        assert (code, f"{what}the hub can't be reached, or broke off, and its cache lacks this" in told) == (2, True), (
+            told
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["model.safetensors", "train-00000-of-00001.parquet"])
+def test_a_download_that_breaks_off(full: Hub, tmp_path: Path, file: str) -> None:
+    home = full.environment(tmp_path / "home")
+    call = ("sst2", "-c", "org/tiny", "-o", "run")
+    full.breaks.add(file)
+    ((code, told),) = commands(tmp_path, home, call)
+    assert code == 2 and "the hub can't be reached, or broke off" in told, told
+    before = whole(tmp_path / "home")
+    full.breaks.clear()
+    assert commands(tmp_path, home, call)[0][0] == 0
+    assert whole(tmp_path / "home") > before
+    full.stop()
+    offline = home | {"HF_HUB_OFFLINE": "1"}
+    assert commands(tmp_path, offline, ("sst2", "-c", "org/tiny", "-o", "offline"))[0][0] == 0
+
+
+def test_a_script_on_the_hub_and_the_hubs_conversion_of_it(hub: Hub, tmp_path: Path) -> None:
+    task, labels = load_task("trec"), datasets.ClassLabel(names=["ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"])
+    features = datasets.Features({"text": datasets.Value("string"), "coarse_label": labels, "fine_label": labels})
+    numbers = [i % 6 for i in range(60)]
+    rows = datasets.Dataset.from_dict(
+        {"text": [f"Who is {i} ?" for i in range(60)], "coarse_label": numbers, "fine_label": numbers},
+        features=features,
+    )
+    for split in ("train", "test"):
+        (tmp_path / "parquet" / "default" / split).mkdir(parents=True)
+        rows.to_parquet(str(tmp_path / "parquet" / "default" / split / "0000.parquet"))
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "trec.py").write_text("raise SystemExit('code from data ran')")
+    hub.add("datasets", "CogComp/trec", tmp_path / "script")
+    hub.add("datasets", "CogComp/trec", tmp_path / "parquet", "refs/convert/parquet")
+    home = hub.environment(tmp_path / "home")
+    out = python(LOAD, tmp_path, "trec", environment=home)
+    assert out.endswith(" " + ",".join(task.data.labels or []) + "\n")  # type: ignore[arg-type]
+    with pa.ipc.open_file(str(tmp_path / "trec.test.arrow")) as file:
+        assert file.read_all()["label"].to_pylist() == [labels.int2str(i) for i in numbers]
+    script = ("trec", "-c", "org/tiny", "--set", "data.revision=main")
+    ((code, told),) = commands(tmp_path, hub.environment(tmp_path / "another home"), script)
+    assert code == 2 and 'no longer supported, but found trec.py\n  data.revision = "refs/convert' in told, told

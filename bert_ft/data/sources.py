@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bert_ft.data import hub
 from bert_ft.data.formats import delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data
@@ -192,23 +193,30 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
     import datasets
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    datasets.disable_progress_bars()
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
+    find = hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset  # a folder may change meanwhile
     try:
-        loaded = datasets.load_dataset(data.path, data.name, revision=data.revision, split=split)
-    except GatedRepoError:
-        raise InputError("this data set is gated", where=where, remedy="ask for access, then `hf auth login`") from None
-    except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
+        loaded = find(data.path, data.name, data.revision).as_dataset(split=split)
+    except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+        if isinstance(error, GatedRepoError) or "gated" in str(error):
+            remedy = "ask for access, then `hf auth login`"
+            raise InputError("this data set is gated", where=where, remedy=remedy) from None
+        if "Revision" in str(error):
+            raise InputError(f"no revision '{data.revision}'", where=where, remedy="main is the usual one") from None
         raise InputError("no such data set on the hub, or no access to it", where=where,
                          remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
                          "a benchmark's original files") from None  # fmt: skip
-    except ValueError as error:  # an unknown configuration or split; its message lists those that exist
-        remedy = " ".join(str(error).splitlines()[1:3])
-        raise InputError(str(error).splitlines()[0], where=where, remedy=remedy) from None
-    except (ConnectionError, OSError, HfHubHTTPError) as error:
-        message = f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})"
-        remedy = "connect once, or read local files with --data-dir or --train"
+    except (ValueError, RuntimeError) as error:  # an unknown configuration or split; its message lists those that exist
+        first, *rest = str(error).splitlines()
+        remedy = 'data.revision = "refs/convert/parquet" reads what the hub made of it' if "scripts" in first else ""
+        raise InputError(first, where=where, remedy=" ".join(rest[:2]) or remedy) from None
+    except Exception as error:
+        transport = type(error).__module__.startswith("httpx")  # below the hub's client; its name differs by version
+        if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
+            raise
+        message = f"the hub can't be reached, or broke off, and its cache lacks this data set ({type(error).__name__})"
+        remedy = "try again once it is there, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
     return of_object(loaded, wanted, optional, where)
 
