@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 tasks_app = typer.Typer(help="List the built-in tasks; `show` or `copy` one.", no_args_is_help=False)
 app.add_typer(tasks_app, name="tasks")
+cache_app = typer.Typer(help="The cache of tokenized rows: what it holds; `clear` empties it.")
+app.add_typer(cache_app, name="cache")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 DataDir = Annotated[
@@ -151,7 +154,7 @@ def evaluate(
         str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder or hub id (with --task).")
     ],
     data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task to evaluate a bare model on.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task to evaluate on; a run's own by default.")] = None,
     data_dir: DataDir = None,
     sets: Sets = None,
     as_json: Json = False,
@@ -160,6 +163,7 @@ def evaluate(
 
     \b
     bert-ft evaluate runs/mrpc-bert-base-uncased-seed42 --data new.csv
+    bert-ft evaluate runs/mnli-bert-base-uncased-seed42 --task ax
     """
     from bert_ft import model
     from bert_ft.run import Run
@@ -167,10 +171,10 @@ def evaluate(
     from bert_ft.rundir import RunDir, first_process
     from bert_ft.task import load_task
 
+    bound = load_task(task).override(_settings(sets)) if task is not None else None
     if RunDir(run).state in ("finished", "unfinished"):
-        metrics = compute(Run(run), data, data_dir=data_dir)
+        metrics = compute(Run(run), data, task=bound, data_dir=data_dir)
     else:
-        bound = load_task(task).override(_settings(sets)) if task is not None else None
         loaded = model.load_folder(run, bound)
         if bound is None and data is None:
             _fail("which rows? a bare model needs --task TASK or --data FILE", 2)
@@ -260,10 +264,10 @@ def runs(
 
 @tasks_app.callback(invoke_without_command=True)
 def tasks(context: typer.Context, as_json: Json = False) -> None:
-    """List the built-in tasks."""
+    """List the built-in tasks, and the suites of them."""
     if context.invoked_subcommand is not None:
         return
-    from bert_ft.task import builtin, load_task
+    from bert_ft.task import builtin, load_task, suites
 
     found = [load_task(path) for path in builtin().values()]
     rows = [
@@ -276,6 +280,8 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         }
         for t in found
     ]
+    rows += [{"task": s.name, "family": "suite", "metrics": "the mean of " + ", ".join(s.tasks), "references": "",
+              "title": s.title} for s in suites().values()]  # fmt: skip
     print(json.dumps(rows, indent=2)) if as_json else _table(rows)
 
 
@@ -336,6 +342,37 @@ def launch_config(
     if name is not None and name not in files:
         raise InputError(f"no configuration '{name}'", remedy=did_you_mean(name, files))
     print("\n".join(str(file) for stem, file in files.items() if name in (None, stem)))
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context, as_json: Json = False) -> None:
+    """Show where the cache of tokenized rows lies ($BERT_FT_CACHE) and how big it is."""
+    if context.invoked_subcommand is not None:
+        return
+    from bert_ft.engine import features
+
+    kept, place = features.kept(), str(features.root())
+    total = sum(entry["bytes"] for entry in kept)
+    if as_json:
+        print(json.dumps({"folder": place, "bytes": total, "entries": kept}, indent=2))
+        return
+    if kept:
+        _table([{"entry": e["entry"], "rows": f"{e['rows']:,}", "tokens": f"{e['tokens']:,}", "size": _size(e["bytes"]),
+                 "made": f"{datetime.fromtimestamp(e['made']):%Y-%m-%d %H:%M}"} for e in kept])  # fmt: skip
+    print(f"{place}: {len(kept)} entries, {_size(total)}")
+
+
+@cache_app.command("clear")
+def cache_clear(as_json: Json = False) -> None:
+    """Empty the cache of tokenized rows; what is needed again is made again."""
+    from bert_ft.engine import features
+
+    place, freed = str(features.root()), features.clear()
+    print(json.dumps({"folder": place, "freed": freed}) if as_json else f"{place}: {_size(freed)} freed")
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MB"
 
 
 def _settings(sets: list[str] | None) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from bert_ft.adapters.base import Adapter
+from bert_ft.data import hub
 from bert_ft.errors import InputError
 from bert_ft.schema import RunSpec
 
@@ -156,7 +157,8 @@ def told(where: str) -> Iterator[None]:
     logging.set_verbosity(50)  # nothing but our own message
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with nullcontext() if Path(where).is_dir() else hub.reached():
+            yield
     except InputError:
         raise
     except UnpicklingError:
@@ -175,7 +177,7 @@ def told(where: str) -> Iterator[None]:
 
 def _explained(error: Exception, where: str) -> tuple[str, str]:
     """(message, remedy) for what `transformers` and the hub's client raise."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     cause: BaseException | None = error
     while cause is not None:
@@ -184,10 +186,12 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         if isinstance(cause, RepositoryNotFoundError):
             remedy = "check the id (org/name); a folder needs a path that exists"
             return "no such checkpoint on the hub, or no access to it", remedy
+        if isinstance(cause, RevisionNotFoundError):
+            return "no such revision of this checkpoint", "run.revision is a branch, tag or commit; main by default"
         cause = cause.__cause__ or cause.__context__
     if not Path(where).is_dir() and isinstance(error, OSError):
-        message = "the hub can't be reached and its cache lacks this checkpoint, or it is no checkpoint"
-        return message, "check the id; connect once to fill the cache, or give a folder"
+        message = "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is no checkpoint"
+        return message, "check the id; try again once the hub is there, or give a folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
         return message, "read it, then --trust-remote-code"

@@ -118,12 +118,17 @@ def load(folder: str | Path) -> Any:
 def evaluate(
     run: Any, rows: Any = None, *, task: Task | None = None, data_dir: str | None = None
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a run's or a saved model's sets, or of other rows given as `rows`.
+    """Metrics of a run's or a saved model's sets, or of other rows given as `rows`, or of another task's (AX's, say, with
+    a model of MNLI).
 
     Raises:
         InputError: rows without labels, labels the model does not know, data that is not what the run was trained on.
     """
-    task = task or (run.task if isinstance(run, Run) else run.adapter.task)
+    if task is not None and isinstance(run, Run):
+        from bert_ft import model as models
+
+        run = models.load_folder(str(run.path), task)
+    task = run.task if isinstance(run, Run) else task or run.adapter.task
     model = run.model if isinstance(run, Run) else run
     adapter = model.adapter
     sets = given.sets(None, rows, None)
@@ -131,7 +136,8 @@ def evaluate(
     if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
         changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
     bound = task.override(changes)
-    splits = data.load(bound, type(adapter), given.objects(sets), training=not sets)
+    training = not sets and (isinstance(run, Run) or task.data.validation is not None)
+    splits = data.load(bound, type(adapter), given.objects(sets), training=training)
     if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
         raise InputError("the data is not what this run was trained on", where=str(run.path),
                          remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
@@ -141,4 +147,7 @@ def evaluate(
         adapter.check(name, part)
         if scores := model.score(model.infer(part), part):
             out[name] = scores
+    if not out:
+        raise InputError("these rows have no labels to score against", where=part.where,
+                         remedy="of a benchmark's hidden labels only its server knows the score")  # fmt: skip
     return out

@@ -5,6 +5,9 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -33,6 +36,7 @@ class Original(Strict):
     columns: dict[str, str] = Field({}, description="as data.columns, in the names of these files")
     names: list[str] | None = Field(None, description="column names of the files that have no header")
     label_names: dict[str, str] = Field({}, description="label as it stands in the file -> its name")
+    skip_ragged: bool = Field(False, description="leave out, and tell, rows with too few or too many cells")
 
 
 class Data(Strict):
@@ -42,7 +46,9 @@ class Data(Strict):
     name: str | None = Field(None, description="configuration of the hub data set")
     revision: str | None = Field(None, description="branch, tag or commit of the hub data set")
     train: str = Field("train", description='split name, or a file; "" where there is none')
-    evaluate: Splits = Field("validation", description="split or file; or a table of name -> split or file")
+    evaluate: Splits = Field(
+        "validation", description='split or file; or a table of name -> split or file; "" where nothing is trained'
+    )
     test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
     validation: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = Field(
         None, description='share of the training rows held out as the validation split, e.g. "10%"'
@@ -63,7 +69,7 @@ class Data(Strict):
     def evaluation_sets(self) -> dict[str, str]:
         """Name -> split of every evaluation set; a single one is called `validation`."""
         if self.validation is not None or isinstance(self.evaluate, str):
-            return {"validation": str(self.evaluate)}
+            return {"validation": str(self.evaluate)} if self.evaluate or self.validation else {}
         return self.evaluate
 
     @property
@@ -162,14 +168,29 @@ class Reference(Strict):
     """A published number with all its conditions; without any one of them a comparison is worth nothing."""
 
     checkpoint: str
-    split: str
+    split: str = Field(description="the set, by its name in a run's results: validation, matched, test, ...")
     metric: str = Field(description="the exact form: F1, accuracy, their mean; Pearson, Spearman, their mean")
     value: float
     std: float | None = None
-    statistic: Literal["single run", "mean", "median", "best of grid"]
+    statistic: Literal["single run", "mean", "median", "best of grid", "not stated"]
     runs: int | None = Field(None, description="seeds, or grid points; absent where the source does not say")
     intermediate: str = "none"
     recipe: dict[str, Any] = {}
     confidence: Literal["C", "S", "U"] = Field(description="C read in the source, S transcribed, U unconfirmed")
     source: str
     note: str | None = None
+
+
+class Suite(Strict):
+    """Tasks that are reported together: a TOML file of `tasks/suites/`."""
+
+    name: str = ""
+    title: str
+    tasks: list[str] = Field(min_length=1, description="names of built-in tasks")
+    average: Literal["tasks", "sets"] = Field("tasks", description="tasks: each counts once; sets: each set of a task")
+
+    def score(self, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
+        """The suite's one number: task -> set -> metric -> value; a set's metrics are averaged first (Wang et al. 2019,
+        section 2.3; "sets" as in Devlin et al. 2019, Table 1). Raises KeyError: a task has no metrics."""
+        sets = {task: [fmean(values.values()) for values in metrics[task].values()] for task in self.tasks}
+        return fmean(map(fmean, sets.values())) if self.average == "tasks" else fmean(chain(*sets.values()))

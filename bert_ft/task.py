@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import DEFAULTS
-from bert_ft.schema import Batching, Data, Metric, Ner, Original, Qa, Recipe, Reference, RunSpec, Strict
+from bert_ft.schema import Batching, Data, Metric, Ner, Original, Qa, Recipe, Reference, RunSpec, Strict, Suite
 
 RESERVED = ("classification", "ner", "qa")
 
@@ -50,6 +50,8 @@ class Task(Strict):
         for name in [*sets, *self.data.test_sets]:
             if not re.fullmatch(r"\w[\w .-]*", name):  # predictions/<name>.jsonl
                 raise ValueError(f"data: '{name}' can't name a set; letters, digits, - and _ can")
+        if not sets and self.data.train:
+            raise ValueError("data.evaluate is empty, but training needs an evaluation set to pick a checkpoint by")
         if clash := set(sets) & set(self.data.test_sets) | {"train"} & (set(sets) | set(self.data.test_sets)):
             raise ValueError(f"data: two sets have one name: {', '.join(sorted(clash))}")
         if self.metric.best and "/" in self.metric.best and (s := self.metric.best.split("/")[0]) not in sets:
@@ -63,7 +65,7 @@ class Task(Strict):
     def best_metric(self) -> tuple[str, str]:
         """(evaluation set, metric) that picks the best checkpoint."""
         name = self.metric.best or self.metric.compute[0]
-        first = next(iter(self.data.evaluation_sets))
+        first = next(iter(self.data.evaluation_sets or self.data.test_sets), "")
         return (first, name) if "/" not in name else (name.split("/", 1)[0], name.split("/", 1)[1])
 
     def override(self, changes: dict[str, Any], where: str = "") -> Task:
@@ -186,6 +188,19 @@ def load_task(name: str | Path | Task) -> Task:
         raise InputError(f"'{tree['name']}' is the name of a family, so no task can bear it", where=str(path),
                          remedy="rename the file, or set `name`")  # fmt: skip
     return _validated(tree, str(path))
+
+
+def suites() -> dict[str, Suite]:
+    """Name -> suite of every built-in one."""
+    paths = sorted((tasks_root() / "suites").glob("*.toml"))
+    return {path.stem: Suite.model_validate({"name": path.stem} | tomllib.loads(path.read_text())) for path in paths}
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name. Raises InputError: there is none of that name."""
+    if name not in (known := suites()):
+        raise InputError(f"unknown suite '{name}'", remedy=did_you_mean(name, known))
+    return known[name]
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

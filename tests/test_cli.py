@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import matthews_corrcoef
 
 from bert_ft.cli import main
+from bert_ft.engine import features
 from bert_ft.rundir import RunDir
 from bert_ft.task import load_task
 
@@ -64,7 +66,9 @@ def stamps(folder: Path) -> dict[str, int]:
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["tasks"], ["tasks", "show", "mrpc"], ["runs"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["tasks"], ["tasks", "show", "mrpc"], ["runs"], ["cache"]]
+)
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = """
 import sys
@@ -157,6 +161,12 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "positive label": (nothing, {"set": "positive=good"}, "metric.positive = 'good' is not a label", "known: neg, pos"),
     "label that training lacks": (file("validation.csv", ROWS + "so so,neutral\n"), {},
                                   r"validation.csv, row 5: label 'neutral': the training rows", "known: neg, pos"),
+    "label that only test has": (file("test.csv", ROWS + "so so,neutral\n"), {"test": "test.csv"},
+                                 r"test.csv, row 5: label 'neutral': the training rows do not", "known: neg, pos"),
+    "half a pair": (file("train.csv", "text,label,other\na,pos,b\nc,neg,\n"), {"text-pair": "other"},
+                    r"train.csv, row 2: column 'other' has no text", "remove the row"),
+    "two columns of one name": (file("train.csv", "text,text,label\na,b,pos\n"), {},
+                                "train.csv: two columns are called 'text'", "rename"),
     "label near another": (file("validation.csv", ROWS + "so so,Pos\n"), {},
                            r"validation.csv, row 5: label 'Pos'", "did you mean 'pos'"),
     "one label": (file("train.csv", "text,label\na,pos\nb,pos\n"), {}, r"train.csv: only one label \('pos'\)", "two"),
@@ -465,3 +475,106 @@ socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
     done = command(*command_of(finished, epochs=1), "--output", "run", **online)
     assert done.code == 0, done
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+# --- several evaluation sets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nli(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """A finished run of MNLI on files of its original form, at most 30 rows each: `run`, with the files in `glue`."""
+    (tmp_path / "glue" / "MNLI").mkdir(parents=True)
+    (tmp_path / "glue" / "AX").mkdir()
+    for name, rows in (
+        ("train", 30),
+        ("dev_matched", 8),
+        ("dev_mismatched", 5),
+        ("test_matched", 3),
+        ("test_mismatched", 4),
+    ):
+        labels = ("entailment", "neutral", "contradiction")
+        lines = [f"{name} {i} says so\tit is {labels[i % 3]}\t{labels[i % 3]}" for i in range(rows)]
+        text = "\n".join(["sentence1\tsentence2\tgold_label", *lines]) + "\n"
+        if name.startswith("test"):
+            text = re.sub(r"\t\w+$", "", text, flags=re.MULTILINE)
+        (tmp_path / "glue" / "MNLI" / f"{name}.tsv").write_text(text)
+    (tmp_path / "glue" / "AX" / "diagnostic.tsv").write_text("index\tsentence1\tsentence2\n0\tA cat.\tA dog.\n")
+    done = cli("train", "mnli", *flags(**QUICK, checkpoint=tiny_checkpoint, data_dir="glue", output="run"))
+    assert done.code == 0, done
+    assert re.search(r"step 8/8 .* matched: accuracy 0\.\d+   mismatched: accuracy 0\.\d+", done.err), done.err
+    assert re.search(r"mismatched +accuracy +0\.", done.out)
+    return tmp_path / "run"
+
+
+def test_every_evaluation_set_has_its_own_name_everywhere(cli: Cli, nli: Path) -> None:
+    run = RunDir(nli)
+    results = run.results()
+    sizes = {"matched": 8, "mismatched": 5, "test_matched": 3, "test_mismatched": 4}
+    assert {name: counts["rows"] for name, counts in results["counts"].items()} == {"train": 30, **sizes}
+    for name, size in sizes.items():
+        lines = [json.loads(line) for line in (nli / "predictions" / f"{name}.jsonl").read_text().splitlines()]
+        assert [line["row"] for line in lines] == list(range(size))
+        right = [line["prediction"] == line["label"] for line in lines]
+        if not name.startswith("test"):
+            assert results["metrics"][name] == {"accuracy": sum(right) / size}
+    assert list(results["metrics"]) == ["matched", "mismatched"]
+    logged = [entry["evaluation"] for entry in run.log() if "evaluation" in entry]
+    assert len(logged) == 2 and all(list(entry) == ["matched", "mismatched"] for entry in logged)
+    assert results["metrics"] in logged
+    assert json.loads(cli("evaluate", "run", "--json").out) == results["metrics"]
+    assert json.loads(cli("runs", ".", "--json").out)[0]["metric"] == "matched/accuracy"
+
+
+def test_a_model_is_evaluated_on_another_task(cli: Cli, nli: Path, tmp_path: Path) -> None:
+    """AX with a model of MNLI: of its hidden labels no score can be had, of labelled rows in its form one can."""
+    unlabelled = cli("evaluate", "run", "--task", "ax", "--data-dir", "glue")
+    assert unlabelled.code == 2 and "AX/diagnostic.tsv: these rows have no labels to score" in unlabelled.err
+    trained = cli("train", "ax", "--checkpoint", "run", "--data-dir", "glue")
+    assert trained.code == 2 and "task ax: the task has no training split\n  it is for another" in trained.err
+    lines = [json.loads(line) for line in (nli / "predictions" / "matched.jsonl").read_text().splitlines()]
+    texts = (tmp_path / "glue" / "MNLI" / "dev_matched.tsv").read_text().splitlines()[1:]
+    pairs = [text.split("\t")[:2] for text in texts]
+    full = [
+        {"Premise": a, "Hypothesis": b, "Label": line["prediction"]} for (a, b), line in zip(pairs, lines, strict=True)
+    ]
+    full[0]["Label"] = full[1]["Label"] = "neutral"
+    full[2]["Label"] = "entailment"
+    (tmp_path / "full.json").write_text(json.dumps(full))
+    columns = 'data.columns={text="Premise", text_pair="Hypothesis", label="Label"}'
+    done = cli("evaluate", "run", "--task", "ax", "--data", "full.json", "--set", columns, "--json")
+    expected = matthews_corrcoef([row["Label"] for row in full], [line["prediction"] for line in lines])
+    assert json.loads(done.out) == {"validation": {"matthews_correlation": pytest.approx(expected)}}
+
+
+def test_sets_of_ones_own(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    """Domain-shift sets: a table of name -> file."""
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.csv").write_text(ROWS)
+    sets = {"validation": None, "set": 'data.evaluate={here="here.csv", there="there.csv"}', "output": "shift"}
+    done = cli(*command_of(finished, **sets, json=True))
+    assert done.code == 0, done
+    metrics = json.loads(done.out)["metrics"]
+    assert list(metrics) == ["here", "there", "test"] and metrics["here"] == metrics["there"]
+    assert json.loads(cli("evaluate", "shift", "--json").out) == metrics
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_cache(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERT_FT_CACHE", str(tmp_path / "cache"))
+    place = str(tmp_path / "cache" / "features")
+    assert cli("cache").out == f"{place}: 0 entries, 0.0 MB\n"
+    monkeypatch.setattr(features, "WORTH", 1)
+    assert cli(*command_of(finished, output="cached")).code == 0
+    (tmp_path / "cache" / "features" / "mine").mkdir()
+    shown = json.loads(cli("cache", "--json").out)
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "cache" / "features").rglob("*") if file.is_file())
+    assert (shown["folder"], shown["bytes"]) == (place, on_disk)
+    assert [entry["rows"] for entry in shown["entries"]] == [5, 5, 5]
+    assert all(entry["tokens"] > 5 for entry in shown["entries"])
+    (tmp_path / "cache" / "features" / shown["entries"][0]["entry"] / "index.json").write_text("{")
+    assert re.search(rf"{shown['entries'][0]['entry']} +0 +0 ", cli("cache").out), "damaged, and still listed"
+    assert json.loads(cli("cache", "clear", "--json").out)["freed"] > 0
+    assert [path.name for path in (tmp_path / "cache" / "features").iterdir()] == ["mine"]
+    assert cli("cache", "clear").out == f"{place}: 0.0 MB freed\n"

@@ -11,7 +11,9 @@ import pytest
 import tomli_w
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.task import Task, builtin, dotted_keys, load_task, tasks_root
+from bert_ft.metrics import METRIC_NAMES
+from bert_ft.schema import Suite
+from bert_ft.task import Task, builtin, dotted_keys, load_suite, load_task, suites, tasks_root
 
 Write = Callable[[str, str], Path]
 
@@ -74,7 +76,7 @@ def test_fault(toml: Write, text: str, message: str) -> None:
     ("clasification", "unknown task 'clasification'\n  did you mean 'classification'?"),
     ("nowhere.toml", "nowhere.toml: no such task file\n  `bert-ft tasks` lists"),
     ("pkg/mrpc", "unknown task 'pkg/mrpc'"),
-    ("", "unknown task ''\n  known: classification,"),
+    ("", "unknown task ''\n  known: "),
 ])  # fmt: skip
 def test_unknown_task(name: str, message: str) -> None:
     with pytest.raises(InputError, match="^" + re.escape(message)):
@@ -94,10 +96,16 @@ def test_suggestions_stay_short() -> None:
 def test_builtin(name: str) -> None:
     """Every one loads by its name, says how to run it, and survives being written and read again."""
     task, text = load_task(name), builtin()[name].read_text(encoding="utf-8")
-    assert text.startswith(f"# bert-ft train {name} --checkpoint ")
+    start = (
+        f"# bert-ft train {name} --checkpoint " if task.data.train else f"# bert-ft evaluate RUN_OF_MNLI --task {name}"
+    )
+    assert text.startswith(start)
     assert task.title
+    known = {*task.data.evaluation_sets, *task.data.test_sets}
     assert task.best_metric[1] in task.metric.compute
     for reference in task.reference:
+        assert reference.split in known, "a reference names its set as a run's results do"
+        assert reference.metric in METRIC_NAMES
         task.override({f"recipe.{key}": value for key, value in reference.recipe.items()})
     for key, values in task.recipe.grid.items():
         for value in values:
@@ -244,16 +252,57 @@ def test_nothing_can_not_be_written() -> None:
 
 
 def test_the_expected_results_are_those_of_the_task_files() -> None:
-    """The table of tasks/classification/README.md against the references in the TOML files."""
-    text = (tasks_root() / "classification" / "README.md").read_text()
-    listed = {
-        tuple(cell.strip().lower() for cell in line.strip("|").split("|"))
-        for line in text.splitlines()
-        if line.startswith("| ")
-    }
-    names = {"f1": "f1", "spearmanr": "spearman"}
-    for name in ("sst2", "mrpc", "stsb"):
+    """The table of tasks/classification/README.md against the references in the TOML files: the same rows."""
+    folder = tasks_root() / "classification"
+    lines = [line.strip("|").split("|") for line in (folder / "README.md").read_text().splitlines() if line[:2] == "| "]
+    listed = [tuple(cell.strip() for cell in cells) for cells in lines[1:]]
+    names = {"f1": "F1", "pearson": "Pearson", "spearmanr": "Spearman", "matthews_correlation": "Matthews"}
+    held = [
+        (name, r.checkpoint.rpartition("/")[2], r.split, names.get(r.metric, r.metric),
+         f"{r.value} ± {r.std}" if r.std else str(r.value), r.statistic)
+        for name, path in builtin().items() if folder in path.parents for r in load_task(name).reference
+    ]  # fmt: skip
+    assert sorted(listed) == sorted(held)
+
+
+# --- suites -----------------------------------------------------------------------------------------------------------
+
+
+def test_suites(cli: Any) -> None:
+    for name, suite in suites().items():
+        assert suite.name == name and set(suite.tasks) <= set(builtin())
+    with pytest.raises(InputError, match="unknown suite 'gleu'\n  did you mean 'glue'"):
+        load_suite("gleu")
+    assert re.search("glue-small +suite +the mean of cola, mrpc", cli("tasks").out)
+
+
+@pytest.mark.parametrize(("checkpoint", "score"), [
+    ("L-2_H-128_A-2", 64.2), ("L-4_H-256_A-4", 65.8), ("L-4_H-512_A-8", 71.2), ("L-8_H-512_A-8", 73.5)
+])  # fmt: skip
+def test_score_of_the_server(checkpoint: str, score: float) -> None:
+    """The task files' numbers give the score that the benchmark's server gave for them (google-research/bert, README)."""
+    metrics: dict[str, Any] = {}
+    for name in (glue := load_suite("glue")).tasks:
         for r in load_task(name).reference:
-            checkpoint = r.checkpoint.rpartition("/")[2]
-            row = (name, checkpoint, r.split, names.get(r.metric, r.metric), str(r.value), r.statistic)
-            assert row in listed, row
+            if r.checkpoint == f"google/bert_uncased_{checkpoint}":
+                metrics.setdefault(name, {}).setdefault(r.split, {})[r.metric] = r.value
+    # the server rounds the numbers it shows
+    assert glue.score(metrics) == pytest.approx(score, abs=0.07)
+
+
+def test_score_of_the_paper() -> None:
+    """BERT's average is over the two sets of MNLI as over two tasks, and leaves WNLI out (Devlin et al. 2019, Table 1)."""
+    tasks = [name for name in load_suite("glue").tasks if name != "wnli"]
+    for size, score in (("base", 79.6), ("large", 82.1)):
+        metrics: dict[str, Any] = {name: {} for name in tasks}
+        for name in tasks:
+            for r in load_task(name).reference:
+                if r.source == "Devlin et al. 2019, Table 1" and size in r.checkpoint:
+                    metrics[name][r.split] = {r.metric: r.value}
+        assert round(Suite(title="", tasks=tasks, average="sets").score(metrics), 1) == score
+
+
+def test_task_without_training(toml: Write) -> None:
+    assert load_task("ax").best_metric == ("test", "matthews_correlation")
+    with pytest.raises(InputError, match=r"data\.evaluate is empty, but training needs"):
+        load_task(toml("own.toml", "[data]\nevaluate = ''"))

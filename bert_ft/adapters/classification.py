@@ -14,7 +14,7 @@ import pyarrow.compute as pac
 from bert_ft import metrics
 from bert_ft.adapters import tokenizing
 from bert_ft.adapters.base import Adapter, Features
-from bert_ft.data import Rows, targets
+from bert_ft.data import Rows, targets, with_notes
 from bert_ft.data.checks import Finding
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 BINARY = ("f1", "precision", "recall")
+LONGEST = 10_000_000  # bytes of a text: ten books
 
 
 class Classification(Adapter):
@@ -63,6 +64,10 @@ class Classification(Adapter):
             out["label"] = pa.nulls(len(table), kind)
         elif task.data.problem_type == "regression":
             out["label"] = _numbers(table[column], column, raw.where)
+            if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
+                out["label"] = _numbers(out["label"].cast(pa.float32()), column, raw.where)
+            if not labelled and pac.all(pac.equal(out["label"], -1)).as_py():  # the hub's mark of a hidden score
+                out["label"] = pa.nulls(len(table), pa.float64())
         else:
             out["label"] = _names(table[column], raw.class_names.get(column), task, column, raw.where)
         if labelled and out["label"].null_count:
@@ -70,7 +75,8 @@ class Classification(Adapter):
             raise InputError(f"{out['label'].null_count} rows have no label", where=f"{raw.where}, row {row + 1}",
                              remedy=f"give column '{column}' a value there, or remove the rows")  # fmt: skip
         names = [task.data.label_names.get(name, name) for name in raw.class_names.get(column, [])]
-        return pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
+        table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
+        return with_notes(table, _near(out["label"]) if pa.types.is_string(out["label"].type) else [])
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -253,16 +259,23 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
             or pa.types.is_string_view(column.type)):  # fmt: skip
         raise InputError(f"column '{name}' holds {column.type}, not text", where=where,
                          remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
+    column = column.cast(pa.string())
+    sizes = pac.binary_length(column)
+    if (size := pac.max(sizes).as_py() or 0) > LONGEST:
+        raise InputError(f"column '{name}' holds a text of {size / 1e6:,.0f} MB", remedy="is a quote left open there?",
+                         where=f"{where}, row {pac.index(sizes, pac.max(sizes)).as_py() + 1}")  # fmt: skip
     if column.null_count:
         row = pac.index(pac.is_null(column), True).as_py()
         message = f"column '{name}' has no text ({column.null_count} such rows)"
         remedy = 'remove the row, or quote the empty text ("") where it is meant'
         raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
-    return column.cast(pa.string())
+    return column
 
 
 def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     """float64; a cell that is no finite number is an error with its row."""
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        column = column.cast(pa.string())  # 3.8 as the source wrote it, not 3.799999952316284
     try:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -278,6 +291,15 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
             f"column '{name}' has {numbers[row]} where a finite number is wanted", where=f"{where}, row {row + 1}"
         )
     return numbers
+
+
+def _near(column: pa.ChunkedArray) -> list[str]:
+    """A line for each two labels that differ in case or white space alone."""
+    seen: dict[str, str] = {}
+    alike = [(seen.setdefault("".join(name.split()).casefold(), name), name)
+             for name in sorted(pac.unique(column.drop_null()).to_pylist())]  # fmt: skip
+    return [f"the labels '{a}' and '{b}' differ in case or white space alone; they are kept apart (data.label_names "
+            "makes one of them)" for a, b in alike if a != b]  # fmt: skip
 
 
 def _is_number(cell: pa.Scalar) -> bool:

@@ -108,7 +108,7 @@ def load(
 
     Args:
         objects: Python objects in place of files: set name -> Dataset, pandas frame, dict of lists or list of dicts.
-        training: whether the training rows are wanted; without them `train` is the first evaluation set.
+        training: whether the training rows are wanted; without them `train` is the first other set.
         others: whether `Rows.others` is wanted, where the family has a canonical row for each raw one.
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
@@ -136,16 +136,18 @@ def load(
         if data.group is not None and "group" not in table.column_names:
             table = table.append_column("group", raw.table[data.group].cast(pa.string()))
         metadata = dict(table.schema.metadata or {})
-        notes.extend(f"{name}: {note}" for note in json.loads(metadata.pop(b"notes", b"[]")))
+        notes.extend(f"{name}: {note}" for note in [*raw.notes, *json.loads(metadata.pop(b"notes", b"[]"))])
         table = table.replace_schema_metadata(metadata or None)
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in columns.values()])
         return Rows(table, raw.where, others=rest if others and len(rest) == len(table) else None)
 
     if not training:
         evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
-        return Splits(next(iter(evaluation.values())), evaluation, {}, notes)
+        test = {name: rows(name, split, False) for name, split in data.test_sets.items()}
+        return Splits(next(iter({**evaluation, **test}.values())), evaluation, test, notes)
     if not data.train:
-        raise InputError("the task has no training split", where=f"task {task.name}")
+        raise InputError("the task has no training split", where=f"task {task.name}",
+                         remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}")  # fmt: skip
     train = rows("train", data.train, True)
     if data.validation is not None:
         train, held_out = split_off(train, family.target, float(data.validation[:-1]) / 100, data)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bert_ft.data import hub
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data
@@ -19,11 +20,13 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 @dataclass
 class Raw:
-    """The wanted columns of one split as they came, where they came from, and the names of coded labels."""
+    """The wanted columns of one split as they came, where they came from, the names of coded labels, and what a person
+    should know."""
 
     table: pa.Table
     where: str
     class_names: dict[str, list[str]] = field(default_factory=dict)  # column -> names of its integer codes
+    notes: list[str] = field(default_factory=list)
 
 
 Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
@@ -152,10 +155,17 @@ def _original(
         remedy = "--data-dir is the folder of the original distribution, or the one above it"
         tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
         raise InputError(tried, where=str(folder), remedy=remedy)
-    if path.suffix.lower() in readers:
-        return Raw(readers[path.suffix.lower()](path, wanted, data, optional), str(path))
-    return Raw(delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional),
-               str(path))  # fmt: skip
+    if path.suffix.lower() in (*readers, ".json", ".jsonl"):
+        return Raw(read_file(path, wanted, data, optional, readers), str(path))
+    skipped: list[int] | None = [] if original.skip_ragged else None
+    table = delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional,
+                           skipped=skipped)  # fmt: skip
+    # without quotes an empty cell can only be an empty text
+    table = pa.table({name: table[name].fill_null("") for name in table.column_names})
+    notes = (
+        [f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"] if skipped else []
+    )
+    return Raw(table, str(path), notes=notes)
 
 
 def _folder(
@@ -183,23 +193,30 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
     import datasets
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    datasets.disable_progress_bars()
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
+    find = hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset  # a folder may change meanwhile
     try:
-        loaded = datasets.load_dataset(data.path, data.name, revision=data.revision, split=split)
-    except GatedRepoError:
-        raise InputError("this data set is gated", where=where, remedy="ask for access, then `hf auth login`") from None
-    except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
+        loaded = find(data.path, data.name, data.revision).as_dataset(split=split)
+    except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+        if isinstance(error, GatedRepoError) or "gated" in str(error):
+            remedy = "ask for access, then `hf auth login`"
+            raise InputError("this data set is gated", where=where, remedy=remedy) from None
+        if "Revision" in str(error):
+            raise InputError(f"no revision '{data.revision}'", where=where, remedy="main is the usual one") from None
         raise InputError("no such data set on the hub, or no access to it", where=where,
                          remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
                          "a benchmark's original files") from None  # fmt: skip
-    except ValueError as error:  # an unknown configuration or split; its message lists those that exist
-        remedy = " ".join(str(error).splitlines()[1:3])
-        raise InputError(str(error).splitlines()[0], where=where, remedy=remedy) from None
-    except (ConnectionError, OSError, HfHubHTTPError) as error:
-        message = f"the hub can't be reached and its cache lacks this data set ({type(error).__name__})"
-        remedy = "connect once, or read local files with --data-dir or --train"
+    except (ValueError, RuntimeError) as error:  # an unknown configuration or split; its message lists those that exist
+        first, *rest = str(error).splitlines()
+        remedy = 'data.revision = "refs/convert/parquet" reads what the hub made of it' if "scripts" in first else ""
+        raise InputError(first, where=where, remedy=" ".join(rest[:2]) or remedy) from None
+    except Exception as error:
+        transport = type(error).__module__.startswith("httpx")  # below the hub's client; its name differs by version
+        if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
+            raise
+        message = f"the hub can't be reached, or broke off, and its cache lacks this data set ({type(error).__name__})"
+        remedy = "try again once it is there, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
     return of_object(loaded, wanted, optional, where)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows, fingerprint
 
 KINDS = ("tokens", "targets", "places", "values")
+UNFINISHED = "unfinished-"
 WORTH = 20_000  # rows below which reading is hardly faster than tokenizing
 
 
@@ -41,6 +43,31 @@ def root() -> Path:
     return Path(os.environ.get("BERT_FT_CACHE", "~/.cache/bert-ft")).expanduser() / "features"
 
 
+def kept() -> list[dict[str, Any]]:
+    """One dict for each set of features in the cache: entry, rows, tokens, bytes, made (seconds since 1970). What was
+    left half written, or is damaged, has no rows; it takes its bytes all the same."""
+    found = []
+    for folder in sorted(root().glob("*/")):
+        if not re.fullmatch(rf"[0-9a-f]{{32}}|{UNFINISHED}.*", folder.name):  # not ours
+            continue
+        try:
+            counts = json.loads((folder / "index.json").read_text())["counts"]
+        except (OSError, ValueError, KeyError):
+            counts = {}
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        found.append({"entry": folder.name, "rows": counts.get("rows", 0), "tokens": counts.get("tokens", 0),
+                      "bytes": size, "made": folder.stat().st_mtime})  # fmt: skip
+    return found
+
+
+def clear() -> int:
+    """Empties the cache; gives the bytes that are free again."""
+    entries = kept()
+    for entry in entries:
+        shutil.rmtree(root() / entry["entry"], ignore_errors=True)
+    return sum(entry["bytes"] for entry in entries)
+
+
 def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     """sha256 of what features follow from."""
     digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
@@ -59,7 +86,7 @@ def _write(folder: Path, features: Features) -> None:
     """A cache that can't be written is no fault: the features are there already."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
         arrays = {"offsets": features.offsets, "weights": features.weights}
         arrays |= {f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()}
         for name, array in arrays.items():

@@ -79,6 +79,7 @@ def test_glue_missing(tmp_path: Path) -> None:
     ("text;label\nnaïve;1\nfine;0\n".encode(), {"data__delimiter": ";"}),
     ("text,label\r\nnaïve,1\r\n\r\nfine,0".encode(), {}),
     ("text,label\rnaïve,1\rfine,0\r".encode(), {}),
+    ("text;label\r\nnaïve;1\r\nfine;0\r\n".encode("utf-16-le"), {"data__encoding": "utf-16-le", "data__delimiter": ";"}),
     ("id,id,text,label\n1,2,naïve,1\n3,4,fine,0".encode(), {}),
     ('"text","label"\nnaïve,"1"\n"fine",0'.encode(), {}),
 ])  # fmt: skip
@@ -107,6 +108,13 @@ FAULTS: list[tuple[str, bytes, str]] = [
     ("null.csv", b"text,label\na,1\n,0\n", "null.csv, row 2: column 'text' has no text (1 such rows)\n  remove"),
     ("unlabelled.csv", b"text,label\na,1\nb,\n", "unlabelled.csv, row 2: 1 rows have no label"),
     ("latin.csv", b"text,label\na,1\nna\xefve,0\n", "latin.csv, line 3: byte 0xef is not utf-8\n  save the file as"),
+    ("mixed.csv", "text,label\nnaïve,1\n".encode() + b"na\xefve,0\n", "mixed.csv, line 3: byte 0xef is not utf-8\n  save"),
+    ("utf-16-le.csv", "text,label\na,1\n".encode("utf-16-le"), "utf-16-le.csv: the file is UTF-16, not UTF-8\n  set"),
+    ("utf-16.jsonl", '{"text": "a"}'.encode("utf-16"), "utf-16.jsonl: the file is UTF-16, not UTF-8\n  set data.enc"),
+    ("huge.csv", b"text,label\na,1\n" + b'"' + b"word " * 2_100_000 + b'",0\n',
+     "huge.csv, row 2: column 'text' holds a text of 10 MB\n  is a quote left open there?"),
+    ("swallowed.csv", b'text,label\n"a,1\n' + b"word,0\n" * 1_600_000 + b'",0\n',
+     "swallowed.csv, row 1: column 'text' holds a text of 11 MB\n  is a quote left open"),
     ("utf-16.csv", "text,label\na,1\n".encode("utf-16"), "utf-16.csv: the file is UTF-16, not UTF-8"),
     ("cut.json", b'[\n {"text": "a", "label": 1},\n {"text": "b"\n', "cut.json, line 4: not JSON"),
     ("cut.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cut.jsonl, line 2: not JSON"),
@@ -146,3 +154,26 @@ def test_truncated_binary(load_rows: Load, tmp_path: Path, name: str) -> None:
         file.write_bytes(whole[:size])
         with pytest.raises(InputError, match=f"not a {file.suffix[1:]} file"):
             load_rows(file)
+
+
+@pytest.mark.parametrize(("columns", "message"), [
+    ({"text": pa.array([1, 2]), "label": ["a", "b"]}, "column 'text' holds int64, not text\n  name the text column"),
+    ({"text": pa.array([b"x", b"y"]), "label": ["a", "b"]}, "column 'text' holds binary, not text"),
+    ({"text": [["x"], ["y"]], "label": ["a", "b"]}, "column 'text' holds list<element: string>, not text"),
+    ({"text": ["x", "y"], "label": pa.array([0, 1], pa.timestamp("s"))}, "column 'label' holds timestamp[ms], not lab"),
+    ({"text": ["x", "y"], "label": [{"a": 1}, {"a": 2}]}, "column 'label' holds struct<a: int64>, not labels"),
+    ({"text": ["x", "y"], "label": [1.0, 0.5]}, ", row 2: column 'label' has 0.5: a number with a fraction is no label"),
+    ({"text": ["x", None], "label": ["a", "b"]}, ", row 2: column 'text' has no text (1 such rows)"),
+])  # fmt: skip
+def test_parquet_of_the_wrong_types(load_rows: Load, tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    with pytest.raises(InputError) as error:
+        load_rows(tmp_path / "rows.parquet")
+    assert str(error.value).removeprefix(f"{tmp_path}/rows.parquet").removeprefix(": ").startswith(message)
+
+
+@pytest.mark.slow
+def test_cell_of_200_mb(load_rows: Load, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"text,label\na,1\n" + b"word " * 40_000_000 + b",0\n")
+    with pytest.raises(InputError, match=r"rows.csv, row 2: column 'text' holds a text of 200 MB"):
+        load_rows(tmp_path / "rows.csv")

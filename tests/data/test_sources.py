@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -218,6 +219,16 @@ def test_labels(load_rows: Load, labels: Any, found: list[Any]) -> None:
     assert [type(label) for label in labels] == [type(label) for label in found]
 
 
+def test_labels_that_are_nearly_alike_are_told_and_kept_apart(load_rows: Load) -> None:
+    splits = load_rows({"text": ["x", "y", "z", "w"], "label": ["pos", "Pos ", "neg", "pos"]})
+    assert Classification.find_labels(splits.train, load_task("classification")) == ["Pos ", "neg", "pos"]
+    assert [note.partition(";")[0] for note in splits.notes] == [
+        f"{name}: the labels 'Pos ' and 'pos' differ in case or white space alone" for name in ("train", "validation")
+    ]
+    one = load_rows({"text": ["x", "y"], "label": ["pos", "Pos "]}, data__label_names={"Pos ": "pos"})
+    assert one.notes == [] and one.train.table["label"].to_pylist() == ["pos", "pos"]
+
+
 def test_class_label_without_rows_is_kept(load_rows: Load) -> None:
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "m", "a"])}
@@ -230,7 +241,7 @@ def test_class_label_without_rows_is_kept(load_rows: Load) -> None:
 
 
 @pytest.mark.parametrize(("labels", "numbers"), [
-    (["5.000", "0", "-1e-1"], [5.0, 0.0, -0.1]), ([1, 2, 3], [1.0, 2.0, 3.0]), ([0.5, 1, 2], [0.5, 1.0, 2.0]),
+    (["5.000", "0", "-1e-1"], [5.0, 0.0, -0.1]), (np.array([3.8, 1.556, -0.1], "float32"), [3.8, 1.556, -0.1]), ([1, 2, 3], [1.0, 2.0, 3.0]), ([0.5, 1, 2], [0.5, 1.0, 2.0]),
 ], ids=str)  # fmt: skip
 def test_numbers(load_rows: Load, labels: list[Any], numbers: list[float]) -> None:
     splits = load_rows({"text": ["x", "y", "z"], "label": labels}, data__problem_type="regression",
@@ -292,8 +303,9 @@ def test_share_that_can_not_be_held_out(load_rows: Load, share: str) -> None:
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("name", "folder", "counts"), [
-    ("sst2", "SST-2", (67_349, 872, 1_821)), ("mrpc", "MRPC", (3_668, 408, 1_725)),
-    ("stsb", "STS-B", (5_749, 1_500, 1_379)),
+    ("cola", "CoLA", (8_551, 1_043, 1_063)), ("sst2", "SST-2", (67_349, 872, 1_821)),
+    ("mrpc", "MRPC", (3_668, 408, 1_725)), ("stsb", "STS-B", (5_749, 1_500, 1_379)),
+    ("rte", "RTE", (2_490, 277, 3_000)), ("wnli", "WNLI", (635, 71, 146)),
 ])  # fmt: skip
 def test_glue(glue: Path, name: str, folder: str, counts: tuple[int, ...]) -> None:
     task = load_task(name).override({"run.data_dir": str(glue)})
@@ -302,15 +314,40 @@ def test_glue(glue: Path, name: str, folder: str, counts: tuple[int, ...]) -> No
     assert splits.test["test"].table["label"].null_count == counts[2]
     near = data.load(task.override({"run.data_dir": str(glue / folder)}), Classification)
     assert near.fingerprint() == splits.fingerprint()
-    # every cell as it stands in the file: the n-th row is the n-th line, split at its tabs
-    lines = (glue / folder / "train.tsv").read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    header = lines[0].split("\t")
-    assert task.data.original is not None
-    for role, column in task.data.original.columns.items():
-        cells = [line.split("\t")[header.index(column)] for line in lines[1:]]
-        mapped = [task.data.original.label_names.get(cell, cell) for cell in cells] if role == "label" else cells
-        read = splits.train.table[role].to_pylist()
-        assert read == (list(map(float, mapped)) if name == "stsb" and role == "label" else mapped), role
     adapter = Classification(task, Classification.find_labels(splits.train, task))
     for part, found in splits.all().items():
         adapter.check(part, found)
+    # every cell as it stands in the file: the n-th row is the n-th line, split at its tabs
+    original = task.data.original
+    assert original is not None
+    lines = (glue / folder / "train.tsv").read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    names = original.names or lines.pop(0).split("\t")
+    for role, column in original.columns.items():
+        cells: list[Any] = [line.split("\t")[names.index(column)] for line in lines]
+        if role == "label":
+            as_float32 = name == "stsb"  # as on the hub
+            cells = [float(str(np.float32(c))) if as_float32 else original.label_names.get(c, c) for c in cells]
+        assert splits.train.table[role].to_pylist() == cells, role
+
+
+@pytest.mark.shared_data
+def test_chnsenticorp(glue: Path) -> None:
+    task = load_task("chnsenticorp").override({"run.data_dir": str(glue.parent / "chnsenticorp_zh")})
+    splits = data.load(task, Classification)
+    assert {name: len(rows) for name, rows in splits.all().items()} == {"train": 9_600, "validation": 1_200}
+    assert Counter(splits.train.table["label"].to_pylist()) == {"positive": 4_799, "negative": 4_801}
+
+
+def test_files_of_clue(tmp_path: Path) -> None:
+    """An object a line in files called .json, as that benchmark has them; its test rows have no label."""
+    (tmp_path / "tnews_public").mkdir()
+    rows = [{"label": "108", "label_desc": "news_edu", "sentence": "上课时学生手机响个不停", "keywords": ""},
+            {"label": "104", "label_desc": "news_finance", "sentence": "商赢环球股份有限公司", "keywords": ""}]  # fmt: skip
+    for name in ("train", "dev"):
+        FORMS["jsonl"](tmp_path, {key: [row[key] for row in rows] for key in rows[0]}).rename(
+            tmp_path / "tnews_public" / f"{name}.json"
+        )
+    written(tmp_path / "tnews_public" / "test.json", json.dumps({"id": 0, "sentence": "在设计史上"}))
+    splits = data.load(load_task("tnews").override({"run.data_dir": str(tmp_path)}), Classification)
+    assert splits.train.table["label"].to_pylist() == ["news_edu", "news_finance"]
+    assert splits.test["test"].table.to_pydict() == {"text": ["在设计史上"], "label": [None]}

@@ -23,6 +23,7 @@ def read(
     encoding: str = "utf-8",
     names: list[str] | None = None,
     optional: tuple[str, ...] = (),
+    skipped: list[int] | None = None,
 ) -> pa.Table:
     """The `wanted` columns of a delimited file, all as strings; an empty unquoted cell is null.
 
@@ -32,6 +33,7 @@ def read(
         names: column names of a file without a header line; they are used only where the first line
             lacks the first of the wanted columns (CoLA: train and dev have no header, test has one).
         optional: wanted columns that may be missing (the labels of a test file); `OTHERS` adds all others.
+        skipped: takes the numbers of ragged rows, which then are left out; without it one is an error.
     Raises:
         InputError: empty file, a ragged row, a missing or doubled column, bytes that are not of the encoding.
     """
@@ -66,7 +68,7 @@ def read(
                 quote_char='"' if quoting else False,
                 newlines_in_values=quoting,
                 ignore_empty_lines=len(columns) > 1,
-                invalid_row_handler=_noting(bad),
+                invalid_row_handler=_noting(bad, "error" if skipped is None else "skip"),
             ),
             convert_options=pc.ConvertOptions(
                 column_types={column: pa.string() for column in _distinct(columns)},
@@ -84,6 +86,8 @@ def read(
         remedy = "quote cells that hold the delimiter" if quoting else "the file is read without quoting"
         message = f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}"
         raise InputError(message, where=f"{path}{place}", remedy=remedy) from None
+    if skipped is not None:
+        skipped.extend((row.number or 0) - has_header for row in bad)
     if not table.num_rows:
         raise InputError("no rows below the header", where=str(path))
     return table
@@ -92,7 +96,7 @@ def read(
 def decode(path: Path, encoding: str) -> str:
     """The file's text without a byte-order mark; bytes that do not fit are an error with their line."""
     raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
+    if encoding == "utf-8" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
         raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
     try:
         return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
@@ -106,10 +110,10 @@ def decode(path: Path, encoding: str) -> str:
         raise InputError(message, where=f"{path}, line {line}", remedy=remedy) from None
 
 
-def _noting(bad: list[pc.InvalidRow]) -> Callable[[pc.InvalidRow], str]:
+def _noting(bad: list[pc.InvalidRow], answer: str) -> Callable[[pc.InvalidRow], str]:
     def handler(row: pc.InvalidRow) -> str:
         bad.append(row)
-        return "error"
+        return answer
 
     return handler
 

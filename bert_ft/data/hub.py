@@ -1,0 +1,54 @@
+"""The hub, asked once whether it is there: its clients would try each file for half a minute before they use their caches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """While it lasts, the hub's clients use their caches alone if the hub can't be reached."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _there(constants.ENDPOINT):
+        yield
+        return
+    try:
+        _offline(True)
+        yield
+    finally:
+        _offline(False)
+
+
+def _there(endpoint: str) -> bool:
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(endpoint, timeout=5)  # the client's own session knows the proxies; any answer will do
+    except Exception:  # of the library that this version of the client is built on
+        return False
+    return True
+
+
+def _offline(whether: bool) -> None:
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = whether
+    if "datasets" in sys.modules:
+        sys.modules["datasets.config"].HF_HUB_OFFLINE = whether  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4)
+def dataset(path: str, name: str | None, revision: str | None) -> Any:
+    """The `datasets.DatasetBuilder` of a data set with all its splits in the cache: `as_dataset(split=...)` gives one."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    with reached():
+        builder = datasets.load_dataset_builder(path, name, revision=revision)
+        builder.download_and_prepare()
+    return builder
