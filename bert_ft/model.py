@@ -101,7 +101,8 @@ class Model:
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
         self.tokenizer.model_max_length = task.recipe.max_length
         if task.family == "classification":
-            self.tokenizer.truncation_side = "left" if task.classification.truncation == "tail" else "right"
+            side = "left" if task.classification.truncation == "tail" else "right"
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = side  # the latter is saved
 
 
 def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
