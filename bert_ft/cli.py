@@ -62,6 +62,9 @@ def train(
     text_pair: PairColumn = None,
     label: LabelColumn = None,
     regression: Regression = False,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Head, data order and dropout follow from it.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows an optimizer step, over all processes.")] = None,
@@ -69,6 +72,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="End after N optimizer steps.")] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Tokens a row; longer rows are truncated, and counted.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: K runs, each row held out once; mean and spread.")
     ] = None,
     limit_train: Annotated[int | None, typer.Option(help="The first N training rows after the seeded shuffle.")] = None,
     sets: Sets = None,
@@ -97,16 +103,21 @@ def train(
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
     validation = _own(settings, validation, regression, text=text, text_pair=text_pair, label=label)
+    if multi_label:
+        settings["data.problem_type"] = "multi_label_classification"
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
     from bert_ft.rundir import first_process
 
     run = finetune(task, checkpoint, output=output, overwrite=overwrite, check=check, seed=seed, data_dir=data_dir, train=train or None,
-                   validation=validation, test=test, log_with=log_with, resume=resume, save_every=save_every,
+                   validation=validation, test=test, folds=folds, log_with=log_with, resume=resume, save_every=save_every,
                    keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True, **settings)  # fmt: skip
     if first_process():
-        _print_metrics(run.results if as_json else run.metrics, as_json)
+        shown = run.metrics
+        if "spread" in run.results:  # of cross-validation
+            shown = {"mean of folds": shown["validation"], "spread": run.results["spread"]["validation"]}
+        _print_metrics(run.results if as_json else shown, as_json)
         _note(f"run folder: {run.path}")
 
 

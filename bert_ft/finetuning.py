@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from bert_ft import adapters, data, environment, pretrained, rundir
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
+from bert_ft.folds import cross_validate
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task, load_task
@@ -64,6 +65,7 @@ def finetune(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
+    folds: int | None = None,
     adapter: type[adapters.Adapter] | None = None,
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None,
     metrics: Mapping[str, Any] | Sequence[Any] = (),
@@ -90,6 +92,8 @@ def finetune(
         data_dir: folder of the benchmark's original files.
         train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
             test also as a mapping of name -> one of these.
+        folds: cross-validates over k folds of the training rows (stratified, or whole groups of `data.group`): k runs
+            below one folder, whose own results are their mean and spread; no model is kept.
         adapter: an `Adapter` subclass in place of the family's.
         loss: `loss(logits, batch) -> (B,)` losses a row, or their mean; `batch["labels"]` are the labels.
         metrics: name -> `f(predictions, references)`, or `evaluate.Metric` objects; beside the task's.
@@ -116,7 +120,7 @@ def finetune(
     sets = given.sets(train, validation, test)
     changes = given.changes(sets) | settings
     place = data_dir and str(Path(data_dir).expanduser().resolve())
-    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place}
+    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place, "run.folds": folds}
     changes |= {key: value for key, value in run_keys.items() if value is not None}
     if custom.names():
         changes["run.custom"] = custom.names()
@@ -125,7 +129,28 @@ def finetune(
 
     from bert_ft import progress
 
+    show = progress.Display(quiet or not rundir.first_process())
+    folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
+    if output is None and "IPython" in sys.modules and not overwrite:
+        folder = rundir.numbered(folder)
+    if resume and folder.state not in ("unfinished", "" if overwrite else "finished"):
+        remedy = "leave out --resume"
+        raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
     family = custom.adapter or adapters.find(task.family)
+    if task.run.folds is not None:
+        if model is not None or sets.keys() - {"train"}:
+            what = "a model object" if model is not None else "a validation or test set"
+            raise InputError(f"folds are held out of the training rows, each with a fresh model: {what} can't be given too",
+                             where="folds", remedy="leave one of them out")  # fmt: skip
+        objects = given.objects(sets)
+
+        def fold(part: Task, path: Path) -> Run:
+            return finetune(part, output=path, overwrite=overwrite, train=objects.get("train"), adapter=adapter, loss=loss,
+                            metrics=metrics, callbacks=callbacks, tokenizer=tokenizer, log_with=log_with,
+                            save_every=save_every, keep_checkpoints=keep_checkpoints, save_model=False, check=check, signals=signals,
+                            quiet=quiet)  # fmt: skip
+
+        return cross_validate(task, family, objects, folder, fold, overwrite=overwrite, show=show)
     splits = data.load(task, family, given.objects(sets))
     adapter_ = family(task, family.find_labels(splits.train, task))
     for name, rows in splits.all().items():
@@ -136,19 +161,11 @@ def finetune(
     task = task.override({"data.labels": adapter_.labels or None})
     adapter_.task = task
 
-    folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
     identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint or ".")}
-    if output is None and "IPython" in sys.modules and not overwrite:
-        folder = rundir.numbered(folder)
     with folder.lock() if rundir.first_process() else nullcontext():
         if rundir.is_finished(folder, task, identity, overwrite):
-            progress.Display(quiet or not rundir.first_process()).say(
-                f"{folder.path} is finished already: nothing to do (--overwrite trains it again)"
-            )
+            show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
             return Run(folder.path)
-        if resume and folder.state != "unfinished":
-            remedy = "leave out --resume"
-            raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
         if overwrite and rundir.first_process():
             rundir.remove(folder.checkpoints)
         if check and rundir.first_process():
@@ -206,14 +223,23 @@ def _train(
         f"disk: up to {size * (6 + 2 + keeping.model):,.0f} MB while training, {size * keeping.model:,.0f} MB after"
     )
 
+    chosen_by = task.best_metric[0]
+
+    def inferred(sets: Mapping[str, data.Rows]) -> Iterator[tuple[str, data.Rows, dict[str, Any]]]:
+        """Predictions set by set; first comes the one that thresholds are tuned on, which hold for all."""
+        for name in sorted(sets, key=lambda name: name != chosen_by):
+            predictions = model.infer(sets[name], blocks[name])
+            if name == chosen_by:
+                adapter.tune(predictions, sets[name])
+            yield name, sets[name], predictions
+
     def evaluate(network: Any) -> training.Metrics:
         metrics = {}
-        for name, rows in splits.evaluation.items():
-            predictions = model.infer(rows, blocks[name])
+        for name, rows, predictions in inferred(splits.evaluation):
             metrics[name] = model.score(predictions, rows)
             for warning in adapter.warnings(predictions, rows):
                 show.say(f"{name}: {warning}", "yellow")
-        return metrics
+        return {name: metrics[name] for name in splits.evaluation}
 
     def log(entry: dict[str, Any]) -> None:
         if "out_of_memory" in entry:
@@ -242,10 +268,7 @@ def _train(
     final: dict[str, dict[str, float]] = {}
     evaluated = 0
     start = time.perf_counter()
-    for name, rows in {**splits.evaluation, **splits.test}.items():
-        predictions = model.infer(rows, blocks[name])
-        if name == task.best_metric[0]:
-            adapter.tune(predictions, rows)
+    for name, rows, predictions in inferred({**splits.evaluation, **splits.test}):
         final[name] = model.score(predictions, rows)
         evaluated += len(rows)
         if main:
@@ -256,7 +279,6 @@ def _train(
     if log_with is not None:
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
-    model.tokenizer.model_max_length = task.recipe.max_length  # so that a pipeline truncates where we did
     model.describe()
     weights = store.whole(model.network) if keeping.model else None
     if main:
@@ -269,7 +291,7 @@ def _train(
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude={"grid"}),
-            "metrics": {name: values for name, values in final.items() if values},
+            "metrics": {name: final[name] for name in blocks if final[name]},
             "counts": counts,
             "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
             "micro_batches": state.micro_batches,

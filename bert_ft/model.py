@@ -110,12 +110,16 @@ class Model:
         return self.predict([inputs[0] if len(inputs) == 1 else inputs])[0]
 
     def describe(self) -> None:
-        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all."""
+        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all; the
+        tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
-        options = task.model_dump(include={"family": True, "ner": True, "qa": True, "recipe": {"max_length"},
-                                           "data": {"problem_type", "columns"}}, exclude_none=True)  # fmt: skip
-        kept = {key: value for key, value in options.items() if key not in ("ner", "qa") or key == task.family}
+        kept = task.model_dump(include={"family": True, task.family: True, "recipe": {"max_length"},
+                                        "data": {"problem_type", "columns"}}, exclude_none=True)  # fmt: skip
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
+        self.tokenizer.model_max_length = task.recipe.max_length
+        if task.family == "classification":
+            side = "left" if task.classification.truncation == "tail" else "right"
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = side  # the latter is saved
 
 
 def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
@@ -237,7 +241,9 @@ def task_of(config: Any, where: str) -> Task:
     labels = [config.id2label[i] for i in range(config.num_labels)]
     data: dict[str, Any] = {"labels": None if family == "qa" else labels}
     metric: dict[str, Any] = {}
-    if family == "classification" and (config.problem_type == "regression" or config.num_labels == 1):
-        data, metric = {"labels": None, "problem_type": "regression"}, {"compute": ["mean_squared_error"]}
+    if family == "classification":
+        data["problem_type"] = pretrained.problem_type(config)
+        if data["problem_type"] == "regression":
+            data["labels"], metric = None, {"compute": ["mean_squared_error"]}
     tree = {"name": Path(where).name, "family": family, "metric": metric, "recipe": {"max_length": int(length)}}
     return Task.model_validate(tree | own | {"data": data | own.get("data", {})})

@@ -93,9 +93,10 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     auto = getattr(transformers, adapter.head)
     with told(where):
         config = AutoConfig.from_pretrained(where, **options)
-        notes, kept = [], _keeps_head(config, adapter)
+        notes, kept = list[str](), _keeps_head(config, adapter)
         old = config.architectures[0] if config.architectures else "?"
-        config.update(adapter.config())
+        before = _head_of(config)
+        config.update({"problem_type": None} | adapter.config())
         if adapter.task.recipe.dropout is not None:
             _set_dropout(config, adapter.task.recipe.dropout)
         options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -106,12 +107,27 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     if encoder:
         message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
         raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
-    if not kept and not any(not key.startswith(body) for key in fresh):
-        fresh += _new_head(model, body)
-        notes.append("the checkpoint's head was made for other labels")
+    head = [name for name, _ in model.named_parameters() if not name.startswith(body)]
+    if not kept and not set(head) <= set(fresh):  # a part of another head came with the checkpoint
+        _new_head(model, head)
+        fresh = sorted({*fresh, *head})
+    if not kept and re.search("For(SequenceClassification|TokenClassification|QuestionAnswering)", old):
+        notes.append(f"the head is replaced, the encoder kept: the checkpoint's head ({old}) {before}")
     if fresh:
         notes.append(f"new weights, not pretrained: {', '.join(fresh)}")
     return model, notes
+
+
+def problem_type(config: Any) -> str:
+    """What a sequence classification head is for; where the config does not say, as `transformers` takes it."""
+    return str(config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification"))
+
+
+def _head_of(config: Any) -> str:
+    """What the checkpoint's head is for, in words."""
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
+    kind = problem_type(config) if "SequenceClassification" in str(config.architectures) else ""
+    return " ".join(filter(None, ["is for", kind, f"of {', '.join(names[:5])}" + ", ..." * (len(names) > 5)]))
 
 
 def _keeps_head(config: Any, adapter: Adapter) -> bool:
@@ -119,8 +135,12 @@ def _keeps_head(config: Any, adapter: Adapter) -> bool:
     wanted = adapter.config()
     if wanted.get("num_labels", config.num_labels) != config.num_labels:
         return False
+    if config.architectures and adapter.head.removeprefix("AutoModel") not in config.architectures[0]:
+        return False  # a token classifier's weights may bear the names of a sequence classifier's
+    if wanted.get("problem_type") not in (None, problem_type(config)):
+        return False
     if "id2label" not in wanted:
-        return bool(config.problem_type == wanted.get("problem_type"))
+        return True
     names = [config.id2label[i] for i in range(config.num_labels)]
     if set(names) != set(adapter.names):
         return False
@@ -128,15 +148,13 @@ def _keeps_head(config: Any, adapter: Adapter) -> bool:
     return True
 
 
-def _new_head(model: Any, body: str) -> list[str]:
-    """Initialises everything outside the encoder as `transformers` would; gives the names."""
-    names = [name for name, _ in model.named_parameters() if not name.startswith(body)]
-    for module in {model.get_submodule(name.rpartition(".")[0]) for name in names}:
+def _new_head(model: Any, names: list[str]) -> None:
+    """Initialises the modules of these parameters as `transformers` would, in their order: the seed decides."""
+    for module in dict.fromkeys(model.get_submodule(name.rpartition(".")[0]) for name in names):
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False
         module._is_hf_initialized = False
         model._init_weights(module)
-    return names
 
 
 def _set_dropout(config: Any, rate: float) -> None:

@@ -216,6 +216,7 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
     leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
     told = [f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}]
+    told += [f"folds={task.run.folds}"] * bool(task.run.folds)
     parts = [base.name, short_name(task.run.checkpoint or "model"), *told, f"seed{task.run.seed}"]
     return "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)[:200]
 

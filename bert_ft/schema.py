@@ -10,13 +10,19 @@ from itertools import chain
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bert_ft.errors import did_you_mean
 from bert_ft.metrics import METRIC_NAMES
 
 Label = str | int | bool
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Splits = str | dict[str, str]
+LabelNames = Annotated[
+    dict[str, str],
+    BeforeValidator(lambda names: {str(i): name for i, name in enumerate(names)} if isinstance(names, list) else names),
+]
+"""Label as it stands in the data -> its name; as a list, the names of the codes 0, 1, ..."""
 
 
 class Strict(BaseModel):
@@ -35,7 +41,7 @@ class Original(Strict):
     test: Splits | None = None
     columns: dict[str, str] = Field({}, description="as data.columns, in the names of these files")
     names: list[str] | None = Field(None, description="column names of the files that have no header")
-    label_names: dict[str, str] = Field({}, description="label as it stands in the file -> its name")
+    label_names: LabelNames = Field({}, description="as data.label_names, for these files")
     skip_ragged: bool = Field(False, description="leave out, and tell, rows with too few or too many cells")
 
 
@@ -50,15 +56,18 @@ class Data(Strict):
         "validation", description='split or file; or a table of name -> split or file; "" where nothing is trained'
     )
     test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
-    validation: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = Field(
-        None, description='share of the training rows held out as the validation split, e.g. "10%"'
+    validation: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[1-9]\d*/[1-9]\d*)$")] | None = Field(
+        None, description='training rows held out as the validation split: a share, "10%", or the 2nd of 5 folds, "2/5"'
     )
     group: str | None = Field(None, description="column (document, article, ...) whose rows a split never divides")
     split_seed: int = Field(42, description="seed of that split; not the run's, so that seeds stay comparable")
     columns: dict[str, str] = Field({}, description="role (text, text_pair, label, ...) -> column name")
     labels: list[Label] | None = Field(None, description="label names in order; found in the training rows if absent")
-    label_names: dict[str, str] = Field({}, description="label as it stands in the data -> its name")
-    problem_type: Literal["single_label_classification", "regression"] = "single_label_classification"
+    label_names: LabelNames = Field(
+        {}, description="label in the data -> its name; or the names of codes 0, 1, ..., as a list or a file of lines"
+    )
+    label_delimiter: str | None = Field(None, min_length=1, description="between the labels of one cell of text")
+    problem_type: ProblemType = "single_label_classification"
     encoding: str = Field("utf-8", description="of CSV, TSV and JSON files")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv')
     quoting: bool = Field(True, description="whether CSV/TSV cells may be quoted")
@@ -133,6 +142,26 @@ class Batching(Strict):
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")
 
 
+class Classification(Strict):
+    """What the classification family does with long texts and with rows of several labels.
+
+    Truncation as in Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: of 510 tokens
+    head+tail keeps the first 128 and the last 382.
+    """
+
+    truncation: Literal["head", "tail", "head+tail"] = Field("head", description="what is kept of a text too long")
+    windows: bool = Field(False, description="nothing is truncated: a long text is read in windows of max_length")
+    stride: int = Field(32, ge=0, description="tokens that two windows of a text share, at least")
+    pooling: Literal["mean", "max"] = Field("mean", description="of the windows' logits")
+    thresholds: Literal["one", "per-label"] = Field("one", description="multi-label: what is tuned on validation")
+
+    @model_validator(mode="after")
+    def _check(self) -> Classification:
+        if self.windows and self.truncation != "head":
+            raise ValueError("classification.windows leaves nothing to truncate: leave out classification.truncation")
+        return self
+
+
 class Ner(Strict):
     """How the ner family reads, trains and decodes."""
 
@@ -161,6 +190,7 @@ class RunSpec(Strict):
     seed: int = Field(42, ge=0, lt=2**32)
     data_dir: str | None = None
     trust_remote_code: bool = False
+    folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
     custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")
 
 

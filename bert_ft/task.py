@@ -14,7 +14,20 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import DEFAULTS
-from bert_ft.schema import Batching, Data, Metric, Ner, Original, Qa, Recipe, Reference, RunSpec, Strict, Suite
+from bert_ft.schema import (
+    Batching,
+    Classification,
+    Data,
+    Metric,
+    Ner,
+    Original,
+    Qa,
+    Recipe,
+    Reference,
+    RunSpec,
+    Strict,
+    Suite,
+)  # fmt: skip
 
 RESERVED = ("classification", "ner", "qa")
 
@@ -30,6 +43,7 @@ class Task(Strict):
     metric: Metric = Metric()
     recipe: Recipe = Recipe()
     batching: Batching = Batching()
+    classification: Classification = Classification()
     ner: Ner = Ner()
     qa: Qa = Qa()
     run: RunSpec = RunSpec()
@@ -38,11 +52,12 @@ class Task(Strict):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
-        """The metrics of the family, where the task names none."""
-        metric = tree.get("metric", {}) if isinstance(tree, dict) else None
+        """The metrics of the family or problem type, where the task names none."""
+        metric, data = (tree.get(key, {}) for key in ("metric", "data")) if isinstance(tree, dict) else (None, None)
         if not isinstance(metric, dict) or "compute" in metric:
             return tree
-        return tree | {"metric": metric | {"compute": DEFAULTS.get(str(tree.get("family")), ["accuracy"])}}
+        kinds = [data.get("problem_type") if isinstance(data, dict) else None, tree.get("family"), "classification"]
+        return tree | {"metric": metric | {"compute": next(DEFAULTS[k] for k in kinds if k in DEFAULTS)}}
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -71,6 +86,8 @@ class Task(Strict):
     def override(self, changes: dict[str, Any], where: str = "") -> Task:
         """A copy with dotted keys changed; a key without a dot is a key of the recipe, or the one table that has it."""
         tree = self.model_dump()
+        if self.metric.compute == DEFAULTS.get(self.data.problem_type, DEFAULTS.get(self.family)):
+            del tree["metric"]["compute"]  # another problem type brings its own
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
             table = table or _table_of(key, where)
@@ -85,19 +102,20 @@ class Task(Strict):
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
-        others = {"ner", "qa"} - {self.family}
+        others = set(RESERVED) - {self.family}
         return self.model_dump(exclude_none=True, exclude=others)
 
 
 TABLES: dict[str, type[BaseModel]] = {
-    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "ner": Ner, "qa": Qa, "run": RunSpec,
+    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching,
+    "classification": Classification, "ner": Ner, "qa": Qa, "run": RunSpec,
     "reference": Reference, "original": Original,
 }  # fmt: skip
 
 
 def dotted_keys() -> dict[str, str]:
     """`recipe.learning_rate` -> its description, of every key that `--set` takes."""
-    tables = ("recipe", "batching", "data", "metric", "ner", "qa", "run")
+    tables = ("recipe", "batching", "data", "metric", *RESERVED, "run")
     return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
 
 
@@ -235,12 +253,22 @@ def _anchor(data: Any, folder: Path) -> None:
 
     if not isinstance(data, dict):
         return
+    for table in (data, data.get("original")):
+        if isinstance(table, dict) and isinstance(names := table.get("label_names"), str):
+            table["label_names"] = _lines(Path(absolute(names)))
     if isinstance(path := data.get("path"), str):
         data["path"] = absolute(path) if path.startswith((".", "/", "~")) or (folder / path).exists() else path
         return  # the splits are below it
     for key in data.keys() & {"train", "evaluate", "test"}:
         sets = data[key]
         data[key] = {name: file(split) for name, split in sets.items()} if isinstance(sets, dict) else file(sets)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no list of label names: {error}", where="data.label_names", remedy="a name a line") from None
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

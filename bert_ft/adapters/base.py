@@ -151,7 +151,8 @@ class Adapter(ABC):
             yield rows.part(start, start + size)
 
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
-        """Called once with the best model's predictions of the first evaluation set: sets `tuned`."""
+        """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last for the
+        weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in place."""
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         """What a person should be told about these predictions, such as that they are all the same."""

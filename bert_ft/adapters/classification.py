@@ -1,4 +1,5 @@
-"""Classification of single texts and pairs, and regression: any `AutoModelForSequenceClassification`."""
+"""Classification of single texts and pairs, with one label or several, and regression: any
+`AutoModelForSequenceClassification`."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from bert_ft import metrics
 from bert_ft.adapters import tokenizing
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows, targets, with_notes
+from bert_ft.data import columns as cells
 from bert_ft.data.checks import Finding
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import classification as scores
+from bert_ft.metrics import multilabel
 from bert_ft.schema import Label
 from bert_ft.task import Task
 
@@ -27,14 +30,21 @@ if TYPE_CHECKING:
 
 
 BINARY = ("f1", "precision", "recall")
-LONGEST = 10_000_000  # bytes of a text: ten books
+TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
+METRICS = {
+    "regression": tuple(scores.REGRESSION_METRICS), "single_label_classification": tuple(scores.CLASS_METRICS),
+    "multi_label_classification": (*multilabel.NAMES, *multilabel.TUNED),
+}  # fmt: skip
 
 
 class Classification(Adapter):
-    """One label, or one number, for a text or a pair of texts.
+    """One label, a set of labels, or one number, for a text or a pair of texts.
 
     Canonical rows: text (string), text_pair (string, where the task has one), label (the label's name as a string;
-    float64 for regression; null where a row has none).
+    a sorted list of names for multi-label; float64 for regression; null where a row has none).
+
+    With `classification.windows` a long text is several features. Each is trained with the row's label and weighs
+    `batch["weight"]`, 1/n, so that a row counts once (a loss of one's own multiplies by it).
     """
 
     family: ClassVar[str] = "classification"
@@ -44,6 +54,7 @@ class Classification(Adapter):
     def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
         super().__init__(task, labels)
         self.regression = task.data.problem_type == "regression"
+        self.multilabel = task.data.problem_type == "multi_label_classification"
         self.class_weights: np.ndarray | None = None
 
     # --- rows -----------------------------------------------------------------------------------------------------
@@ -54,29 +65,32 @@ class Classification(Adapter):
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        table, out = raw.table, {}
-        for role in ("text", "text_pair"):
-            if role in columns:
-                out[role] = _texts(table[columns[role]], columns[role], raw.where)
+        table, kind, notes = raw.table, task.data.problem_type, list[str]()
+        out = {role: cells.texts(table[columns[role]], columns[role], raw.where)
+               for role in ("text", "text_pair") if role in columns}  # fmt: skip
         column = columns["label"]
+        codes = raw.class_names.get(column)
         if column not in table.column_names:
-            kind = pa.float64() if task.data.problem_type == "regression" else pa.string()
-            out["label"] = pa.nulls(len(table), kind)
-        elif task.data.problem_type == "regression":
-            out["label"] = _numbers(table[column], column, raw.where)
+            out["label"] = pa.nulls(len(table), TYPES.get(kind, pa.string()))
+        elif kind == "regression":
+            out["label"] = cells.numbers(table[column], column, raw.where)
             if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
-                out["label"] = _numbers(out["label"].cast(pa.float32()), column, raw.where)
+                out["label"] = cells.numbers(out["label"].cast(pa.float32()), column, raw.where)
             if not labelled and pac.all(pac.equal(out["label"], -1)).as_py():  # the hub's mark of a hidden score
                 out["label"] = pa.nulls(len(table), pa.float64())
+        elif kind == "multi_label_classification":
+            out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
         else:
-            out["label"] = _names(table[column], raw.class_names.get(column), task, column, raw.where)
+            out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
         if labelled and out["label"].null_count:
             row = pac.index(pac.is_null(out["label"]), True).as_py()
             raise InputError(f"{out['label'].null_count} rows have no label", where=f"{raw.where}, row {row + 1}",
                              remedy=f"give column '{column}' a value there, or remove the rows")  # fmt: skip
-        names = [task.data.label_names.get(name, name) for name in raw.class_names.get(column, [])]
+        if kind != "regression":
+            notes += cells.alike(cells.flat(out["label"])[0])
+        names = [task.data.label_names.get(name, name) for name in codes or []]
         table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
-        return with_notes(table, _near(out["label"]) if pa.types.is_string(out["label"].type) else [])
+        return with_notes(table, notes)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -86,7 +100,7 @@ class Classification(Adapter):
             return list(task.data.labels)
         if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
             return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
-        found = sorted(pac.unique(train.table["label"]).to_pylist())
+        found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
         if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
             return sorted(int(name) for name in found)  # 2 before 10
         fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
@@ -105,14 +119,15 @@ class Classification(Adapter):
         if self.regression:
             return
         known = self.names
-        if len(known) < 2:
-            raise InputError(f"only one label ('{known[0]}')", where=rows.where, remedy="two are needed to learn from")
-        ids = pac.index_in(rows.table["label"], value_set=pa.array(known))
-        strange = pac.and_(pac.is_null(ids), pac.is_valid(rows.table["label"]))
-        if (row := pac.index(strange, True).as_py()) >= 0:
-            label = rows.table["label"][row].as_py()
+        if len(known) < 2 - self.multilabel:
+            message = f"only one label ('{known[0]}')" if known else "no row has a label"
+            raise InputError(message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel))
+        values, owners = cells.flat(rows.table["label"])
+        strange = pac.and_(pac.is_null(pac.index_in(values, value_set=pa.array(known))), pac.is_valid(values))
+        if (at := pac.index(strange, True).as_py()) >= 0:
+            label, place = values[at].as_py(), rows.place(int(owners[at]))
             source = "data.labels does not name it" if self.task.data.labels else "the training rows do not have it"
-            raise InputError(f"label '{label}': {source}", where=rows.place(row), remedy=did_you_mean(label, known))
+            raise InputError(f"label '{label}': {source}", where=place, remedy=did_you_mean(label, known))
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
         if self.regression:
@@ -120,12 +135,13 @@ class Classification(Adapter):
         return targets.of_classes(sets, self.names, self.texts, self.target)
 
     def prepare(self, train: Rows) -> None:
+        self._check_single(train)
         positive = self.task.metric.positive
         if positive is not None and str(positive) not in self.names:
             raise InputError(
                 f"metric.positive = '{positive}' is not a label", remedy=did_you_mean(str(positive), self.names)
             )
-        wanted = list(scores.REGRESSION_METRICS if self.regression else scores.CLASS_METRICS)
+        wanted = METRICS[self.task.data.problem_type]
         for name in self.task.metric.compute:
             if name not in wanted:
                 raise InputError(f"metric '{name}' is not one of {self.task.data.problem_type}", where="metric.compute",
@@ -133,47 +149,65 @@ class Classification(Adapter):
             if name in BINARY and len(self.labels) != 2:
                 message = f"metric '{name}' needs two labels, here are {len(self.labels)}"
                 raise InputError(message, where="metric.compute", remedy=f"use {name}_macro")
-        weights = self.task.recipe.class_weights
-        if weights is None:
-            return
+        if self.task.recipe.label_smoothing and (self.regression or self.multilabel):
+            raise InputError("label smoothing is for one label a row", where="recipe.label_smoothing")
+        if self.task.recipe.class_weights is not None:
+            self.class_weights = self._weights(train)
+
+    def _weights(self, train: Rows) -> np.ndarray:
+        """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""
+        where, weights = "recipe.class_weights", self.task.recipe.class_weights
         if self.regression:
-            raise InputError("regression has no classes to weigh", where="recipe.class_weights")
-        if weights == "balanced":  # n / (k * n_c), as scikit-learn's class_weight="balanced"
-            counts = np.bincount(self._ids(train), minlength=len(self.labels))
-            if not counts.all():
-                absent = self.names[int(np.argmin(counts))]
-                raise InputError(
-                    f"label '{absent}' has no training row to take a weight from", where="recipe.class_weights"
-                )
-            self.class_weights = len(train) / (len(self.labels) * counts)
-            return
-        if missing := set(self.names) ^ set(weights):
-            raise InputError(f"weights and labels differ in '{sorted(missing)[0]}'", where="recipe.class_weights",
-                             remedy="give one weight to each of: " + ", ".join(self.names))  # fmt: skip
-        self.class_weights = np.array([weights[name] for name in self.names])
+            raise InputError("regression has no classes to weigh", where=where)
+        if isinstance(weights, dict):
+            if missing := set(self.names) ^ set(weights):
+                raise InputError(f"weights and labels differ in '{sorted(missing)[0]}'", where=where,
+                                 remedy="give one weight to each of: " + ", ".join(self.names))  # fmt: skip
+            return np.array([weights[name] for name in self.names])
+        found = self.references(train)
+        counts = found.sum(axis=0) if self.multilabel else np.bincount(found, minlength=len(self.labels))
+        if not counts.all():
+            absent = self.names[int(np.argmin(counts))]
+            raise InputError(f"label '{absent}' has no training row to take a weight from", where=where)
+        if self.multilabel:  # negatives to positives, as torch's BCEWithLogitsLoss advises for pos_weight
+            return np.asarray((len(train) - counts) / counts)
+        return np.asarray(len(train) / (len(self.labels) * counts))  # scikit-learn's class_weight="balanced"
+
+    def _check_single(self, rows: Rows) -> None:
+        options = self.task.classification
+        if "text_pair" in rows.table.column_names and (options.windows or options.truncation == "head+tail"):
+            key = "windows" if options.windows else "truncation"
+            raise InputError("windows and head+tail are for single texts, these rows are pairs", where=f"classification.{key}",
+                             remedy='classification.truncation = "head" or "tail", of each text of a pair')  # fmt: skip
 
     def rows(self, inputs: Sequence[Any]) -> Rows:
         pairs = not isinstance(inputs[0], str) if inputs else False
-        kind = pa.float64() if self.regression else pa.string()
+        kind = TYPES.get(self.task.data.problem_type, pa.string())
         for number, item in enumerate(inputs):
             fine = isinstance(item, str) if not pairs else (len(item) == 2 and all(isinstance(t, str) for t in item))
             if not fine:
                 raise InputError(
                     "a text, or a (text, text_pair), is wanted for every input", where=f"input {number + 1}"
                 )
-        columns = list(zip(*inputs, strict=True)) if pairs else [inputs]
-        named = dict(zip(("text", "text_pair"), (pa.array(c, pa.string()) for c in columns), strict=False))
+        parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
+        named = dict(zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False))
         return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
 
-    def _ids(self, rows: Rows) -> np.ndarray:
-        """(N,) int64 label ids; -1 where a row has none."""
-        ids = pac.index_in(rows.table["label"], value_set=pa.array(self.names, pa.string()))
-        numbers: np.ndarray = pac.fill_null(ids, -1).to_numpy().astype(np.int64)
-        return numbers
-
     def references(self, rows: Rows) -> np.ndarray:
-        """(N,) what predictions are scored against: label ids, or numbers."""
-        return rows.table["label"].to_numpy() if self.regression else self._ids(rows)
+        """What predictions are scored against: (N,) label ids, -1 where a row has none; (N, C) bool, a column a label,
+        for multi-label; (N,) numbers for regression."""
+        if self.regression:
+            numbers: np.ndarray = rows.table["label"].to_numpy()
+            return numbers
+        values, owners = cells.flat(rows.table["label"])
+        ids: np.ndarray = pac.fill_null(
+            pac.index_in(values, value_set=pa.array(self.names, pa.string())), -1
+        ).to_numpy()
+        if not self.multilabel:
+            return ids.astype(np.int64)
+        matrix = np.zeros((len(rows), len(self.labels)), bool)
+        matrix[owners[ids >= 0], ids[ids >= 0]] = True
+        return matrix
 
     # --- the model's side -----------------------------------------------------------------------------------------
 
@@ -182,44 +216,88 @@ class Classification(Adapter):
             return {"num_labels": 1, "problem_type": "regression"}
         return {
             "num_labels": len(self.labels),
-            "problem_type": "single_label_classification",
+            "problem_type": self.task.data.problem_type,
             "id2label": dict(enumerate(self.names)),
             "label2id": {name: i for i, name in enumerate(self.names)},
         }
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+        self._check_single(rows)
+        options, texts = self.task.classification, rows.table["text"].to_pylist()
         pairs = rows.table["text_pair"].to_pylist() if "text_pair" in rows.table.column_names else None
-        offsets, tokens, counts = tokenizing.encode(tokenizer, rows.table["text"].to_pylist(), pairs, max_length)
-        references = self.references(rows)
-        labels = np.nan_to_num(references).astype(np.float32) if self.regression else references
-        weights = np.ones(len(rows))
-        if self.class_weights is not None:
+        owners = None
+        if options.windows:
+            offsets, tokens, counts, owners = tokenizing.encode_windows(tokenizer, texts, max_length, options.stride)
+        elif options.truncation == "head+tail":
+            offsets, tokens, counts = tokenizing.encode_head_and_tail(tokenizer, texts, max_length)
+        else:
+            offsets, tokens, counts = tokenizing.encode(tokenizer, texts, pairs, max_length, keep=options.truncation)
+        labels, weights = self.references(rows), np.ones(len(rows))
+        if self.regression or self.multilabel:
+            labels = np.nan_to_num(labels.astype(np.float32))
+        elif self.class_weights is not None:
             weights = np.where(labels >= 0, self.class_weights[labels], 0.0)
-        return Features(offsets, tokens, {"labels": labels}, weights, counts)
+        if owners is None:
+            return Features(offsets, tokens, {"labels": labels}, weights, counts)
+        share = (1 / np.bincount(owners))[owners]
+        values = {"labels": labels[owners], "row": owners, "weight": share.astype(np.float32)}
+        return Features(offsets, tokens, values, weights[owners] * share, counts)
 
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
         labels, logits = batch["labels"], logits.float()
-        if self.regression:
-            return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
         weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-        smoothing = self.task.recipe.label_smoothing
-        return F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="none")
+        if self.regression:
+            losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
+        elif self.multilabel:
+            losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction="none").mean(-1)
+        else:
+            smoothing = self.task.recipe.label_smoothing
+            losses = F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="none")
+        return losses * batch["weight"] if "weight" in batch else losses
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
-        """`prediction` (N,): label ids, or numbers; `probabilities` (N, C), float64."""
-        scores = logits.astype(np.float64)
+        """`prediction`: (N,) label ids, or numbers, or (N, C) bool; `probabilities` (N, C), float64."""
+        found = logits.astype(np.float64)
+        if "row" in features.values:  # each row has a window, and they stand in the order of the rows
+            first = np.searchsorted(features.values["row"], np.arange(len(rows)))
+            pool = np.maximum if self.task.classification.pooling == "max" else np.add
+            many = 1 if pool is np.maximum else np.bincount(features.values["row"])[:, None]
+            found = pool.reduceat(found, first, axis=0) / many
         if self.regression:
-            return {"prediction": scores[:, 0]}
-        exp = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return {"prediction": scores.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
+            return {"prediction": found[:, 0]}
+        if self.multilabel:
+            probabilities = (1 + np.tanh(found / 2)) / 2  # the sigmoid, without overflow
+            return {"prediction": self._chosen(probabilities), "probabilities": probabilities}
+        exp = np.exp(found - found.max(axis=1, keepdims=True))
+        return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
 
     # --- predictions ----------------------------------------------------------------------------------------------
+
+    def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
+        thresholds = self.tuned.get("thresholds", {})
+        return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
+
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
+        """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own F1."""
+        if not self.multilabel or rows.table["label"].null_count:
+            return
+        probabilities, labels = predictions["probabilities"], self.references(rows)
+        width = len(self.labels) if self.task.classification.thresholds == "per-label" else 1
+        best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
+        self.tuned = {"thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))}
+        predictions["prediction"][:] = self._chosen(probabilities)  # they were made with the thresholds before
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
             return {}
+        if self.multilabel:
+            names, labels = self.task.metric.compute, self.references(rows)
+            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, labels)
+            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], labels)
+            both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
+            return {name: both[name] for name in names}
         positive = self.task.metric.positive
         if positive is None and not self.regression:  # the task's second label, whatever the order of the head
             positive = (self.task.data.labels or self.labels)[1]
@@ -235,9 +313,13 @@ class Classification(Adapter):
         found = predictions["prediction"]
         if len(found) < 2 or (found != found[0]).any():
             return []
-        what = f"{found[0]:.4g}" if self.regression else f"'{self.names[int(found[0])]}'"
+        what = f"{found[0]:.4g}" if self.regression else f"'{self._named(found[0])}'"
         return [f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer warmup "
                 "or a smaller learning rate may help"]  # fmt: skip
+
+    def _named(self, found: Any) -> Any:
+        """A prediction as the label it is, or the list of them."""
+        return [self.labels[k] for k in np.flatnonzero(found)] if self.multilabel else self.labels[int(found)]
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         labels = rows.table["label"].to_pylist()
@@ -246,101 +328,8 @@ class Classification(Adapter):
                 yield {"row": row, "prediction": value, "label": label}
             return
         typed = dict(zip(self.names, self.labels, strict=True))
-        chosen, probabilities = predictions["prediction"].tolist(), predictions["probabilities"].tolist()
-        for row, (k, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
-            yield {"row": row, "prediction": self.labels[k], "label": typed.get(label, label),
+        chosen, probabilities = predictions["prediction"], predictions["probabilities"].tolist()
+        for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
+            gold = [typed.get(name, name) for name in label] if isinstance(label, list) else typed.get(label, label)
+            yield {"row": row, "prediction": self._named(found), "label": gold,
                    "probabilities": dict(zip(self.names, p, strict=True))}  # fmt: skip
-
-
-def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type)
-            or pa.types.is_string_view(column.type)):  # fmt: skip
-        raise InputError(f"column '{name}' holds {column.type}, not text", where=where,
-                         remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
-    column = column.cast(pa.string())
-    sizes = pac.binary_length(column)
-    if (size := pac.max(sizes).as_py() or 0) > LONGEST:
-        raise InputError(f"column '{name}' holds a text of {size / 1e6:,.0f} MB", remedy="is a quote left open there?",
-                         where=f"{where}, row {pac.index(sizes, pac.max(sizes)).as_py() + 1}")  # fmt: skip
-    if column.null_count:
-        row = pac.index(pac.is_null(column), True).as_py()
-        message = f"column '{name}' has no text ({column.null_count} such rows)"
-        remedy = 'remove the row, or quote the empty text ("") where it is meant'
-        raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
-    return column
-
-
-def _numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """float64; a cell that is no finite number is an error with its row."""
-    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
-        column = column.cast(pa.string())  # 3.8 as the source wrote it, not 3.799999952316284
-    try:
-        numbers = column.cast(pa.float64())
-    except pa.ArrowInvalid:
-        row = next(i for i, cell in enumerate(column) if not _is_number(cell))
-        raise InputError(
-            f"column '{name}' has '{column[row]}' where a number is wanted", where=f"{where}, row {row + 1}"
-        ) from None
-    except pa.ArrowNotImplementedError:
-        raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
-    bad = pac.fill_null(pac.invert(pac.is_finite(numbers)), False)
-    if (row := pac.index(bad, True).as_py()) >= 0:
-        raise InputError(
-            f"column '{name}' has {numbers[row]} where a finite number is wanted", where=f"{where}, row {row + 1}"
-        )
-    return numbers
-
-
-def _near(column: pa.ChunkedArray) -> list[str]:
-    """A line for each two labels that differ in case or white space alone."""
-    seen: dict[str, str] = {}
-    alike = [(seen.setdefault("".join(name.split()).casefold(), name), name)
-             for name in sorted(pac.unique(column.drop_null()).to_pylist())]  # fmt: skip
-    return [f"the labels '{a}' and '{b}' differ in case or white space alone; they are kept apart (data.label_names "
-            "makes one of them)" for a, b in alike if a != b]  # fmt: skip
-
-
-def _is_number(cell: pa.Scalar) -> bool:
-    try:
-        cell.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _names(column: pa.ChunkedArray, codes: list[str] | None, task: Task, name: str, where: str) -> pa.ChunkedArray:
-    """Label names as strings. Codes become names by the source's own table; -1 there means that a row has no label."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
-    if pa.types.is_floating(kind):
-        whole = column.cast(pa.int64(), safe=False)
-        if pac.any(pac.fill_null(pac.not_equal(whole.cast(kind), column), False)).as_py():
-            row = pac.index(pac.fill_null(pac.not_equal(whole.cast(kind), column), False), True).as_py()
-            message = f"column '{name}' has {column[row]}: a number with a fraction is no label"
-            remedy = 'for numbers set data.problem_type = "regression"'
-            raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
-        column, kind = whole, whole.type
-    if codes is not None and pa.types.is_integer(kind):
-        ids = pac.if_else(pac.less(column, 0), pa.scalar(None, kind), column)
-        column, kind = (
-            pa.chunked_array([pac.take(pa.array(codes), chunk) for chunk in ids.chunks], pa.string()),
-            pa.string(),
-        )
-    if pa.types.is_boolean(kind):
-        column = pac.if_else(column, "True", "False")
-    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-              or pa.types.is_string_view(kind) or pa.types.is_null(kind)):  # fmt: skip
-        raise InputError(f"column '{name}' holds {kind}, not labels", where=where, remedy="name it: --label COLUMN")
-    column = column.cast(pa.string())
-    mapping = task.data.label_names
-    if mapping:
-        found = pac.index_in(column, value_set=pa.array(list(mapping)))
-        named = pac.take(
-            pa.array(list(mapping.values())), found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-        )
-        column = pa.chunked_array([pac.coalesce(named, column.combine_chunks())])
-    return column

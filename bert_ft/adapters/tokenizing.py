@@ -1,4 +1,4 @@
-"""Texts to flat arrays of token ids, in large batches through the Rust tokenizer."""
+"""Texts to flat arrays of token ids, in large batches through the Rust tokenizer; long texts cut, or read in windows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,79 @@ import numpy as np
 from bert_ft.errors import InputError
 
 CHUNK = 8192  # rows a call: enough for the Rust threads, few enough that their Encoding objects stay small
+HEAD = 0.25  # of head+tail: Sun et al. 2019 keep the first 128 of 510 tokens and the last 382
+
+Encoded = tuple[np.ndarray, dict[str, np.ndarray], dict[str, int]]
 
 
 def encode(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, int]]:
+    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int, *, keep: str | None = None
+) -> Encoded:
     """Tokenizes texts, or pairs of texts, as `tokenizer(text, pair, truncation="longest_first")` would.
 
+    Args:
+        keep: what is kept of a row too long: "head" or "tail" (of each text of a pair); by default what the tokenizer's
+            `truncation_side` says.
     Returns:
         offsets (N + 1,) int64; token columns (T,) int32 (input_ids, and token_type_ids where the model has them);
-        counts: tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks).
+        counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks).
     Raises:
         InputError: a tokenizer without a Rust backend.
     """
+    side = {"head": "right", "tail": "left", None: tokenizer.truncation_side}[keep]
+    offsets, tokens, truncated = _tokenized(tokenizer, texts, pairs, max_length, side)
+    return offsets, tokens, _counts(tokenizer, len(texts), offsets, tokens, truncated)
+
+
+def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
+    """As `encode` for single texts, but of a text too long the first quarter of the room and the last three are kept."""
+    ends, tokens, before, behind = _unframed(tokenizer, texts)
+    room, lengths = max_length - before - behind, np.diff(ends)
+    head = np.where(lengths > room, round(room * HEAD), lengths)
+    tail = np.where(lengths > room, room - head, 0)
+    offsets, tokens = _framed(tokens, before, behind, [(ends[:-1], head), (ends[1:] - tail, tail)])
+    return offsets, tokens, _counts(tokenizer, len(texts), offsets, tokens, int((lengths > room).sum()))
+
+
+def encode_windows(
+    tokenizer: Any, texts: Sequence[str], max_length: int, stride: int
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, int], np.ndarray]:
+    """As `encode` for single texts, but a text too long becomes several features that share `stride` tokens or more.
+
+    Returns:
+        offsets (W + 1,), token columns and counts (with `windows`) as `encode`; the row of each window (W,).
+    """
+    ends, tokens, before, behind = _unframed(tokenizer, texts)
+    room = max_length - before - behind
+    if stride >= room:
+        raise InputError(f"windows of {room} tokens can't share {stride}", where="classification.stride",
+                         remedy="a smaller stride, or a larger recipe.max_length")  # fmt: skip
+    rows, starts, lengths = windows(np.diff(ends), room, stride)
+    offsets, tokens = _framed(tokens, before, behind, [(ends[rows] + starts, lengths)])
+    counts = _counts(tokenizer, len(texts), offsets, tokens, 0)
+    return offsets, tokens, counts | {"windows": len(rows)}, rows
+
+
+def windows(lengths: np.ndarray, room: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divides rows of `lengths` tokens into windows of at most `room`; neighbours share at least `stride` tokens, and the
+    last window of a row is moved back so that it is full.
+
+    Returns:
+        row, first token and length of each window, (W,) each, in the order of the rows.
+    """
+    step = room - stride
+    counts = 1 + np.maximum(0, -((room - lengths) // step))
+    rows = np.repeat(np.arange(len(lengths)), counts)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.minimum(nth * step, np.maximum(0, lengths - room)[rows])
+    return rows, starts, np.minimum(lengths, room)[rows]
+
+
+def _tokenized(
+    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int | None, side: str = "right",
+    special: bool = True,
+) -> tuple[np.ndarray, dict[str, np.ndarray], int]:  # fmt: skip
+    """Offsets, token columns and the number of rows that lost tokens; without `max_length` none does."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError("this checkpoint has no fast (Rust) tokenizer", where=str(tokenizer.name_or_path),
@@ -31,7 +91,10 @@ def encode(
     typed = "token_type_ids" in tokenizer.model_input_names
     old = backend.truncation
     backend.no_padding()
-    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    if max_length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(max_length, strategy="longest_first", direction=side)
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
@@ -41,7 +104,7 @@ def encode(
             inputs: Any = texts[start : start + CHUNK]
             if pairs is not None:
                 inputs = list(zip(inputs, pairs[start : start + CHUNK], strict=True))
-            encodings = backend.encode_batch(inputs, add_special_tokens=True)
+            encodings = backend.encode_batch(inputs, add_special_tokens=special)
             rows = [encoding.ids for encoding in encodings]
             lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
             total = int(lengths[-1].sum())
@@ -58,11 +121,38 @@ def encode(
     tokens = {"input_ids": np.concatenate(ids)}
     if typed:
         tokens["token_type_ids"] = np.concatenate(types)
+    return offsets, tokens, truncated
+
+
+def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray], int, int]:
+    """Whole texts without special tokens: where each begins and ends (N + 1,), and the token columns, which open with the
+    special tokens of a single text; and how many of these stand before and behind it."""
+    ends, tokens, _ = _tokenized(tokenizer, texts, None, None, special=False)
+    probe = tokenizer.backend_tokenizer.encode("a")
+    special = np.array(probe.special_tokens_mask, bool)
+    before, around = int(special.argmin()), int(special.sum())
+    frame = {"input_ids": np.array(probe.ids, np.int32), "token_type_ids": np.array(probe.type_ids, np.int32)}
+    tokens = {key: np.concatenate([frame[key][special], column]) for key, column in tokens.items()}
+    return ends + around, tokens, before, around - before
+
+
+def _framed(
+    tokens: dict[str, np.ndarray], before: int, behind: int, pieces: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Offsets and token columns of features made of pieces, (starts, lengths) in the columns of `_unframed`, between the
+    special tokens."""
+    whole = np.ones_like(pieces[0][0])
+    pieces = [(whole * 0, whole * before), *pieces, (whole * before, whole * behind)]
+    starts, lengths = (np.stack(column, axis=1) for column in zip(*pieces, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
+    starts, lengths = starts.ravel(), lengths.ravel()
+    source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(offsets[-1])
+    return offsets, {key: column[source] for key, column in tokens.items()}
+
+
+def _counts(
+    tokenizer: Any, rows: int, offsets: np.ndarray, tokens: dict[str, np.ndarray], truncated: int
+) -> dict[str, int]:
     unknown = tokenizer.unk_token_id
-    counts = {
-        "rows": len(texts),
-        "tokens": int(offsets[-1]),
-        "truncated": truncated,
-        "unknown": int((tokens["input_ids"] == unknown).sum()) if unknown is not None else 0,
-    }
-    return offsets, tokens, counts
+    missing = int((tokens["input_ids"] == unknown).sum()) if unknown is not None else 0
+    return {"rows": rows, "tokens": int(offsets[-1]), "truncated": truncated, "unknown": missing}

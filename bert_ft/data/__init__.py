@@ -150,7 +150,7 @@ def load(
                          remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}")  # fmt: skip
     train = rows("train", data.train, True)
     if data.validation is not None:
-        train, held_out = split_off(train, family.target, float(data.validation[:-1]) / 100, data)
+        train, held_out = split_off(train, family.target, data)
         evaluation = {"validation": held_out}
         how = f"by {data.group}, " if data.group else "stratified, " * _has_classes(train, family.target)
         notes.append(
@@ -175,22 +175,47 @@ def local_layout(task: Task) -> Data:
                                    "columns": original.columns, "label_names": original.label_names})  # fmt: skip
 
 
-def split_off(rows: Rows, target: str, share: float, data: Data) -> tuple[Rows, Rows]:
-    """(the rest, the held-out share): by whole groups, or stratified by label; a function of the seed alone."""
+def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
+    """(the rest, the rows that `data.validation` holds out): by whole groups, or stratified by label; a function of the
+    seed alone."""
     from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+    held_out = str(data.validation)
     indices = np.arange(len(rows))
     classes = _codes(rows.table[target]) if _has_classes(rows, target) else None
     try:
-        if data.group is not None:
-            parts = GroupShuffleSplit(1, test_size=share, random_state=data.split_seed)
+        if "/" in held_out:
+            part, _, of = held_out.partition("/")
+            rest, held = _folds(int(of), indices, classes, rows, data)[int(part) - 1]
+        elif data.group is not None:
+            parts = GroupShuffleSplit(1, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed)
             rest, held = next(parts.split(indices, groups=_codes(rows.table["group"])))
         else:
-            rest, held = train_test_split(indices, test_size=share, random_state=data.split_seed, stratify=classes)
-    except ValueError as error:
-        raise InputError(f'validation = "{data.validation}" of {len(rows)} rows can\'t be held out: {error}',
-                         where=rows.where, remedy="give a validation file, or a larger share") from None  # fmt: skip
+            rest, held = train_test_split(
+                indices, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed, stratify=classes
+            )
+    except (ValueError, IndexError) as error:
+        remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
+        raise InputError(f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
+                         where=rows.where, remedy=remedy) from None  # fmt: skip
     return rows.take(np.sort(rest)), rows.take(np.sort(held))
+
+
+def _folds(
+    k: int, indices: np.ndarray, classes: np.ndarray | None, rows: Rows, data: Data
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(the rest, the held-out rows) of each of k folds."""
+    import warnings
+
+    from sklearn import model_selection as sk
+
+    kinds = {(False, False): sk.KFold, (False, True): sk.StratifiedKFold,
+             (True, False): sk.GroupKFold, (True, True): sk.StratifiedGroupKFold}  # fmt: skip
+    groups = None if data.group is None else _codes(rows.table["group"])
+    folds = kinds[groups is not None, classes is not None](k, shuffle=True, random_state=data.split_seed)
+    with warnings.catch_warnings():  # a class of fewer than k rows is as even as it can be
+        warnings.simplefilter("ignore")
+        return list(folds.split(indices, classes, groups))
 
 
 def _has_classes(rows: Rows, target: str) -> bool:

@@ -11,23 +11,29 @@ from typing import TYPE_CHECKING, Any
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics.classification import LOWER_IS_BETTER
 from bert_ft.metrics.classification import NAMES as CLASSIFICATION
+from bert_ft.metrics.multilabel import NAMES as MULTILABEL
+from bert_ft.metrics.multilabel import TUNED
 
 if TYPE_CHECKING:
     from evaluate import Metric
 
-METRIC_NAMES = (*CLASSIFICATION, "exact_match")
+METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, "exact_match")))
 """What a task's `metric.compute` may name; the family says which of them it has."""
 
 DEFAULTS = {
     "classification": ["accuracy"], "ner": ["f1", "precision", "recall", "accuracy"], "qa": ["f1", "exact_match"],
+    "regression": ["pearson", "spearmanr"],
+    "multi_label_classification": [name + suffix for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
+                                   for suffix in ("", "_tuned")],
 }  # fmt: skip
-"""Family -> what a task that names no metric computes; the first picks the best checkpoint."""
+"""Family or problem type -> what a task that names no metric computes; the first picks the best checkpoint."""
 
 __all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "glue": ("bert_ft.metrics.hub", "Glue"),
     "classification": ("bert_ft.metrics.hub", "Classification"),
+    "multilabel": ("bert_ft.metrics.hub", "MultiLabel"),
 }
 """What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
 

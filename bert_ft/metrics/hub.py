@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import evaluate
-from datasets import Features, Value
+from datasets import Features, List, Value
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import classification
+from bert_ft.metrics import classification, multilabel
 
 GLUE: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -69,6 +69,21 @@ class Classification(InMemory):
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
         return classification.compute(self._names, predictions, references, positive=self._positive)
+
+
+class MultiLabel(InMemory):
+    """Any list of the metrics of `bert_ft.metrics.multilabel`, over rows of 0 and 1, one a label."""
+
+    def __init__(self, config: str | None = None, *, compute: Iterable[str]) -> None:
+        self._names: Sequence[str] = tuple(compute)
+        super().__init__(config)
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = Features({"predictions": List(Value("int64")), "references": List(Value("int64"))})
+        return evaluate.MetricInfo(description=f"{', '.join(self._names)} (bert-ft)", citation="", features=features)
+
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+        return multilabel.compute(self._names, predictions, references)
 
 
 class Glue(Classification):

@@ -20,6 +20,7 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"environment", "rundir", "pretrained", "progress"},
     {"model"},
     {"run"},
+    {"folds"},
     {"finetuning"},
     {"report", "tools"},
     {"cli", "__main__", "__init__"},
