@@ -350,6 +350,14 @@ def test_a_script_on_the_hub_and_the_hubs_conversion_of_it(hub: Hub, tmp_path: P
     assert out.endswith(" " + ",".join(task.data.labels or []) + "\n")  # type: ignore[arg-type]
     with pa.ipc.open_file(str(tmp_path / "trec.test.arrow")) as file:
         assert file.read_all()["label"].to_pylist() == [labels.int2str(i) for i in numbers]
-    script = ("trec", "-c", "org/tiny", "--set", "data.revision=main")
-    ((code, told),) = commands(tmp_path, hub.environment(tmp_path / "another home"), script)
-    assert code == 2 and 'no longer supported, but found trec.py\n  data.revision = "refs/convert' in told, told
+    refusal = python("""
+from bert_ft import data
+from bert_ft.adapters.classification import Classification
+from bert_ft.errors import InputError
+from bert_ft.task import load_task
+try:
+    data.load(load_task("trec").override({"data.revision": "main"}), Classification)
+except InputError as error:
+    print(error)
+""", environment=hub.environment(tmp_path / "another home"))  # fmt: skip
+    assert 'no longer supported, but found trec.py\n  data.revision = "refs/convert/parquet"' in refusal
