@@ -131,7 +131,8 @@ def evaluate(
     if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
         changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
     bound = task.override(changes)
-    splits = data.load(bound, type(adapter), given.objects(sets), training=not sets)
+    training = not sets and bool(bound.data.train)  # a benchmark of test sets alone has none
+    splits = data.load(bound, type(adapter), given.objects(sets), training=training)
     if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
         raise InputError("the data is not what this run was trained on", where=str(run.path),
                          remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "

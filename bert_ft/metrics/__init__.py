@@ -15,7 +15,9 @@ from bert_ft.metrics.classification import NAMES as CLASSIFICATION
 if TYPE_CHECKING:
     from evaluate import Metric
 
-METRIC_NAMES = (*CLASSIFICATION, "exact_match")
+QA = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
+
+METRIC_NAMES = (*CLASSIFICATION, *QA)
 """What a task's `metric.compute` may name; the family says which of them it has."""
 
 DEFAULTS = {
@@ -28,6 +30,8 @@ __all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 FAMILIES: dict[str, tuple[str, str]] = {
     "glue": ("bert_ft.metrics.hub", "Glue"),
     "classification": ("bert_ft.metrics.hub", "Classification"),
+    "squad": ("bert_ft.metrics.hub", "Squad"),
+    "squad_v2": ("bert_ft.metrics.hub", "SquadV2"),
 }
 """What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
 
