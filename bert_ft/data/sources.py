@@ -187,7 +187,9 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
     try:
-        loaded = datasets.load_dataset(data.path, data.name, revision=data.revision, split=split)
+        # the hub's own Parquet copy of a data set that is a script has folders for configurations
+        place = {"data_dir" if data.revision == "refs/convert/parquet" else "name": data.name}
+        loaded = datasets.load_dataset(data.path, revision=data.revision, split=split, **place)
     except GatedRepoError:
         raise InputError("this data set is gated", where=where, remedy="ask for access, then `hf auth login`") from None
     except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError):
