@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +78,7 @@ def test_train_on_squad_files_without_a_task_file(cli: Any, write: Write, tiny_c
     assert done.code == 0, done.err
     results = json.loads(done.out)
     assert set(results["metrics"]["validation"]) == {"f1", "exact_match"}
-    assert results["metrics"]["validation"]["f1"] > 80, "what it was trained on"
+    assert results["metrics"]["validation"]["f1"] > 60, "what it was trained on; untrained 5"
     assert results["counts"]["validation"]["rows"] == 6 and results["counts"]["train"]["rows"] == 18
     run = bert_ft.load("run")
     lines = run.predictions()
@@ -169,6 +172,32 @@ def test_a_task_of_test_sets_alone_is_evaluated(cli: Any, write: Write, tiny_che
     assert set(json.loads(done.out)["validation"]) == {"f1", "exact_match"}
     refused = cli("train", "squadshifts_nyt", "-c", tiny_checkpoint)
     assert refused.code == 2 and "the task has no training split" in refused.err
+
+
+@pytest.mark.slow
+def test_two_processes_answer_every_question_once(write: Write, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    train = write("train.json", articles())
+    runs = []
+    for processes in (1, 2):
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            str(29900 + os.getpid() % 90),
+        ]
+        command = [sys.executable, *launch * (processes > 1), "-m", "bert_ft", "train", "qa", "--train", str(train),
+                   "--validation", str(train), "-c", str(tiny_checkpoint), "-o", f"run{processes}", "--max-steps", "4",
+                   "--batch-size", "6", "--max-length", "24", *FEW[2:]]  # fmt: skip
+        settings = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        runs.append(bert_ft.load(tmp_path / f"run{processes}").predictions())
+    one, two = runs
+    assert [line["id"] for line in two] == [f"{n}-{i}" for n in range(3) for i in range(6)]
+    for mine, other in zip(one, two, strict=True):
+        assert mine == {**other, "score": pytest.approx(other["score"], rel=1e-3)}
 
 
 # --- rows, however they are written -----------------------------------------------------------------------------------

@@ -94,7 +94,10 @@ def test_suggestions_stay_short() -> None:
 def test_builtin(name: str) -> None:
     """Every one loads by its name, says how to run it, and survives being written and read again."""
     task, text = load_task(name), builtin()[name].read_text(encoding="utf-8")
-    assert text.startswith(f"# bert-ft train {name} --checkpoint ")
+    command = (
+        f"# bert-ft train {name} --checkpoint " if task.data.train else "# bert-ft evaluate RUN/model --task " + name
+    )
+    assert text.startswith(command)
     assert task.title
     assert task.best_metric[1] in task.metric.compute
     for reference in task.reference:

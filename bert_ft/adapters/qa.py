@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -227,13 +228,18 @@ class ExtractiveQa(Adapter):
         ids = rows.table["id"].to_pylist()
         files: dict[str, Any] = {".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))}
         probability = self._probabilities(predictions).tolist()
-        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
+        contexts, (begins, ends) = (
+            rows.table["context"].to_pylist(),
+            (predictions["spans"][..., i].tolist() for i in (0, 1)),
+        )
         files[".nbest"] = {}
-        for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
-            best = [(context[a:b], p[i]) for i, (a, b) in enumerate(found) if a >= 0]
-            best += [("", p[-1])] if self.options.no_answer else []
-            best.sort(key=lambda item: -item[1])
-            files[".nbest"][key] = [{"text": text, "probability": value} for text, value in best]
+        for key, context, begin, end, p in zip(ids, contexts, begins, ends, probability, strict=True):
+            found = zip(begin, end, p, strict=False)  # p has one more, for no answer
+            best = [{"text": context[a:b], "probability": value} for a, b, value in found if a >= 0]
+            if self.options.no_answer:
+                best.append({"text": "", "probability": p[-1]})
+                best.sort(key=itemgetter("probability"), reverse=True)
+            files[".nbest"][key] = best
         if self.options.no_answer:
             files[".null_odds"] = dict(zip(ids, self._odds(predictions).tolist(), strict=True))
         return files
