@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bert_ft import metrics
     from bert_ft.adapters import Adapter, Features
     from bert_ft.adapters.classification import Classification
+    from bert_ft.adapters.qa import ExtractiveQa
     from bert_ft.engine.training import Callback
     from bert_ft.errors import InputError, MachineError
     from bert_ft.finetuning import finetune
@@ -20,6 +21,7 @@ _HOMES = {
     "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
     "load_task": "task", "Task": "task", "Recipe": "schema", "Reference": "schema",
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
+    "ExtractiveQa": "adapters.qa",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
 }  # fmt: skip
 
@@ -27,6 +29,7 @@ __all__ = [
     "Adapter",
     "Callback",
     "Classification",
+    "ExtractiveQa",
     "Features",
     "InputError",
     "MachineError",

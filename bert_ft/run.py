@@ -136,7 +136,7 @@ def evaluate(
     if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
         changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
     bound = task.override(changes)
-    training = not sets and (isinstance(run, Run) or task.data.validation is not None)
+    training = not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
     splits = data.load(bound, type(adapter), given.objects(sets), training=training)
     if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
         raise InputError("the data is not what this run was trained on", where=str(run.path),

@@ -52,7 +52,9 @@ class Task(Strict):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
-        """The metrics of the family or problem type, where the task names none."""
+        """The metrics of the family or problem type, and the family's usual length, where the task names none."""
+        if isinstance(tree, dict) and tree.get("family") == "qa" and isinstance(recipe := tree.get("recipe", {}), dict):
+            tree = tree | {"recipe": {"max_length": 384} | recipe}
         metric, data = (tree.get(key, {}) for key in ("metric", "data")) if isinstance(tree, dict) else (None, None)
         if not isinstance(metric, dict) or "compute" in metric:
             return tree

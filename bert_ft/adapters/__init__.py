@@ -8,7 +8,10 @@ from importlib.metadata import entry_points
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.errors import InputError, did_you_mean
 
-FAMILIES = {"classification": "bert_ft.adapters.classification:Classification"}
+FAMILIES = {
+    "classification": "bert_ft.adapters.classification:Classification",
+    "qa": "bert_ft.adapters.qa:ExtractiveQa",
+}
 
 
 def find(family: str) -> type[Adapter]:

@@ -49,6 +49,8 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
 
     datasets.disable_progress_bars()
     with reached():
-        builder = datasets.load_dataset_builder(path, name, revision=revision)
+        # the hub's own Parquet copy of a data set that is a script has folders for configurations
+        place = {"data_dir" if revision == "refs/convert/parquet" else "name": name}
+        builder = datasets.load_dataset_builder(path, revision=revision, **place)
         builder.download_and_prepare()
     return builder

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_ft import adapters
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows, fingerprint
 
@@ -76,9 +77,9 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     settings = [max_length, tokenizer.model_input_names, tokenizer.truncation_side, adapter.names, task["data"]["problem_type"],
                 task["recipe"]["class_weights"], task.get(adapter.family)]  # fmt: skip
     digest.update(json.dumps(settings).encode())
-    for level in type(adapter).__mro__:
-        if file := getattr(sys.modules.get(level.__module__), "__file__", None):
-            digest.update(Path(file).read_bytes())
+    code = {getattr(sys.modules.get(level.__module__), "__file__", None) for level in type(adapter).__mro__}
+    for file in sorted({*map(str, Path(adapters.__file__).parent.glob("*.py")), *filter(None, code)}):
+        digest.update(Path(file).read_bytes())
     return digest.hexdigest()[:32]
 
 

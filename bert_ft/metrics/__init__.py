@@ -17,7 +17,9 @@ from bert_ft.metrics.multilabel import TUNED
 if TYPE_CHECKING:
     from evaluate import Metric
 
-METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, "exact_match")))
+QA = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
+
+METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *QA)))
 """What a task's `metric.compute` may name; the family says which of them it has."""
 
 DEFAULTS = {
@@ -34,6 +36,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "glue": ("bert_ft.metrics.hub", "Glue"),
     "classification": ("bert_ft.metrics.hub", "Classification"),
     "multilabel": ("bert_ft.metrics.hub", "MultiLabel"),
+    "squad": ("bert_ft.metrics.hub", "Squad"),
+    "squad_v2": ("bert_ft.metrics.hub", "SquadV2"),
 }
 """What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
 

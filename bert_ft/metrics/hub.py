@@ -6,13 +6,13 @@ Import it through `bert_ft.metrics.load`: ``evaluate`` takes seconds to import.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import evaluate
 from datasets import Features, List, Value
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import classification, multilabel
+from bert_ft.metrics import classification, multilabel, squad
 
 GLUE: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -96,3 +96,36 @@ class Glue(Classification):
         if config not in GLUE:
             raise InputError(f"unknown GLUE configuration '{config}'", remedy=did_you_mean(config, GLUE))
         super().__init__(config, compute=GLUE[config])
+
+
+class Squad(InMemory):
+    """SQuAD 1.1 with the interface of the hub's ``squad``: `exact_match` and `f1`, 0 to 100."""
+
+    prediction: ClassVar[dict[str, Any]] = {"id": Value("string"), "prediction_text": Value("string")}
+
+    def _info(self) -> evaluate.MetricInfo:
+        answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
+        references = {"id": Value("string"), "answers": answers}
+        features = Features({"predictions": self.prediction, "references": references})
+        return evaluate.MetricInfo(description=f"{type(self).__doc__}", citation="", features=features)
+
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+        return squad.squad(_texts(predictions), _golds(references))
+
+
+class SquadV2(Squad):
+    """SQuAD 2.0 with the interface of the hub's ``squad_v2``; `no_answer_probability` may be any odds of no answer."""
+
+    prediction: ClassVar[dict[str, Any]] = Squad.prediction | {"no_answer_probability": Value("float64")}
+
+    def _compute(self, *, predictions: Any, references: Any, no_answer_threshold: float = 1.0) -> dict[str, float]:
+        odds = {row["id"]: row["no_answer_probability"] for row in predictions}
+        return squad.squad_v2(_texts(predictions), _golds(references), odds, no_answer_threshold)
+
+
+def _texts(predictions: Any) -> dict[str, str]:
+    return {row["id"]: row["prediction_text"] for row in predictions}
+
+
+def _golds(references: Any) -> dict[str, list[str]]:
+    return {row["id"]: row["answers"]["text"] for row in references}

@@ -40,23 +40,25 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
             else:
                 message = f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before"
                 raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
-        columns[key] = _array(values, key, path)
+        columns[key] = array(values, key, path)
     for key in sorted(known - set(wanted)) if OTHERS in optional else ():
         with suppress(TypeError, ValueError, OverflowError):  # of several types: left out
             columns[key] = pa.array([row.get(key) for row in rows])
     return pa.table(columns)
 
 
-def _array(values: list[Any], key: str, path: Path) -> pa.Array:
+def array(values: list[Any], key: str, path: Path) -> pa.Array:
+    """The values of `key` as an Arrow array; one that can't be read is an error with its row."""
     try:
         return pa.array(values)
-    except (ValueError, OverflowError):  # half a surrogate pair, an integer of more than 64 bits
+    except (ValueError, TypeError, OverflowError) as mixed:  # half a surrogate pair, an integer of more than 64 bits
         for row, value in enumerate(values, 1):
             try:
                 pa.array([value])
-            except (ValueError, OverflowError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"'{key}' can't be read: {error}", where=f"{path}, row {row}") from None
-        raise
+        raise InputError(f"'{key}' has values of different types: {mixed}", where=str(path),
+                         remedy="give every row the same type") from None  # fmt: skip
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,151 @@
+"""Answers to questions, scored as the official scripts do: SQuAD 1.1, SQuAD 2.0, CMRC 2018. Pure functions.
+
+Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts); values are on the scripts'
+scale, 0 to 100. Sources: evaluate-v1.1.py and evaluate-v2.0.py (Rajpurkar et al. 2016, 2018), cmrc2018_evaluate.py
+(Cui et al. 2019).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+CMRC_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+CMRC_SEGMENTS = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+|[^\w\s]")
+
+
+@lru_cache(1 << 12)  # gold answers often agree
+def tokens(text: str) -> tuple[str, ...]:
+    """Lower case, without punctuation and articles, cut at white space."""
+    return tuple(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def _f1(prediction: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    same = sum((Counter(prediction) & Counter(gold)).values())
+    if not same:
+        return 0.0
+    precision, recall = same / len(prediction), same / len(gold)
+    return (2 * precision * recall) / (precision + recall)
+
+
+def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """`exact_match` and `f1` of evaluate-v1.1.py: the best gold answer counts, a missing prediction counts 0.
+
+    Raises:
+        ValueError: a question without a gold answer, which the script cannot score.
+    """
+    exact, f1 = 0.0, 0.0
+    for key, golds in answers.items():
+        if not golds:
+            raise ValueError(f"question '{key}' has no gold answer: score it with squad_v2")
+        if key in predictions:
+            predicted = tokens(predictions[key])
+            exact += max(predicted == tokens(gold) for gold in golds)
+            f1 += max(_f1(predicted, tokens(gold)) for gold in golds)
+    return {"exact_match": 100.0 * exact / len(answers), "f1": 100.0 * f1 / len(answers)}
+
+
+def squad_v2(
+    predictions: Mapping[str, str],
+    answers: Mapping[str, Sequence[str]],
+    null_odds: Mapping[str, float],
+    threshold: float = 1.0,
+) -> dict[str, float]:
+    """What evaluate-v2.0.py prints with `--na-prob-file`.
+
+    Args:
+        null_odds: question id -> how strongly no answer is preferred: a probability, or a difference of scores.
+        threshold: above it a question counts as answered with the empty text (the script's `--na-prob-thresh`).
+    Returns:
+        `exact`, `f1`, `total`; the same with `HasAns_` and `NoAns_` where there are such questions; `best_exact`,
+        `best_f1` and their `_thresh`: the best that a threshold on these very questions gives.
+    Raises:
+        ValueError: a question without a prediction, at which the script fails.
+    """
+    if missing := [key for key in answers if key not in predictions or key not in null_odds]:
+        raise ValueError(f"{len(missing)} questions have no prediction: {', '.join(missing[:10])}")
+    has = np.array([bool(golds) for golds in answers.values()])
+    raw = raw_scores([predictions[key] for key in answers], answers.values())
+    rank = {key: i for i, key in enumerate(answers)}
+    odds = np.array([null_odds[key] for key in answers], np.float64)
+    order = sorted((key for key in null_odds if key in rank), key=null_odds.__getitem__)  # ties as in the script
+    out: dict[str, float] = {}
+    for prefix, chosen in (("", np.ones_like(has)), ("HasAns_", has), ("NoAns_", ~has)):
+        if chosen.any():
+            for name, scores in raw.items():
+                kept = np.where(odds > threshold, ~has, scores)[chosen]
+                out[prefix + name] = 100.0 * sum(kept.tolist()) / len(kept)
+            out[f"{prefix}total"] = int(chosen.sum())
+    answered = np.array([bool(predictions[key]) for key in answers])
+    for name, scores in raw.items():
+        best, at = _sweep(scores, has, answered, np.array([rank[key] for key in order]))
+        out[f"best_{name}"] = 100.0 * best / len(has)
+        out[f"best_{name}_thresh"] = 0.0 if at < 0 else float(odds[at])
+    return out
+
+
+def raw_scores(predictions: Iterable[str], answers: Iterable[Sequence[str]]) -> dict[str, np.ndarray]:
+    """`exact` and `f1` (N,) of evaluate-v2.0.py: golds that normalise to nothing count only where all do."""
+    exact, f1 = [], []
+    for prediction, golds in zip(predictions, answers, strict=True):
+        predicted = tokens(prediction)
+        wanted = [gold for text in golds if (gold := tokens(text))] or [()]
+        exact.append(max(predicted == gold for gold in wanted))
+        f1.append(max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in wanted))
+    return {"exact": np.array(exact, np.float64), "f1": np.array(f1, np.float64)}
+
+
+def _sweep(scores: np.ndarray, has: np.ndarray, answered: np.ndarray, order: np.ndarray) -> tuple[float, int]:
+    """(best sum of scores, the question whose odds are its threshold): evaluate-v2.0's find_best_thresh.
+
+    From all empty on, questions are answered in the order of their odds; -1 where all empty is best.
+    """
+    gains = np.where(has, scores, -answered.astype(np.float64))[order]
+    sums = np.cumsum(np.concatenate([[float((~has).sum())], gains]))
+    best = int(sums.argmax())
+    return float(sums[best]), int(order[best - 1]) if best else -1
+
+
+def null_threshold(scores: np.ndarray, has: np.ndarray, answered: np.ndarray, odds: np.ndarray) -> float:
+    """The threshold of null odds that scores best; below all of them where the empty answer always is best."""
+    at = _sweep(scores, has, answered, np.argsort(odds, kind="stable"))[1]
+    return float(odds[at]) if at >= 0 else float(odds.min()) - 1.0
+
+
+def cmrc(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """`cmrc_exact_match` and `cmrc_f1` of cmrc2018_evaluate.py: F1 over the longest common run of segments.
+
+    A segment is a Chinese character or a word of another script. The script cuts the latter with NLTK's
+    `word_tokenize`; here they are runs of letters and digits, and single signs.
+    """
+    exact, f1 = 0.0, 0.0
+    for key, golds in answers.items():
+        if not golds:
+            raise ValueError(f"question '{key}' has no gold answer")
+        if key in predictions:
+            predicted = _cmrc_text(predictions[key])
+            exact += max(predicted == _cmrc_text(gold) for gold in golds)
+            f1 += max(_run_f1(CMRC_SEGMENTS.findall(predicted), CMRC_SEGMENTS.findall(_cmrc_text(g))) for g in golds)
+    return {"cmrc_exact_match": 100.0 * exact / len(answers), "cmrc_f1": 100.0 * f1 / len(answers)}
+
+
+def _cmrc_text(text: str) -> str:
+    return text.lower().strip().translate(CMRC_PUNCTUATION)
+
+
+def _run_f1(prediction: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
+    longest, above = 0, [0] * (len(gold) + 1)
+    for mine in prediction:
+        above = [0, *(above[i] + 1 if mine == theirs else 0 for i, theirs in enumerate(gold))]
+        longest = max(longest, *above)
+    if not longest:
+        return 0.0
+    precision, recall = longest / len(prediction), longest / len(gold)
+    return (2 * precision * recall) / (precision + recall)
