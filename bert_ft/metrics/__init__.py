@@ -1,4 +1,4 @@
-"""Metrics by name: ``load("glue", "mrpc")``, ``load("f1_macro")``, ``load("classification", compute=[...])``.
+"""Metrics by name: ``load("glue", "mrpc")``, ``load("f1_macro")``, ``load("entities", mode="conlleval")``.
 
 Importing this is cheap: ``evaluate`` (seconds), scikit-learn and scipy wait for `load` and ``compute``.
 """
@@ -28,6 +28,7 @@ __all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 FAMILIES: dict[str, tuple[str, str]] = {
     "glue": ("bert_ft.metrics.hub", "Glue"),
     "classification": ("bert_ft.metrics.hub", "Classification"),
+    "entities": ("bert_ft.metrics.hub", "Entities"),
 }
 """What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
 

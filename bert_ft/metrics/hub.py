@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import evaluate
-from datasets import Features, Value
+from datasets import Features, List, Value
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import classification
+from bert_ft.metrics import classification, entities
 
 GLUE: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -81,3 +81,29 @@ class Glue(Classification):
         if config not in GLUE:
             raise InputError(f"unknown GLUE configuration '{config}'", remedy=did_you_mean(config, GLUE))
         super().__init__(config, compute=GLUE[config])
+
+
+class Entities(InMemory):
+    """Entities of tag sequences, with the keys of the hub's ``seqeval`` metric.
+
+    Args:
+        mode, scheme: as in `bert_ft.metrics.entities.score`.
+
+    Predictions and references are lists of tag lists. The result has ``overall_precision``, ``overall_recall``,
+    ``overall_f1``, ``overall_accuracy`` and, by type, ``{"precision", "recall", "f1", "number"}``.
+    """
+
+    def __init__(self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None) -> None:
+        self._mode, self._scheme = mode, scheme
+        super().__init__(config)
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = List(Value("string"))
+        return evaluate.MetricInfo(description=f"entity F1, {self._mode} (bert-ft)", citation="",
+                                   features=Features({"predictions": tags, "references": tags}))  # fmt: skip
+
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, Any]:
+        (gold, found), offsets, names = entities.flat(references, predictions)
+        result = entities.score(gold, found, offsets, names, self._mode, self._scheme)
+        overall = result.pop("")
+        return {f"overall_{key}": value for key, value in overall.items() if key != "number"} | result
