@@ -33,7 +33,9 @@ DEBUG = "--debug"
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="Built-in task, TOML file, or 'classification' for data of your own.")],
+    task: Annotated[
+        str, typer.Argument(help="Built-in task, TOML file, or a family for data of your own: classification, ner.")
+    ],
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")
     ] = None,
@@ -43,7 +45,8 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Replace a run that lies there.")] = False,
     data_dir: DataDir = None,
     train: Annotated[
-        list[str] | None, typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet or Arrow; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet, Arrow, CoNLL columns; may be repeated."),
     ] = None,
     validation: Annotated[
         str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
@@ -52,6 +55,8 @@ def train(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="ner: column of the words (a number in a column file).")] = None,
+    tags: Annotated[str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")] = None,
     regression: Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")] = False,
     seed: Annotated[int | None, typer.Option(help="Head, data order and dropout follow from it.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
@@ -80,6 +85,7 @@ def train(
     \b
     bert-ft train mrpc --checkpoint google-bert/bert-base-uncased
     bert-ft train classification --train reviews.csv --text review --label stars --validation 10% -c ORG/NAME
+    bert-ft train ner --train train.conll --validation dev.conll -c ORG/NAME
     """
     settings = _settings(sets)
     flags = {
@@ -89,8 +95,8 @@ def train(
     settings |= {key: value for key, value in flags.items() if value is not None}
     if validation is not None and validation.endswith("%"):
         settings["data.validation"], validation = validation, None
-    columns = {role: column for role, column in (("text", text), ("text_pair", text_pair), ("label", label)) if column}
-    settings |= {f"data.columns.{role}": column for role, column in columns.items()}
+    columns = {"text": text, "text_pair": text_pair, "label": label, "tokens": tokens, "tags": tags}
+    settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
     if regression:
         settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
     if trust_remote_code:

@@ -15,7 +15,7 @@ from bert_ft.data import Rows
 from bert_ft.errors import InputError
 from bert_ft.task import Task
 
-HEADS = {"ForSequenceClassification": "classification"}
+HEADS = {"ForSequenceClassification": "classification", "ForTokenClassification": "ner"}
 BLOCK = 4096  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.errors import InputError, did_you_mean
 
-FAMILIES = {"classification": "bert_ft.adapters.classification:Classification"}
+FAMILIES = {"classification": "bert_ft.adapters.classification:Classification", "ner": "bert_ft.adapters.ner:Ner"}
 
 
 def find(family: str) -> type[Adapter]:

@@ -132,7 +132,9 @@ def score(
     hits = [np.bincount(side[2][hit], minlength=len(kinds))
             for side, hit in zip((gold, predicted), agree(gold, predicted, len(references) + len(offsets)), strict=True)]  # fmt: skip
     number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
-    rows = {name: (hits[0][k], hits[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]}
+    rows = {
+        name: (hits[0][k], hits[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]
+    }
     result = {name: _quotients(*rows[name]) for name in sorted(rows)}
     total = _quotients(hits[0].sum(), hits[1].sum(), number.sum(), guessed.sum())
     accuracy = float((references == predictions).mean()) if len(references) else 0.0

@@ -18,9 +18,11 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
     """
-    rows = _objects(path, decode(path, encoding))
-    if not rows:
-        raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
+    return table(objects(path, encoding), path, wanted, optional)
+
+
+def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()) -> pa.Table:
+    """`read` of objects that are parsed already."""
     known = {key for row in rows for key in row}
     columns: dict[str, pa.Array] = {}
     for key in wanted:
@@ -45,17 +47,30 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
 def _array(values: list[Any], key: str, path: Path) -> pa.Array:
     try:
         return pa.array(values)
-    except (ValueError, OverflowError):  # half a surrogate pair, an integer of more than 64 bits
+    except (ValueError, TypeError, OverflowError):  # half a surrogate pair, more than 64 bits, a list of mixed types
+        first = next((value for value in values if value), None)
         for row, value in enumerate(values, 1):
             try:
-                pa.array([value])
-            except (ValueError, OverflowError) as error:
+                pa.array([first, value])
+            except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"'{key}' can't be read: {error}", where=f"{path}, row {row}") from None
         raise
 
 
 def _kind(value: Any) -> str:
     return type(value).__name__
+
+
+def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
+    """The objects of a file.
+
+    Raises:
+        InputError: none, or a line that is no object.
+    """
+    rows = _objects(path, decode(path, encoding))
+    if not rows:
+        raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
+    return rows
 
 
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
