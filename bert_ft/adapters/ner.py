@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = (".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio", ".bioes", ".bmes",
-           ".train", ".dev", ".test", ".testa", ".testb")  # fmt: skip
+           ".train", ".dev", ".test", ".testa", ".testb", ".annotated")  # fmt: skip
 
 
 class Ner(Adapter):

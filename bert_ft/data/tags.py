@@ -38,7 +38,7 @@ def to_iob2(tags: pa.ListArray, scheme: str, place: Callable[[int], str]) -> tup
     before, same = _shifted(codes), _shifted(types) == types
     found = _detect(set(heads.values()), codes, before, same) if scheme == "auto" else scheme
     for name, head in heads.items():
-        if head not in LETTERS[found] or (not head and any(heads.values())):
+        if head not in LETTERS[found] or (not head and any(heads.values())) or not name:
             what = f"is none of {found}" if head else "has no prefix (B-, I-, ...) where others have one"
             remedy = "mend it there, or name the tags' scheme: --set ner.scheme=IOB2"
             raise InputError(
