@@ -56,7 +56,7 @@ def read(lists: list[list[str]], scheme: str = "auto") -> tuple[list[list[str]],
 @settings(deadline=None, max_examples=60)
 def test_entities_stay_the_same(scheme: str, data: Any) -> None:
     rows = data.draw(st.lists(sentences(apart=scheme == "IO"), min_size=1, max_size=6))
-    got, found, wrong = read([written(entities, length, scheme) for entities, length in rows])
+    got, _, wrong = read([written(entities, length, scheme) for entities, length in rows])
     assert [get_entities(tag_list) for tag_list in got] == [entities for entities, _ in rows]
     assert all(
         tag_list == written(entities, length, "IOB2") for tag_list, (entities, length) in zip(got, rows, strict=True)
