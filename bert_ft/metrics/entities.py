@@ -11,6 +11,7 @@ there they only part entities of different types, as in seqeval; `scheme` reads 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -29,8 +30,8 @@ Chunks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def parse(names: Iterable[str], letters: Mapping[str, int] = LETTERS) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(prefix, type number) of each tag name, each (K,) int64, and the types' names; number 0 is "_", of O and bare
-    letters."""
+    """(prefix, type number) of each tag name, (K,) int8 and (K,) int32, and the types' names; number 0 is "_", of O and
+    bare letters."""
     kinds: dict[str, int] = {"_": 0}
     codes = []
     for name in names:
@@ -42,13 +43,15 @@ def parse(names: Iterable[str], letters: Mapping[str, int] = LETTERS) -> tuple[n
         else:
             codes.append((I, kinds.setdefault(name, len(kinds))))
     table = np.array(codes, np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1], list(kinds)
+    return table[:, 0].astype(np.int8), table[:, 1].astype(np.int32), list(kinds)
 
 
 def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(W,) -> (W + N,): with a 0 (an O) behind each of the N sentences, so that no entity crosses its end."""
     out = np.zeros(len(values) + len(offsets) - 1, values.dtype)
-    out[np.arange(len(values)) + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))] = values
+    words = np.ones(len(out), bool)
+    words[offsets[1:] + np.arange(len(offsets) - 1)] = False
+    out[words] = values
     return out
 
 
@@ -66,9 +69,8 @@ def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, n
 def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
     """The entities of a sequence of tags by conlleval's rules."""
     starts, ends = starts_and_ends(prefix, kind)
-    latest = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
-    last = np.flatnonzero(ends) - 1
-    return latest[last], last, kind[last]
+    first, last = np.flatnonzero(starts), np.flatnonzero(ends) - 1
+    return first[np.searchsorted(first, last, "right") - 1], last, kind[last]
 
 
 def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
@@ -130,7 +132,7 @@ def score(
     gold, predicted = found(references), found(predictions)
     agree = _overlapping if mode == "partial-overlap" else _equal
     hits = [np.bincount(side[2][hit], minlength=len(kinds))
-            for side, hit in zip((gold, predicted), agree(gold, predicted, len(references) + len(offsets)), strict=True)]  # fmt: skip
+            for side, hit in zip((gold, predicted), agree(gold, predicted), strict=True)]  # fmt: skip
     number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
     rows = {
         name: (hits[0][k], hits[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]
@@ -150,9 +152,10 @@ def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, 
     lengths = [list(map(len, tags)) for tags in sets]
     if any(other != lengths[0] for other in lengths):
         raise ValueError("predictions and references must be lists of tag lists, equally long")
-    words = [list(chain.from_iterable(tags)) for tags in sets]
-    numbers = {name: k for k, name in enumerate(sorted(set().union(*words)))}
-    ids = [np.fromiter(map(numbers.__getitem__, tags), np.int64, len(tags)) for tags in words]
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__  # each new name gets the next number
+    words = sum(lengths[0])
+    ids = [np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), np.int64, words) for tags in sets]
     return ids, np.concatenate([[0], np.cumsum(lengths[0], dtype=np.int64)]), list(numbers)
 
 
@@ -160,17 +163,19 @@ def _before(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, values.dtype), values[:-1]])
 
 
-def _equal(gold: Chunks, predicted: Chunks, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _equal(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
     """Which entities of either side have the other side's limits and type; an end belongs to one entity a side."""
-    first, kind = np.full(size, -1), np.full(size, -1)
-    first[gold[1]], kind[gold[1]] = gold[0], gold[2]
-    hit = (first[predicted[1]] == predicted[0]) & (kind[predicted[1]] == predicted[2])
-    return np.isin(gold[1], predicted[1][hit]), hit
+    found, hit = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
+    at = np.searchsorted(gold[1], predicted[1])
+    inside = np.flatnonzero(at < len(found))
+    hit[inside] = np.all([g[at[inside]] == p[inside] for g, p in zip(gold, predicted, strict=True)], axis=0)
+    found[at[hit]] = True
+    return found, hit
 
 
-def _overlapping(gold: Chunks, predicted: Chunks, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _overlapping(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
     """Which entities of either side share a word with one of the other side's of their type."""
-    covers = []
+    covers, size = [], 1 + max((int(side[1][-1]) for side in (gold, predicted) if len(side[1])), default=0)
     for first, last, _ in (gold, predicted):
         cover = np.full(size, -1)
         lengths = last - first + 1

@@ -25,7 +25,9 @@ def trained(kind: str) -> Any:
 
         pieces = BertWordPieceTokenizer(lowercase=kind.endswith("uncased"))
         pieces.train_from_iterator(text, vocab_size=900, show_progress=False)
-        return BertTokenizerFast(tokenizer_object=pieces._tokenizer, do_lower_case=kind.endswith("uncased"), model_max_length=64)
+        return BertTokenizerFast(
+            tokenizer_object=pieces._tokenizer, do_lower_case=kind.endswith("uncased"), model_max_length=64
+        )
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>",
                "sep_token": "</s>", "mask_token": "<mask>"}  # fmt: skip
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

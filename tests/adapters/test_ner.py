@@ -24,7 +24,9 @@ from bert_ft.data import Rows
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 ODD = ["", " ", "\u200b", "a\u200bb", "e\u0301", "\u0301", "👩‍👩‍👧", "😀", "日本", "שלום", "\u202eabc", "London.", "naïve ", "x" * 90, "\ufffd",
        "\x00", "</s>", "[SEP]", "don't", "Köln"]  # fmt: skip
-word = st.text(max_size=8) | st.sampled_from(ODD) | st.sampled_from("the run is a task of its own".split())
+word = (
+    st.text(max_size=8) | st.sampled_from(ODD) | st.sampled_from(["the", "run", "is", "a", "task", "of", "its", "own"])
+)
 sentences = st.lists(st.lists(word, max_size=14), min_size=1, max_size=5)
 anything = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
@@ -36,8 +38,13 @@ def adapter(**keys: Any) -> Ner:
 
 def rows_of(tokens: list[list[str]], tags: list[list[str]] | None = None, documents: list[int] | None = None) -> Rows:
     lists = pa.list_(pa.string())
-    columns = {"tokens": pa.array(tokens, lists), "tags": pa.nulls(len(tokens), lists) if tags is None else pa.array(tags, lists)}
-    return Rows(pa.table(columns | ({} if documents is None else {"document": pa.array(documents, pa.int32())})), "rows")
+    columns = {
+        "tokens": pa.array(tokens, lists),
+        "tags": pa.nulls(len(tokens), lists) if tags is None else pa.array(tags, lists),
+    }
+    return Rows(
+        pa.table(columns | ({} if documents is None else {"document": pa.array(documents, pa.int32())})), "rows"
+    )
 
 
 def tagged(tokens: list[list[str]]) -> list[list[str]]:
@@ -85,7 +92,9 @@ def test_alignment_is_the_tokenizers_own(tokenizer: Any, tokens: list[list[str]]
 
 @anything
 @given(tokens=sentences, length=st.integers(3, 20), stride=st.integers(0, 12))
-def test_a_word_stands_where_it_has_most_context(tokenizer: Any, tokens: list[list[str]], length: int, stride: int) -> None:
+def test_a_word_stands_where_it_has_most_context(
+    tokenizer: Any, tokens: list[list[str]], length: int, stride: int
+) -> None:
     """By brute force over the windows of its sentence; neighbouring windows share `stride` tokens."""
     features = adapter(stride=stride).encode(rows_of(tokens, tagged(tokens)), tokenizer, length)
     assert features.lengths.max() <= length
@@ -151,8 +160,12 @@ def _contains(words: list[int], tokens: list[list[str]], row: int) -> bool:
 
 
 @anything
-@given(tokens=sentences, length=st.integers(3, 30), decoding=st.sampled_from(["argmax", "viterbi"]), seed=st.integers(0, 9))
-def test_decoding_gives_every_word_a_tag(tokenizer: Any, tokens: list[list[str]], length: int, decoding: str, seed: int) -> None:
+@given(
+    tokens=sentences, length=st.integers(3, 30), decoding=st.sampled_from(["argmax", "viterbi"]), seed=st.integers(0, 9)
+)
+def test_decoding_gives_every_word_a_tag(
+    tokenizer: Any, tokens: list[list[str]], length: int, decoding: str, seed: int
+) -> None:
     """Of the scores at its first token; a word without tokens goes on with the entity around it."""
     model, rows = adapter(decoding=decoding), rows_of(tokens)
     features = model.encode(rows, tokenizer, length)
@@ -187,7 +200,9 @@ def test_the_loss_is_transformers_token_mean(tiny_checkpoint: Path) -> None:
     from bert_ft.engine import batches
 
     tokens = [["a", "warm", "film"], ["the", "plot", "is", "dull", "and", "long"], ["\u200b"], []]
-    network = AutoModelForTokenClassification.from_pretrained(tiny_checkpoint, num_labels=5).eval().requires_grad_(False)
+    network = (
+        AutoModelForTokenClassification.from_pretrained(tiny_checkpoint, num_labels=5).eval().requires_grad_(False)
+    )
     for smoothing in (0.0, 0.1):
         model = adapter(label_smoothing=smoothing)
         features = model.encode(rows_of(tokens, tagged(tokens)), AutoTokenizer.from_pretrained(tiny_checkpoint), 64)
@@ -195,7 +210,9 @@ def test_the_loss_is_transformers_token_mean(tiny_checkpoint: Path) -> None:
         inputs, values = batches.collate(features, np.arange(4), 0, torch.device("cpu"))
         logits = network(**inputs).logits
         ours = model.loss(logits, values).sum() / features.weights.sum()
-        theirs = torch.nn.functional.cross_entropy(logits.flatten(0, 1), values["labels"].flatten(), label_smoothing=smoothing)
+        theirs = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), values["labels"].flatten(), label_smoothing=smoothing
+        )
         assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
     assert float(network(**inputs, labels=values["labels"]).loss) == pytest.approx(
         float(adapter().loss(logits, values).sum() / 9), rel=1e-6
@@ -243,7 +260,11 @@ def test_every_gold_word_is_scored(name: str, shared_data: Path, minilm: Path) -
 def test_where_all_fit_the_length_changes_nothing(tiny_checkpoint: Path) -> None:
     from bert_ft import model as models
 
-    tokens = [["a", "warm", "and", "funny", "film"], ["it", "drags"], ["she", "plays", "the", "part", "with", "grace"]] * 5
+    tokens = [
+        ["a", "warm", "and", "funny", "film"],
+        ["it", "drags"],
+        ["she", "plays", "the", "part", "with", "grace"],
+    ] * 5
     logits = []
     for length in (32, 128):
         task = bert_ft.load_task("ner").override({"run.checkpoint": str(tiny_checkpoint), "max_length": length})
