@@ -16,7 +16,9 @@ from bert_ft.data import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.task import Task
 
-HEADS = {"ForSequenceClassification": "classification", "ForQuestionAnswering": "qa"}
+HEADS = {
+    "ForSequenceClassification": "classification", "ForTokenClassification": "ner", "ForQuestionAnswering": "qa",
+}  # fmt: skip
 BLOCK = 4096  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 

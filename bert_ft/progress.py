@@ -105,4 +105,6 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
     if "windows" in counts:
         cut = f"{counts['windows']:,} windows of at most {max_length} tokens"
+    if silent := counts.get("without_tokens", 0):
+        cut += f", {silent:,} words without a token"
     return f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"

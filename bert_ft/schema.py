@@ -168,7 +168,9 @@ class Ner(Strict):
     scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BILOU"] = Field("auto", description="of the files' tags")
     label_all_tokens: bool = Field(False, description="learn every sub-token of a word, not the first alone")
     context: Literal["sentence", "document"] = Field("sentence", description="document: neighbours fill the window")
-    stride: int = Field(32, ge=0, description="tokens that two windows of a long sentence share, at least")
+    stride: int = Field(
+        32, ge=0, description="tokens that two windows of a long sentence share, at least; up to half a window"
+    )
     decoding: Literal["argmax", "viterbi"] = Field("argmax", description="viterbi: valid tag sequences only")
 
 

@@ -119,12 +119,18 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def glue() -> Path:
-    """GLUE in its original distribution."""
-    folder = ROOT.parent / "shared" / "data" / "glue"
+def shared_data() -> Path:
+    """Data sets in their original distributions."""
+    folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("../shared/data/glue is not here")
+        pytest.skip("../shared/data is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def glue(shared_data: Path) -> Path:
+    """GLUE in its original distribution."""
+    return shared_data / "glue"
 
 
 @pytest.fixture

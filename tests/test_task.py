@@ -251,9 +251,10 @@ def test_nothing_can_not_be_written() -> None:
                 Task().override({key: None})
 
 
-def test_the_expected_results_are_those_of_the_task_files() -> None:
-    """The table of tasks/classification/README.md against the references in the TOML files: the same rows."""
-    folder = tasks_root() / "classification"
+@pytest.mark.parametrize("family", ["classification", "ner", "qa"])
+def test_the_expected_results_are_those_of_the_task_files(family: str) -> None:
+    """The table of tasks/<family>/README.md against the references in the TOML files: the same rows."""
+    folder = tasks_root() / family
     lines = [line.strip("|").split("|") for line in (folder / "README.md").read_text().splitlines() if line[:2] == "| "]
     listed = [tuple(cell.strip() for cell in cells) for cells in lines[1:]]
     names = {"f1": "F1", "pearson": "Pearson", "spearmanr": "Spearman", "matthews_correlation": "Matthews"}

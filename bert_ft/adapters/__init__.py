@@ -10,6 +10,7 @@ from bert_ft.errors import InputError, did_you_mean
 
 FAMILIES = {
     "classification": "bert_ft.adapters.classification:Classification",
+    "ner": "bert_ft.adapters.ner:Ner",
     "qa": "bert_ft.adapters.qa:ExtractiveQa",
 }
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bert_ft.errors import InputError
 
@@ -146,17 +147,23 @@ def _counts(
     return {"rows": rows, "tokens": int(offsets[-1]), "truncated": truncated, "unknown": missing}
 
 
-@contextmanager
-def whole(tokenizer: Any) -> Iterator[Any]:
-    """The Rust tokenizer, which neither pads nor truncates; its own truncation is given back.
+def fast(tokenizer: Any) -> Any:
+    """The Rust tokenizer behind one of `transformers`.
 
     Raises:
-        InputError: a tokenizer without a Rust backend.
+        InputError: a tokenizer without one.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError("this checkpoint has no fast (Rust) tokenizer", where=str(tokenizer.name_or_path),
                          remedy="save one beside it: tokenizer.json")  # fmt: skip
+    return backend
+
+
+@contextmanager
+def whole(tokenizer: Any) -> Iterator[Any]:
+    """The Rust tokenizer, which neither pads nor truncates; its own truncation is given back."""
+    backend = fast(tokenizer)
     old = backend.truncation
     backend.no_padding()
     backend.no_truncation()
@@ -203,3 +210,57 @@ def _trimmed(spans: np.ndarray, texts: Sequence[str], lengths: np.ndarray) -> np
     begin = np.minimum(following[begin], end)
     end = np.maximum(before[np.maximum(end - 1, 0)] + 1, begin)
     return (np.stack([begin, end], 1) - base).astype(np.int32)
+
+
+def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Tokenizes words as `tokenizer(words, is_split_into_words=True)` would, without special tokens.
+
+    A word's tokens do not depend on its neighbours, so each different word is tokenized once.
+
+    Returns:
+        token ids (P,) int32; offsets (W + 1,) int64, word i has the tokens offsets[i] to offsets[i + 1] (none, where the
+        tokenizer makes nothing of it).
+    """
+    leading_space(tokenizer)
+    coded = words.dictionary_encode()
+    rows: list[list[int]] = []
+    known = coded.dictionary.to_pylist()
+    with whole(tokenizer) as backend:
+        for start in range(0, len(known), CHUNK):
+            inputs: Any = [[word] for word in known[start : start + CHUNK]]
+            encodings = backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=False)
+            rows += [encoding.ids for encoding in encodings]
+    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    ids = np.fromiter(chain.from_iterable(rows), np.int32, int(sizes.sum()))
+    chosen = coded.indices.to_numpy()
+    lengths = sizes[chosen]
+    source = ranges((np.cumsum(sizes) - sizes)[chosen], lengths)
+    return ids[source], np.concatenate([[0], np.cumsum(lengths)])
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that a single sequence begins and ends with."""
+    fast(tokenizer).no_padding()
+    probe = fast(tokenizer).encode(["a"], is_pretokenized=True)
+    own = [k for k, sequence in enumerate(probe.sequence_ids) if sequence is not None] or [1]
+    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+
+
+def leading_space(tokenizer: Any) -> None:
+    """Byte-level BPE (RoBERTa, ModernBERT) knows the beginning of a word by the space before it: from here on the
+    tokenizer sets one before each, as `add_prefix_space=True` does, and is saved so."""
+    from tokenizers import pre_tokenizers
+
+    first = fast(tokenizer).pre_tokenizer
+    parts: Any = first if isinstance(first, pre_tokenizers.Sequence) else [first]
+    for part in parts:
+        if isinstance(part, pre_tokenizers.ByteLevel) and not part.add_prefix_space:
+            part.add_prefix_space = True
+            tokenizer.add_prefix_space = True
+            tokenizer.init_kwargs["add_prefix_space"] = True
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`starts[0], starts[0] + 1, ...` for `lengths[0]` numbers, then those of the next, as one array."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)

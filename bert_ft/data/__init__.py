@@ -16,6 +16,9 @@ from bert_ft.errors import InputError
 from bert_ft.schema import Data
 from bert_ft.task import Task
 
+PLACES = ("file", "line")
+"""Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the data."""
+
 
 @dataclass
 class Rows:
@@ -40,9 +43,13 @@ class Rows:
         numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
         return Rows(self.table.slice(start, stop - start), self.where, numbers)
 
-    def place(self, index: int) -> str:
-        """Where row `index` stands, for a message: the first row below a header is row 1."""
-        return f"{self.where}, row {self.number(index)}"
+    def place(self, index: int, item: int | None = None) -> str:
+        """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a header is
+        row 1; in a file that says so in `PLACES`, its line."""
+        if "line" in self.table.column_names and (lines := self.table["line"][index].as_py()):
+            return f"{self.table['file'][index]}, line {lines[item or 0]}"
+        row = f"{self.where}, row {self.number(index)}"
+        return row if item is None else f"{row}, word {item + 1}"
 
     def number(self, index: int) -> int:
         """The number of row `index` in its source, from 1."""
@@ -73,6 +80,8 @@ def fingerprint(sets: Mapping[str, Rows]) -> str:
     for name, rows in sets.items():
         digest.update(name.encode())
         for column in rows.table.column_names:
+            if column in PLACES:
+                continue
             digest.update(column.encode())
             sink = pa.BufferOutputStream()
             # one chunk, copied: neither the file's row groups nor a slice's offset may show in the bytes

@@ -231,9 +231,9 @@ def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
 def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: str) -> Raw:
     """A `datasets.Dataset` (also streamed), a pandas frame, an Arrow table, a dict of lists, or a list of dicts."""
     features = rows.features or {} if hasattr(rows, "features") and hasattr(rows, "with_format") else {}
-    inner = {column: getattr(feature, "feature", feature) for column, feature in features.items()}  # of a list, too
-    coded = [column for column in wanted if hasattr(inner.get(column), "str2int")]
-    names = {column: list(inner[column].names) for column in coded}
+    held: dict[str, Any] = {column: features.get(column) for column in wanted}
+    kinds = {column: getattr(kind, "feature", kind) for column, kind in held.items()}  # of a list's items
+    names = {column: list(kind.names) for column, kind in kinds.items() if hasattr(kind, "str2int")}
     if features and hasattr(rows, "num_rows"):
         keep = chosen(rows.column_names, wanted, optional)
         missing = [column for column in wanted if column not in rows.column_names and column not in optional]

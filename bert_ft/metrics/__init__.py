@@ -1,4 +1,4 @@
-"""Metrics by name: ``load("glue", "mrpc")``, ``load("f1_macro")``, ``load("classification", compute=[...])``.
+"""Metrics by name: ``load("glue", "mrpc")``, ``load("f1_macro")``, ``load("entities", mode="conlleval")``.
 
 Importing this is cheap: ``evaluate`` (seconds), scikit-learn and scipy wait for `load` and ``compute``.
 """
@@ -38,6 +38,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "multilabel": ("bert_ft.metrics.hub", "MultiLabel"),
     "squad": ("bert_ft.metrics.hub", "Squad"),
     "squad_v2": ("bert_ft.metrics.hub", "SquadV2"),
+    "entities": ("bert_ft.metrics.hub", "Entities"),
 }
 """What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
 

@@ -12,7 +12,7 @@ import evaluate
 from datasets import Features, List, Value
 
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import classification, multilabel, squad
+from bert_ft.metrics import classification, entities, multilabel, squad
 
 GLUE: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -129,3 +129,29 @@ def _texts(predictions: Any) -> dict[str, str]:
 
 def _golds(references: Any) -> dict[str, list[str]]:
     return {row["id"]: row["answers"]["text"] for row in references}
+
+
+class Entities(InMemory):
+    """Entities of tag sequences, with the keys of the hub's ``seqeval`` metric.
+
+    Args:
+        mode, scheme: as in `bert_ft.metrics.entities.score`.
+
+    Predictions and references are lists of tag lists. The result has ``overall_precision``, ``overall_recall``,
+    ``overall_f1``, ``overall_accuracy`` and, by type, ``{"precision", "recall", "f1", "number"}``.
+    """
+
+    def __init__(self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None) -> None:
+        self._mode, self._scheme = mode, scheme
+        super().__init__(config)
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = List(Value("string"))
+        return evaluate.MetricInfo(description=f"entity F1, {self._mode} (bert-ft)", citation="",
+                                   features=Features({"predictions": tags, "references": tags}))  # fmt: skip
+
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, Any]:
+        (gold, found), offsets, names = entities.flat(references, predictions)
+        result = entities.score(gold, found, offsets, names, self._mode, self._scheme)
+        overall = result.pop("")
+        return {f"overall_{key}": value for key, value in overall.items() if key != "number"} | result

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from bert_ft.cli import __file__ as cli_file
+import bert_ft
 
-LAUNCH = Path(cli_file).parent / "launch"
+LAUNCH = Path(bert_ft.__file__).parent / "launch"
 SETTINGS = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PREDICT = """
 import json, sys, bert_ft
@@ -187,3 +187,29 @@ def test_a_fault_of_the_user_is_named_by_the_launcher(tiny_checkpoint: Path, tmp
     output, _ = started.communicate(timeout=120)
     assert started.returncode != 0
     assert "bert-ft: " in output and "no column 'stars'" in output[output.index("Root Cause") :]
+
+
+# sentences of up to 60 words: at 24 tokens they go through in windows
+SENTENCES = [{"tokens": ["the", "plot", *["very"] * (i % 5 * 14), "Anna", "Lima"],
+              "tags": ["O"] * (2 + i % 5 * 14) + ["S-PER", "S-LOC"]} for i in range(60)]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_word_counts_once_on_any_number_of_processes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    for name, rows in (("train", SENTENCES[:-13]), ("validation", SENTENCES[-13:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for processes, accumulation in ((1, 1), (2, 1), (1, 3)):
+        run = tmp_path / f"{processes}x{accumulation}"
+        _launch(processes, "-m", "bert_ft", "train", "ner", "--train", str(tmp_path / "train.jsonl"), "--validation",
+                str(tmp_path / "validation.jsonl"), "--checkpoint", str(tiny_checkpoint), "--output", str(run), "--batch-size",
+                "8", "--epochs", "8", "--max-length", "24", "--lr", "1e-3", "--set", "dropout=0.0", "--set", "log_every=1",
+                "--set", f"gradient_accumulation_steps={accumulation}")  # fmt: skip
+        results = json.loads((run / "results.json").read_text())
+        found.append(([s["loss"] for s in _steps(run)], _predictions(run), results["metrics"], results["counts"]))
+    losses, predictions, metrics, counts = found[0]
+    assert counts["validation"]["windows"] > 13 and max(losses) - min(losses) > 0.1
+    for other in found[1:]:
+        assert other[0] == pytest.approx(losses, rel=1e-4), "a mean over the words of the global batch"
+        assert other[1:] == (predictions, metrics, counts)
+    assert [(p["row"], p["tokens"]) for p in predictions] == [(k, r["tokens"]) for k, r in enumerate(SENTENCES[-13:])]

@@ -20,9 +20,11 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
     """
-    rows = _objects(path, decode(path, encoding))
-    if not rows:
-        raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
+    return table(objects(path, encoding), path, wanted, optional)
+
+
+def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()) -> pa.Table:
+    """`read` of objects that are parsed already."""
     known = {key for row in rows for key in row}
     columns: dict[str, pa.Array] = {}
     for key in wanted:
@@ -51,10 +53,11 @@ def array(values: list[Any], key: str, path: Path) -> pa.Array:
     """The values of `key` as an Arrow array; one that can't be read is an error with its row."""
     try:
         return pa.array(values)
-    except (ValueError, TypeError, OverflowError) as mixed:  # half a surrogate pair, an integer of more than 64 bits
+    except (ValueError, TypeError, OverflowError) as mixed:  # half a surrogate pair, more than 64 bits, mixed types
+        first = next((value for value in values if value), None)
         for row, value in enumerate(values, 1):
             try:
-                pa.array([value])
+                pa.array([first, value])
             except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"'{key}' can't be read: {error}", where=f"{path}, row {row}") from None
         raise InputError(f"'{key}' has values of different types: {mixed}", where=str(path),
@@ -63,6 +66,18 @@ def array(values: list[Any], key: str, path: Path) -> pa.Array:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
+
+
+def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
+    """The objects of a file.
+
+    Raises:
+        InputError: none, or a line that is no object.
+    """
+    rows = _objects(path, decode(path, encoding))
+    if not rows:
+        raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
+    return rows
 
 
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:

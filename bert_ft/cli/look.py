@@ -1,0 +1,144 @@
+"""The commands that show what there is: runs, tasks, the cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bert_ft.cli.options import Json, app, cache_app, note, print_table, tasks_app
+
+
+@app.command()
+def runs(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the run folders lie.")] = "runs",
+    as_json: Json = False,
+) -> None:
+    """List the runs below a folder with their metrics."""
+    from bert_ft.errors import InputError
+    from bert_ft.rundir import RunDir
+
+    found: list[dict[str, Any]] = []
+    for file in sorted(Path(folder).rglob("task.toml")):
+        run = RunDir(file.parent)
+        row = dict.fromkeys(("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds"))
+        found.append(row | {"run": str(run.path), "state": "unreadable"})
+        try:
+            task = run.task()
+            found[-1] |= {"task": task.name, "checkpoint": task.run.checkpoint, "seed": task.run.seed}
+            if run.state == "finished":
+                results, (name, metric) = run.results(), task.best_metric
+                found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
+                              "seconds": results["timing"]["train_seconds"]}  # fmt: skip
+            found[-1]["state"] = run.state
+        except InputError as error:
+            note(str(error))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif not found:
+        note(f"no runs below {folder}; `bert-ft train` makes one")
+    else:
+        print_table(
+            [
+                {key: "" if v is None else f"{v:.4f}" if key == "value" else str(v) for key, v in row.items()}
+                for row in found
+            ]
+        )
+
+
+@tasks_app.callback(invoke_without_command=True)
+def tasks(context: typer.Context, as_json: Json = False) -> None:
+    """List the built-in tasks, and the suites of them."""
+    if context.invoked_subcommand is not None:
+        return
+    from bert_ft.task import builtin, load_task, suites
+
+    found = [load_task(path) for path in builtin().values()]
+    rows = [
+        {
+            "task": t.name,
+            "family": t.family,
+            "metrics": ", ".join(t.metric.compute),
+            "references": str(len(t.reference)),
+            "title": t.title,
+        }
+        for t in found
+    ]
+    rows += [{"task": s.name, "family": "suite", "metrics": "the mean of " + ", ".join(s.tasks), "references": "",
+              "title": s.title} for s in suites().values()]  # fmt: skip
+    print(json.dumps(rows, indent=2)) if as_json else print_table(rows)
+
+
+@tasks_app.command("show")
+def tasks_show(task: Annotated[str, typer.Argument(help="Built-in task or TOML file.")], as_json: Json = False) -> None:
+    """Print a task as it is read: every default filled in."""
+    import tomli_w
+
+    from bert_ft.task import load_task
+
+    tree = load_task(task).dump()
+    if as_json:
+        print(json.dumps(tree, indent=2))
+        return
+    text = tomli_w.dumps({key: value for key, value in tree.items() if key != "run"})
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.syntax import Syntax
+
+        Console().print(Syntax(text, "toml", background_color="default"))
+    else:
+        print(text, end="")
+
+
+@tasks_app.command("copy")
+def tasks_copy(
+    task: Annotated[str, typer.Argument(help="Built-in task.")],
+    to: Annotated[str | None, typer.Argument(metavar="FILE", help="<task>.toml here by default.")] = None,
+) -> None:
+    """Write a built-in task's file here, to edit and train: bert-ft train FILE.toml."""
+    from bert_ft import rundir
+    from bert_ft.errors import InputError
+    from bert_ft.task import find
+
+    source, target = find(task), Path(to or f"{task}.toml")
+    if target.is_dir():
+        target = target / f"{task}.toml"
+    if target.exists():
+        raise InputError("there is a file already", where=str(target), remedy="name another one")
+    rundir.write(target, source.read_text(encoding="utf-8"))
+    print(target)
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context, as_json: Json = False) -> None:
+    """Show where the cache of tokenized rows lies ($BERT_FT_CACHE) and how big it is."""
+    if context.invoked_subcommand is not None:
+        return
+    from bert_ft.engine import features
+
+    kept, place = features.kept(), str(features.root())
+    total = sum(entry["bytes"] for entry in kept)
+    if as_json:
+        print(json.dumps({"folder": place, "bytes": total, "entries": kept}, indent=2))
+        return
+    if kept:
+        print_table([{"entry": e["entry"], "rows": f"{e['rows']:,}", "tokens": f"{e['tokens']:,}", "size": _size(e["bytes"]),
+                 "made": f"{datetime.fromtimestamp(e['made']):%Y-%m-%d %H:%M}"} for e in kept])  # fmt: skip
+    print(f"{place}: {len(kept)} entries, {_size(total)}")
+
+
+@cache_app.command("clear")
+def cache_clear(as_json: Json = False) -> None:
+    """Empty the cache of tokenized rows; what is needed again is made again."""
+    from bert_ft.engine import features
+
+    place, freed = str(features.root()), features.clear()
+    print(json.dumps({"folder": place, "freed": freed}) if as_json else f"{place}: {_size(freed)} freed")
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MB"

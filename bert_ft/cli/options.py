@@ -1,0 +1,116 @@
+"""What the commands share: the app, their options, and how they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="bert-ft",
+    help="Fine-tune BERT-like encoders on GLUE-style tasks and on your own data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich's own help takes twice the time
+    pretty_exceptions_enable=False,
+    epilog="--debug, anywhere on the line, shows the traceback of an error.",
+)
+tasks_app = typer.Typer(help="List the built-in tasks; `show` or `copy` one.", no_args_is_help=False)
+app.add_typer(tasks_app, name="tasks")
+cache_app = typer.Typer(help="The cache of tokenized rows: what it holds; `clear` empties it.")
+app.add_typer(cache_app, name="cache")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
+DataDir = Annotated[
+    str | None, typer.Option(help="Folder of the benchmark's original files (DIR/MRPC/train.tsv, ...).")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")]
+TaskName = Annotated[
+    str, typer.Argument(help="Built-in task, TOML file, or for data of your own a family: classification, ner, qa.")
+]
+Checkpoint = Annotated[str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")]
+TrainRows = Annotated[
+    list[str] | None,
+    typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet, Arrow, CoNLL, SQuAD JSON; may be repeated."),
+]
+ValidationRows = Annotated[str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')]
+TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
+PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
+Regression = Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")]
+TokensColumn = Annotated[str | None, typer.Option(help="ner: column of the words (a number in a column file).")]
+TagsColumn = Annotated[str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")]
+
+
+def settings_of(sets: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise."""
+    settings: dict[str, Any] = {}
+    for key, text in (pair(item, "--set") for item in sets or []):
+        try:
+            settings[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key] = text
+    return settings
+
+
+def pair(item: str, option: str) -> tuple[str, str]:
+    """KEY=VALUE as its two parts."""
+    key, equals, text = item.partition("=")
+    if not equals:
+        example = {"--set": "learning_rate=5e-5", "--column": "text=review"}[option]
+        fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
+    return key.strip(), text
+
+
+def own_data(settings: dict[str, Any], validation: str | None, regression: bool, **columns: str | None) -> str | None:
+    """Adds what the flags say about data of one's own to the settings; gives the validation rows that are a file."""
+    settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
+    if regression:
+        settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
+    if validation is not None and validation.endswith("%"):
+        settings["data.validation"], validation = validation, None
+    return validation
+
+
+def print_metrics(result: dict[str, Any], as_json: bool) -> None:
+    """Metrics by set, as a table or as JSON."""
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    print_table([{"set": name, "metric": metric, "value": "undefined" if value is None else f"{value:.4f}"}
+            for name, values in result.items() for metric, value in values.items()])  # fmt: skip
+
+
+def print_table(rows: list[dict[str, str]]) -> None:
+    """Rows of one shape, on standard output."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in rows[0]:
+        table.add_column(
+            column, justify="right" if column in ("value", "seconds", "seed", "references") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(Text, row.values()))
+    # a pipe has no width: give every row its line
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Leaves with a message on standard error."""
+    rank = os.environ.get("RANK", "0")
+    note(f"bert-ft: {message}" if rank == "0" else f"bert-ft (process {rank}): {message}")
+    raise SystemExit(code)

@@ -1,0 +1,131 @@
+"""Rows of tagged words from whatever holds them: lists of words with tags or codes, or texts with character spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pac
+
+from bert_ft.data import Rows, tags, words
+from bert_ft.data.sources import Raw
+from bert_ft.errors import InputError
+from bert_ft.task import Task
+
+
+def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> tuple[dict[str, Any], list[str]]:
+    """The columns tokens and tags (lists of strings; IOB2, or null where there are none), and what to tell of them.
+
+    Raises:
+        InputError: columns of another kind, a row without words or tags, or with a tag too many; with its place.
+    """
+    here, name = Rows(raw.table, raw.where), columns["tokens"]
+    given = raw.table[columns["tags"]] if columns["tags"] in raw.table.column_names else None
+    if given is not None and (missing := given.null_count):
+        row = pac.index(pac.is_null(given), True).as_py()
+        if labelled:
+            raise InputError(f"{missing} rows have no tags", where=here.place(row),
+                             remedy=f"give '{columns['tags']}' a value there, or remove the rows")  # fmt: skip
+        given = None
+    if given is None and labelled:
+        raise InputError(f"no column '{columns['tags']}'", where=raw.where, remedy="name it: --tags COLUMN")
+    notes: list[str] = []
+    if pa.types.is_string(raw.table[name].type) or pa.types.is_large_string(raw.table[name].type):
+        lists, found, notes = _of_text(raw.table[name], given, here)
+    else:
+        lists = _lists(raw.table[name], name, here)
+        found = None if given is None else _lists(given, columns["tags"], here)
+    offsets = lists.offsets.to_numpy()
+
+    def place(word: int) -> str:
+        row = int(np.searchsorted(offsets, word, "right")) - 1
+        return here.place(row, word - int(offsets[row]))
+
+    texts = lists.flatten()
+    if not pa.types.is_string(texts.type):
+        raise InputError(f"column '{name}' holds lists of {texts.type}, not of words", where=raw.where)
+    if texts.null_count:
+        raise InputError("a word is null", where=place(pac.index(pac.is_null(texts), True).as_py()))
+    if not (sizes := np.diff(offsets)).all():
+        notes.append(f"{(sizes == 0).sum():,} rows have no words; the first: {here.place(int(np.argmin(sizes)))}")
+    if found is None:
+        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, notes
+    if len(odd := np.flatnonzero(np.diff(found.offsets.to_numpy()) != sizes)):
+        row = int(odd[0])
+        message = f"{sizes[row]} words and {len(found[row])} tags"
+        raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
+    found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], place)
+    read, scheme, wrong = tags.to_iob2(found, task.ner.scheme, place)
+    if scheme:
+        notes.append(f"tags are {scheme}" + ", read as IOB2" * (scheme != "IOB2"))
+    if wrong:
+        tag = found.flatten()[wrong[0]]
+        notes.append(
+            f"{len(wrong):,} tags break {scheme} and are read by conlleval's rules; the first: {tag} at {place(wrong[0])}"
+        )
+    return {"tokens": lists, "tags": read}, notes
+
+
+def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """The items of a list column, behind one another, and (N + 1,) int64 offsets of the rows; a null row has none."""
+    whole = column.combine_chunks()
+    lengths = pac.fill_null(pac.list_value_length(whole), 0).to_numpy()
+    return whole.flatten(), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _lists(column: pa.ChunkedArray, name: str, here: Rows) -> pa.ListArray:
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind)):
+        raise InputError(f"column '{name}' holds {kind}, not lists", where=here.where,
+                         remedy="name the columns of words and tags: --tokens COLUMN --tags COLUMN")  # fmt: skip
+    if column.null_count:
+        row = pac.index(pac.is_null(column), True).as_py()
+        raise InputError(f"no '{name}'", where=here.place(row), remedy="a list is wanted; [] where it is empty")
+    values, offsets = flat(column)
+    wide = (
+        pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type) or pa.types.is_null(values.type)
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.cast(pa.string()) if wide else values)
+
+
+def _of_text(texts: pa.ChunkedArray, given: Any, here: Rows) -> tuple[pa.ListArray, pa.ListArray | None, list[str]]:
+    if texts.null_count:
+        raise InputError("no text", where=here.place(pac.index(pac.is_null(texts), True).as_py()))
+    marks = [[] for _ in texts] if given is None else given.to_pylist()
+    try:
+        spans = [[(mark["start"], mark["end"], mark["label"]) for mark in row] for row in marks]
+    except (TypeError, KeyError):
+        raise InputError(f"raw text needs spans (start, end, label), not {given.type}", where=here.where,
+                         remedy="or give lists of words with their tags: --tokens COLUMN --tags COLUMN") from None  # fmt: skip
+    found, labels, notes = words.tag(texts.to_pylist(), spans, here.place)
+    offsets = pa.array(found.offsets, pa.int32())
+    tagged = None if given is None else pa.ListArray.from_arrays(offsets, pa.array(labels, pa.string()))
+    return pa.ListArray.from_arrays(offsets, pa.array(found.words, pa.string())), tagged, notes
+
+
+def _named(
+    lists: pa.ListArray, codes: list[str] | None, task: Task, name: str, place: Callable[[int], str]
+) -> pa.ListArray:
+    """Tags as strings: codes by the source's own names or by `data.label_names`."""
+    values, mapping = lists.flatten(), task.data.label_names
+    if values.null_count:
+        raise InputError("a word has no tag", where=place(pac.index(pac.is_null(values), True).as_py()))
+    if pa.types.is_integer(values.type):
+        mapping = {str(k): mapping.get(tag, tag) for k, tag in enumerate(codes)} if codes else mapping
+        if not mapping:
+            raise InputError(f"column '{name}' holds numbers", where=place(0),
+                             remedy='name them: data.label_names = { "0" = "O", "1" = "B-PER", ... }')  # fmt: skip
+        values = values.cast(pa.string())
+        found = pac.index_in(values, value_set=pa.array(list(mapping)))
+        if found.null_count:
+            k = pac.index(pac.is_null(found), True).as_py()
+            raise InputError(f"the tag {values[k]} has no name", where=place(k), remedy="see data.label_names")
+    elif not pa.types.is_string(values.type):
+        raise InputError(f"column '{name}' holds lists of {values.type}, not of tags", where=place(0))
+    else:
+        found = pac.index_in(values, value_set=pa.array(list(mapping), pa.string()))
+    if mapping:
+        values = pac.coalesce(pa.array(list(mapping.values()), pa.string()).take(found), values)
+    return pa.ListArray.from_arrays(lists.offsets, values)

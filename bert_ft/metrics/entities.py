@@ -1,0 +1,206 @@
+"""Entity precision, recall and F1 over flat arrays of tags, in three named ways of counting.
+
+`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl, which are
+those of seqeval's default mode; an inconsistent tag starts an entity. `seqeval-strict`: seqeval's `mode="strict"`; what
+does not follow the scheme is no entity. `partial-overlap`: an entity is found where one of the same type shares a word
+with it (recall counts gold entities, precision predicted ones).
+
+Tags are "O", PREFIX-TYPE (prefixes B, I, E, S), or a bare TYPE, which reads as I-TYPE. conlleval knows no L, U and M:
+there they only part entities of different types, as in seqeval; `scheme` reads them as E, S and I.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from bert_ft.errors import InputError, did_you_mean
+
+MODES = ("conlleval", "seqeval-strict", "partial-overlap")
+SCHEMES = ("IO", "IOB1", "IOB2", "BIOES", "BILOU", "BMES")
+O, B, I, E, S, OTHER = range(6)  # noqa: E741 - the field's letters
+LETTERS = {"B": B, "I": I, "E": E, "S": S, "L": OTHER, "U": OTHER, "M": OTHER}
+ALIASES = LETTERS | {"L": E, "U": S, "M": I}  # BILOU and BMES in the letters of BIOES
+
+Chunks = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(first, last, type) of each entity, each (n,) int64: places, both within, and numbers of types."""
+
+
+def parse(names: Iterable[str], letters: Mapping[str, int] = LETTERS) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(prefix, type number) of each tag name, (K,) int8 and (K,) int32, and the types' names; number 0 is "_", of O and
+    bare letters."""
+    kinds: dict[str, int] = {"_": 0}
+    codes = []
+    for name in names:
+        head, dash, kind = name.partition("-")
+        if name == "O":
+            codes.append((O, 0))
+        elif head in letters and (dash or not kind):
+            codes.append((letters[head], kinds.setdefault(kind or "_", len(kinds))))
+        else:
+            codes.append((I, kinds.setdefault(name, len(kinds))))
+    table = np.array(codes, np.int64).reshape(-1, 2)
+    return table[:, 0].astype(np.int8), table[:, 1].astype(np.int32), list(kinds)
+
+
+def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(W,) -> (W + N,): with a 0 (an O) behind each of the N sentences, so that no entity crosses its end."""
+    out = np.zeros(len(values) + len(offsets) - 1, values.dtype)
+    words = np.ones(len(out), bool)
+    words[offsets[1:] + np.arange(len(offsets) - 1)] = False
+    out[words] = values
+    return out
+
+
+def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's startOfChunk
+    and endOfChunk; S as in seqeval)."""
+    before, other = _before(prefix), _before(kind) != kind
+    opened, closed = (before == B) | (before == I), (before == E) | (before == S)
+    inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
+    starts = fresh | ((closed | (before == O)) & inner) | ((prefix != O) & other)
+    ends = closed | (opened & (fresh | (prefix == O))) | ((before != O) & other)
+    return starts, ends
+
+
+def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
+    """The entities of a sequence of tags by conlleval's rules."""
+    starts, ends = starts_and_ends(prefix, kind)
+    first, last = np.flatnonzero(starts), np.flatnonzero(ends) - 1
+    return first[np.searchsorted(first, last, "right") - 1], last, kind[last]
+
+
+def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
+    """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's scheme.py."""
+    before, same = _before(prefix), _before(kind) == kind
+    inside = ((before == B) | (before == I)) & ((prefix == I) | (prefix == E)) & same
+    if scheme == "IOB1":
+        starts = (prefix == I) & ((before != I) | ~same) | (prefix == B) & (before != O) & same
+        ends = (before != O) & ((prefix != B) | (before == I) | same)
+    else:
+        starts = (prefix == B) | (prefix == S)
+        ends = (before == E) | (before == S) if scheme == "BIOES" else before != O
+    # in a run of tags that continue one another the first start counts, and the run's end must be one by the scheme
+    run = np.cumsum(~inside)
+    begin = np.flatnonzero(starts)
+    begin = begin[np.r_[True, run[begin[1:]] != run[begin[:-1]]]] if len(begin) else begin
+    heads = np.append(np.flatnonzero(~inside), len(prefix))
+    stop = heads[run[begin]]
+    whole = ends[stop] if len(stop) else np.zeros(0, bool)
+    return begin[whole], stop[whole] - 1, kind[begin[whole]]
+
+
+def score(
+    references: np.ndarray,
+    predictions: np.ndarray,
+    offsets: np.ndarray,
+    names: Sequence[str],
+    mode: str = "conlleval",
+    scheme: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 (fractions; a quotient 0/0 is 0) with the number of gold entities, by type.
+
+    Args:
+        references, predictions: (W,) numbers of tags.
+        offsets: (N + 1,) sentence i is the words offsets[i] to offsets[i + 1].
+        names: the tags' names, in any scheme.
+        mode: one of `MODES`.
+        scheme: one of `SCHEMES`; by default conlleval's reading, and for the strict mode what the prefixes say (IOB2,
+            BIOES or BILOU; IOB1 only if it is named).
+    Returns:
+        type -> {"precision", "recall", "f1", "number"}; "" -> the same of all types, and "accuracy", of the words.
+    Raises:
+        ValueError: the strict mode met a prefix that the scheme does not have.
+    """
+    for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):
+        if given not in known:
+            raise InputError(f"'{given}' is not known here", remedy=did_you_mean(given, known))
+    if len(references) != len(predictions):
+        raise ValueError(f"{len(references)} gold tags and {len(predictions)} predicted ones")
+    strict = mode == "seqeval-strict"
+    prefix, kind, kinds = parse(names, ALIASES if strict or scheme is not None else LETTERS)
+    if strict:
+        scheme = _strict_scheme(prefix, names, scheme)
+
+    def found(tags: np.ndarray) -> Chunks:
+        codes = apart(prefix[tags], offsets), apart(kind[tags], offsets)
+        return strict_chunks(*codes, scheme) if strict and scheme else chunks(*codes)
+
+    gold, predicted = found(references), found(predictions)
+    agree = _overlapping if mode == "partial-overlap" else _equal
+    hits = [np.bincount(side[2][hit], minlength=len(kinds))
+            for side, hit in zip((gold, predicted), agree(gold, predicted), strict=True)]  # fmt: skip
+    number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
+    rows = {
+        name: (hits[0][k], hits[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]
+    }
+    result = {name: _quotients(*rows[name]) for name in sorted(rows)}
+    total = _quotients(hits[0].sum(), hits[1].sum(), number.sum(), guessed.sum())
+    accuracy = float((references == predictions).mean()) if len(references) else 0.0
+    return {"": total | {"accuracy": accuracy}, **result}
+
+
+def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    """Lists of tag lists, equally long, as (W,) numbers of tags each, offsets (N + 1,) and the tags' names.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    lengths = [list(map(len, tags)) for tags in sets]
+    if any(other != lengths[0] for other in lengths):
+        raise ValueError("predictions and references must be lists of tag lists, equally long")
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__  # each new name gets the next number
+    words = sum(lengths[0])
+    ids = [np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), np.int64, words) for tags in sets]
+    return ids, np.concatenate([[0], np.cumsum(lengths[0], dtype=np.int64)]), list(numbers)
+
+
+def _before(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, values.dtype), values[:-1]])
+
+
+def _equal(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
+    """Which entities of either side have the other side's limits and type; an end belongs to one entity a side."""
+    found, hit = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
+    at = np.searchsorted(gold[1], predicted[1])
+    inside = np.flatnonzero(at < len(found))
+    hit[inside] = np.all([g[at[inside]] == p[inside] for g, p in zip(gold, predicted, strict=True)], axis=0)
+    found[at[hit]] = True
+    return found, hit
+
+
+def _overlapping(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
+    """Which entities of either side share a word with one of the other side's of their type."""
+    covers, size = [], 1 + max((int(side[1][-1]) for side in (gold, predicted) if len(side[1])), default=0)
+    for first, last, _ in (gold, predicted):
+        cover = np.full(size, -1)
+        lengths = last - first + 1
+        index = np.repeat(np.arange(len(first)), lengths)
+        cover[np.repeat(first - np.cumsum(lengths) + lengths, lengths) + np.arange(len(index))] = index
+        covers.append(cover)
+    both = (covers[0] >= 0) & (covers[1] >= 0)
+    g, p = covers[0][both], covers[1][both]
+    same = gold[2][g] == predicted[2][p]
+    return np.isin(np.arange(len(gold[0])), g[same]), np.isin(np.arange(len(predicted[0])), p[same])
+
+
+def _quotients(found: int, right: int, number: int, guessed: int) -> dict[str, float]:
+    precision, recall = right / guessed if guessed else 0.0, found / number if number else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "number": int(number)}
+
+
+def _strict_scheme(prefix: np.ndarray, names: Sequence[str], scheme: str | None) -> str:
+    if scheme is None:
+        scheme = "BIOES" if {E, S} & set(prefix.tolist()) else "IOB2"
+    scheme = "BIOES" if scheme in ("BILOU", "BMES") else scheme
+    if scheme == "IO":
+        raise ValueError("the strict mode has no IO scheme: conlleval's rules read it")
+    known = {O, B, I} if scheme.startswith("IOB") else {O, B, I, E, S}
+    if strange := [name for name, code in zip(names, prefix.tolist(), strict=True) if code not in known]:
+        raise ValueError(f"tag '{strange[0]}' is none of {scheme}")
+    return scheme
