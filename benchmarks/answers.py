@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import gc
 import os
 import resource
 import statistics
@@ -105,6 +106,7 @@ def postprocess(
 
 
 def timed(work: Callable[[], Any]) -> float:
+    gc.collect()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -92,7 +92,7 @@ class Task(Strict):
             del tree["metric"]["compute"]  # another problem type brings its own
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
-            table = table or _table_of(key, where)
+            table = table or _table_of(key, where, self.family)
             node = tree
             for part in table.split("."):
                 if not isinstance(node.get(part), dict):
@@ -121,8 +121,8 @@ def dotted_keys() -> dict[str, str]:
     return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
 
 
-def _table_of(key: str, where: str) -> str:
-    keys = [name.rpartition(".") for name in dotted_keys()]
+def _table_of(key: str, where: str, family: str) -> str:
+    keys = [parts for name in dotted_keys() if (parts := name.rpartition("."))[0] not in set(RESERVED) - {family}]
     tables = [table for table, _, leaf in keys if leaf == key]
     if not tables:
         remedy = did_you_mean(key, {leaf for _, _, leaf in keys})

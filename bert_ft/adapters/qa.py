@@ -102,6 +102,10 @@ class ExtractiveQa(Adapter):
         table = table.append_column("answers", pa.nulls(len(inputs), pa.list_(pa.string())))
         return Rows(table.append_column("answer_starts", pa.nulls(len(inputs), pa.list_(pa.int64()))), "inputs")
 
+    @property
+    def inputs(self) -> dict[str, bool]:
+        return {"question": True, "context": True}
+
     def references(self, rows: Rows) -> np.ndarray:
         """(N,) lists of gold texts."""
         golds = rows.table["answers"].to_pylist()
