@@ -28,7 +28,7 @@ word = (
     st.text(max_size=8) | st.sampled_from(ODD) | st.sampled_from(["the", "run", "is", "a", "task", "of", "its", "own"])
 )
 sentences = st.lists(st.lists(word, max_size=14), min_size=1, max_size=5)
-anything = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+anything = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 
 
 def adapter(**keys: Any) -> Ner:

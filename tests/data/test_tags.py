@@ -108,7 +108,7 @@ ANY = st.text(
 
 
 @given(st.lists(ANY | st.sampled_from(TEXTS), min_size=1, max_size=4), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_spans_come_back_from_the_words(texts: list[str], chance: random.Random) -> None:
     """Any spans that do not overlap and hold more than white space: their words cover them and nothing else."""
     spans = []
