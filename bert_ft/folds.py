@@ -50,8 +50,8 @@ def cross_validate(
         if rundir.is_finished(folder, task, identity, overwrite):
             show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
             return Run(folder.path)
+        now = {f"{key}_fingerprint": value for key, value in identity.items()}
         if first:
-            now = {f"{key}_fingerprint": value for key, value in identity.items()} | {"seed": task.run.seed}
             folder.start(task, now)
         show.say(f"{k} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold")
         if task.recipe.keep == "best":
@@ -64,6 +64,7 @@ def cross_validate(
             held = [data.split_off(rows, family.target, _fold(task, i).data)[1] for i in range(1, k + 1)]
             rundir.write_jsonl(folder.predictions / "out_of_fold.jsonl", _out_of_fold(runs, held))
             results = _results(task, runs, len(rows))
+            rundir.write_json(folder.environment_json, runs[0].environment | now)
             rundir.write_json(folder.results_json, results)
             for metric, mean in results["metrics"]["validation"].items():
                 show.say(f"{metric}: {mean:.4f} ± {results['spread']['validation'][metric]:.4f} over {k} folds")

@@ -26,7 +26,7 @@ ROWS = [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("aabc"), st.integers(0, 9)), min_size=12, max_size=60), st.integers(2, 4),
        st.booleans(), st.booleans())  # fmt: skip
 def test_folds_divide_the_rows(rows: list[tuple[str, int]], k: int, grouped: bool, classes: bool) -> None:
@@ -38,7 +38,12 @@ def test_folds_divide_the_rows(rows: list[tuple[str, int]], k: int, grouped: boo
     held: list[int] = []
     for number in range(1, k + 1):
         keys = Data(validation=f"{number}/{k}", group="page" if grouped else None)
-        rest, part = data.split_off(whole, "label", keys)
+        try:
+            rest, part = data.split_off(whole, "label", keys)
+        except bert_ft.InputError as error:
+            if not grouped or "too few" not in str(error):
+                raise
+            return
         assert sorted([*rest.numbers, *part.numbers]) == list(range(len(rows)))
         assert part.table.equals(whole.table.take(pa.array(part.numbers)))
         if grouped:
@@ -55,6 +60,8 @@ def test_rte(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     settings = QUICK | {
         "data.columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
         "quoting": False,
+        "limit_train": 32,  # of each fold: quick
+        "max_length": 128,
     }
     run = bert_ft.finetune("classification", str(tiny_checkpoint), train=glue / "RTE" / "train.tsv", folds=5,
                            output=tmp_path / "rte", **settings)  # fmt: skip
@@ -113,6 +120,7 @@ def test_finished_folds_are_not_repeated(tiny_checkpoint: Path, tmp_path: Path, 
     ({"validation": ROWS}, "folds: folds are held out of the training rows, each with a fresh model: a validation"),
     ({"model": object()}, "folds: folds are held out of the training rows, each with a fresh model: a model object"),
     ({"folds": 40}, "validation = \"1/40\" of 24 rows can't be held out"),
+    ({"folds": None, "data.validation": "3/2"}, "there is no fold 3 of 2\n  fewer folds"),
     ({"folds": 1}, "run.folds = 1: Input should be greater than 1"),
     ({"folds": 6, "data.group": "page"}, "validation = \"1/6\" of 24 rows can't be held out"),
 ])  # fmt: skip

@@ -194,8 +194,12 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
     classes = _codes(rows.table[target]) if _has_classes(rows, target) else None
     try:
         if "/" in held_out:
-            part, _, of = held_out.partition("/")
-            rest, held = _folds(int(of), indices, classes, rows, data)[int(part) - 1]
+            part, of = map(int, held_out.split("/"))
+            if part > of:
+                raise ValueError(f"there is no fold {part} of {of}")
+            rest, held = _folds(of, indices, classes, rows, data)[part - 1]
+            if not len(held):  # scikit-learn can leave one without a group
+                raise ValueError("the groups are too few for so many folds")
         elif data.group is not None:
             parts = GroupShuffleSplit(1, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed)
             rest, held = next(parts.split(indices, groups=_codes(rows.table["group"])))
@@ -203,7 +207,7 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
             rest, held = train_test_split(
                 indices, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed, stratify=classes
             )
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
         raise InputError(f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
                          where=rows.where, remedy=remedy) from None  # fmt: skip
