@@ -95,17 +95,17 @@ class Model:
         return list(self.adapter.decode_raw(self.infer(rows), rows))
 
     def _input(self, item: Any, number: int, columns: Mapping[str, str]) -> Any:
-        """A dict as the text, or the tuple of texts, that the adapter takes."""
+        """A dict as the adapter takes it."""
         if not isinstance(item, Mapping):
             return item
-        values = []
+        values = {}
         for role, needed in self.adapter.inputs.items():
             column = columns.get(role) or self.adapter.task.data.columns.get(role, role)
             if item.get(column) is not None:
-                values.append(item[column])
+                values[role] = item[column]
             elif needed:
                 raise InputError(f"no '{column}'", where=f"input {number}", remedy=did_you_mean(column, map(str, item)))
-        return values[0] if len(values) == 1 else tuple(values)
+        return self.adapter.input(values)
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
         """The answer to one input: `model(text)`, `model(text, text_pair)`, `model(question, context)`."""
@@ -116,7 +116,9 @@ class Model:
         tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
         kept = task.model_dump(include={"family": True, task.family: True, "recipe": {"max_length"},
-                                        "data": {"problem_type", "columns"}}, exclude_none=True)  # fmt: skip
+                                        "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
+        columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
+        kept["data"]["columns"] = columns
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
         self.tokenizer.model_max_length = task.recipe.max_length
         if task.family == "classification":

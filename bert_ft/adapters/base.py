@@ -174,6 +174,11 @@ class Adapter(ABC):
         """Suffix -> JSON value of what else stands in `predictions/`: the benchmark's own format as `.official`."""
         return {}
 
+    def input(self, values: Mapping[str, Any]) -> Any:
+        """A raw input as `rows` takes it, from the values of its roles: a text, or a tuple of texts."""
+        texts = tuple(values.values())
+        return texts[0] if len(texts) == 1 else texts
+
     @abstractmethod
     def rows(self, inputs: Sequence[Any]) -> Rows:
         """Raw inputs of a user (strings, ...) as canonical rows without labels."""

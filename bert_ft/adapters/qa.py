@@ -104,7 +104,10 @@ class ExtractiveQa(Adapter):
 
     @property
     def inputs(self) -> dict[str, bool]:
-        return {"question": True, "context": True}
+        return {"id": False, "question": True, "context": True}
+
+    def input(self, values: Mapping[str, Any]) -> Any:
+        return values
 
     def references(self, rows: Rows) -> np.ndarray:
         """(N,) lists of gold texts."""
