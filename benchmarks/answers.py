@@ -15,7 +15,6 @@ import argparse
 import collections
 import gc
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -153,6 +152,12 @@ def measure(data: Path, checkpoint: str, rounds: int, n: int | None) -> list[str
     ]  # fmt: skip
 
 
+def peak_mb() -> float:
+    """The largest memory of this process so far. (getrusage's also counts that of the process which started this one.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def peak(data: Path, checkpoint: str, n: int) -> float:
     """Peak memory in MB of reading all questions and evaluating the first n with one random layer."""
     from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering
@@ -163,12 +168,13 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
                         intermediate_size=128)  # fmt: skip
-    model = models.build(adapter.task, adapter, "fp32", network=BertForQuestionAnswering(config), tokenizer=tokenizer)[
-        0
-    ]
+    folder = Path(tempfile.mkdtemp())
+    BertForQuestionAnswering(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = models.load_folder(str(folder), adapter.task)
     part = rows.part(0, n)
     scores = model.score(model.infer(part), part)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = peak_mb()
     print(f"{n} questions: {used:.0f} MB, {scores}", file=sys.stderr)
     return used
 

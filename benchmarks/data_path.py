@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pac
+
 ROWS, EVALUATED = 20_000, 1_000
 
 
@@ -100,7 +102,7 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
         from bert_ft.engine.unpadding import unpad
 
         model.unpadding = unpad(model.network)
-        return model.infer(few, few_features)
+        return model.infer(few, [(few, few_features)])
 
     return [
         pairs(f"tokenize and store {ROWS:,} rows: datasets.map / ours", mapped, flat, rounds),
@@ -116,12 +118,25 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
 
 
 def peak(data: Path, checkpoint: str, n: int) -> float:
-    """Peak memory in MB once evaluation of n rows is done, over what it was once they were read and encoded."""
-    model, rows = setup(data, checkpoint, n)
-    features = model.encode(rows)
-    model.infer(rows.take(features.lengths.argsort()[-64:]))  # the longest rows, so that the first batch is no surprise
+    """Peak memory in MB of reading all rows and evaluating the first n, as `bert-ft evaluate` does."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    import bert_ft
+    from bert_ft import model as models
+    from bert_ft.data import load
+
+    folder = tempfile.mkdtemp()
+    labels = dict(enumerate(bert_ft.load_task("sst2").data.labels))
+    AutoModelForSequenceClassification.from_pretrained(checkpoint, id2label=labels).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    task = bert_ft.load_task("sst2").override({"run.data_dir": str(data / "glue"), "run.checkpoint": folder})
+    model = models.load_folder(folder, task)
+    rows = load(task, bert_ft.Classification).train
+    longest = pac.binary_length(rows.table["text"]).to_numpy().argsort()[-64:]
+    model.infer(rows.take(longest))  # so that the first batch is no surprise
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model.score(model.infer(rows, features), rows)
+    part = rows.part(0, n)
+    model.score(model.infer(part), part)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{n} rows: {before / 1024:.0f} MB before, {after / 1024:.0f} MB after", file=sys.stderr)
     return after / 1024

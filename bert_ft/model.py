@@ -132,8 +132,6 @@ def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, is_initialized
 
-    # without padding no shape comes twice: oneDNN's own 1,024 kept kernels would only be memory, 150 MB in an evaluation
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4")
     if precision == "auto":
         gpu = torch.cuda.is_available()
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "fp32"
@@ -219,6 +217,9 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own)."""
     from transformers import AutoConfig
 
+    # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training
+    # does meet them again, in each layer and backwards
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     where = pretrained.locate(folder)
     with pretrained.told(where):
         config = AutoConfig.from_pretrained(where)
