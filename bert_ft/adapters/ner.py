@@ -37,6 +37,7 @@ class Ner(Adapter):
     head: ClassVar[str] = "AutoModelForTokenClassification"
     roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False}
     target: ClassVar[str] = "tags"
+    texts: ClassVar[tuple[str, ...]] = ("tokens",)
     readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMNS, conll.read) | dict.fromkeys((".json", ".jsonl"), spans.read)  # fmt: skip
 
     # --- rows -----------------------------------------------------------------------------------------------------

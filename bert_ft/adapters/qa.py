@@ -51,6 +51,7 @@ class ExtractiveQa(Adapter):
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
+    texts: ClassVar[tuple[str, ...]] = ("question", "context")
     readers: ClassVar[Mapping[str, Reader]] = {".json": _read}
 
     def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:

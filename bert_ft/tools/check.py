@@ -72,7 +72,8 @@ def check(
     adapter = family(bound, family.find_labels(splits.train, bound))
     report = Report(bound.name, notes=splits.notes)
     for name, rows in sets.items():
-        labels = targets.label_counts(rows.table[family.target]) if checks.has_target(rows, family.target) else {}
+        known = adapter.labels and checks.has_target(rows, family.target)
+        labels = targets.label_counts(rows.table[family.target]) if known else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": labels}
     found = checks.of_rows(adapter, sets)
     for name, rows in sets.items():
