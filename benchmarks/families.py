@@ -21,13 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-QUESTIONS = 300  # of SQuAD's dev set
+QUESTIONS = 200  # of SQuAD's dev set
 
 
 def runs(data: Path, work: Path) -> dict[str, tuple[int, dict[str, Any]]]:
     """Name -> (seeds, arguments of `finetune`)."""
     small = {"learning_rate": 3e-4, "epochs": 2, "limit_train": 1500, "keep": "last"}
-    squad = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 16, "limit_train": 600}
+    squad = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 16, "limit_train": 400}
     shifts = [str(data / "squadshifts" / name) for name in ("new_wiki_v1.0.json", "reddit_v1.0.json")]
     half = str(data / "squad" / "dev-v2.0-half.json")
     return {
@@ -36,7 +36,7 @@ def runs(data: Path, work: Path) -> dict[str, tuple[int, dict[str, Any]]]:
         "btc": (3, {"task": "btc", "data_dir": str(data)} | small),
         "squadshifts to squad": (1, {"task": "squad", "train": shifts, "validation": str(part(data, work))} | squad),
         "squad_v2, by article": (1, {"task": "squad_v2", "train": half, "data.validation": "15%", "group": "title"} | squad),
-        "goemotions": (1, {"task": "goemotions", "data_dir": str(data), "limit_train": 5000, "data.original.test": None,
+        "goemotions": (1, {"task": "goemotions", "data_dir": str(data), "limit_train": 3000, "data.original.test": None,
                            "learning_rate": 3e-4, "epochs": 1, "keep": "last"}),
     }  # fmt: skip
 
