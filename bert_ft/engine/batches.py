@@ -104,6 +104,8 @@ def collate(
 
 
 def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    if device.type == "cuda":  # pinned memory is copied while the GPU works on the batch before
+        tensors = {key: tensor.pin_memory() for key, tensor in tensors.items()}
     return {key: tensor.to(device, non_blocking=True) for key, tensor in tensors.items()}
 
 
