@@ -128,7 +128,8 @@ def test_no_answer_from_file_to_saved_threshold(cli: Any, write: Write, tiny_che
     metrics = json.loads(done.out)["metrics"]["validation"]
     names = ["f1", "exact_match", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh", "tuned_f1", "tuned_exact_match"]
     assert set(names) <= set(metrics)
-    assert metrics["tuned_f1"] == metrics["best_f1"] >= metrics["f1"], "the threshold does what the sweep promised"
+    assert metrics["tuned_f1"] == pytest.approx(metrics["best_f1"]), "the threshold does what the sweep promised"
+    assert metrics["best_f1"] >= metrics["f1"] - 1e-9
     config = json.loads(Path("run/model/config.json").read_text())["bert_ft"]
     assert config["task"]["qa"]["no_answer"] and config["tuned"]["null_threshold"] == metrics["best_f1_thresh"]
     odds = json.loads(Path("run/predictions/validation.null_odds.json").read_text())
