@@ -103,7 +103,7 @@ class Run:
             InputError: no scored set of that name, or a family of the user's own.
         """
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
-        found = {one.name: one for one in families.scored(self.dir, self.task, self.metrics)}
+        found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
         if split not in found:
             raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
         return found[split].errors()[:n]

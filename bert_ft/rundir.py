@@ -11,16 +11,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomli_w
 
 from bert_ft.errors import InputError, disk, full_disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class RunDir:
@@ -64,13 +61,6 @@ class RunDir:
     def prediction_file(self, name: str) -> Path:
         """Where the predictions of a set lie."""
         return self.predictions / f"{name}.jsonl"
-
-    def rows(self, name: str) -> pa.Table | None:
-        """The canonical rows of a scored set, which make a report possible without the data; None where it has none."""
-        from pyarrow import parquet as pq
-
-        file = self.predictions / f"{name}.rows.parquet"
-        return pq.read_table(file) if file.is_file() else None
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
@@ -162,16 +152,6 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
-        temporary.replace(path)
-
-
-def write_rows(path: Path, table: pa.Table) -> None:
-    """A table as Parquet, whole or not there."""
-    from pyarrow import parquet as pq
-
-    with disk(path):
-        temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(table, temporary, compression="zstd")
         temporary.replace(path)
 
 

@@ -87,7 +87,9 @@ def report(
 
     folders = [Run(run).dir for run in runs]
     if len(folders) > 1 and output is None:
-        raise InputError("several runs share one report", where="bert-ft report", remedy="name its file: -o report.html")
+        raise InputError(
+            "several runs share one report", where="bert-ft report", remedy="name its file: -o report.html"
+        )
     target = Path(output) if output is not None else folders[0].report_html
     rundir.write(target, page.html([page.View(folder) for folder in folders]))
     print(target)

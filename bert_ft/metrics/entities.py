@@ -119,7 +119,9 @@ def score(
     right = [np.bincount(side[2][hit], minlength=len(kinds)) for side, hit in zip((gold, predicted), hits, strict=True)]
     number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
     rows = {
-        name: (right[0][k], right[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]
+        name: (right[0][k], right[1][k], number[k], guessed[k])
+        for k, name in enumerate(kinds)
+        if number[k] + guessed[k]
     }
     result = {name: _quotients(*rows[name]) for name in sorted(rows)}
     total = _quotients(right[0].sum(), right[1].sum(), number.sum(), guessed.sum())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pac
+from pyarrow import parquet as pq
 
 from bert_ft import rundir
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, disk
 from bert_ft.metrics import entities, multilabel, squad
 from bert_ft.report import plots, resamples
 from bert_ft.report.resamples import Resamples
@@ -49,11 +53,14 @@ class Scored:
         lines: those of `predictions/<name>.jsonl`. rows: the canonical rows, None where the run keeps none.
     """
 
-    length = ("characters", ("text", "text_pair"))
+    length: tuple[str, tuple[str, ...]] = ("characters", ("text", "text_pair"))
 
-    def __init__(self, folder: RunDir, task: Task, name: str, metrics: dict[str, float]) -> None:
-        self.task, self.name, self.metrics = task, name, metrics
-        self.lines, self.rows = list(rundir.read_jsonl(folder.prediction_file(name))), folder.rows(name)
+    def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
+        self.folder, self.task, self.name, self.tuned = folder, task, name, results.get("tuned", {})
+        self.metrics: dict[str, float] = results["metrics"].get(name, {})
+        self.lines = list(rundir.read_jsonl(folder.prediction_file(name)))
+        file = _rows_file(folder, name)
+        self.rows = pq.read_table(file) if file.is_file() else None
 
     @cached_property
     def resamples(self) -> Resamples | None:
@@ -72,7 +79,8 @@ class Scored:
     def sections(self) -> list[Table | Chart]:
         """What the page shows of the set beside its metrics and errors."""
         sizes = self.sizes()
-        return [] if sizes is None else [self.groups(f"by length of the input in {self.length[0]}", resamples.bins(sizes))]
+        title = f"by length of the input in {self.length[0]}"
+        return [] if sizes is None else [self.groups(title, resamples.bins(sizes))]
 
     def sizes(self) -> np.ndarray | None:
         """(N,) how long each input is."""
@@ -87,7 +95,7 @@ class Scored:
         whole = self.resamples.of()
         names = [name for name in self.main() if name in whole]
         parts = [(name, rows, self.resamples.of(rows)) for name, rows in groups if len(rows)]
-        table = [[name, len(rows), *(found[metric] for metric in names)] for name, rows, found in parts]
+        table: list[list[Any]] = [[name, len(rows), *(of[metric] for metric in names)] for name, rows, of in parts]
         tops = {i: max([1.0, *(row[i] for row in table if np.isfinite(row[i]))]) for i in range(2, 2 + len(names))}
         return Table(title, [title.partition(" in ")[0].removeprefix("by "), "rows", *names], table, bars=tops)
 
@@ -170,17 +178,17 @@ class Sets(Scored):
         return Resamples(np.concatenate([gold, p > 0.5, found], axis=1), resamples.label_sets)
 
     def sections(self) -> list[Table | Chart]:
-        gold, found, p = self.matrices
+        gold, found, _ = self.matrices
         rows: list[list[Any]] = []
         for i, name in enumerate(self.names):
-            least = p[found[:, i], i].min() if found[:, i].any() else np.inf
-            below = p[~found[:, i], i].max() if not found[:, i].all() else 0.0
             each = multilabel.compute(["precision_micro", "recall_micro", "f1_micro"], found[:, [i]], gold[:, [i]])
-            limit = f"{below:.3f} to {least:.3f}" if np.isfinite(least) else f"above {below:.3f}"
+            limit = self.tuned.get("thresholds", {}).get(name, 0.5)
             rows.append([name, int(gold[:, i].sum()), int(found[:, i].sum()), *each.values(), limit])
-        note = "at the tuned thresholds; each lies between the highest probability left out and the lowest one taken"
         columns = ["label", "gold", "predicted", "precision", "recall", "f1", "threshold"]
-        return [Table("labels", columns, rows, note, bars={5: 1.0}), *super().sections()]
+        return [
+            Table("labels", columns, rows, "a label is predicted above its threshold", bars={5: 1.0}),
+            *super().sections(),
+        ]
 
     def errors(self) -> list[dict[str, Any]]:
         gold, found, p = self.matrices
@@ -210,7 +218,7 @@ class Numbers(Scored):
         some = self.pairs[np.unique(np.linspace(0, len(self.pairs) - 1, MOST_POINTS).astype(int))]
         said = f"predictions over gold numbers, {len(some):,} of {len(self.pairs):,} rows"
         (low, high), (least, most) = ((side.min(), side.max()) for side in some.T)
-        svg = plots.scatter(*some.T, ("gold", "predicted"), f"{said}: gold {low:.4g} to {high:.4g}, predicted "
+        svg = plots.scatter(some[:, 0], some[:, 1], ("gold", "predicted"), f"{said}: gold {low:.4g} to {high:.4g}, predicted "
                             f"{least:.4g} to {most:.4g}")  # fmt: skip
         return [Chart("scatter", svg, f"{said}; on the line both are equal"), *super().sections()]
 
@@ -237,8 +245,9 @@ class Entities(Scored):
         gold, found, offsets, _ = self.tags
         sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
         rows, same = self.sizes(), np.concatenate([[0], np.cumsum(gold == found)])
-        keys = [np.bincount(self.sentences(side[0][chosen]), minlength=len(rows))
-                for chosen_by in (hits, (slice(None), slice(None))) for side, chosen in zip(sides, chosen_by, strict=True)]  # fmt: skip
+        firsts = [side[0] for side in sides]
+        keys = [np.bincount(self.sentences(places), minlength=len(rows))
+                for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)]  # fmt: skip
         return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), resamples.entities)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
@@ -252,7 +261,9 @@ class Entities(Scored):
     def sections(self) -> list[Table | Chart]:
         scores = entities.score(*self.tags, self.task.metric.mode)
         scores.pop("")
-        rows = [[kind, found["number"], found["precision"], found["recall"], found["f1"]] for kind, found in scores.items()]
+        rows = [
+            [kind, *(found[key] for key in ("number", "precision", "recall", "f1"))] for kind, found in scores.items()
+        ]
         table = Table("entities", ["type", "gold", "precision", "recall", "f1"], rows, f"counted as {self.task.metric.mode}",
                       bars={4: 1.0})  # fmt: skip
         return [table, *super().sections()]
@@ -274,7 +285,7 @@ class Entities(Scored):
 
 
 class Answers(Scored):
-    """Questions on contexts. The scores are of the answers that the model gives, at its own threshold of no answer."""
+    """Questions on contexts: the answers that the model gives, at its own threshold of no answer."""
 
     length = ("characters", ("question", "context"))
 
@@ -283,35 +294,50 @@ class Answers(Scored):
         """The gold answers of each question."""
         return [] if self.rows is None else list(self.rows["answers"].to_pylist())
 
-    @cached_property
-    def scores(self) -> np.ndarray:
-        """(N, 2) exact match and F1 of each answer, 0 to 1."""
-        said = self.column("prediction")
+    def rate(self, said: Sequence[str]) -> np.ndarray:
+        """(N, 2) exact match and F1 of answers, 0 to 1."""
         if self.task.qa.no_answer:
             return np.stack(list(squad.raw_scores(said, self.golds).values()), axis=1)
-        each = (squad.squad({"": text}, {"": golds}) for text, golds in zip(said, self.golds, strict=True))
-        return np.array([[found["exact_match"], found["f1"]] for found in each]) / 100
+        return self.one_by_one(squad.squad, said)
+
+    def one_by_one(self, metric: Callable[[Any, Any], dict[str, float]], said: Sequence[str]) -> np.ndarray:
+        """(N, 2) of a metric of whole sets, 0 to 100, for each answer."""
+        each = (metric({"": text}, {"": golds}) for text, golds in zip(said, self.golds, strict=True))
+        return np.array([list(found.values()) for found in each]) / 100
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(N, 2) of the answers that the model gives."""
+        return self.rate(self.column("prediction"))
+
+    def at_zero(self) -> list[str]:
+        """The answers at null odds of 0: what the threshold has emptied stands among the n best."""
+        file = self.folder.predictions / f"{self.name}.nbest.json"
+        best = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        texts = {key: next((item["text"] for item in items if item["text"]), "") for key, items in best.items()}
+        return ["" if line["null_odds"] > 0 else line["prediction"] or texts.get(line["id"], "") for line in self.lines]
 
     @cached_property
     def resamples(self) -> Resamples | None:
         if self.rows is None:
             return None
-        names = ["exact_match", "f1"]
-        others = ["best_exact", "best_f1", "tuned_exact_match", "tuned_f1"] if self.task.qa.no_answer else []
-        keys = [self.scores] * (1 + len(others) // 2)
+        names, keys = ["exact_match", "f1"], [self.scores]
+        if self.task.qa.no_answer:
+            names = ["tuned_exact_match", "tuned_f1", "best_exact", "best_f1", *names]
+            keys = [self.scores, self.scores, self.rate(self.at_zero())]
         if any(name.startswith("cmrc") for name in self.metrics):
-            others = ["cmrc_exact_match", "cmrc_f1"]
-            each = (squad.cmrc({"": line["prediction"]}, {"": golds}) for line, golds in zip(self.lines, self.golds, strict=True))
-            keys.append(np.array([list(found.values()) for found in each]) / 100)
-        return Resamples(np.concatenate(keys, axis=1), resamples.means([*names, *others], 100.0))
+            names += ["cmrc_exact_match", "cmrc_f1"]
+            keys.append(self.one_by_one(squad.cmrc, self.column("prediction")))
+        return Resamples(np.concatenate(keys, axis=1), resamples.means(names, 100.0))
 
     def main(self) -> list[str]:
-        return ["exact_match", "f1"]
+        return ["tuned_exact_match", "tuned_f1"] if self.task.qa.no_answer else ["exact_match", "f1"]
 
     def sections(self) -> list[Table | Chart]:
         if self.rows is None:
             return []
-        first = pac.utf8_lower(pac.list_element(pac.utf8_split_whitespace(pac.utf8_trim_whitespace(self.rows["question"])), 0))
+        split = pac.utf8_split_whitespace(pac.utf8_trim_whitespace(self.rows["question"]))
+        first = pac.utf8_lower(pac.list_element(split, 0))
         counted = sorted(first.value_counts().to_pylist(), key=lambda item: -item["counts"])[:12]
         words = [(item["values"], np.flatnonzero(pac.equal(first, item["values"]).to_numpy())) for item in counted]
         has = np.array([bool(golds) for golds in self.golds])
@@ -341,11 +367,22 @@ KINDS: dict[str, type[Scored]] = {
 """Family, or problem type of a classification -> what it shows; others show their metrics alone."""
 
 
-def scored(folder: RunDir, task: Task, metrics: dict[str, dict[str, float]]) -> list[Scored]:
+def _rows_file(folder: RunDir, name: str) -> Path:
+    return folder.predictions / f"{name}.rows.parquet"
+
+
+def keep(folder: RunDir, name: str, rows: pa.Table) -> None:
+    """Keeps the canonical rows of a scored set with the run: what makes its report possible without the data."""
+    with disk(folder.predictions):
+        pq.write_table(rows, _rows_file(folder, name), compression="zstd")
+
+
+def scored(folder: RunDir, task: Task, results: Mapping[str, Any]) -> list[Scored]:
     """The sets of a run that have predictions and metrics, that which picks the best step first."""
     kind = task.data.problem_type if task.family == "classification" else task.family
     known = Scored if "adapter" in task.run.custom else KINDS.get(kind, Scored)
-    if task.run.folds is not None:  # each row once, by the model that did not see it
-        metrics = {"out_of_fold": {}}
-    names = sorted(metrics, key=lambda name: name != task.best_metric[0])
-    return [known(folder, task, name, metrics[name]) for name in names if folder.prediction_file(name).is_file()]
+    # of folds each row once, by the model that did not see it
+    names = (
+        ["out_of_fold"] if task.run.folds else sorted(results["metrics"], key=lambda name: name != task.best_metric[0])
+    )
+    return [known(folder, task, name, results) for name in names if folder.prediction_file(name).is_file()]

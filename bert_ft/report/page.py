@@ -6,12 +6,11 @@ texts and gold answers stand nowhere else. A run without them has a report witho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_ft import rundir
-from bert_ft.report import card, families, plots, resamples
+from bert_ft.report import card, families, plots, render, resamples, show
 from bert_ft.report.families import Chart, Scored, Table
 from bert_ft.rundir import RunDir, short_name
 
@@ -28,7 +27,7 @@ class View:
         self.environment = folder.environment() if folder.environment_json.is_file() else {}
         told = [entry["evaluation"] for entry in self.log if "evaluation" in entry]
         self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
-        self.sets = families.scored(folder, self.task, self.metrics) if self.results else []
+        self.sets = families.scored(folder, self.task, self.results) if self.results else []
         self.title = self.task.title or self.task.name
 
     def headline(self) -> dict[str, Any]:
@@ -39,9 +38,11 @@ class View:
             if one.name == name and metric in one.intervals:
                 low, high = one.intervals[metric]
                 out["interval"] = f"{show(low)} to {show(high)}"
-                out["method"] = f"95 % percentile interval, {resamples.DRAWS:,} bootstrap samples of the {len(one.lines):,} rows"
+                rows = f"the {len(one.lines):,} rows"
+                out["method"] = f"95 % percentile interval, {resamples.DRAWS:,} bootstrap samples of {rows}"
         if (spread := self.results.get("spread", {}).get(name, {}).get(metric)) is not None:
-            out |= {"interval": f"± {show(spread)}", "method": f"mean and standard deviation of {self.results['folds']} folds"}
+            told = f"mean and standard deviation of {self.results['folds']} folds"
+            out |= {"interval": f"± {show(spread)}", "method": told}
         return out
 
     def scores(self) -> Table:
@@ -62,7 +63,8 @@ class View:
             if one.__class__ is not Scored and (found := one.errors()):
                 what = "the most confident errors" if "confidence" in found[0] else "the largest errors"
                 rows = [[_cut(value) for value in line.values()] for line in found[:SHOWN]]
-                sections.append(Table(what, list(found[0]), rows, f"{min(SHOWN, len(rows))} of {len(found):,} wrong rows"))
+                told = f"{min(SHOWN, len(rows))} of {len(found):,} wrong rows"
+                sections.append(Table(what, list(found[0]), rows, told))
             yield one, sections
 
     def facts(self) -> list[Table]:
@@ -75,12 +77,14 @@ class View:
         of_it = [r.model_dump(exclude={"checkpoint"}) for r in self.task.reference if short_name(r.checkpoint) == known]
         if of_it:
             note = "as published, with their conditions: other splits, recipes or statistics are no comparison"
-            tables.append(Table(f"published numbers of {known}", list(of_it[0]), [list(r.values()) for r in of_it], note))
+            rows = [list(reference.values()) for reference in of_it]
+            tables.append(Table(f"published numbers of {known}", list(of_it[0]), rows, note))
         recipe = self.task.recipe.model_dump(exclude={"grid"}, exclude_none=True)
-        rest = {key: value for key, value in self.environment.items() if key not in ("versions", "resumed")}
-        environment = rest | {"resumed": len(self.environment.get("resumed", []))} | self.environment.get("versions", {})
-        for title, facts in (("recipe", recipe), ("timing", self.results.get("timing", {})), ("environment", environment)):
-            tables.append(Table(title, [], [[key.replace("_", " "), value] for key, value in facts.items()]))
+        environment = {k: v for k, v in self.environment.items() if k not in ("versions", "resumed")}
+        environment |= {"resumed": len(self.environment.get("resumed", [])), **self.environment.get("versions", {})}
+        facts = {"recipe": recipe, "timing": self.results.get("timing", {}), "environment": environment}
+        for title, values in facts.items():
+            tables.append(Table(title, [], [[key.replace("_", " "), value] for key, value in values.items()]))
         return [table for table in tables if table.rows]
 
 
@@ -104,7 +108,7 @@ def html(views: Sequence[View]) -> str:
         logs = {f"{i}. {view.name}" if len({v.name for v in views}) < len(views) else view.name: view.log
                 for i, view in enumerate(views, 1)}  # fmt: skip
         shared = {"tables": beside(views), "curves": plots.charts(logs, views[0].task.best_metric) if one_task else []}
-    return _template("page.html.j2").render(views=views, shared=shared)
+    return render("page.html.j2", views=views, shared=shared)
 
 
 def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
@@ -112,7 +116,7 @@ def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
     view = View(folder, results)
     curves = plots.figure(view.log, view.task.best_metric) if view.log else None
     svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
-    return _template("run.html.j2").render(view=view, svg=svg, state=folder.state)
+    return render("run.html.j2", view=view, svg=svg, state=folder.state)
 
 
 def leave(folder: RunDir, results: Mapping[str, Any], say: Callable[..., None]) -> None:
@@ -129,19 +133,6 @@ def write(folder: RunDir, results: Mapping[str, Any]) -> None:
     rundir.write(folder.report_html, html([View(folder, results)]))
 
 
-def show(value: Any) -> str:
-    """A value as the page has it: 4 digits of a fraction, a thin line of a missing one."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        items = value.items() if isinstance(value, dict) else None
-        several = [f"{k} = {show(v)}" for k, v in items] if items else map(show, value) if isinstance(value, (list, tuple)) else None
-        return str(value) if several is None else ", ".join(several)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
-
-
 def _cut(value: Any) -> Any:
     if isinstance(value, str) and len(value) > CUT:
         return f"{value[:CUT]}… ({len(value) - CUT:,} more characters)"
@@ -153,13 +144,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return out
-
-
-def _template(name: str) -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("bert_ft", "report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["show"] = show
-    environment.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
-    return environment.get_template(name)

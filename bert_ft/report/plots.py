@@ -28,13 +28,14 @@ _unique = count()
 def _style() -> AbstractContextManager[None]:
     import matplotlib
 
-    plain = {"text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"}
-    return matplotlib.rc_context(dict.fromkeys(plain, INK) | {
+    plain = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    settings: dict[Any, Any] = dict.fromkeys(plain, INK) | {
         "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "text.parse_math": False, "font.size": 9,
         "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
         "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8,
         "axes.formatter.limits": (-3, 5), "figure.facecolor": "none", "axes.facecolor": "none",
-    })  # fmt: skip
+    }  # fmt: skip
+    return matplotlib.rc_context(settings)
 
 
 def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str, Line]]:
@@ -63,13 +64,15 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
 
 
 def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for i, (name, (x, y)) in enumerate(lines.items()):
         color = SERIES[i % len(SERIES)]
         axes.plot(x, y, color=color, linewidth=1.5, label=name, marker="o" if len(x) < 20 else None, markersize=3,
                   linestyle=("-", "--", ":")[i // len(SERIES) % 3])  # fmt: skip
     axes.set_title(title)
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if len(lines) > 1:
         axes.legend()
 

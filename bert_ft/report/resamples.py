@@ -118,9 +118,11 @@ def numbers(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
 
 def _correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     n = counts.sum(1, keepdims=True)
+    drawn = [np.where(counts > 0, side, np.nan) for side in (x, y)]
+    varied = np.all([np.nanmax(side, axis=1) > np.nanmin(side, axis=1) for side in drawn], axis=0)
     x, y = (side - (counts * side).sum(1, keepdims=True) / n for side in (x, y))
     squares = (counts * x * x).sum(1) * (counts * y * y).sum(1)
-    return np.asarray((counts * x * y).sum(1) / np.sqrt(np.where(squares > 0, squares, np.nan)))
+    return np.asarray((counts * x * y).sum(1) / np.sqrt(np.where(varied, squares, np.nan)))
 
 
 def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:

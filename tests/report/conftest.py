@@ -9,7 +9,11 @@ import pytest
 
 import bert_ft
 
-SCRIPT, IMAGE, CLOSING = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</svg></style>{{ 7*7 }} $x$ &amp;"
+SCRIPT, IMAGE, CLOSING = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</svg></style>{{ 7*7 }} $x$ &amp;",
+)
 WORDS = ["warm film", "dull plot", "brave heart", "empty hours"]
 Runs = dict[str, bert_ft.Run]
 
@@ -42,7 +46,14 @@ def _questions(n: int) -> list[dict[str, Any]]:
     for i, text in enumerate(_texts(n)):
         answer = text.split()[0]
         found = {"text": [answer], "answer_start": [0]} if i % 3 else {"text": [], "answer_start": []}
-        out.append({"id": f"{IMAGE}{i}", "question": f"{'what' if i % 2 else IMAGE} is it ?", "context": text, "answers": found})
+        out.append(
+            {
+                "id": f"{IMAGE}{i}",
+                "question": f"{'what' if i % 2 else IMAGE} is it ?",
+                "context": text,
+                "answers": found,
+            }
+        )
     return out
 
 
@@ -62,8 +73,17 @@ def runs(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     """Kind -> a finished run of 10 steps with an evaluation every 5, 69 training rows and 46 to score."""
     folder, made = tmp_path_factory.mktemp("runs"), {}
     for kind, (family, rows, settings) in MAKE.items():
-        task = bert_ft.load_task(family).model_copy(update={"title": f"{kind} {IMAGE} {CLOSING}", "name": kind.split()[-1]})
-        steps = {"max_steps": 10, "eval_every": 5, "log_every": 2, "batch_size": 8, "max_length": 64, "learning_rate": 3e-3}
+        task = bert_ft.load_task(family).model_copy(
+            update={"title": f"{kind} {IMAGE} {CLOSING}", "name": kind.split()[-1]}
+        )
+        steps = {
+            "max_steps": 10,
+            "eval_every": 5,
+            "log_every": 2,
+            "batch_size": 8,
+            "max_length": 64,
+            "learning_rate": 3e-3,
+        }
         made[kind] = bert_ft.finetune(task, str(tiny_checkpoint), output=folder / kind, train=rows(69), validation=rows(46),
                                       check=False, quiet=True, **(steps | settings))  # fmt: skip
     return made

@@ -23,7 +23,11 @@ def test_the_card_has_the_results(runs: Runs, kind: str) -> None:
     written = json.loads((run.path / "results.json").read_text())["metrics"]
     assert found == {(name, k): v for name, values in written.items() for k, v in values.items() if v is not None}
     assert parsed.data.library_name == "transformers" and "bert-ft" in parsed.data.tags and parsed.data.license is None
-    assert "licence of that checkpoint is not known" in parsed.text and "<script" not in parsed.text and "<img" not in parsed.text
+    assert (
+        "licence of that checkpoint is not known" in parsed.text
+        and "<script" not in parsed.text
+        and "<img" not in parsed.text
+    )
     assert str(run.path) not in parsed.content and "learning_rate: 0.003" in parsed.text.replace("\\", "")
 
 
@@ -33,7 +37,9 @@ def test_base_model_and_licence(runs: Runs, tiny_checkpoint: Path, tmp_path: Pat
     results, environment = run.results, run.environment
 
     def data(checkpoint: str, **changes: str) -> object:
-        return ModelCard(card.text(run.task.override({"run.checkpoint": checkpoint, **changes}), results, environment)).data
+        return ModelCard(
+            card.text(run.task.override({"run.checkpoint": checkpoint, **changes}), results, environment)
+        ).data
 
     known = tmp_path / "known"
     shutil.copytree(tiny_checkpoint, known)

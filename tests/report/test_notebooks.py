@@ -30,7 +30,12 @@ def test_a_run_and_a_task_show_themselves(runs: Runs) -> None:
     assert "<svg" in text and "<table" in text and f"{run.metrics['validation']['accuracy']:.4f}" in text
     assert "<script>" not in text and "<img" not in text and "var(--" not in text
     figure = run.plot()
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "learning rate", "gradient norm"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "loss",
+        "accuracy",
+        "learning rate",
+        "gradient norm",
+    ]
     losses = [entry["loss"] for entry in run.log if "loss" in entry]
     assert figure.axes[0].lines[0].get_ydata().tolist() == losses and "#2463c9" in shown(figure, "svg")
     task = shown(run.task, "html")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import bert_ft
+from bert_ft import report
 from bert_ft.report import families, page
 from bert_ft.rundir import RunDir
 
@@ -92,8 +93,10 @@ def test_a_report_is_whole_and_inert(runs: Runs, kind: str) -> None:
     if kind not in ("numbers", "many classes"):
         assert "<script>alert(1)</script>" in shown.text
     name, metric = run.task.best_metric
-    assert f"{metric} on {name}" in shown.text and page.show(run.metrics[name][metric]) in shown.text
-    assert len(shown.labels) == 4 + (kind == "numbers") and all(" to " in label for label in shown.labels), "text alternatives"
+    assert f"{metric} on {name}" in shown.text and report.show(run.metrics[name][metric]) in shown.text
+    assert len(shown.labels) == 4 + (kind == "numbers") and all(" to " in label for label in shown.labels), (
+        "text alternatives"
+    )
     for part in ("95 % percentile interval, 1,000 bootstrap samples of the 46 rows", "by length of the input in",
                  "Learning curves", "recipe", "environment", "timing", "what was read, truncated and unknown"):  # fmt: skip
         assert part in shown.text, part
@@ -103,10 +106,10 @@ def test_a_report_is_whole_and_inert(runs: Runs, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> None:
     run = runs[kind]
-    (one,) = families.scored(run.dir, run.task, run.metrics)
-    expected = {name for name in run.metrics["validation"] if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)}
-    if kind == "questions":  # the threshold of 0 is not the one that answers are given at
-        expected -= {"f1", "exact_match"} - one.intervals.keys()
+    (one,) = families.scored(run.dir, run.task, run.results)
+    expected = {
+        name for name in run.metrics["validation"] if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)
+    }
     undefined = {name for name in expected if run.metrics["validation"][name] is None}
     assert one.intervals.keys() == expected - undefined and run.task.best_metric[1] in one.intervals
     for name, (low, high) in one.intervals.items():
@@ -114,7 +117,7 @@ def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> N
 
 
 def table(run: bert_ft.Run, title: str) -> families.Table:
-    (one,) = families.scored(run.dir, run.task, run.metrics)
+    (one,) = families.scored(run.dir, run.task, run.results)
     return next(t for t in one.sections() if t.title.startswith(title) and isinstance(t, families.Table))
 
 
@@ -133,17 +136,19 @@ def test_tables_are_those_of_other_scorers(runs: Runs) -> None:
 
     lines = runs["sets"].predictions()
     names = [str(label) for label in runs["sets"].task.data.labels or []]
-    gold, said = (np.array([[name in line[key] for name in names] for line in lines]) for key in ("label", "prediction"))
+    gold, said = (
+        np.array([[name in line[key] for name in names] for line in lines]) for key in ("label", "prediction")
+    )
     expected = np.array(precision_recall_fscore_support(gold, said, zero_division=0)[:3]).T
     found = table(runs["sets"], "labels")
     assert np.array([row[3:6] for row in found.rows]) == pytest.approx(expected)
     saved = json.loads((runs["sets"].path / "model" / "config.json").read_text())["bert_ft"]["tuned"]["thresholds"]
-    for row in found.rows:
-        low, _, high = row[6].removeprefix("above ").partition(" to ")
-        assert float(low) - 1e-3 <= saved[row[0]] <= float(high or 1) + 1e-3
+    assert {row[0]: row[6] for row in found.rows} == saved
 
     lines = runs["entities"].predictions()
-    report = classification_report(*([line[k] for line in lines] for k in ("label", "prediction")), output_dict=True, zero_division=0)
+    report = classification_report(
+        *([line[k] for line in lines] for k in ("label", "prediction")), output_dict=True, zero_division=0
+    )
     for row in table(runs["entities"], "entities").rows:
         theirs = report[row[0]]
         assert row[1:] == pytest.approx([theirs["support"], theirs["precision"], theirs["recall"], theirs["f1-score"]])
@@ -169,7 +174,9 @@ def test_errors_are_the_wrong_rows_the_surest_first(runs: Runs) -> None:
     for error in runs["entities"].errors(None):
         line = runs["entities"].predictions()[error["row"]]
         assert line["label"] != line["prediction"] and len(error["missed"]) + len(error["wrong"])
-        assert all(" ".join(item.split(": ", 1)[1].split()) in error["text"] for item in error["missed"] + error["wrong"])
+        assert all(
+            " ".join(item.split(": ", 1)[1].split()) in error["text"] for item in error["missed"] + error["wrong"]
+        )
     for error in runs["questions"].errors(None):
         assert error["prediction"] not in error["label"] and (error["label"] or error["prediction"])
     for error in runs["sets"].errors(None):
