@@ -15,6 +15,7 @@ from bert_ft import adapters, data, environment, pretrained, rundir
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.folds import cross_validate
+from bert_ft.report import families, page
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task, load_task
@@ -132,7 +133,7 @@ def finetune(
     show = progress.Display(quiet or not rundir.first_process())
     folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
     if output is None and "IPython" in sys.modules and not overwrite:
-        folder = rundir.numbered(folder)
+        folder = rundir.numbered(folder, resume)
     if resume and folder.state not in ("unfinished", "" if overwrite else "finished"):
         remedy = "leave out --resume"
         raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
@@ -203,7 +204,8 @@ def _train(
         folder.start(task, now) if found is None else folder.resume(found[1]["log"], now)
     accelerator.wait_for_everyone()
     show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
-    for note in splits.notes + notes:
+    notes = splits.notes + notes
+    for note in notes:
         show.say(note)
     features = model.encode(splits.train)
     blocks = {name: list(model.blocks(rows)) for name, rows in {**splits.evaluation, **splits.test}.items()}
@@ -262,6 +264,7 @@ def _train(
         )  # fmt: skip
     if told := progress.stalled([line["loss"] for line in folder.log() if "loss" in line]):
         show.say(told, "yellow")
+        notes.append(told)
     if task.recipe.keep == "best" and state.best_step != state.step:
         store.load_best(model.network, state.best_step)
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
@@ -271,8 +274,11 @@ def _train(
     for name, rows, predictions in inferred({**splits.evaluation, **splits.test}):
         final[name] = model.score(predictions, rows)
         evaluated += len(rows)
+        notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
         if main:
-            rundir.write_jsonl(folder.predictions / f"{name}.jsonl", adapter.lines(predictions, rows))
+            rundir.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
+            if final[name]:
+                families.keep(folder, name, rows.table)
             for suffix, value in adapter.files(predictions, rows).items():
                 rundir.write_json(folder.predictions / f"{name}{suffix}.json", value)
     seconds = time.perf_counter() - start
@@ -286,8 +292,6 @@ def _train(
             model.unpadding.remove()  # the user's own model leaves as it came
         if keeping.model:
             rundir.save_model(folder.model, model.network, model.tokenizer, weights)
-        if not keeping.checkpoints:
-            rundir.remove(folder.checkpoints)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude={"grid"}),
@@ -301,8 +305,12 @@ def _train(
                 "eval_samples_per_second": round(evaluated / seconds, 2),
                 "first_step_seconds": round((state.first_step or began) - began, 3),
             },
+            "tuned": adapter.tuned, "notes": notes,
             "version": environment.version("bert-ft"),
         }  # fmt: skip
+        page.leave(folder, results, show.say)
+        if not keeping.checkpoints:
+            rundir.remove(folder.checkpoints)
         rundir.write_json(folder.results_json, results)
     accelerator.wait_for_everyone()
     run = Run(folder.path)

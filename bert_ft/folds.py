@@ -13,6 +13,7 @@ import pyarrow as pa
 from bert_ft import data, environment, pretrained, progress, rundir
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import Rows
+from bert_ft.report import families, page
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
@@ -62,9 +63,11 @@ def cross_validate(
             for old in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
                 rundir.remove(old)
             held = [data.split_off(rows, family.target, _fold(task, i).data)[1] for i in range(1, k + 1)]
-            rundir.write_jsonl(folder.predictions / "out_of_fold.jsonl", _out_of_fold(runs, held))
+            rundir.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held))
+            families.keep(folder, "out_of_fold", rows.table)
             results = _results(task, runs, len(rows))
             rundir.write_json(folder.environment_json, runs[0].environment | now)
+            page.leave(folder, results, show.say)
             rundir.write_json(folder.results_json, results)
             for metric, mean in results["metrics"]["validation"].items():
                 show.say(f"{metric}: {mean:.4f} ± {results['spread']['validation'][metric]:.4f} over {k} folds")

@@ -14,6 +14,7 @@ from bert_ft import adapters, pretrained
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.rundir import RunDir
 from bert_ft.task import Task
 
 HEADS = {
@@ -230,6 +231,24 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     if any(note.startswith("new weights") for note in notes):
         raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
                          remedy="fine-tune it first: bert-ft train")  # fmt: skip
+    return model
+
+
+def load_unfinished(folder: RunDir) -> Model:
+    """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint."""
+    from safetensors.torch import load_file
+
+    kept = [*folder.checkpoints.glob("best-*.safetensors"), *folder.checkpoints.glob("step-*[0-9]/state.safetensors")]
+    if not kept:
+        raise InputError("this run was interrupted before it kept any weights", where=str(folder.path),
+                         remedy="finish it: the same command or call goes on with it")  # fmt: skip
+    task = folder.task()
+    adapter = adapters.find(task.family)(task, task.data.labels or [])
+    model, _ = build(task, adapter, task.recipe.precision)
+    best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
+    whole = load_file(best)
+    model.network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in whole.items()
+                                   if best.stem != "state" or name.startswith("model.")})  # fmt: skip
     return model
 
 

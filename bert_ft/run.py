@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import html
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_ft import data, rundir
 from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.report import families, page, plots
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Run:
@@ -37,7 +40,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Set name -> metric -> value."""
+        """Set name -> metric -> value; raises InputError where the run is unfinished."""
         metrics: dict[str, dict[str, float]] = self.results["metrics"]
         return metrics
 
@@ -52,7 +55,7 @@ class Run:
 
     def predictions(self, name: str = "validation") -> list[dict[str, Any]]:
         """The lines of `predictions/<name>.jsonl`."""
-        file = self.dir.predictions / f"{name}.jsonl"
+        file = self.dir.prediction_file(name)
         if not file.is_file():
             known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
             raise InputError(f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known))
@@ -60,13 +63,16 @@ class Run:
 
     @cached_property
     def model(self) -> Any:
-        """The trained model with its tokenizer and adapter (`bert_ft.model.Model`)."""
+        """The trained model with its tokenizer and adapter (`bert_ft.model.Model`); of an unfinished run that of its best
+        evaluation so far."""
         from bert_ft import model as models
 
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
             raise InputError(f"this run was made with a {custom[0]} of your own, which its folder does not hold",
                              where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
+        if self.dir.state == "unfinished":
+            return models.load_unfinished(self.dir)
         return models.load_folder(str(self.dir.model), self.task)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
@@ -83,6 +89,25 @@ class Run:
         """
         return evaluate(self, rows, data_dir=data_dir)
 
+    def plot(self) -> Figure:
+        """The learning curves as a matplotlib figure: loss, metric, learning rate, gradient norm."""
+        return plots.figure(self.log, self.task.best_metric)
+
+    def errors(self, n: int | None = 20, split: str | None = None) -> list[dict[str, Any]]:
+        """The most confident errors on a scored set; None for all of them. Regression: the largest; ner: the sentences
+        with the most entities missed or made up.
+
+        Args:
+            split: its name; that which picks the best step by default.
+        Raises:
+            InputError: no scored set of that name, or a family of the user's own.
+        """
+        split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
+        found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
+        if split not in found:
+            raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
+        return found[split].errors()[:n]
+
     def __repr__(self) -> str:
         if self.dir.state != "finished":
             return f"Run({str(self.path)!r}, unfinished)"
@@ -91,19 +116,7 @@ class Run:
         return f"Run({str(self.path)!r}: {table_of(self.metrics)})"
 
     def _repr_html_(self) -> str:
-        if self.dir.state != "finished":
-            return f"<p>Run <code>{html.escape(str(self.path))}</code>, unfinished</p>"
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(metric)}</td><td>{value:.4f}</td></tr>"
-            for name, values in self.metrics.items()
-            for metric, value in values.items()
-            if value is not None
-        )
-        head = f"<b>{html.escape(self.task.name)}</b> · {html.escape(str(self.task.run.checkpoint))} · seed {self.task.run.seed}"
-        return (
-            f"<div>{head}<table><tr><th>set</th><th>metric</th><th>value</th></tr>{rows}</table>"
-            f"<code>{html.escape(str(self.path))}</code></div>"
-        )
+        return page.of_run(self.dir)
 
 
 def load(folder: str | Path) -> Any:

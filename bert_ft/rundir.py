@@ -32,6 +32,7 @@ class RunDir:
         self.model = self.path / "model"
         self.predictions = self.path / "predictions"
         self.results_json = self.path / "results.json"
+        self.report_html = self.path / "report.html"
 
     @property
     def state(self) -> str:
@@ -57,6 +58,10 @@ class RunDir:
         """The lines of the log so far."""
         return list(read_jsonl(self.log_jsonl)) if self.log_jsonl.is_file() else []
 
+    def prediction_file(self, name: str) -> Path:
+        """Where the predictions of a set lie."""
+        return self.predictions / f"{name}.jsonl"
+
     def _read(self, file: Path) -> dict[str, Any]:
         try:
             value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -70,7 +75,7 @@ class RunDir:
         """Empties what an earlier attempt left and writes what is known before training."""
         header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
         with disk(self.path):
-            for old in (self.results_json, self.log_jsonl, self.environment_json):
+            for old in (self.results_json, self.log_jsonl, self.environment_json, self.report_html):
                 old.unlink(missing_ok=True)
             write(self.task_toml, header + tomli_w.dumps(task.dump()))  # from here on the folder is known as a run
             for folder in (self.checkpoints, self.model, self.predictions):
@@ -232,14 +237,15 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def numbered(folder: RunDir) -> RunDir:
-    """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own past."""
+def numbered(folder: RunDir, resume: bool = False) -> RunDir:
+    """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own past, unless
+    it is to be resumed: then the last one that is there."""
     number = 2
-    first = folder.path
+    first = before = folder
     while folder.state != "new":
-        folder = RunDir(first.with_name(f"{first.name}-{number}"))
+        before, folder = folder, RunDir(first.path.with_name(f"{first.path.name}-{number}"))
         number += 1
-    return folder
+    return before if resume else folder
 
 
 def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:

@@ -5,6 +5,7 @@ Imports neither torch nor transformers; reading a task never runs code.
 
 from __future__ import annotations
 
+import html
 import re
 import tomllib
 from pathlib import Path
@@ -77,6 +78,14 @@ class Task(Strict):
         if twice := {name for name in labels if labels.count(name) > 1}:
             raise ValueError(f"data.labels holds a label twice: {', '.join(sorted(twice))}")
         return self
+
+    def _repr_html_(self) -> str:
+        told = {"family": self.family, "data": self.data.path or self.data.train, "labels": self.data.labels,
+                "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
+                **self.recipe.model_dump(exclude_defaults=True, exclude={"grid"})}  # fmt: skip
+        cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
+        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
+        return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
 
     @property
     def best_metric(self) -> tuple[str, str]:

@@ -16,31 +16,49 @@ from bert_ft.cli.options import Json, app, cache_app, note, print_table, tasks_a
 @app.command()
 def runs(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the run folders lie.")] = "runs",
+    sort: Annotated[str, typer.Option(help="Column to sort by; of values the highest first.")] = "run",
+    task: Annotated[str | None, typer.Option(help="Only the runs of this task.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Only the runs whose checkpoint's name holds this.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only finished, unfinished or unreadable ones.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs below a folder with their metrics."""
-    from bert_ft.errors import InputError
+    """List the runs below a folder with their metrics.
+
+    \b
+    bert-ft runs --task mrpc --state finished --sort value
+    """
+    from bert_ft.errors import InputError, did_you_mean
     from bert_ft.rundir import RunDir
 
+    columns = ("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds")
+    states = ("finished", "unfinished", "unreadable")
+    for option, given, known in (("--sort", sort, columns), ("--state", state or "finished", states)):
+        if given not in known:
+            raise InputError(f"there is no '{given}'", where=option, remedy=did_you_mean(given, known))
     found: list[dict[str, Any]] = []
     for file in sorted(Path(folder).rglob("task.toml")):
         run = RunDir(file.parent)
-        row = dict.fromkeys(("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds"))
-        found.append(row | {"run": str(run.path), "state": "unreadable"})
+        found.append(dict.fromkeys(columns) | {"run": str(run.path), "state": "unreadable"})
         try:
-            task = run.task()
-            found[-1] |= {"task": task.name, "checkpoint": task.run.checkpoint, "seed": task.run.seed}
+            made = run.task()
+            found[-1] |= {"task": made.name, "checkpoint": made.run.checkpoint, "seed": made.run.seed}
             if run.state == "finished":
-                results, (name, metric) = run.results(), task.best_metric
+                results, (name, metric) = run.results(), made.best_metric
                 found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
                               "seconds": results["timing"]["train_seconds"]}  # fmt: skip
             found[-1]["state"] = run.state
         except InputError as error:
             note(str(error))
+    everything = len(found)
+    found = [row for row in found if task in (None, row["task"]) and state in (None, row["state"])
+             and (checkpoint or "") in (row["checkpoint"] or "")]  # fmt: skip
+    found.sort(key=lambda row: row[sort] if row[sort] is not None else 0, reverse=sort == "value")
+    found.sort(key=lambda row: row[sort] is None)  # what has none comes last
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found:
-        note(f"no runs below {folder}; `bert-ft train` makes one")
+        told = f"none of {everything} runs below {folder} is of that kind" if everything else f"no runs below {folder}"
+        note(told + "; `bert-ft train` makes one" * (not everything))
     else:
         print_table(
             [
@@ -48,6 +66,33 @@ def runs(
                 for row in found
             ]
         )
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The HTML file; RUN/report.html for a single run.")
+    ] = None,
+) -> None:
+    """Write the report of a run anew, or one of several runs side by side.
+
+    \b
+    bert-ft report runs/mrpc-bert-base-uncased-seed1 runs/mrpc-bert-base-uncased-seed2 -o mrpc.html
+    """
+    from bert_ft import rundir
+    from bert_ft.errors import InputError
+    from bert_ft.report import page
+    from bert_ft.run import Run
+
+    folders = [Run(run).dir for run in runs]
+    if len(folders) > 1 and output is None:
+        raise InputError(
+            "several runs share one report", where="bert-ft report", remedy="name its file: -o report.html"
+        )
+    target = Path(output) if output is not None else folders[0].report_html
+    rundir.write(target, page.html([page.View(folder) for folder in folders]))
+    print(target)
 
 
 @tasks_app.callback(invoke_without_command=True)

@@ -77,6 +77,7 @@ def train(
         listener.on_start(plan, features)
     running, norm = torch.tensor(state.running, device=accelerator.device), None
     stack = ExitStack()
+    whole = True  # whether `state` is that of the weights, with nothing left to do for its step
     try:
         lean = stack.enter_context(cpu.lean(bare, batching.lean))
         model.train()
@@ -84,7 +85,7 @@ def train(
             began = time.perf_counter()
             while True:
                 try:
-                    running += _backward(model, adapter, features, indices, state.micro_batches, pad, accelerator)
+                    loss = _backward(model, adapter, features, indices, state.micro_batches, pad, accelerator)
                     break
                 except torch.OutOfMemoryError:
                     optimizer.zero_grad()
@@ -98,6 +99,8 @@ def train(
                             "out_of_memory": f"each batch is computed in {state.micro_batches} parts from here on",
                         }
                     )
+            whole = False
+            running += loss
             if recipe.max_grad_norm > 0:
                 if lean and not accelerator.is_fsdp2:
                     norm = cpu.clip(optimizer.optimizer, bare.parameters(), recipe.max_grad_norm)
@@ -128,6 +131,7 @@ def train(
                     raise _diverged(mean, entry, features, indices)
             state.seconds += time.perf_counter() - began
             state.first_step = state.first_step or time.perf_counter()
+            whole = not evaluating
             for listener in listeners:
                 listener.on_step(state.step, entry)
             if evaluating:
@@ -139,6 +143,7 @@ def train(
                     state.best_step, state.waited = state.step, 0
                     if checkpoints is not None:
                         checkpoints.keep_best(bare, state)
+                whole = True
                 answers = [listener.on_evaluate(state.step, metrics, better) for listener in listeners]
                 if _agreed(accelerator, any(answers)) or state.waited >= (recipe.patience or math.inf):
                     break
@@ -149,6 +154,12 @@ def train(
                     checkpoints.save(bare, optimizer, scheduler, state)
                 if checkpoints.stopped_by is not None:
                     raise Interrupted(checkpoints.stopped_by, state.step)
+    except KeyboardInterrupt:  # of a notebook's cell
+        if whole and state.step and checkpoints is not None and accelerator.num_processes == 1:
+            state.running = float(running)
+            checkpoints.save(bare, optimizer, scheduler, state)
+            checkpoints.say(f"interrupted: the state after step {state.step} is saved")
+        raise
     finally:
         stack.close()
         for listener in listeners:

@@ -115,6 +115,30 @@ def score(
     Raises:
         ValueError: the strict mode met a prefix that the scheme does not have.
     """
+    (gold, predicted), hits, kinds = matched(references, predictions, offsets, names, mode, scheme)
+    right = [np.bincount(side[2][hit], minlength=len(kinds)) for side, hit in zip((gold, predicted), hits, strict=True)]
+    number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
+    rows = {
+        name: (right[0][k], right[1][k], number[k], guessed[k])
+        for k, name in enumerate(kinds)
+        if number[k] + guessed[k]
+    }
+    result = {name: _quotients(*rows[name]) for name in sorted(rows)}
+    total = _quotients(right[0].sum(), right[1].sum(), number.sum(), guessed.sum())
+    accuracy = float((references == predictions).mean()) if len(references) else 0.0
+    return {"": total | {"accuracy": accuracy}, **result}
+
+
+def matched(
+    references: np.ndarray,
+    predictions: np.ndarray,
+    offsets: np.ndarray,
+    names: Sequence[str],
+    mode: str = "conlleval",
+    scheme: str | None = None,
+) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
+    """The gold and the predicted entities, which of either agree with one of the other side (bool), and the types'
+    names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
     for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):
         if given not in known:
             raise InputError(f"'{given}' is not known here", remedy=did_you_mean(given, known))
@@ -129,18 +153,8 @@ def score(
         codes = apart(prefix[tags], offsets), apart(kind[tags], offsets)
         return strict_chunks(*codes, scheme) if strict and scheme else chunks(*codes)
 
-    gold, predicted = found(references), found(predictions)
-    agree = _overlapping if mode == "partial-overlap" else _equal
-    hits = [np.bincount(side[2][hit], minlength=len(kinds))
-            for side, hit in zip((gold, predicted), agree(gold, predicted), strict=True)]  # fmt: skip
-    number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
-    rows = {
-        name: (hits[0][k], hits[1][k], number[k], guessed[k]) for k, name in enumerate(kinds) if number[k] + guessed[k]
-    }
-    result = {name: _quotients(*rows[name]) for name in sorted(rows)}
-    total = _quotients(hits[0].sum(), hits[1].sum(), number.sum(), guessed.sum())
-    accuracy = float((references == predictions).mean()) if len(references) else 0.0
-    return {"": total | {"accuracy": accuracy}, **result}
+    both = found(references), found(predictions)
+    return both, (_overlapping if mode == "partial-overlap" else _equal)(*both), kinds
 
 
 def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, list[str]]:

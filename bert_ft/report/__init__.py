@@ -1,0 +1,38 @@
+"""What a run shows of itself, from its folder alone: one HTML page, its charts, its model card."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+
+def render(name: str, **values: Any) -> str:
+    """A template of this folder with its values, everything escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(loader=PackageLoader("bert_ft", "report"), autoescape=True, undefined=StrictUndefined,
+                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    made.filters |= {"show": show, "md": markdown}
+    made.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+    return made.get_template(name).render(values)
+
+
+def show(value: Any) -> str:
+    """A value in words: 4 digits of a fraction, a dash for what is missing or undefined."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, dict):
+        value = [f"{key} = {show(item)}" for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(show, value))
+    if isinstance(value, (str, bool)) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def markdown(value: Any) -> str:
+    """Text in one line that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(str(value).split()))

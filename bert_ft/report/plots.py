@@ -1,0 +1,139 @@
+"""Charts with matplotlib: learning curves and scatter plots, as figures for notebooks and as inline SVG for the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from html import escape
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Line = tuple[Sequence[float], Sequence[float]]
+Log = Sequence[Mapping[str, Any]]
+
+INK, GRID = "#333a45", "#dfe3e8"
+SERIES = ("#2463c9", "#c2410c", "#0f7b55", "#8a3fb8", "#96700a", "#b3245f")
+THEME = {INK: "currentColor", GRID: "var(--line)"} | {color: f"var(--c{i})" for i, color in enumerate(SERIES)}
+"""What the page puts in the place of each colour, so that it can be light or dark."""
+
+_unique = count()
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    plain = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    settings: dict[Any, Any] = dict.fromkeys(plain, INK) | {
+        "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "text.parse_math": False, "font.size": 9,
+        "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8,
+        "axes.formatter.limits": (-3, 5), "figure.facecolor": "none", "axes.facecolor": "none",
+    }  # fmt: skip
+    return matplotlib.rc_context(settings)
+
+
+def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str, Line]]:
+    """Title of a chart -> name -> points: loss, metric, learning rate and gradient norm by optimizer step.
+
+    Args:
+        logs: name -> lines of a run's log. best: the set and metric that pick the best step; where there is one log, its
+            other sets have lines too.
+    """
+    found: dict[str, dict[str, Line]] = {}
+
+    def add(title: str, name: str, points: list[tuple[float, float | None]]) -> None:
+        if fine := [(x, y) for x, y in points if y is not None]:
+            x, y = zip(*fine, strict=True)
+            found.setdefault(title, {})[name] = (x, y)
+
+    for run, log in logs.items():
+        add("loss", run, [(e["step"], e["loss"]) for e in log if "loss" in e])
+        told = [e for e in log if "evaluation" in e]
+        for name in dict.fromkeys(name for e in told for name in e["evaluation"] if name == best[0] or len(logs) == 1):
+            values = [(e["step"], e["evaluation"].get(name, {}).get(best[1])) for e in told]
+            add(best[1], name if len(logs) == 1 else run, values)
+        for key, title in (("learning_rate", "learning rate"), ("grad_norm", "gradient norm")):
+            add(title, run, [(e["step"], e.get(key)) for e in log if "loss" in e])
+    return found
+
+
+def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for i, (name, (x, y)) in enumerate(lines.items()):
+        color = SERIES[i % len(SERIES)]
+        axes.plot(x, y, color=color, linewidth=1.5, label=name, marker="o" if len(x) < 20 else None, markersize=3,
+                  linestyle=("-", "--", ":")[i // len(SERIES) % 3])  # fmt: skip
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if len(lines) > 1:
+        axes.legend()
+
+
+def figure(log: Log, best: tuple[str, str]) -> Figure:
+    """The learning curves in one figure, which shows itself in a notebook."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_svg_(self) -> str:
+            return svg(self, "learning curves", theme={})
+
+    found = curves({"training": log}, best)
+    with _style():
+        made = Shown(figsize=(9, 2.6 * max(1, (len(found) + 1) // 2)), layout="constrained")
+        for place, (title, lines) in enumerate(found.items(), 1):
+            _draw(made.add_subplot((len(found) + 1) // 2, 2, place), title, lines)
+    return made
+
+
+def charts(logs: Mapping[str, Log], best: tuple[str, str]) -> list[str]:
+    """The learning curves as SVG, a chart each."""
+    from matplotlib.figure import Figure
+
+    out = []
+    for title, lines in curves(logs, best).items():
+        with _style():
+            made = Figure(figsize=(4, 2.4), layout="constrained")
+            _draw(made.add_subplot(), title, lines)
+            said = [f"{name} from {y[0]:.4g} at step {x[0]:,} to {y[-1]:.4g} at step {x[-1]:,}, lowest {min(y):.4g}, "
+                    f"highest {max(y):.4g}" for name, (x, y) in lines.items()]  # fmt: skip
+            out.append(svg(made, f"{title} by step: " + "; ".join(said)))
+    return out
+
+
+def scatter(x: Any, y: Any, names: tuple[str, str], said: str) -> str:
+    """Points and the line on which both are equal, as SVG."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        made = Figure(figsize=(4, 3.4), layout="constrained")
+        axes = made.add_subplot()
+        axes.scatter(x, y, s=9, color=SERIES[0], alpha=0.45, linewidths=0)
+        low, high = min(min(x), min(y)), max(max(x), max(y))
+        axes.plot([low, high], [low, high], color=SERIES[1], linewidth=1)
+        axes.set(xlabel=names[0], ylabel=names[1])
+        return svg(made, said)
+
+
+def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
+    """A figure as SVG to stand inside HTML: real text, its text alternative, no id that another one has."""
+    stream = io.StringIO()
+    with _style():
+        made.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = stream.getvalue()
+    size = re.search(r'viewBox="[\d. ]+"', text)
+    body = text[text.index("</defs>") + len("</defs>") :]  # what stands before is a style for the whole page
+    here, used = f"f{next(_unique)}-", set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda m: f' id="{here}{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{here}", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub("|".join(theme), lambda m: theme[m[0]], body) if theme else body
+    return (f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'role="img" aria-label="{escape(said)}">{body}')  # fmt: skip
