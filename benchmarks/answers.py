@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import peak_mb
 
 LENGTH = 384
 
@@ -150,12 +151,6 @@ def measure(data: Path, checkpoint: str, rounds: int, n: int | None) -> list[str
         pairs(f"windows, {many}: the tokenizer's own call / ours", tokenized,
               lambda: adapter.encode(rows, tokenizer, LENGTH), rounds),
     ]  # fmt: skip
-
-
-def peak_mb() -> float:
-    """The largest memory of this process so far. (getrusage's also counts that of the process which started this one.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def peak(data: Path, checkpoint: str, n: int) -> float:

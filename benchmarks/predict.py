@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from memory import peak_mb
+
 ROWS = 5000
 
 
@@ -40,12 +42,6 @@ def prepare(folder: Path, data: Path, checkpoint: str) -> None:
         with (folder / f"{count}.jsonl").open("w") as stream:
             for k in range(count):
                 stream.write(json.dumps({"text": texts[k % len(texts)]}) + "\n")
-
-
-def peak_mb() -> float:
-    """The largest memory of this process so far. (getrusage's also counts that of the process which started this one.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def measure(what: str, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from memory import peak_mb
 
 SETS = {"sst2": (6400, 32, 128), "rte": (640, 16, 256), "squad": (320, 8, 384)}  # rows, batch size, max_length
 VARIANTS = ("default", "grouped", "padded", "ours")
@@ -122,7 +123,7 @@ def measure(variant: str, name: str, data: Path, checkpoint: str) -> dict[str, f
     seconds = time.perf_counter() - start
     plan = batches.Plan(len(features), task.recipe.batch_size, 1, 42)
     padded = sum(len(rows) * int(features.lengths[rows].max()) for _, rows in plan.batches())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     config = built.network.config
     h, i, layers, lengths = (
         config.hidden_size,
