@@ -18,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-ROWS, LENGTH, EPOCHS, BATCH, RATE, WARMUP, DECAY = 2000, 128, 3, 16, 5e-5, 0.1, 0.01
+ROWS, LENGTH, EPOCHS, BATCH, RATE, WARMUP, DECAY = 2000, 128, 3, 16, 3e-4, 0.1, 0.01
 HERE = Path(__file__).parent
 TASK = """\
 # bert-ft reproduce benchmarks/stsb-2000.toml --checkpoint .demo/all-MiniLM-L6-v2 --data-dir path/to/glue --seeds 5
