@@ -10,20 +10,22 @@ from typer.core import TyperGroup
 
 from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_table, settings_of
 
+OWN = "task"  # the word that may be left out
+
 
 class _Group(TyperGroup):
     """What names no subcommand is a task or suite to reproduce."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
         named = arguments and arguments[0] in self.commands
-        return super().parse_args(context, arguments if named else ["task", *arguments])
+        return super().parse_args(context, arguments if named else [OWN, *arguments])
 
 
 reproduce_app = typer.Typer(cls=_Group, no_args_is_help=False)
 app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers again, with a verdict.")
 
 
-@reproduce_app.command("task")
+@reproduce_app.command(OWN)
 def reproduce(
     name: Annotated[str, typer.Argument(help="Built-in task, TOML file, or suite: glue, glue-small.")],
     checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")],
@@ -54,7 +56,7 @@ def reproduce(
 
     \b
     bert-ft reproduce rte --checkpoint google-bert/bert-base-cased --seeds 5
-    bert-ft reproduce glue --checkpoint google-bert/bert-base-cased --plan | sbatch-array-of-yours
+    bert-ft reproduce glue --checkpoint google-bert/bert-base-cased --plan > commands.txt
     """
     try:
         numbers: int | list[int] = [int(n) for n in seeds.split(",") if n] if "," in seeds else int(seeds)

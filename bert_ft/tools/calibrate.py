@@ -81,7 +81,7 @@ def measure(task: Task) -> dict[str, float]:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
     kept = sum(part.table.nbytes for part in splits.evaluation.values())
     return {
-        "seconds": plan.steps * step + ((plan.steps // every + 2) * evaluated + tested) * row,
+        "seconds": plan.steps * step + ((-(-plan.steps // every) + 1) * evaluated + tested) * row,
         "timed": time.perf_counter() - start,
         "bytes_training": weights * 8.0,
         "bytes_kept": 2.0 * kept,  # the scored rows, and about as much of predictions and report

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from bert_ft import environment, rundir
@@ -190,7 +191,7 @@ class Outcome:
 
     @property
     def title(self) -> str:
-        return f"{self.plan.name}, reproduced with {rundir.short_name(self.plan.checkpoint)}"
+        return f"{Path(self.plan.name).stem}, reproduced with {rundir.short_name(self.plan.checkpoint)}"
 
     @property
     def suite_lines(self) -> list[str]:

@@ -63,7 +63,7 @@ def _announce(
 ) -> None:
     """Tells the runs, their time and the disk they need, from finished runs or from a few real steps of each task."""
     where = "one at a time" if len(places) == 1 else f"on {len(places)} GPUs"
-    show.say(f"{len(made.runs)} runs of {len(made.entries)} tasks, {len(made.runs) - len(missing)} of them finished; "
+    show.say(f"{len(made.runs)} runs, {len(made.runs) - len(missing)} of them finished; "
              f"{where}, below {made.folder}", "bold")  # fmt: skip
     total, kept, training = 0.0, 0.0, 0.0
     for entry in made.entries:
