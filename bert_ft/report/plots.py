@@ -128,14 +128,14 @@ def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tu
     from matplotlib.ticker import MaxNLocator
 
     with _style():
-        made = Figure(figsize=(6, 0.9 + 0.42 * len(rows)), layout="constrained")
+        made = Figure(figsize=(4, 0.9 + 0.36 * len(rows)), layout="constrained")
         axes = made.add_subplot()
         for at, (_, values, marks) in enumerate(reversed(rows)):
             axes.scatter(values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0])
             axes.scatter(marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=names[1])
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
         axes.set(xlabel=unit, ylim=(-0.6, len(rows) - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         said = [f"{name}: {names[0]} {', '.join(f'{v:.2f}' for v in values)}"

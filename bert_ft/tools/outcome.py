@@ -80,10 +80,10 @@ class Outcome:
                     rows.append({
                         "task": entry.base.name, "set": name, "metric": metric,
                         "published": _spread(r.value, r.std) if r else "–",
-                        "as": _statistic(r) if r else "–", "source": r.source if r else "–",
                         "measured": _summary(self.values(entry, name, metric), r.statistic if r else "mean"),
                         "seeds": str(len(self.values(entry, name, metric))),
                         "verdict": v.verdict if v else "no published number",
+                        "statistic": _statistic(r) if r else "–", "source": r.source if r else "–",
                     })  # fmt: skip
         return rows
 
@@ -183,7 +183,7 @@ class Outcome:
         lines += [f"- failed: {run.folder.path.name}: {markdown(run.cause)}" for run in self.failed]
         made = self.made
         versions = ", ".join(f"{package} {show(version)}" for package, version in made["versions"].items() if version)
-        lines += ["", f"Values in points; ± is the standard deviation over seeds {show(self.plan.seeds)} of {markdown(self.plan.checkpoint)}. "
+        lines += ["", f"Values in points; measured is the mean (the median where that is published) ± the standard deviation over seeds {show(self.plan.seeds)} of {markdown(self.plan.checkpoint)}. "
                   "What a source's recipe leaves open is the task's own.",
                   f"{made['runs']} runs, {made['train_seconds']:,.0f} seconds of training; {markdown(show(made['device']))}, "
                   f"{show(made['precision'])}; {versions}."]  # fmt: skip
@@ -202,9 +202,7 @@ class Outcome:
     def html(self, whole: bool = True) -> str:
         """The page; or the tables alone, as a notebook shows them."""
         rows = Table("published and measured, in points", list(self.table[0]) if self.table else [],
-                     [list(row.values()) for row in self.table])  # fmt: skip
-        why = Table("why", ["task", "set", "metric", "source", "verdict", "reasons"],
-                    [[e.base.name, r.split, r.metric, r.source, v.verdict, "; ".join(v.why)] for e, r, v in self.found])  # fmt: skip
+                     [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.values()] for row in self.table])  # fmt: skip
         score = Table("suite", [], [line.rsplit(": ", 1) for line in self.suite_lines])
         words = [row["verdict"] for row in self.table]
         facts = [Table("how", [], [[key.replace("_", " "), value] for key, value in self.made.items() if key != "versions"]),
@@ -213,7 +211,7 @@ class Outcome:
                                                   for run in self.plan.runs])]  # fmt: skip
         return render("reproduction.html.j2", whole=whole, title=self.title, checkpoint=self.plan.checkpoint, rows=rows,
                       subtitle=f"seeds {show(self.plan.seeds)}" + f" · {self.grid_note}" * bool(self.grid_note),
-                      counts={word: words.count(word) for word in dict.fromkeys(words)}, others=[score, why], facts=facts,
+                      counts={word: words.count(word) for word in dict.fromkeys(words)}, score=score, notes=self.notes, facts=facts,
                       failed=[{"folder": run.folder.path.name, "cause": run.cause} for run in self.failed],
                       charts=self._charts() if whole else [], version=environment.version("bert-ft"))  # fmt: skip
 
@@ -222,7 +220,8 @@ class Outcome:
         out = []
         for entry in self.plan.entries:
             keys = dict.fromkeys((row["set"], row["metric"]) for row in self.table if row["task"] == entry.base.name)
-            lines = [(f"{s}/{m}", self.values(entry, s, m), [r.value for r in entry.references if (r.split, r.metric) == (s, m)])
+            several = len({s for s, _ in keys}) > 1
+            lines = [(f"{s}\n{m}" if several else m, self.values(entry, s, m), [r.value for r in entry.references if (r.split, r.metric) == (s, m)])
                      for s, m in keys]  # fmt: skip
             if lines:
                 out.append((entry.base.name, plots.dots(lines, ("a seed", "published"), "points")))
