@@ -51,17 +51,13 @@ class Outcome:
             return Verdict("not comparable", unmet)
         if len(scores) < len(self.plan.seeds):
             return Verdict("incomplete", [f"{len(scores)} of {len(self.plan.seeds)} seeds are there"])
-        values = [verdict.measured(reference, entry.base.family, metrics) for metrics in scores]
+        values = self.values(entry, reference.split, reference.metric)
         return verdict.judge(reference.value, reference.runs, reference.std, values, reference.statistic, self.margin)
 
     def values(self, entry: Entry, name: str, metric: str) -> list[float]:
-        """The points of each seed for a metric, or for a form of several."""
-        found = []
-        for metrics in self.scores[entry.base.name].values():
-            if name in metrics and all(part in metrics[name] for part in verdict.forms(metric)):
-                parts = [points(metrics[name][part], entry.base.family, part) for part in verdict.forms(metric)]
-                found.append(statistics.fmean(parts))
-        return found
+        """The points of each seed that has this metric, or this form of several, on this set."""
+        return [verdict.measured(metric, entry.base.family, metrics[name]) for metrics in self.scores[entry.base.name].values()
+                if set(verdict.forms(metric)) <= metrics.get(name, {}).keys()]  # fmt: skip
 
     @cached_property
     def table(self) -> list[dict[str, str]]:

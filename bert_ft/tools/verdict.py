@@ -118,10 +118,9 @@ def points(value: float | None, family: str, metric: str) -> float:
     return value if family == "qa" or metric in LOWER_IS_BETTER else 100 * value
 
 
-def measured(reference: Reference, family: str, metrics: Mapping[str, Mapping[str, float | None]]) -> float:
-    """What a run has for a published number, in points. Raises KeyError: it has no such score."""
-    scores = metrics[reference.split]
-    return float(np.mean([points(scores[metric], family, metric) for metric in forms(reference.metric)]))
+def measured(metric: str, family: str, scores: Mapping[str, float | None]) -> float:
+    """What a run has on one set for a metric's form, in points. Raises KeyError: it has no such score."""
+    return float(np.mean([points(scores[part], family, part) for part in forms(metric)]))
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------

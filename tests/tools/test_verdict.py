@@ -176,12 +176,10 @@ def test_intermediate_training_is_found_in_the_chain_of_runs(tmp_path: Path) -> 
 
 
 def test_scales() -> None:
-    reference = Reference(**{**PUBLISHED, "metric": "mean of f1 and accuracy"})
-    assert verdict.measured(reference, "classification", {"validation": {"f1": 0.9, "accuracy": 0.8}}) == pytest.approx(
-        85
-    )
-    assert verdict.measured(reference, "qa", {"validation": {"f1": 90.0, "accuracy": 80.0}}) == pytest.approx(85)
-    assert math.isnan(verdict.measured(reference, "ner", {"validation": {"f1": None, "accuracy": 0.8}}))
+    form = "mean of f1 and accuracy"
+    assert verdict.measured(form, "classification", {"f1": 0.9, "accuracy": 0.8}) == pytest.approx(85)
+    assert verdict.measured(form, "qa", {"f1": 90.0, "accuracy": 80.0}) == pytest.approx(85)
+    assert math.isnan(verdict.measured(form, "ner", {"f1": None, "accuracy": 0.8}))
     assert verdict.points(0.25, "classification", "mean_squared_error") == 0.25
 
 
