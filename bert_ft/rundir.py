@@ -19,6 +19,8 @@ from bert_ft.errors import InputError, disk, full_disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
 
+HELD = "another command is working on this run"
+
 
 class RunDir:
     """Paths and files of one run. `results.json` is written last: a run that has it is whole."""
@@ -44,6 +46,20 @@ class RunDir:
         if self.path.is_dir():
             return "foreign" if any(p.name not in ("task.toml.tmp", ".lock") for p in self.path.iterdir()) else "new"
         return "foreign" if self.path.exists() else "new"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command is working on the run."""
+        import fcntl
+
+        if not (lock := self.path / ".lock").is_file():
+            return False
+        with lock.open("a", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def task(self) -> Task:
         return load_task(self.task_toml)
@@ -108,7 +124,7 @@ class RunDir:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.seek(0)
-                raise InputError(f"another command is working on this run: {stream.read().strip()}", where=str(self.path),
+                raise InputError(f"{HELD}: {stream.read().strip()}", where=str(self.path),
                                  remedy="wait for it, or choose another place with --output DIR") from None  # fmt: skip
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

@@ -207,7 +207,8 @@ class Reference(Strict):
     statistic: Literal["single run", "mean", "median", "best of grid", "not stated"]
     runs: int | None = Field(None, description="seeds, or grid points; absent where the source does not say")
     intermediate: str = "none"
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field({}, description="what the source states of it; `grid`: what it searched")
+    unmet: list[str] = Field([], description="conditions no run here can meet: beyond a recipe, or left open")
     confidence: Literal["C", "S", "U"] = Field(description="C read in the source, S transcribed, U unconfirmed")
     source: str
     note: str | None = None

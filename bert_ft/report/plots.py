@@ -122,6 +122,27 @@ def scatter(x: Any, y: Any, names: tuple[str, str], said: str) -> str:
         return svg(made, said)
 
 
+def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tuple[str, str], unit: str) -> str:
+    """A line for each (name, values, marks): a dot a value, a diamond a mark; as SVG. `names`: of dots and diamonds."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with _style():
+        made = Figure(figsize=(4, 0.9 + 0.36 * len(rows)), layout="constrained")
+        axes = made.add_subplot()
+        for at, (_, values, marks) in enumerate(reversed(rows)):
+            axes.scatter(values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0])
+            axes.scatter(marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=names[1])
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+        axes.set(xlabel=unit, ylim=(-0.6, len(rows) - 0.4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(handles.values(), handles.keys(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        said = [f"{name}: {names[0]} {', '.join(f'{v:.2f}' for v in values)}"
+                + "".join(f"; {names[1]} {v:.2f}" for v in marks) for name, values, marks in rows]  # fmt: skip
+        return svg(made, f"{unit}: " + ". ".join(said))
+
+
 def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
     """A figure as SVG to stand inside HTML: real text, its text alternative, no id that another one has."""
     stream = io.StringIO()

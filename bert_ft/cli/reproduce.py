@@ -1,0 +1,90 @@
+"""`bert-ft reproduce NAME`: published numbers, measured again; a group, whose own command needs no word of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_table, settings_of
+
+OWN = "task"  # the word that may be left out
+
+
+class _Group(TyperGroup):
+    """What names no subcommand is a task or suite to reproduce."""
+
+    def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        named = arguments and arguments[0] in self.commands
+        return super().parse_args(context, arguments if named else [OWN, *arguments])
+
+
+reproduce_app = typer.Typer(cls=_Group, no_args_is_help=False)
+app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers again, with a verdict.")
+
+
+@reproduce_app.command(OWN)
+def reproduce(
+    name: Annotated[str, typer.Argument(help="Built-in task, TOML file, or suite: glue, glue-small.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")],
+    seeds: Annotated[str, typer.Option(help='How many (5), or which ("1,2,3").')] = "5",
+    data_dir: DataDir = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Folder of runs and tables; runs/reproduce-<name>-<checkpoint>."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Words of a source: the published numbers that are meant.")
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Search the paper's grid, selecting on validation only.")
+    ] = False,
+    margin: Annotated[float, typer.Option(min=0, help="Points that a reproduced number may differ by.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(help="End each run after N optimizer steps.")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="The first N training rows after the seeded shuffle.")] = None,
+    sets: Sets = None,
+    save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the commands, one a line, and run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a task or suite over several seeds by its published recipe and say whether the number was reached.
+
+    Verdicts: reproduced, below, above, inconclusive (with how many seeds more), or not comparable, naming the condition.
+    The same command again collects finished runs and goes on with the others.
+
+    \b
+    bert-ft reproduce rte --checkpoint google-bert/bert-base-cased --seeds 5
+    bert-ft reproduce glue --checkpoint google-bert/bert-base-cased --plan > commands.txt
+    """
+    try:
+        numbers: int | list[int] = [int(n) for n in seeds.split(",") if n] if "," in seeds else int(seeds)
+    except ValueError:
+        fail(f"--seeds {seeds}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
+    settings = settings_of(sets)
+    flags = {"recipe.max_steps": max_steps, "data.limit_train": limit_train}
+    settings |= {key: value for key, value in flags.items() if value is not None}
+    options: dict[str, Any] = {"seeds": numbers, "data_dir": data_dir, "output": output, "reference": reference, "grid": grid,
+                               "save_model": save_model, **settings}  # fmt: skip
+    if plan:
+        from bert_ft.tools.plan import plan as make
+
+        runs = make(name, checkpoint, **options).runs
+        print(
+            json.dumps([run.command for run in runs], indent=2) if as_json else "\n".join(run.command for run in runs)
+        )
+        return
+    from bert_ft.tools.reproduce import reproduce as measure
+
+    outcome = measure(name, checkpoint, margin=margin, signals=True, **options)
+    if as_json:
+        print(json.dumps(outcome.results, indent=2, ensure_ascii=False))
+    else:
+        print_table(outcome.table)
+        print("\n".join([*outcome.suite_lines, *outcome.notes]))
+    note(f"below {outcome.folder}: results.json, table.md, page.html")
+    for run in outcome.failed:
+        note(f"failed: {run.folder.path.name}: {run.cause}")
+    if outcome.failed:
+        raise SystemExit(1)
