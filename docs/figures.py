@@ -45,18 +45,12 @@ STYLE: dict[str, Any] = dict.fromkeys(GREY, INK) | {
 CHINESE = "这部电影很好看"  # "this film is well worth seeing"
 SPLIT = ("Ponderous, plodding", "The casting of von Sydow")  # how two validation rows begin
 ATTENDED = "It may be a prize winner"  # and a third
-BANK = {
-    "river": [
-        "The river burst its bank after a week of rain.",
-        "We sat on the grassy bank and watched the fish.",
-        "The otter slid down the muddy bank into the stream.",
-    ],
-    "money": [
-        "The bank refused to lend her the money.",
-        "He opened a savings account at the bank.",
-        "The bank raised its interest rates on loans.",
-    ],
-}
+BANK = [
+    "The river burst its bank after a week of rain.", "We sat on the grassy bank and watched the fish.",
+    "The otter slid down the muddy bank into the stream.", "The bank refused to lend her the money.",
+    "He opened a savings account at the bank.", "The bank raised its interest rates on loans.",
+]  # fmt: skip
+SENSES = ("river", "river", "river", "money", "money", "money")
 TRIED = {2e-5: (0, 1), 1e-4: (0, 1, 2, 3), 5e-4: (0, 1), 2.5e-3: (0, 1)}  # learning rate -> seeds
 STEPS, BATCH, SCORED = 50, 16, 400
 
@@ -113,53 +107,40 @@ def wordpieces(tokenizer: Any) -> Numbers:
     }  # fmt: skip
 
 
-def hidden_states(tokenizer: Any, model: Any, texts: list[str]) -> tuple[Any, Any]:
-    """Inputs and outputs of the encoder, hidden states of all layers and attentions among them."""
-    inputs = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        return inputs, model(**inputs, output_hidden_states=True, output_attentions=True)
-
-
+@torch.no_grad()
 def bank(tokenizer: Any, model: Any) -> Numbers:
     """Cosines between the vectors of the word "bank" in six sentences."""
-    texts = [text for group in BANK.values() for text in group]
-    inputs, outputs = hidden_states(tokenizer, model, texts)
+    inputs = tokenizer(BANK, padding="longest", return_tensors="pt")
     at = inputs["input_ids"] == tokenizer.convert_tokens_to_ids("bank")
-
-    def cosines(layer: int) -> np.ndarray:
-        vectors = torch.nn.functional.normalize(outputs.hidden_states[layer][at], dim=-1)
-        return np.asarray(vectors @ vectors.T)
-
-    shown = cosines(-1)
+    vectors = torch.nn.functional.normalize(model(**inputs).last_hidden_state[at], dim=-1)
+    shown = np.asarray(vectors @ vectors.T)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.imshow(shown, cmap=PLATES, vmin=0.5, vmax=1)
-        names = [f"{sense} {k}" for sense, group in BANK.items() for k in range(1, len(group) + 1)]
-        axes.set_xticks(range(6), names, fontsize=8, rotation=40, ha="right")
-        axes.set_yticks(range(6), [f"{text}  {name}" for text, name in zip(texts, names, strict=True)], fontsize=8)
+        axes.set_xticks(range(6), SENSES, fontsize=8, rotation=40, ha="right")
+        axes.set_yticks(range(6), BANK, fontsize=8)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         for (i, j), value in np.ndenumerate(shown):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="#1b2430")
 
     save("bank", (7.2, 2.9), draw)
-    groups = np.repeat(np.arange(2), 3)
-    same = groups[:, None] == groups
-    others = ~np.eye(6, dtype=bool)
+    same = np.array(SENSES)[:, None] == np.array(SENSES)
     where = "mean cosine of pairs, six sentences of our own, last layer of all-MiniLM-L6-v2"
     return {
-        '"bank", same sense': (f"{shown[same & others].mean():.2f}", where),
+        '"bank", same sense': (f"{shown[same & ~np.eye(6, dtype=bool)].mean():.2f}", where),
         '"bank", other sense': (f"{shown[~same].mean():.2f}", where),
     }  # fmt: skip
 
 
+@torch.no_grad()
 def attention(tokenizer: Any, model: Any) -> Numbers:
     """Two heads on a real review: that which looks most at the token before, and most from "it" to "teacher"."""
     text = starting(ATTENDED)
-    inputs, outputs = hidden_states(tokenizer, model, [text])
+    inputs = tokenizer(text, return_tensors="pt")
     tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
-    maps = torch.stack(outputs.attentions)[:, 0]  # (layers, heads, L, L)
+    maps = torch.stack(model(**inputs, output_attentions=True).attentions)[:, 0]  # (layers, heads, L, L)
     before = maps.diagonal(-1, 2, 3).mean(-1)
     subject = maps[:, :, tokens.index("it"), tokens.index("teacher")]
     chosen = [divmod(int(weight.argmax()), maps.shape[1]) for weight in (before, subject)]
@@ -188,24 +169,20 @@ def weights(model: Any) -> Numbers:
     return {"standard deviation of a weight": (f"{kept.std():.3f}", "the matrices of all-MiniLM-L6-v2's six layers")}
 
 
-def schedules() -> Numbers:
+def schedules() -> None:
     """The learning rate by step, and what Adam's bias correction does to the first steps."""
-    steps, line = 300, {}
+    steps, lines = 300, {}
     for name in ("linear", "cosine", "constant"):
         recipe = Recipe(learning_rate=3e-5, warmup_ratio=0.1, schedule=name)
         optimizer = optimization.optimizer(torch.nn.Linear(1, 1), recipe)
         schedule = optimization.schedule(optimizer, recipe, steps)
-        line[name] = []
-        for _ in range(steps):
-            line[name].append(schedule.get_last_lr()[0] * 1e5)
-            optimizer.step()
-            schedule.step()
+        lines[name] = [(schedule.get_last_lr()[0] * 1e5, optimizer.step(), schedule.step())[0] for _ in range(steps)]
     t = np.arange(1, steps + 1)
     raw = (1 - 0.9**t) / np.sqrt(1 - 0.999**t)
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        for (name, rates), color in zip(line.items(), SERIES, strict=False):
+        for (name, rates), color in zip(lines.items(), SERIES, strict=False):
             left.plot(rates, color=color, label=name)
         left.set(title="learning rate, in 1e-5: warmup 10 %", xlabel="step")
         right.plot(t, raw, color=SERIES[1], label="without bias correction")
@@ -216,7 +193,6 @@ def schedules() -> Numbers:
             axes.grid()
 
     save("schedule", (7.2, 2.4), draw)
-    return {}
 
 
 def padding(tokenizer: Any) -> Numbers:
@@ -267,13 +243,11 @@ def trainings() -> Numbers:
     accuracy: dict[tuple[float, int], float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for rate, seed in ((rate, seed) for rate, seeds in TRIED.items() for seed in seeds):
-            settings: dict[str, Any] = {"batching.log_every": 5}
             run = bert_ft.finetune("classification", str(CHECKPOINT), output=f"{folder}/{rate}-{seed}", seed=seed, **sets,
-                                   learning_rate=rate, batch_size=BATCH, max_steps=STEPS, warmup_ratio=0.1,
-                                   weight_decay=0.01, save_model=False, check=False, quiet=True, **settings)  # fmt: skip
+                                   learning_rate=rate, batch_size=BATCH, max_steps=STEPS, warmup_ratio=0.1, log_every=5,
+                                   weight_decay=0.01, save_model=False, check=False, quiet=True)  # fmt: skip
             losses[rate, seed] = [(line["step"], line["loss"]) for line in run.log if "loss" in line]
             accuracy[rate, seed] = run.metrics["validation"]["accuracy"]
-            print(f"{rate:g}, seed {seed}: {accuracy[rate, seed]:.4f}", file=sys.stderr)
     shown = dict(zip(TRIED, SERIES, strict=True))
 
     def draw(figure: Figure) -> None:
@@ -288,22 +262,18 @@ def trainings() -> Numbers:
             right.plot(rate, 100 * value, "o", color=shown[rate], markersize=5, alpha=0.8)
         right.set_xscale("log", subs=[])
         right.set_xticks(list(TRIED), [f"{rate:g}" for rate in TRIED])
+        right.minorticks_off()
         right.set(title="validation accuracy in %, a dot a seed", xlabel="learning rate")
         for axes in (left, right):
             axes.grid()
 
     save("learning_rates", (7.2, 2.8), draw)
     where = (
-        f"{STEPS} steps of {BATCH} reviews, warmup 10 %, fp32, CPU; accuracy on the first {SCORED} validation reviews"
+        f"{STEPS} steps of {BATCH} reviews, warmup 10 %, fp32, one core; in % of the first {SCORED} validation reviews"
     )
-    found: Numbers = {}
-    for rate, seeds in TRIED.items():
-        values = [100 * accuracy[rate, seed] for seed in seeds]
-        found[f"accuracy at {rate:g}"] = (
-            " and ".join(f"{v:.1f}" for v in values) if len(values) == 2 else f"{min(values):.1f} to {max(values):.1f}",
-            f"{len(values)} seeds; {where}",
-        )
-    return found
+    return {f"accuracy at {rate:g}": (", ".join(f"{100 * accuracy[rate, seed]:g}" for seed in seeds),
+                                      f"seeds {', '.join(map(str, seeds))}; {where}")
+            for rate, seeds in TRIED.items()}  # fmt: skip
 
 
 def table(found: Numbers) -> str:
@@ -327,19 +297,12 @@ def measured() -> Numbers:
     """All but the trainings."""
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     model = AutoModel.from_pretrained(CHECKPOINT, attn_implementation="eager").eval()
-    return {
-        **wordpieces(tokenizer), **bank(tokenizer, model), **attention(tokenizer, model), **weights(model),
-        **schedules(), **padding(tokenizer),
-    }  # fmt: skip
+    schedules()
+    return {**wordpieces(tokenizer), **bank(tokenizer, model), **attention(tokenizer, model), **weights(model),
+            **padding(tokenizer)}  # fmt: skip
 
 
 if __name__ == "__main__":
-    (DOCS / "figures").mkdir(exist_ok=True)
-    numbers = measured()
-    numbers |= (
-        {name: row for name, row in committed().items() if name.startswith("accuracy at")}
-        if "--no-training" in sys.argv
-        else trainings()
-    )
+    known = committed() if "--no-training" in sys.argv else trainings()
+    numbers = measured() | {name: row for name, row in known.items() if name.startswith("accuracy at")}
     (DOCS / "figures.md").write_text(table(numbers), encoding="utf-8")
-    print(table(numbers))
