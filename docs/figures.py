@@ -96,8 +96,8 @@ def wordpieces(tokenizer: Any) -> Numbers:
 
     save("wordpieces", (7.2, 1.3), draw)
     rows = [row["text"] for split in ("train", "validation", "test") for row in reviews(split)]
-    words, (offsets, _, counts) = sum(len(row.split()) for row in rows), tokenizing.encode(tokenizer, rows, None, 512)
-    pieces = counts["tokens"] - 2 * len(rows)
+    offsets, _, counts = tokenizing.encode(tokenizer, rows, None, 512)
+    words, pieces = sum(len(row.split()) for row in rows), counts["tokens"] - 2 * len(rows)
     where = f"all {len(rows):,} film reviews, the checkpoint's own tokenizer"
     return {
         "wordpieces a word": (f"{pieces / words:.2f}", f"{where}; words are what spaces part, so marks count as pieces"),
@@ -163,12 +163,6 @@ def attention(tokenizer: Any, model: Any) -> Numbers:
     }  # fmt: skip
 
 
-def weights(model: Any) -> Numbers:
-    """How large the weights are that fine-tuning moves."""
-    kept = torch.cat([p.flatten() for n, p in model.named_parameters() if n.startswith("encoder") and p.dim() == 2])
-    return {"standard deviation of a weight": (f"{kept.std():.3f}", "the matrices of all-MiniLM-L6-v2's six layers")}
-
-
 def schedules() -> None:
     """The learning rate by step, and what Adam's bias correction does to the first steps."""
     steps, lines = 300, {}
@@ -206,7 +200,6 @@ def padding(tokenizer: Any) -> Numbers:
         return 1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches)
 
     first = np.sort(lengths[next(Plan(len(texts), 32, 1.0, 42).batches())[1]])
-    sizes = (4, 8, 16, 32, 64)
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -214,8 +207,10 @@ def padding(tokenizer: Any) -> Numbers:
         left.bar(range(32), first.max() - first, bottom=first, color=INK, alpha=0.25, width=0.8, label="padding")
         left.set(title="a batch of 32 reviews, sorted for the eye", ylabel="positions", xticks=[])
         for grouped, name, color in ((False, "random batches", SERIES[0]), (True, "grouped by length", SERIES[2])):
-            values = [100 * share(size, grouped) for size in sizes]
-            right.plot(sizes, values, marker="o", markersize=3, color=color, label=name)
+            sizes = (4, 8, 16, 32, 64)
+            right.plot(
+                sizes, [100 * share(size, grouped) for size in sizes], "o-", markersize=3, color=color, label=name
+            )
         right.set(title="% of positions that are padding, by batch size", xlabel="rows a batch", ylim=(0, None))
         right.set_xscale("log", base=2, subs=[])
         right.set_xticks(sizes, map(str, sizes))
@@ -254,7 +249,7 @@ def trainings() -> Numbers:
         left, right = figure.subplots(1, 2)
         for (rate, seed), points in losses.items():
             if seed < 2:
-                label = f"{rate:g}" if seed == 0 else None
+                label = None if seed else f"{rate:g}"
                 left.plot(*zip(*points, strict=True), color=shown[rate], linewidth=1.2, label=label)
         left.set(title="training loss by step, two seeds each", xlabel="step")
         left.legend(labelcolor=INK)
@@ -278,11 +273,11 @@ def trainings() -> Numbers:
 
 def table(found: Numbers) -> str:
     """docs/figures.md."""
-    lines = [f"| {name} | {value} | {conditions} |" for name, (value, conditions) in found.items()]
     return "\n".join([
         "# The numbers in [BERT in principle and practice](bert.md)", "",
         "Written by `docs/figures.py` together with the figures, from the demo's checkpoint and film reviews.", "",
-        "| what | value | conditions |", "|---|---|---|", *lines, "",
+        "| what | value | conditions |", "|---|---|---|",
+        *(f"| {name} | {value} | {conditions} |" for name, (value, conditions) in found.items()), "",
     ])  # fmt: skip
 
 
@@ -297,8 +292,12 @@ def measured() -> Numbers:
     """All but the trainings."""
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     model = AutoModel.from_pretrained(CHECKPOINT, attn_implementation="eager").eval()
+    weights = torch.cat([w.flatten() for n, w in model.named_parameters() if n.startswith("encoder") and w.dim() == 2])
+    spread = {
+        "standard deviation of a weight": (f"{weights.std():.3f}", "the matrices of all-MiniLM-L6-v2's six layers")
+    }
     schedules()
-    return {**wordpieces(tokenizer), **bank(tokenizer, model), **attention(tokenizer, model), **weights(model),
+    return {**wordpieces(tokenizer), **bank(tokenizer, model), **attention(tokenizer, model), **spread,
             **padding(tokenizer)}  # fmt: skip
 
 
