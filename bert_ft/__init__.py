@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bert_ft.run import Run, evaluate, load
     from bert_ft.schema import Recipe, Reference
     from bert_ft.task import Task, load_task
+    from bert_ft.tools.compare import compare
 
 _HOMES = {
     "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
@@ -23,6 +24,7 @@ _HOMES = {
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "ExtractiveQa": "adapters.qa",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
+    "compare": "tools.compare",
 }  # fmt: skip
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Reference",
     "Run",
     "Task",
+    "compare",
     "evaluate",
     "finetune",
     "load",
