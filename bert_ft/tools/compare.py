@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from math import comb, isnan, nan
+from collections.abc import Sequence
+from math import comb, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,124 +15,16 @@ from bert_ft.data import PLACES
 from bert_ft.data.checks import shown
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER
-from bert_ft.report import families, render
-from bert_ft.report.families import Scored, Table
+from bert_ft.report import families
+from bert_ft.report.families import Scored
 from bert_ft.report.resamples import Values, percentiles
 from bert_ft.run import Run
 from bert_ft.tools import paired
+from bert_ft.tools.comparison import Comparison, Difference, Flips, Group
 
 SHARED = ("row", "text", "text_pair", "question", "context", "label")  # of an error's line: what no run changes
 
 Given = str | Path | Run
-Span = tuple[float, float]
-
-
-@dataclass
-class Group:
-    """Runs that count as one. `differs`: the keys of the task in which it is not the first group."""
-
-    name: str
-    runs: list[str]
-    seeds: list[int]
-    differs: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        others = f" and {len(self.runs) - 1} more" * (len(self.runs) > 1)
-        return f"{self.runs[0]}{others}, seed{'s' * bool(others)} {', '.join(map(str, self.seeds))}"
-
-
-@dataclass
-class Difference:
-    """A metric of two groups, `b` against `a`; of several seeds the mean.
-
-    Attributes:
-        deviations: the groups' sample standard deviations over seeds.
-        interval: 95 % of the difference, over rows and what seeds there are. seeds_interval: over the seeds alone, Welch's.
-        fewer_errors: the share of the first one's error (1 - metric, or the metric where less is better) that is gone.
-        hedges_g: the difference in standard deviations of the seeds.
-        p: two-sided, of the `test`. p_holm: corrected for the number of groups that are compared.
-    """
-
-    a: str
-    b: str
-    metric: str
-    values: Span
-    deviations: tuple[float | None, float | None]
-    difference: float
-    interval: Span
-    seeds_interval: Span | None
-    fewer_errors: float
-    hedges_g: float | None
-    p: float
-    test: str
-    p_holm: float | None = None
-
-    def cells(self) -> list[str]:
-        """Both values, the difference, its intervals, effect sizes and p-values in words, each of up to three lines."""
-        digits = 2 if max(map(abs, self.values)) >= 10 else 4
-        sides = [f"{value:.{digits}f}" + (f"\n±{spread:.{digits}f}" if spread is not None else "")
-                 for value, spread in zip(self.values, self.deviations, strict=True)]  # fmt: skip
-        spans = [self.interval, self.seeds_interval] if self.seeds_interval else [self.interval]
-        over = ["rows and seeds", "seeds alone"] if self.seeds_interval else [""]
-        intervals = [f"{low:+.{digits}f} to {high:+.{digits}f} {name}".rstrip()
-                     for (low, high), name in zip(spans, over, strict=True)]  # fmt: skip
-        errors = "none" if isnan(self.fewer_errors) else f"{0 - self.fewer_errors:+.1%}"
-        effect = [f"errors {errors}", *([] if self.hedges_g is None else [f"g {self.hedges_g:+.2f}"])]
-        p = [f"{self.p:.2g}", *([] if self.p_holm is None else [f"Holm {self.p_holm:.2g}"]), self.test]
-        return [*sides, f"{self.difference:+.{digits}f}", *map("\n".join, (intervals, effect, p))]
-
-
-@dataclass
-class Flips:
-    """Rows that `a` has right and `b` wrong (`lost`), and the reverse (`won`): of several seeds, most of them. Of numbers,
-    rows where the error grew and where it shrank. Each with its inputs, its label and what every run says; the greatest
-    changes first."""
-
-    a: str
-    b: str
-    lost: list[dict[str, Any]]
-    won: list[dict[str, Any]]
-
-
-@dataclass
-class Comparison:
-    """What `compare` found; shows itself in a notebook."""
-
-    split: str
-    rows: int
-    groups: list[Group]
-    differences: list[Difference]
-    flips: list[Flips]
-    notes: list[str]
-
-    def dump(self, limit: int | None = None) -> dict[str, Any]:
-        """As JSON values, with at most `limit` flips of a kind and the number of all."""
-        tree: dict[str, Any] = rundir.finite(asdict(self))
-        for flips in tree["flips"]:
-            flips["counts"] = {kind: len(flips[kind]) for kind in ("lost", "won")}
-            flips |= {kind: flips[kind][:limit] for kind in ("lost", "won")}
-        return tree
-
-    def tables(self, limit: int) -> Iterator[Table]:
-        """For a person: the metrics, then up to `limit` flips of a kind."""
-        two = len(self.groups) == 2
-        head = ["metric", *(["A", "B", "B - A"] if two else ["to", "A", "other", "difference"])]
-        rows = [[d.metric, *([] if two else [d.b]), *d.cells()] for d in self.differences]
-        yield Table(f"{self.split}, {self.rows:,} rows", [*head, "95 % interval", "effect", "p"], rows)
-        for f in self.flips:
-            for kind, told in (("lost", f.lost), ("won", f.won)):
-                if some := told[:limit]:
-                    title = f"{len(some)} of the {len(told):,} rows that {f.b} has {kind} against {f.a}"
-                    yield Table(title, list(some[0]), [list(line.values()) for line in some])
-
-    def lines(self) -> list[str]:
-        """How many rows flip, and what should be known."""
-        told = [f"{f.b} against {f.a}: {len(f.lost):,} rows lost and {len(f.won):,} won" for f in self.flips]
-        return [*told, *self.notes]
-
-    def _repr_html_(self) -> str:
-        groups = Table("groups", ["", "runs", "differs in"], [[g.name, str(g), g.differs] for g in self.groups])
-        return render("compare.html.j2", tables=[groups, *self.tables(5)], lines=self.lines())
 
 
 class _Side:
@@ -149,13 +40,12 @@ class _Side:
         for row, found in zip(self.wrong, self.errors, strict=True):
             row[list(found)] = [abs(line.get("error", 1)) for line in found.values()]
 
-    def said(self, row: int) -> Any:
-        """What its runs say of a row; of entities, what they missed and made up."""
+    def said(self, row: int) -> list[Any]:
+        """What each run says of a row; of entities, what it missed and made up."""
         told = [found.get(row, {"prediction": "right"}) for found in self.errors]
-        each = [
+        return [
             line["prediction"] if "prediction" in line else {k: line[k] for k in ("missed", "wrong")} for line in told
         ]
-        return each[0] if len(each) == 1 else each
 
 
 def compare(
@@ -187,19 +77,20 @@ def compare(
     drawn = paired.bootstrap([side.resamples for side in sides], draws, seed)
     differences: list[Difference] = []
     for side, values in zip(sides[1:], drawn[1:], strict=True):
-        found = _differences(sides[0], side, names, drawn[0], values, draws, seed)
-        differences += found
+        differences += _differences(sides[0], side, names, drawn[0], values, draws, seed)
         side.group.differs = rundir.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
         sizes = len(sides[0].runs), len(side.runs)
-        if sum(sizes) > 2 and (least := 2 / comb(sum(sizes), sizes[0])) > 0.05:
-            notes.append(f"{sizes[0]} and {sizes[1]} seeds: a permutation test can give no p below {least:.2g}")
+        if sum(sizes) > 2 and (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
+            notes.append(f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}")
     if len(sides) > 2:
         for name in names:
             of_it = [d for d in differences if d.metric == name]
             for d, p in zip(of_it, paired.holm([d.p for d in of_it]), strict=True):
                 d.p_holm = p
     flips = [_flips(sides[0], side) for side in sides[1:]]
-    return Comparison(first.name, len(first.lines), [side.group for side in sides], differences, flips, notes)
+    return Comparison(
+        first.name, len(first.lines), [side.group for side in sides], differences, flips, list(dict.fromkeys(notes))
+    )
 
 
 def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]], list[str]]:
@@ -295,11 +186,11 @@ def _differences(
         first, second = (float(np.std(side, ddof=1)) if len(side) > 1 else None for side in values)
         spread = bool(first or second) and None not in (first, second)
         if not single:
-            p, test = paired.permutation(values[0], values[1], draws, seed), "permutation"
+            p, test = paired.permutation(values[0], values[1], draws, seed), "permutation of the seeds"
         elif name == share:
-            p, test = paired.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0), "McNemar"
+            p, test = paired.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0), "McNemar's exact test"
         else:
-            p, test = swapped[name], "randomisation"
+            p, test = swapped[name], "approximate randomisation of the rows"
         out.append(Difference(
             a.group.name, b.group.name, name, (x, y), (first, second), y - x, percentiles(after[name] - before[name]),
             paired.welch(values[0], values[1]) if spread else None, 1 - abs(top - y) / abs(top - x) if x != top else nan,
@@ -315,9 +206,10 @@ def _share(one: Scored) -> str:
 
 def _flips(a: _Side, b: _Side) -> Flips:
     before, after = a.wrong.mean(axis=0), b.wrong.mean(axis=0)
-    numbers = isinstance(a.sets[0], families.Numbers)
-    lost = after > before if numbers else (before < 0.5) & (after > 0.5)
-    won = after < before if numbers else (before > 0.5) & (after < 0.5)
+    worse, better = (before < 0.5) & (after > 0.5), (before > 0.5) & (after < 0.5)
+    words = Flips.words
+    if isinstance(a.sets[0], families.Numbers):
+        worse, better, words = after > before, after < before, ("larger error", "smaller error")
     order = np.argsort(-abs(after - before), kind="stable")
 
     def told(row: int) -> dict[str, Any]:
@@ -325,6 +217,5 @@ def _flips(a: _Side, b: _Side) -> Flips:
         shared = {key: line[key] for key in SHARED if key in line}
         return shared | {a.group.name: a.said(row), b.group.name: b.said(row)}
 
-    return Flips(
-        a.group.name, b.group.name, *([told(row) for row in order[which[order]].tolist()] for which in (lost, won))
-    )
+    lists = [[told(row) for row in order[which[order]].tolist()] for which in (worse, better)]
+    return Flips(a.group.name, b.group.name, lists[0], lists[1], words)
