@@ -97,7 +97,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947); nan without any spread."""
+    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947); without any spread the
+    difference itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of a group without spread, whose other one decides then
         found = stats.ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
