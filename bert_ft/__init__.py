@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bert_ft.run import Run, evaluate, load
     from bert_ft.schema import Recipe, Reference
     from bert_ft.task import Task, load_task
+    from bert_ft.tools.compare import compare
     from bert_ft.tools.reproduce import reproduce
 
 _HOMES = {
@@ -23,8 +24,8 @@ _HOMES = {
     "load_task": "task", "Task": "task", "Recipe": "schema", "Reference": "schema",
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "ExtractiveQa": "adapters.qa",
-    "reproduce": "tools.reproduce",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
+    "compare": "tools.compare", "reproduce": "tools.reproduce",
 }  # fmt: skip
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Reference",
     "Run",
     "Task",
+    "compare",
     "evaluate",
     "finetune",
     "load",

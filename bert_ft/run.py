@@ -73,6 +73,10 @@ class Run:
                              where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
         if self.dir.state == "unfinished":
             return models.load_unfinished(self.dir)
+        if not self.dir.model.is_dir():
+            raise InputError(
+                "this run keeps no model", where=str(self.path), remedy="train it with --save-model, not in folds"
+            )
         return models.load_folder(str(self.dir.model), self.task)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
@@ -102,11 +106,15 @@ class Run:
         Raises:
             InputError: no scored set of that name, or a family of the user's own.
         """
+        return self.scored(split).errors()[:n]
+
+    def scored(self, split: str | None = None) -> families.Scored:
+        """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
         found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
         if split not in found:
             raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
-        return found[split].errors()[:n]
+        return found[split]
 
     def __repr__(self) -> str:
         if self.dir.state != "finished":

@@ -214,6 +214,18 @@ class Reference(Strict):
     note: str | None = None
 
 
+class Submission(Strict):
+    """A file of the zip that a suite's server takes: a prediction for each row of a test set, labels and numbers written
+    as in the benchmark's original files."""
+
+    task: str = Field(description="the task whose model predicts")
+    of: str | None = Field(None, description="the task whose test rows these are, where it is another one")
+    set: str = Field("test", description="the test set, by its name in that task")
+    rows: int = Field(gt=0, description="of that set, as published")
+    range: list[float] | None = Field(None, min_length=2, max_length=2, description="numbers are clipped to it")
+    majority: str = Field(description="the most frequent label of the training rows; of numbers their mean")
+
+
 class Suite(Strict):
     """Tasks that are reported together: a TOML file of `tasks/suites/`."""
 
@@ -221,6 +233,7 @@ class Suite(Strict):
     title: str
     tasks: list[str] = Field(min_length=1, description="names of built-in tasks")
     average: Literal["tasks", "sets"] = Field("tasks", description="tasks: each counts once; sets: each set of a task")
+    submission: dict[str, Submission] = Field({}, description="file name -> what the server wants in it")
 
     def score(self, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
         """The suite's one number: task -> set -> metric -> value; a set's metrics are averaged first (Wang et al. 2019,

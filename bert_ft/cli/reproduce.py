@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bert_ft.cli import judge
 from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_table, settings_of
 
 OWN = "task"  # the word that may be left out
@@ -23,6 +24,7 @@ class _Group(TyperGroup):
 
 reproduce_app = typer.Typer(cls=_Group, no_args_is_help=False)
 app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers again, with a verdict.")
+reproduce_app.command()(judge.submission)
 
 
 @reproduce_app.command(OWN)

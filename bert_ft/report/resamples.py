@@ -27,8 +27,9 @@ class Resamples:
     """
 
     def __init__(self, keys: np.ndarray, scoring: Callable[[np.ndarray], Callable[[np.ndarray], Values]]) -> None:
-        kinds, kind = np.unique(keys, axis=0, return_inverse=True)
-        self.kind, self.score, self.size = kind.reshape(-1), scoring(kinds), len(kinds)
+        self.kinds, kind = np.unique(keys, axis=0, return_inverse=True)
+        self.kind, self.size = kind.reshape(-1), len(self.kinds)
+        self.scoring, self.score = scoring, scoring(self.kinds)
 
     def of(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """The metrics of some of the rows (all by default): nan where one is undefined."""
@@ -43,10 +44,14 @@ class Resamples:
         with np.errstate(all="ignore"):
             parts = [self.score(rng.multinomial(len(self.kind), share, min(step, draws - at)))
                      for at in range(0, draws, step)]  # fmt: skip
-        tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        ends = {name: np.nanpercentile(v, tails) for name, v in found.items() if not np.isnan(v).all()}
-        return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+        return {name: percentiles(values) for name, values in found.items() if not np.isnan(values).all()}
+
+
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The ends of the 95 % percentile interval; draws in which a metric is undefined don't count."""
+    low, high = np.nanpercentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
 
 
 def _averages(hits: np.ndarray, found: np.ndarray, gold: np.ndarray, counted: np.ndarray) -> Values:

@@ -1,0 +1,88 @@
+"""The commands that judge finished runs: compare, and the submission to a benchmark's server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from bert_ft.cli.options import DataDir, Json, app, note, print_table
+
+VERSUS = "vs"
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run folders; those that differ in the seed alone count as one group."),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="The scored set; the one that picked the best step by default.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Only this metric; may be repeated.")] = None,
+    show_flips: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Show N rows lost and N won, with their texts.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare runs, or groups of seeds, with the first: differences, their intervals, tests, and rows that flip.
+
+    \b
+    bert-ft compare runs/mrpc-bert-base-uncased-seed1 runs/mrpc-roberta-base-seed1 --show-flips 5
+    bert-ft compare runs/mrpc-bert-base-uncased-seed* runs/mrpc-roberta-base-seed*
+    bert-ft compare before/mrpc-seed* vs after/mrpc-seed*     # groups of one's own: RUN... vs RUN...
+    """
+    from bert_ft.data.checks import shown
+    from bert_ft.report import show
+    from bert_ft.tools.compare import compare as compared
+
+    groups: list[list[str]] = [[]]
+    for run in runs:
+        if run == VERSUS:
+            groups.append([])
+        else:
+            groups[-1].append(run)
+    found = compared(*(groups if len(groups) > 1 else runs), split=split, metrics=metric or ())
+    if as_json:
+        print(json.dumps(found.dump(show_flips), indent=2, ensure_ascii=False))
+        return
+    for group in found.groups:
+        print(f"{group.name}  {group}", *(f"   {line}" for line in group.differs), sep="\n")
+    for table in found.tables(show_flips):
+        print(f"\n{table.title}")
+        cells = [
+            [cell if "metric" in table.columns else shown(show(cell), most=200) for cell in row] for row in table.rows
+        ]
+        print_table([dict(zip(table.columns, row, strict=True)) for row in cells])
+    for line in found.lines():
+        print(line)
+
+
+def submission(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Finished runs, one a task, with predictions of their test rows."),
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="The zip.")] = "submission.zip",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Answer a missing task with the most frequent label of its training rows.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write the zip that gluebenchmark.com takes; the run of MNLI answers the diagnostic set too.
+
+    \b
+    bert-ft reproduce submission runs/*-bert-base-uncased-seed1 -o glue.zip
+    """
+    from bert_ft.tools.submission import submission as written
+
+    entries = [asdict(entry) for entry in written(runs, output, fill=fill, data_dir=data_dir)]
+    if as_json:
+        print(json.dumps(entries, indent=2))
+    else:
+        print_table([{name: "" if value is None else str(value) for name, value in entry.items()} for entry in entries])
+    note(f"written: {output}")
