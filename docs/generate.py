@@ -88,7 +88,8 @@ def table(head: list[str], rows: list[list[Any]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
     for row in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        cells = [re.sub(r"(`[^`]*`)|<", lambda m: m[1] or "&lt;", str(cell)).replace("|", "\\|") for cell in row]
+        yield "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |"
     yield ""
 
 
@@ -176,7 +177,9 @@ def _command(command: Any, name: str, parent: Any) -> Iterator[str]:
     if parent is not None:
         told, _, examples = (command.help or "").partition("\b")
         yield from (f"## {name}", "", told.strip().replace("\n", " "), "", "```text")
-        yield from (" ".join([name, *command.collect_usage_pieces(context)]), "```", "")
+        wanted = [_named(option) if option.required else f"[{_named(option)}]"
+                  for option in command.params if option.param_type_name == "argument"]  # fmt: skip
+        yield from (" ".join([name, "[OPTIONS]", *wanted]), "```", "")
         if examples:
             yield from ("```sh", examples.strip(), "```", "")
         rows = [[f"`{_named(option)}`", getattr(option, "help", None) or "",
@@ -202,4 +205,4 @@ def python() -> str:
     for name in sorted(bert_ft._HOMES, key=lambda name: (name[0].isupper(), list(bert_ft._HOMES).index(name))):
         members = ["    options:", "      members: false"] if name in ("Recipe", "Reference", "Task") else []
         lines += [f"::: bert_ft.{bert_ft._HOMES[name]}.{name}", *members, ""]
-    return "\n".join([*lines, "::: bert_ft.metrics.load", ""])
+    return "\n".join([*lines, "::: bert_ft.metrics.load", "    options:", "      show_root_full_path: true", ""])

@@ -65,7 +65,7 @@ def _extended(sandbox: pages.Sandbox) -> None:
     """What the guide's own metric, loss and family gave."""
     from sklearn.metrics import recall_score
 
-    metric, _, ordinal = sandbox.runs
+    metric, _, ordinal, *_ = sandbox.runs
     lines = metric.predictions()
     labels, answers = ([line[key] for line in lines] for key in ("label", "prediction"))
     recall = recall_score(labels, answers, average="macro", labels=sorted(set(labels)))

@@ -20,7 +20,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMAND = ["train", "demo/film-reviews.toml", "--checkpoint", ".demo/all-MiniLM-L6-v2", "--set", "eval_every=20"]
-SCREEN = rich.console.Console(record=True, width=124, file=io.StringIO(), highlight=False)
+SCREEN = rich.console.Console(record=True, width=128, file=io.StringIO(), highlight=False)
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         )
         browser = shutil.which("chromium") or sys.exit("report.png needs chromium")
         subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-                        "--disable-background-networking", "--window-size=1100,1000",
+                        "--disable-background-networking", "--window-size=1100,830",
                         f"--screenshot={HERE / 'report.png'}", f"file://{folder}/run/report.html"], check=True)  # fmt: skip
 
 
