@@ -43,10 +43,11 @@ def test_the_changes_apply_and_work(tmp_path: Path) -> None:
     code = """
 import bert_ft, sklearn.metrics
 from bert_ft import adapters
+from bert_ft.metrics import classification
 task = bert_ft.load_task("tweet_sentiment")
 assert task.data.path == "cardiffnlp/tweet_eval" and task.best_metric == ("validation", "recall_macro")
 gold, found = [0, 1, 1, 2, 0], [0, 1, 2, 2, 1]
-weighted = bert_ft.metrics.load("precision_weighted").compute(predictions=found, references=gold)
+weighted = classification.compute(["precision_weighted"], found, gold)
 assert weighted == {"precision_weighted": sklearn.metrics.precision_score(gold, found, average="weighted")}
 assert task.override({"metric.compute": ["precision_weighted"]}).metric.compute == ["precision_weighted"]
 assert adapters.find("ordinal").family == "ordinal"
