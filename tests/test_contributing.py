@@ -1,79 +1,80 @@
-"""CONTRIBUTING.md, done word for word: a task of one's own, a metric, a loss and a family."""
+"""CONTRIBUTING.md, done word for word: its changes apply and give what they promise; a family of an installed package."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import pages
 import pytest
 
 import bert_ft
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-TOML, ENTRY_POINT = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-PYTHON = dict(zip(("metric", "loss", "family"), re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL), strict=True))
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = pages.blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"))
+FAMILY = next(block.code for block in GUIDE if "class Ordinal" in block.code).rpartition("run = ")[0]
 
 
-@pytest.fixture
-def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a CSV of their own and the TOML file of the guide."""
-    words = {1: "awful", 2: "dull", 3: "fair", 4: "good", 5: "great"}
-    rows = "".join(f'"a {word}, {word} thing {i}",{stars}\n' for i in range(16) for stars, word in words.items())
-    (tmp_path / "reviews.csv").write_text("review,stars\n" + rows)
-    (tmp_path / "reviews.toml").write_text(TOML)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def test_the_picture_has_every_room() -> None:
+    picture = next(block.code for block in pages.blocks(TEXT) if "cli" in block.code)
+    rooms = {
+        path.stem
+        for path in (ROOT / "bert_ft").iterdir()
+        if (path.is_dir() and any(path.glob("*.py"))) or path.suffix == ".py"
+    }
+    assert {room for room in rooms if not room.startswith("__")} <= set(re.findall(r"\w+", picture))
 
 
-def test_a_task_is_one_toml_file(newcomer: Path, tiny_checkpoint: Path) -> None:
-    run = bert_ft.finetune("reviews.toml", str(tiny_checkpoint), quiet=True)
-    assert run.task.name == "reviews" and run.path.parent.name == "runs"
-    assert run.task.data.labels == [1, 2, 3, 4, 5], "labels keep order and type"
-    assert len(run.predictions()) == 8 and run.predictions()[0]["prediction"] in range(1, 6)
-
-
-@pytest.mark.parametrize("what", PYTHON)
-def test_the_guides_code_runs(what: str, newcomer: Path, tiny_checkpoint: Path) -> None:
-    code = PYTHON[what]
-    assert len(code.splitlines()) <= 26
-    scope: dict[str, Any] = {"checkpoint": str(tiny_checkpoint)}
-    exec(
-        compile(code.replace('"reviews.toml", checkpoint', '"reviews.toml", checkpoint, quiet=True'), what, "exec"),
-        scope,
+@pytest.mark.skipif(shutil.which("git") is None, reason="git apply reads the changes")
+def test_the_changes_apply_and_work(tmp_path: Path) -> None:
+    for folder in ("bert_ft", "tasks", "tests/metrics"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # which tells a checkout, with tasks of its own
+    for block in pages.blocks(TEXT):
+        if block.language == "diff":
+            subprocess.run(["git", "apply", "-"], input=block.code, text=True, cwd=tmp_path, check=True)
+    head = "import bert_ft\n"
+    (tmp_path / "bert_ft" / "adapters" / "ordinal.py").write_text(head + FAMILY)
+    code = """
+import bert_ft, sklearn.metrics
+from bert_ft import adapters
+from bert_ft.metrics import classification
+task = bert_ft.load_task("tweet_sentiment")
+assert task.data.path == "cardiffnlp/tweet_eval" and task.best_metric == ("validation", "recall_macro")
+gold, found = [0, 1, 1, 2, 0], [0, 1, 2, 2, 1]
+weighted = classification.compute(["precision_weighted"], found, gold)
+assert weighted == {"precision_weighted": sklearn.metrics.precision_score(gold, found, average="weighted")}
+assert task.override({"metric.compute": ["precision_weighted"]}).metric.compute == ["precision_weighted"]
+assert adapters.find("ordinal").family == "ordinal"
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
-    run = scope["run"]
-    assert run.dir.state == "finished"
-    if what == "metric":
-        assert run.metrics["validation"]["macro_recall"] == pytest.approx(_recall(run))
-    if what == "family":
-        answer = run.predict("a great thing")[0]
-        assert sum(answer["probabilities"].values()) == pytest.approx(1) and len(answer["probabilities"]) == 5
-
-
-def _recall(run: bert_ft.Run) -> float:
-    from sklearn.metrics import recall_score
-
-    lines = run.predictions()
-    labels = [line["label"] for line in lines]
-    return recall_score(labels, [line["prediction"] for line in lines], average="macro", labels=sorted(set(labels)))
 
 
 def test_a_family_of_an_installed_package(
-    newcomer: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package with the guide's entry point lies on the path: `family = "ordinal"` finds it, also when it is loaded."""
-    (newcomer / "your_package.py").write_text(PYTHON["family"].rpartition("run = ")[0])
-    info = newcomer / "your_package-1.0.dist-info"
+    monkeypatch.chdir(tmp_path)
+    pages.write_files(tmp_path)
+    (tmp_path / "your_package.py").write_text("import bert_ft\n" + FAMILY)
+    info = tmp_path / "your_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: your_package\nVersion: 1.0\n")
-    section = ENTRY_POINT.replace('[project.entry-points."bert_ft.families"]', "[bert_ft.families]").replace('"', "")
+    entry_point = next(block.code for block in GUIDE if "entry-points" in block.code)
+    section = entry_point.replace('[project.entry-points."bert_ft.families"]', "[bert_ft.families]").replace('"', "")
     (info / "entry_points.txt").write_text(section)
-    monkeypatch.syspath_prepend(str(newcomer))
-    (newcomer / "reviews.toml").write_text(TOML.replace('"classification"', '"ordinal"'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    toml = next(block for block in GUIDE if block.title == "reviews.toml").code
+    (tmp_path / "reviews.toml").write_text(toml.replace('"classification"', '"ordinal"'))
     run = bert_ft.finetune("reviews.toml", str(tiny_checkpoint), quiet=True)
-    assert run.results["family"] == "ordinal"
+    assert run.results["family"] == "ordinal" and run.task.data.labels == [1, 2, 3, 4, 5]
     texts = ["a great thing", "a dull thing"]
     assert bert_ft.load(run.path).predict(texts) == run.predict(texts)
     sys.modules.pop("your_package")
