@@ -24,11 +24,12 @@ def compare(
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only this metric; may be repeated.")] = None,
     show_flips: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Show N rows lost and N won, with their texts.")
+        int, typer.Option(min=0, metavar="N", help="Show N rows that turned wrong and N that turned right.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare runs, or groups of seeds, with the first: differences, their intervals, tests, and rows that flip.
+    `errors` is the change in what the metric falls short of its best by.
 
     \b
     bert-ft compare runs/mrpc-bert-base-uncased-seed1 runs/mrpc-roberta-base-seed1 --show-flips 5

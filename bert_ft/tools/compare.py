@@ -80,7 +80,11 @@ def compare(
         differences += _differences(sides[0], side, names, drawn[0], values, draws, seed)
         side.group.differs = rundir.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
         sizes = len(sides[0].runs), len(side.runs)
-        if sum(sizes) > 2 and (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
+        if sum(sizes) == 2:
+            notes.append(
+                "of one run each, intervals and p are about these models: what another seed would change is not in them"
+            )
+        elif (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
             notes.append(f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}")
     if len(sides) > 2:
         for name in names:

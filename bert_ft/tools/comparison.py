@@ -126,8 +126,7 @@ class Comparison:
             for words, told in zip(f.words, (f.worse, f.better), strict=True):
                 if some := told[:limit]:
                     title = f"{words} from {f.a} to {f.b}, {len(some)} of {len(told):,} rows"
-                    said = [{k: " | ".join(dict.fromkeys(map(show, v))) if k in (f.a, f.b) else v for k, v in line.items()}
-                            for line in some]  # fmt: skip
+                    said = [{k: _once(v) if k in (f.a, f.b) else v for k, v in line.items()} for line in some]
                     yield Table(title, list(some[0]), [list(line.values()) for line in said])
 
     def lines(self) -> list[str]:
@@ -143,3 +142,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         groups = Table("groups", ["", "runs", "differs in"], [[g.name, str(g), g.differs] for g in self.groups])
         return render("compare.html.j2", tables=[groups, *self.tables(5)], lines=self.lines())
+
+
+def _once(said: list[Any]) -> str:
+    """What the runs of a group say, each answer once."""
+    return " | ".join(dict.fromkeys(show(value) or "(none)" for value in said))

@@ -160,6 +160,7 @@ def test_drawn_permutation_is_near_the_exact_p() -> None:
     assert paired.permutation(first, second, draws=3000) == pytest.approx(exact, abs=0.02) and 0.01 < exact < 0.2
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_welch_and_hedges_by_hand(first: list[float], second: list[float]) -> None:
     a, b = (np.var(side, ddof=1) / len(side) for side in (first, second))
@@ -177,6 +178,7 @@ def test_welch_and_hedges_by_hand(first: list[float], second: list[float]) -> No
     assert paired.hedges(first, second) == pytest.approx(difference / pooled * (1 - 3 / (4 * (n + m) - 9)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.01, 0.99))
 def test_holm_rejects_what_its_steps_reject(p: list[float], level: float) -> None:
     """Step down: the smallest at level/m, the next at level/(m - 1), and so on until one is not rejected."""
