@@ -59,7 +59,8 @@ def device_line(accelerator: Any) -> str:
     import torch
 
     count = accelerator.num_processes
-    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if accelerator.device.type == "cpu" else ""
     return f"{device_name(accelerator)}, {precision(accelerator)}{threads}" + (
         f", {count} processes" if count > 1 else ""
     )

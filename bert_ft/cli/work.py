@@ -233,7 +233,7 @@ def predict(
 @app.command("launch-config")
 def launch_config(
     name: Annotated[
-        str | None, typer.Argument(help="one_machine, several_machines, fsdp or cpu; all of them by default.")
+        str | None, typer.Argument(help="one_machine, several_machines or fsdp; all of them by default.")
     ] = None,
 ) -> None:
     """Print where a configuration of accelerate for several processes lies.
