@@ -59,8 +59,8 @@ def device_line(accelerator: Any) -> str:
     import torch
 
     count = accelerator.num_processes
-    count = torch.get_num_threads()
-    threads = f", {count} thread{'s' * (count > 1)}" if accelerator.device.type == "cpu" else ""
+    cores = torch.get_num_threads()
+    threads = f", {cores} thread{'s' * (cores > 1)}" if accelerator.device.type == "cpu" else ""
     return f"{device_name(accelerator)}, {precision(accelerator)}{threads}" + (
         f", {count} processes" if count > 1 else ""
     )
