@@ -168,7 +168,7 @@ def test_killed_at_random_moments_and_started_again(cli: Cli, tmp_path: Path) ->
         deadline = time.monotonic() + 120
         while not children() and time.monotonic() < deadline:
             time.sleep(0.2)
-        time.sleep(draw.uniform(0, 12))
+        time.sleep(draw.uniform(0, 4 if how == "interrupt" else 12))
         if how == "interrupt":
             process.send_signal(signal.SIGINT)
             assert process.wait(120) == 130 and not children()
