@@ -161,8 +161,8 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
     every = [pair for side in sides for pair in zip(side.sets, side.whole, strict=True)]
 
     def found(name: str) -> bool:
-        return all(abs(whole.get(name, nan) - (one.metrics.get(name) or 0 if one.metrics else whole.get(name, nan))) < 1e-6
-                   for one, whole in every)  # fmt: skip
+        values = [(whole.get(name, nan), one.metrics.get(name, whole.get(name))) for one, whole in every]
+        return all(told is not None and abs(value - told) < 1e-6 for value, told in values)
 
     first = sides[0].sets[0]
     known = list(first.metrics or first.task.metric.compute)
