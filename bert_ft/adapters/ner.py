@@ -86,10 +86,7 @@ class Ner(Adapter):
 
     def prepare(self, train: Rows) -> None:
         task = self.task
-        for name in task.metric.compute:
-            if name not in DEFAULTS["ner"]:
-                raise InputError(f"metric '{name}' is none of ner", where="metric.compute",
-                                 remedy=did_you_mean(name, DEFAULTS["ner"]))  # fmt: skip
+        self.require_metrics(DEFAULTS["ner"], "none of ner")
         if task.recipe.class_weights is not None:
             raise InputError("ner has no class weights", where="recipe.class_weights")
         if task.ner.context == "document":

@@ -15,10 +15,10 @@ from bert_ft import data
 from bert_ft.adapters import spans, windows
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
-from bert_ft.data.formats import json_rows
+from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats import squad as formats
-from bert_ft.data.sources import Raw, Reader, select
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.data.sources import Raw, Reader
+from bert_ft.errors import InputError
 from bert_ft.metrics import squad as scores
 from bert_ft.schema import Data
 from bert_ft.task import Task
@@ -34,7 +34,7 @@ def _read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) 
     table = formats.read(path, data.encoding)
     if table is None:
         return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
-    return select(table, wanted, optional, str(path))
+    return table.select(chosen(table.column_names, wanted, optional, str(path)))
 
 
 class ExtractiveQa(Adapter):
@@ -74,12 +74,8 @@ class ExtractiveQa(Adapter):
                              where=rows.place(row), remedy="--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
 
     def prepare(self, train: Rows) -> None:
-        known = WITH if self.options.no_answer else WITHOUT
-        for name in self.task.metric.compute:
-            if name not in known:
-                kind = "with" if self.options.no_answer else "without"
-                raise InputError(f"metric '{name}' is not one of questions {kind} no_answer", where="metric.compute",
-                                 remedy=did_you_mean(name, known))  # fmt: skip
+        kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
+        self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
                 raise InputError("the qa family does not have it", where=f"recipe.{key}", remedy="leave it out")
