@@ -122,7 +122,7 @@ def read_file(
             table = _arrow(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {suffix[1:]} file: {error}", where=str(path)) from None
-    return select(table, wanted, optional, str(path))
+    return table.select(chosen(table.column_names, wanted, optional, str(path)))
 
 
 def _arrow(path: Path) -> pa.Table:
@@ -132,16 +132,6 @@ def _arrow(path: Path) -> pa.Table:
         except pa.ArrowInvalid:  # `datasets` writes the streaming format
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-
-
-def select(table: pa.Table, wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
-    """The wanted columns of a table; one that is missing or doubled is an error."""
-    for column in wanted:
-        if table.column_names.count(column) > 1:
-            raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
-        if column not in table.column_names and column not in optional:
-            raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, table.column_names))
-    return table.select(chosen(table.column_names, wanted, optional))
 
 
 def _original(
@@ -235,13 +225,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
     kinds = {column: getattr(kind, "feature", kind) for column, kind in held.items()}  # of a list's items
     names = {column: list(kind.names) for column, kind in kinds.items() if hasattr(kind, "str2int")}
     if features and hasattr(rows, "num_rows"):
-        keep = chosen(rows.column_names, wanted, optional)
-        missing = [column for column in wanted if column not in rows.column_names and column not in optional]
-        if missing:
-            remedy = did_you_mean(missing[0], rows.column_names)
-            raise InputError(f"no column '{missing[0]}'", where=where, remedy=remedy)
-        table = rows.select_columns(keep).with_format("arrow")[:]
-        return Raw(table, where, names)
+        keep = chosen(rows.column_names, wanted, optional, where)
+        return Raw(rows.select_columns(keep).with_format("arrow")[:], where, names)
     try:
         if isinstance(rows, pa.Table):
             table = rows
@@ -254,4 +239,4 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
         remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None
-    return Raw(select(table, wanted, optional, where), where, names)
+    return Raw(table.select(chosen(table.column_names, wanted, optional, where)), where, names)

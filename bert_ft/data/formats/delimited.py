@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from bert_ft.data.formats import chosen
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError
 
 
 def read(
@@ -48,11 +48,7 @@ def read(
         raise InputError("the file is empty", where=str(path), remedy="it needs a header line and at least one row")
     has_header = names is None or wanted[0] in header
     columns = header if has_header else list(names or [])
-    for column in wanted:
-        if columns.count(column) > 1:
-            raise InputError(f"two columns are called '{column}'", where=str(path), remedy="rename one of them")
-        if column not in columns and column not in optional:
-            raise InputError(f"no column '{column}'", where=str(path), remedy=did_you_mean(column, columns))
+    chosen(columns, wanted, optional, str(path))
     bad: list[pc.InvalidRow] = []
     try:
         table = pc.read_csv(
@@ -72,7 +68,7 @@ def read(
             ),
             convert_options=pc.ConvertOptions(
                 column_types={column: pa.string() for column in _distinct(columns)},
-                include_columns=chosen(_distinct(columns), wanted, optional),
+                include_columns=chosen(_distinct(columns), wanted, optional, str(path)),
                 strings_can_be_null=True,
                 null_values=[""],
                 quoted_strings_can_be_null=False,
