@@ -15,7 +15,7 @@ from typing import Any
 
 import tomli_w
 
-from bert_ft.errors import InputError, disk, full_disk
+from bert_ft.errors import InputError, disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
 
@@ -128,13 +128,13 @@ class RunDir:
             stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file whole: to a temporary neighbour, synced, renamed."""
+def write(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a file whole, a text or its lines: to a temporary neighbour, synced, renamed."""
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.writelines([text] if isinstance(text, str) else text)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -147,12 +147,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A file of one object a line, whole or not there."""
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
-        temporary.replace(path)
+    write(path, (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -166,7 +161,7 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
-        with quiet(), full_disk(path):
+        with quiet():
             model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
         shutil.rmtree(path, ignore_errors=True)

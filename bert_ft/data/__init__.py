@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.data import formats, sources
+from bert_ft.data.columns import codes
 from bert_ft.errors import InputError
 from bert_ft.schema import Data
 from bert_ft.task import Task
@@ -191,7 +192,7 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
 
     held_out = str(data.validation)
     indices = np.arange(len(rows))
-    classes = _codes(rows.table[target]) if _has_classes(rows, target) else None
+    classes = codes(rows.table[target]) if _has_classes(rows, target) else None
     try:
         if "/" in held_out:
             part, of = map(int, held_out.split("/"))
@@ -202,7 +203,7 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
                 raise ValueError("the groups are too few for so many folds")
         elif data.group is not None:
             parts = GroupShuffleSplit(1, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed)
-            rest, held = next(parts.split(indices, groups=_codes(rows.table["group"])))
+            rest, held = next(parts.split(indices, groups=codes(rows.table["group"])))
         else:
             rest, held = train_test_split(
                 indices, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed, stratify=classes
@@ -224,7 +225,7 @@ def _folds(
 
     kinds = {(False, False): sk.KFold, (False, True): sk.StratifiedKFold,
              (True, False): sk.GroupKFold, (True, True): sk.StratifiedGroupKFold}  # fmt: skip
-    groups = None if data.group is None else _codes(rows.table["group"])
+    groups = None if data.group is None else codes(rows.table["group"])
     folds = kinds[groups is not None, classes is not None](k, shuffle=True, random_state=data.split_seed)
     with warnings.catch_warnings():  # a class of fewer than k rows is as even as it can be
         warnings.simplefilter("ignore")
@@ -233,11 +234,6 @@ def _folds(
 
 def _has_classes(rows: Rows, target: str) -> bool:
     return target in rows.table.column_names and pa.types.is_string(rows.table[target].type)
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    codes: np.ndarray = column.dictionary_encode().combine_chunks().indices.fill_null(-1).to_numpy()
-    return codes
 
 
 def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:

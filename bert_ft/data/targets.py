@@ -11,6 +11,7 @@ import pyarrow.compute as pac
 
 from bert_ft.data import Rows
 from bert_ft.data.checks import KEPT, Finding, Severity, at, encode, fold, has_target, mask_of, plain, shown
+from bert_ft.data.columns import flat
 
 FEW = 5  # rows from which a label can hardly be learned
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
@@ -28,9 +29,9 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
     for name in counts:
         rows, column = sets[name], sets[name].table[target].combine_chunks()
         unknown = [label for label in counts[name] if label not in set(names)]
-        flat, parents = _flat(column)
+        labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
-        strange[parents[mask_of(pac.is_in(flat, pa.array(unknown, flat.type)))]] = True
+        strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
         message = (
             f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
         )
@@ -107,15 +108,8 @@ def label_counts(column: pa.ChunkedArray) -> dict[str, int]:
     """Label -> rows that bear it, the most frequent first; empty for numbers."""
     if not len(column) or pa.types.is_floating(column.type):
         return {}
-    found = pac.value_counts(_flat(column.combine_chunks())[0].drop_null()).to_pylist()
+    found = pac.value_counts(flat(column)[0].drop_null()).to_pylist()
     return {item["values"]: item["counts"] for item in sorted(found, key=lambda item: -item["counts"])}
-
-
-def _flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """(every label, the row it is of)."""
-    if pa.types.is_list(column.type):
-        return pac.list_flatten(column), pac.list_parent_indices(column).to_numpy()
-    return column, np.arange(len(column))
 
 
 def _listed(

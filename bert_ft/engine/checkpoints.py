@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.distributed.checkpoint import state_dict
 
-from bert_ft.errors import BertFtError, disk, full_disk
+from bert_ft.errors import BertFtError, disk
 
 WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
@@ -272,8 +272,7 @@ def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
     for name, tensor in tensors.items():
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
-    with full_disk(file):
-        save_file(tensors, file)
+    save_file(tensors, file)
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

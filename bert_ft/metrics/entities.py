@@ -58,7 +58,7 @@ def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's startOfChunk
     and endOfChunk; S as in seqeval)."""
-    before, other = _before(prefix), _before(kind) != kind
+    before, other = shifted(prefix), shifted(kind) != kind
     opened, closed = (before == B) | (before == I), (before == E) | (before == S)
     inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
     starts = fresh | ((closed | (before == O)) & inner) | ((prefix != O) & other)
@@ -75,7 +75,7 @@ def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
 
 def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
     """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's scheme.py."""
-    before, same = _before(prefix), _before(kind) == kind
+    before, same = shifted(prefix), shifted(kind) == kind
     inside = ((before == B) | (before == I)) & ((prefix == I) | (prefix == E)) & same
     if scheme == "IOB1":
         starts = (prefix == I) & ((before != I) | ~same) | (prefix == B) & (before != O) & same
@@ -173,7 +173,8 @@ def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, 
     return ids, np.concatenate([[0], np.cumsum(lengths[0], dtype=np.int64)]), list(numbers)
 
 
-def _before(values: np.ndarray) -> np.ndarray:
+def shifted(values: np.ndarray) -> np.ndarray:
+    """(T,) what stands before each; a 0 (an O) before the first."""
     return np.concatenate([np.zeros(1, values.dtype), values[:-1]])
 
 
