@@ -67,13 +67,9 @@ def device_line(accelerator: Any) -> str:
 
 def git_commit() -> str | None:
     """The commit of the working directory's checkout, `+` where it has changes; None outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+" if dirty.stdout.strip() else "")
+    return done.stdout.strip()

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
@@ -42,17 +42,17 @@ class Display(Callback):
     def on_start(self, plan: Plan, features: Features) -> None:
         self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
         if self.live:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=32),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+            steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
+            columns = (
+                "{task.description}",
+                BarColumn(32),
+                steps,
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                "left",
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[loss]}"),
-                console=self.console,
-                transient=True,
+                loss,
             )
+            self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
             self.task = self.bar.add_task("training", total=plan.steps, loss="")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,12 +14,10 @@ from bert_ft import data
 from bert_ft.adapters import spans, windows
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
-from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats import squad as formats
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.metrics import squad as scores
-from bert_ft.schema import Data
 from bert_ft.task import Task
 
 if TYPE_CHECKING:
@@ -28,13 +25,6 @@ if TYPE_CHECKING:
 
 WITHOUT = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")  # metrics where each question has an answer
 WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have none
-
-
-def _read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
-    table = formats.read(path, data.encoding)
-    if table is None:
-        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
-    return table.select(chosen(table.column_names, wanted, optional, str(path)))
 
 
 class ExtractiveQa(Adapter):
@@ -52,7 +42,7 @@ class ExtractiveQa(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    readers: ClassVar[Mapping[str, Reader]] = {".json": _read}
+    readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
 
     def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:
         super().__init__(task, labels)

@@ -39,7 +39,7 @@ def read(
     columns: dict[str, str],
     optional: tuple[str, ...],
     data_dir: str | None,
-    readers: Mapping[str, Reader] | None = None,
+    readers: Mapping[str, Reader],
 ) -> Raw:
     """Reads one split.
 
@@ -50,7 +50,7 @@ def read(
         data_dir: the folder that holds the benchmark's original files.
         readers: file suffix -> reader of the family's own formats.
     """
-    wanted, readers = list(columns.values()), readers or {}
+    wanted = list(columns.values())
     if len(parts := files(split)) > 1:
         raws = [read(data, part, columns, optional, data_dir, readers) for part in parts]
         try:
@@ -90,14 +90,9 @@ def files(split: str) -> list[str]:
 
 
 def read_file(
-    path: Path,
-    wanted: list[str],
-    data: Data,
-    optional: tuple[str, ...] = (),
-    readers: Mapping[str, Reader] | None = None,
+    path: Path, wanted: list[str], data: Data, optional: tuple[str, ...], readers: Mapping[str, Reader]
 ) -> pa.Table:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
-    readers = readers or {}
     if path.is_dir():
         raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bert_ft.adapters.base import Adapter, Features
+from bert_ft.adapters.tokenizing import ranges
 from bert_ft.engine import batches, unpadding
 
 
@@ -44,19 +45,8 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
         gathered = gather_object([(rows, values, per_token)])
         rows, values = [r for part in gathered for r in part[0]], [v for part in gathered for v in part[1]]
         per_token = any(part[2] for part in gathered)
-    return _in_order(features, rows, values, per_token)
-
-
-def _in_order(features: Features, rows: list[np.ndarray], values: list[np.ndarray], per_token: bool) -> np.ndarray:
-    order = np.concatenate(rows)
+    order, flat = np.concatenate(rows), np.concatenate(values)
     assert len(order) == len(features), "a feature was computed twice or not at all"
-    flat = np.concatenate(values)
-    if not per_token:
-        out = np.empty_like(flat)
-        out[order] = flat
-        return out
-    lengths = features.lengths[order]
-    target = np.repeat(features.offsets[order] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
     out = np.empty_like(flat)
-    out[target + np.arange(len(flat))] = flat
+    out[ranges(features.offsets[order], features.lengths[order]) if per_token else order] = flat
     return out

@@ -93,12 +93,8 @@ def train(
                         raise
                     state.micro_batches *= 2
                     torch.cuda.empty_cache()
-                    log(
-                        {
-                            "step": step,
-                            "out_of_memory": f"each batch is computed in {state.micro_batches} parts from here on",
-                        }
-                    )
+                    told = f"each batch is computed in {state.micro_batches} parts from here on"
+                    log({"step": step, "out_of_memory": told})
             whole = False
             running += loss
             if recipe.max_grad_norm > 0:
