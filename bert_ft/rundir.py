@@ -94,9 +94,12 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
-        A folder that holds something else is left alone."""
+        A folder that holds something else is left alone. Of several processes the first holds it for all."""
         import fcntl
 
+        if not first_process():
+            yield
+            return
         if self.state == "foreign":
             raise InputError("something that is no run lies here, and is left alone", where=str(self.path),
                              remedy="choose another place with --output DIR")  # fmt: skip

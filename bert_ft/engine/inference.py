@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.adapters.tokenizing import ranges
@@ -39,13 +40,7 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
                 values.append(logits.cpu().numpy())
                 rows.append(indices)
     model.train(training)
-    if accelerator.num_processes > 1:
-        from accelerate.utils import gather_object
-
-        gathered = gather_object([(rows, values, per_token)])
-        rows, values = [r for part in gathered for r in part[0]], [v for part in gathered for v in part[1]]
-        per_token = any(part[2] for part in gathered)
-    order, flat = np.concatenate(rows), np.concatenate(values)
+    order, flat = np.concatenate(gather_object(rows)), np.concatenate(gather_object(values))
     assert len(order) == len(features), "a feature was computed twice or not at all"
     out = np.empty_like(flat)
     out[ranges(features.offsets[order], features.lengths[order]) if per_token else order] = flat

@@ -33,16 +33,11 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def warmup_steps(recipe: Recipe, steps: int) -> int:
-    """Steps of linear warmup: the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
-    if recipe.warmup_steps is not None:
-        return recipe.warmup_steps
-    return math.ceil(recipe.warmup_ratio * steps)
-
-
 def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
-    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each."""
+    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each. The steps of
+    warmup are the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
     from transformers import get_scheduler
 
+    warmup = math.ceil(recipe.warmup_ratio * steps) if recipe.warmup_steps is None else recipe.warmup_steps
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    return get_scheduler(name, optimizer, warmup_steps(recipe, steps), steps)
+    return get_scheduler(name, optimizer, warmup, steps)
