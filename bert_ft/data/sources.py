@@ -61,7 +61,7 @@ def read(
     if data_dir is not None and data.original is not None:
         return _original(data, Path(data_dir), split, wanted, optional, readers)
     if Path(split).suffix.lower() in (*SUFFIXES, *readers) or Path(split).is_absolute():
-        path = Path(data.path or ".", split).expanduser() if not Path(split).is_absolute() else Path(split)
+        path = Path(data.path or ".", split).expanduser()
         return Raw(read_file(path, wanted, data, optional, readers), str(path))
     if data.path is None:
         raise InputError(

@@ -70,15 +70,15 @@ def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     Raises:
         InputError: none, or a line that is no object.
     """
-    rows = _objects(path, decode(path, encoding))
+    text = decode(path, encoding)
+    rows = _whole(path, text) if path.suffix.lower() == ".json" else None
+    rows = _lines(path, text) if rows is None else rows
     if not rows:
         raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
     return rows
 
 
-def _objects(path: Path, text: str) -> list[dict[str, Any]]:
-    if path.suffix.lower() == ".json" and (whole := _whole(path, text)) is not None:
-        return whole
+def _lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
