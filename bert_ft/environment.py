@@ -58,11 +58,9 @@ def device_line(accelerator: Any) -> str:
     """One line for the person: device, precision, processes."""
     import torch
 
-    count = accelerator.num_processes
-    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
-    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}" + (
-        f", {count} processes" if count > 1 else ""
-    )
+    threads = f", {torch.get_num_threads()} threads" * (accelerator.device.type == "cpu")
+    processes = f", {accelerator.num_processes} processes" * (accelerator.num_processes > 1)
+    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}{processes}"
 
 
 def git_commit() -> str | None:

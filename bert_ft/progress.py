@@ -64,17 +64,15 @@ class Display(Callback):
         elif time.monotonic() - self.told > SECONDS and self.loss:
             self.told = time.monotonic()
             left = (self.told - self.began) / step * (self.plan.steps - step)
-            self.say(
-                f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {_minutes(left)} left"
-            )
+            self.say(f"{self._at(step)}  {_minutes(left)} left")
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
-        mark = "  best so far" if best else ""
-        self.say(
-            f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {table_of(metrics)}{mark}"
-        )
+        self.say(f"{self._at(step)}  {table_of(metrics)}" + "  best so far" * best)
         self.told = time.monotonic()
         return None
+
+    def _at(self, step: int) -> str:
+        return f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}"
 
     def on_end(self) -> None:
         if self.bar is not None:

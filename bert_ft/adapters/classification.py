@@ -80,10 +80,9 @@ class Classification(Adapter):
             out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
         else:
             out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
-        if labelled and out["label"].null_count:
-            row = pac.index(pac.is_null(out["label"]), True).as_py()
-            raise InputError(f"{out['label'].null_count} rows have no label", where=f"{raw.where}, row {row + 1}",
-                             remedy=f"give column '{column}' a value there, or remove the rows")  # fmt: skip
+        if labelled:
+            cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
+                         f"give column '{column}' a value there, or remove the rows")  # fmt: skip
         if kind != "regression":
             notes += cells.alike(cells.flat(out["label"])[0])
         names = [task.data.label_names.get(name, name) for name in codes or []]

@@ -52,9 +52,8 @@ class Ner(Adapter):
             for name in {document, "file"} & set(raw.table.column_names):
                 changes[1:] |= np.diff(cells.codes(raw.table[name])) != 0
             out["document"] = pa.array(np.cumsum(changes), pa.int32())
-        return with_notes(
-            pa.table(out | {name: raw.table[name] for name in PLACES if name in raw.table.column_names}), notes
-        )
+        out |= {name: raw.table[name] for name in PLACES if name in raw.table.column_names}
+        return with_notes(pa.table(out), notes)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:

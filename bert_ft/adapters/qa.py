@@ -14,6 +14,7 @@ from bert_ft import data
 from bert_ft.adapters import spans, windows
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
+from bert_ft.data.columns import refuse
 from bert_ft.data.formats import squad as formats
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
@@ -58,10 +59,10 @@ class ExtractiveQa(Adapter):
 
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
-        if not self.options.no_answer and (row := pac.index(none, True).as_py()) >= 0:
-            n = pac.sum(none).as_py()
-            raise InputError(f"question '{rows.table['id'][row]}' has no answer, as {n:,} of {len(rows):,}",
-                             where=rows.place(row), remedy="--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
+        if not self.options.no_answer:
+            ids, n = rows.table["id"], pac.sum(none).as_py()
+            refuse(none, rows.place, lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
+                   "--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
 
     def prepare(self, train: Rows) -> None:
         kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
@@ -199,10 +200,8 @@ class ExtractiveQa(Adapter):
 
     def _probabilities(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, n + 1) softmax over the n best spans and, last, no answer (0 where each question has one)."""
-        null = (
-            predictions["null"][:, None] if self.options.no_answer else np.full((len(predictions["null"]), 1), -np.inf)
-        )
-        both = np.concatenate([predictions["scores"], null], axis=1).astype(np.float64)
+        null = predictions["null"] if self.options.no_answer else np.full_like(predictions["null"], -np.inf)
+        both = np.concatenate([predictions["scores"], null[:, None]], axis=1).astype(np.float64)
         exp = np.exp(both - both.max(axis=1, keepdims=True, initial=-1e300))
         out: np.ndarray = exp / np.maximum(exp.sum(axis=1, keepdims=True), 1e-300)
         return out
@@ -222,14 +221,11 @@ class ExtractiveQa(Adapter):
         ids = rows.table["id"].to_pylist()
         files: dict[str, Any] = {".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))}
         probability = self._probabilities(predictions).tolist()
-        contexts, (begins, ends) = (
-            rows.table["context"].to_pylist(),
-            (predictions["spans"][..., i].tolist() for i in (0, 1)),
-        )
+        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
         files[".nbest"] = {}
-        for key, context, begin, end, p in zip(ids, contexts, begins, ends, probability, strict=True):
-            found = zip(begin, end, p, strict=False)  # p has one more, for no answer
-            best = [{"text": context[a:b], "probability": value} for a, b, value in found if a >= 0]
+        for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
+            best = [{"text": context[a:b], "probability": value}
+                    for (a, b), value in zip(found, p, strict=False) if a >= 0]  # p has one more, for no answer  # fmt: skip
             if self.options.no_answer:
                 best.append({"text": "", "probability": p[-1]})
                 best.sort(key=itemgetter("probability"), reverse=True)

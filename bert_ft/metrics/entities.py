@@ -116,15 +116,11 @@ def score(
         ValueError: the strict mode met a prefix that the scheme does not have.
     """
     (gold, predicted), hits, kinds = matched(references, predictions, offsets, names, mode, scheme)
-    right = [np.bincount(side[2][hit], minlength=len(kinds)) for side, hit in zip((gold, predicted), hits, strict=True)]
-    number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
-    rows = {
-        name: (right[0][k], right[1][k], number[k], guessed[k])
-        for k, name in enumerate(kinds)
-        if number[k] + guessed[k]
-    }
-    result = {name: _quotients(*rows[name]) for name in sorted(rows)}
-    total = _quotients(right[0].sum(), right[1].sum(), number.sum(), guessed.sum())
+    found = gold[2][hits[0]], predicted[2][hits[1]], gold[2], predicted[2]
+    counts = np.stack([np.bincount(types, minlength=len(kinds)) for types in found], axis=1)
+    there = sorted(np.flatnonzero(counts.any(axis=1)).tolist(), key=kinds.__getitem__)
+    result = {kinds[k]: _quotients(*counts[k].tolist()) for k in there}
+    total = _quotients(*counts.sum(axis=0).tolist())
     accuracy = float((references == predictions).mean()) if len(references) else 0.0
     return {"": total | {"accuracy": accuracy}, **result}
 
