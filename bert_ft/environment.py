@@ -58,23 +58,17 @@ def device_line(accelerator: Any) -> str:
     """One line for the person: device, precision, processes."""
     import torch
 
-    count = accelerator.num_processes
-    cores = torch.get_num_threads()
-    threads = f", {cores} thread{'s' * (cores > 1)}" if accelerator.device.type == "cpu" else ""
-    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}" + (
-        f", {count} processes" if count > 1 else ""
-    )
+    cores, count = torch.get_num_threads(), accelerator.num_processes
+    threads = f", {cores} thread{'s' * (cores > 1)}" * (accelerator.device.type == "cpu")
+    processes = f", {count} processes" * (count > 1)
+    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}{processes}"
 
 
 def git_commit() -> str | None:
     """The commit of the working directory's checkout, `+` where it has changes; None outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+" if dirty.stdout.strip() else "")
+    return done.stdout.strip()

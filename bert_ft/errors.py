@@ -70,26 +70,17 @@ FULL = {
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """A disk that can't be written is one message with exit code 1."""
+    """A disk that can't be written is one message with exit code 1; safetensors has an error of its own for a full one."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError):
+            if "No space left" not in str(error):
+                raise
+            error = OSError(errno.ENOSPC, "")
         reason = FULL.get(error.errno or 0, error.strerror or str(error))
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             reason = "it is in the way: a file where a folder is wanted"
         raise MachineError(
             reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
         ) from None
-
-
-@contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """safetensors has an error of its own for a full disk: here it becomes the system's."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        if "No space left" in str(error):
-            raise OSError(errno.ENOSPC, "", str(path)) from None
-        raise

@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,6 @@ class Custom:
         if isinstance(self.metrics, Mapping):
             return dict(self.metrics)
         return {str(getattr(m, "name", getattr(m, "__name__", "custom"))): m for m in self.metrics}
-
-
-@dataclass
-class Keeping:
-    """What is kept on disk, and when; none of it changes what is trained."""
-
-    every: str
-    checkpoints: bool
-    model: bool
-    signals: bool
 
 
 def finetune(
@@ -117,7 +106,6 @@ def finetune(
         raise InputError(
             f"'{save_every}' is no interval", where="--save-every", remedy="steps (500) or minutes (10min)"
         )
-    keeping = Keeping(str(save_every), keep_checkpoints, save_model, signals)
     sets = given.sets(train, validation, test)
     changes = given.changes(sets) | settings
     place = data_dir and str(Path(data_dir).expanduser().resolve())
@@ -163,7 +151,7 @@ def finetune(
     adapter_.task = task
 
     identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint or ".")}
-    with folder.lock() if rundir.first_process() else nullcontext():
+    with folder.lock():
         if rundir.is_finished(folder, task, identity, overwrite):
             show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
             return Run(folder.path)
@@ -173,12 +161,14 @@ def finetune(
             splits.notes += checks.lines(checks.of_rows(adapter_, splits.all()))
         with machine():
             return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
-                          keeping=keeping)  # fmt: skip
+                          save_every=str(save_every), keep_checkpoints=keep_checkpoints, save_model=save_model,
+                          signals=signals)  # fmt: skip
 
 
 def _train(
     task: Task, adapter: adapters.Adapter, splits: data.Splits, folder: RunDir, identity: dict[str, str | None],
-    custom: Custom, *, began: float, log_with: Any, quiet: bool, keeping: Keeping,
+    custom: Custom, *, began: float, log_with: Any, quiet: bool, save_every: str, keep_checkpoints: bool,
+    save_model: bool, signals: bool,
 ) -> Run:  # fmt: skip
     from accelerate.utils import set_seed
 
@@ -196,7 +186,7 @@ def _train(
     main = accelerator.is_main_process
     show = progress.Display(quiet or not main)
     store = Checkpoints(
-        folder.checkpoints, keeping.every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
+        folder.checkpoints, save_every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
     )
     if main:
         now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
@@ -221,9 +211,7 @@ def _train(
         )
 
     size = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
-    show.say(
-        f"disk: up to {size * (6 + 2 + keeping.model):,.0f} MB while training, {size * keeping.model:,.0f} MB after"
-    )
+    show.say(f"disk: up to {size * (6 + 2 + save_model):,.0f} MB while training, {size * save_model:,.0f} MB after")
 
     chosen_by = task.best_metric[0]
 
@@ -257,7 +245,7 @@ def _train(
             "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
         )
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
-    with store.signals(keeping.signals):
+    with store.signals(signals):
         state = training.train(
             model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
@@ -286,11 +274,11 @@ def _train(
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.describe()
-    weights = store.whole(model.network) if keeping.model else None
+    weights = store.whole(model.network) if save_model else None
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
-        if keeping.model:
+        if save_model:
             rundir.save_model(folder.model, model.network, model.tokenizer, weights)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
@@ -309,7 +297,7 @@ def _train(
             "version": environment.version("bert-ft"),
         }  # fmt: skip
         page.leave(folder, results, show.say)
-        if not keeping.checkpoints:
+        if not keep_checkpoints:
             rundir.remove(folder.checkpoints)
         rundir.write_json(folder.results_json, results)
     accelerator.wait_for_everyone()

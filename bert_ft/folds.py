@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def cross_validate(
     checkpoint = pretrained.fingerprint(task.run.checkpoint or ".")
     identity = {"data": data.fingerprint({"train": rows}), "checkpoint": checkpoint}
     first = rundir.first_process()
-    with folder.lock() if first else nullcontext():
+    with folder.lock():
         if rundir.is_finished(folder, task, identity, overwrite):
             show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
             return Run(folder.path)

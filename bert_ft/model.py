@@ -17,9 +17,6 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
 
-HEADS = {
-    "ForSequenceClassification": "classification", "ForTokenClassification": "ner", "ForQuestionAnswering": "qa",
-}  # fmt: skip
 BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 
@@ -34,19 +31,16 @@ class Model:
     unpadding: Any = None  # the handle that makes the network plain again
     scorers: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self, rows: Rows) -> Features:
-        """Rows as features, at most `max_length` tokens each."""
+    def encode(self, rows: Rows, of: int | None = None) -> Features:
+        """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
         from bert_ft.engine import features
 
-        return features.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length)
+        return features.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length, of)
 
     def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
         """The rows in parts that are encoded, scored and decoded apart, each with its features."""
-        from bert_ft.engine import features
-
         for part in self.adapter.blocks(rows, BLOCK):
-            yield part, features.encode(self.adapter, part, self.tokenizer, self.adapter.task.recipe.max_length,
-                                        of=len(rows))  # fmt: skip
+            yield part, self.encode(part, of=len(rows))
 
     def infer(self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None) -> dict[str, np.ndarray]:
         """Predictions for every row, in the order of the rows."""
@@ -66,13 +60,8 @@ class Model:
         metrics = self.adapter.score(predictions, rows)
         if metrics or not self.adapter.task.metric.compute:
             for name, scorer in self.scorers.items():
-                compute = getattr(scorer, "compute", None)
-                references = self.adapter.references(rows)
-                value = (
-                    scorer(predictions["prediction"], references)
-                    if compute is None
-                    else compute(predictions=predictions["prediction"], references=references)
-                )
+                p, y = predictions["prediction"], self.adapter.references(rows)
+                value = scorer.compute(predictions=p, references=y) if hasattr(scorer, "compute") else scorer(p, y)
                 metrics.update(value if isinstance(value, Mapping) else {name: float(value)})
         return metrics
 
@@ -255,7 +244,8 @@ def load_unfinished(folder: RunDir) -> Model:
 def task_of(config: Any, where: str) -> Task:
     """A task made from a model's config alone: enough to predict."""
     architecture = (config.architectures or ["?"])[0]
-    family = next((f for suffix, f in HEADS.items() if architecture.endswith(suffix)), None)
+    heads = {family: adapters.find(family).head.removeprefix("AutoModel") for family in adapters.FAMILIES}
+    family = next((family for family, head in heads.items() if architecture.endswith(head)), None)
     if family is None:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
@@ -42,17 +42,17 @@ class Display(Callback):
     def on_start(self, plan: Plan, features: Features) -> None:
         self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
         if self.live:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=32),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+            steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
+            columns = (
+                "{task.description}",
+                BarColumn(32),
+                steps,
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                "left",
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[loss]}"),
-                console=self.console,
-                transient=True,
+                loss,
             )
+            self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
             self.task = self.bar.add_task("training", total=plan.steps, loss="")
 
@@ -64,17 +64,15 @@ class Display(Callback):
         elif time.monotonic() - self.told > SECONDS and self.loss:
             self.told = time.monotonic()
             left = (self.told - self.began) / step * (self.plan.steps - step)
-            self.say(
-                f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {_minutes(left)} left"
-            )
+            self.say(f"{self._at(step)}  {_minutes(left)} left")
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
-        mark = "  best so far" if best else ""
-        self.say(
-            f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}  {table_of(metrics)}{mark}"
-        )
+        self.say(f"{self._at(step)}  {table_of(metrics)}" + "  best so far" * best)
         self.told = time.monotonic()
         return None
+
+    def _at(self, step: int) -> str:
+        return f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}"
 
     def on_end(self) -> None:
         if self.bar is not None:

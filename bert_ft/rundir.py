@@ -15,7 +15,7 @@ from typing import Any
 
 import tomli_w
 
-from bert_ft.errors import InputError, disk, full_disk
+from bert_ft.errors import InputError, disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
 
@@ -110,9 +110,12 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
-        A folder that holds something else is left alone."""
+        A folder that holds something else is left alone. Of several processes the first holds it for all."""
         import fcntl
 
+        if not first_process():
+            yield
+            return
         if self.state == "foreign":
             raise InputError("something that is no run lies here, and is left alone", where=str(self.path),
                              remedy="choose another place with --output DIR")  # fmt: skip
@@ -144,13 +147,14 @@ class RunDir:
             stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file whole: to a temporary neighbour, synced, renamed."""
+def write(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed."""
+    parts = [content] if isinstance(content, (str, bytes)) else content
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.writelines(part.encode() if isinstance(part, str) else part for part in parts)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -163,12 +167,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A file of one object a line, whole or not there."""
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
-        temporary.replace(path)
+    write(path, (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -182,7 +181,7 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
-        with quiet(), full_disk(path):
+        with quiet():
             model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
         shutil.rmtree(path, ignore_errors=True)

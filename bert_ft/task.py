@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import DEFAULTS
@@ -117,11 +117,8 @@ class Task(Strict):
         return self.model_dump(exclude_none=True, exclude=others)
 
 
-TABLES: dict[str, type[BaseModel]] = {
-    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching,
-    "classification": Classification, "ner": Ner, "qa": Qa, "run": RunSpec,
-    "reference": Reference, "original": Original,
-}  # fmt: skip
+TABLES = {name: type(table) for name, table in Task() if isinstance(table, Strict)}
+TABLES |= {"reference": Reference, "original": Original}
 
 
 def dotted_keys() -> dict[str, str]:
@@ -152,22 +149,13 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
         key, remedy = ".".join(path), ""
         if first["type"] == "extra_forbidden":
             message = f"unknown key '{key}'"
-            known = _keys_at(path[:-1])
-            remedy = did_you_mean(path[-1], known)
+            table = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), Task)
+            remedy = did_you_mean(path[-1], table.model_fields)
         else:
             message = first["msg"].removeprefix("Value error, ")
             message = f"{key} = {first['input']!r}: {message}" if key else message
         remedy = remedy or dotted_keys().get(key) or "see `bert-ft tasks show` for a task that works"
         raise InputError(message, where=where, remedy=remedy) from None
-
-
-def _keys_at(path: list[str]) -> list[str]:
-    model: type[BaseModel] = Task
-    for part in path:
-        if part.isdigit():
-            continue
-        model = TABLES.get(part, model)
-    return list(model.model_fields)
 
 
 def tasks_root() -> Path:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from bert_ft.data import Rows
 from bert_ft.data.checks import Finding
 from bert_ft.data.sources import Raw, Reader
+from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Label
 from bert_ft.task import Task
 
@@ -126,6 +127,13 @@ class Adapter(ABC):
 
     def prepare(self, train: Rows) -> None:  # noqa: B027 - most families have nothing to prepare
         """Called once with the training rows, before any is encoded."""
+
+    def require_metrics(self, known: Sequence[str], what: str) -> None:
+        """Refuses a metric of the task that is none of the `known` ones; `what` says of what."""
+        for name in self.task.metric.compute:
+            if name not in known:
+                raise InputError(f"metric '{name}' is {what}", where="metric.compute",
+                                 remedy=did_you_mean(name, known))  # fmt: skip
 
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft import metrics
 from bert_ft.adapters import tokenizing
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows, targets, with_notes
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     import torch
 
 
-BINARY = ("f1", "precision", "recall")
 TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
 METRICS = {
     "regression": tuple(scores.REGRESSION_METRICS), "single_label_classification": tuple(scores.CLASS_METRICS),
@@ -82,10 +80,9 @@ class Classification(Adapter):
             out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
         else:
             out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
-        if labelled and out["label"].null_count:
-            row = pac.index(pac.is_null(out["label"]), True).as_py()
-            raise InputError(f"{out['label'].null_count} rows have no label", where=f"{raw.where}, row {row + 1}",
-                             remedy=f"give column '{column}' a value there, or remove the rows")  # fmt: skip
+        if labelled:
+            cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
+                         f"give column '{column}' a value there, or remove the rows")  # fmt: skip
         if kind != "regression":
             notes += cells.alike(cells.flat(out["label"])[0])
         names = [task.data.label_names.get(name, name) for name in codes or []]
@@ -141,12 +138,9 @@ class Classification(Adapter):
             raise InputError(
                 f"metric.positive = '{positive}' is not a label", remedy=did_you_mean(str(positive), self.names)
             )
-        wanted = METRICS[self.task.data.problem_type]
+        self.require_metrics(METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}")
         for name in self.task.metric.compute:
-            if name not in wanted:
-                raise InputError(f"metric '{name}' is not one of {self.task.data.problem_type}", where="metric.compute",
-                                 remedy=did_you_mean(name, wanted))  # fmt: skip
-            if name in BINARY and len(self.labels) != 2:
+            if name in scores.BINARY and len(self.labels) != 2:
                 message = f"metric '{name}' needs two labels, here are {len(self.labels)}"
                 raise InputError(message, where="metric.compute", remedy=f"use {name}_macro")
         if self.task.recipe.label_smoothing and (self.regression or self.multilabel):
@@ -301,13 +295,10 @@ class Classification(Adapter):
         positive = self.task.metric.positive
         if positive is None and not self.regression:  # the task's second label, whatever the order of the head
             positive = (self.task.data.labels or self.labels)[1]
-        metric = metrics.load(
-            "classification",
-            compute=self.task.metric.compute,
-            positive=1 if self.regression else self.names.index(str(positive)),
+        number = 1 if self.regression else self.names.index(str(positive))
+        return scores.compute(
+            self.task.metric.compute, predictions["prediction"], self.references(rows), positive=number
         )
-        result = metric.compute(predictions=predictions["prediction"], references=self.references(rows))
-        return {name: float(value) for name, value in (result or {}).items()}
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         found = predictions["prediction"]

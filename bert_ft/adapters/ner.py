@@ -12,6 +12,7 @@ import pyarrow.compute as pac
 from bert_ft.adapters import tokenizing
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import PLACES, Rows, tagged, tags, with_notes, words
+from bert_ft.data import columns as cells
 from bert_ft.data.formats import conll, spans
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
@@ -49,12 +50,10 @@ class Ner(Adapter):
         if document in raw.table.column_names:
             changes = np.zeros(len(raw.table), bool)
             for name in {document, "file"} & set(raw.table.column_names):
-                codes = raw.table[name].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
-                changes[1:] |= np.diff(codes) != 0
+                changes[1:] |= np.diff(cells.codes(raw.table[name])) != 0
             out["document"] = pa.array(np.cumsum(changes), pa.int32())
-        return with_notes(
-            pa.table(out | {name: raw.table[name] for name in PLACES if name in raw.table.column_names}), notes
-        )
+        out |= {name: raw.table[name] for name in PLACES if name in raw.table.column_names}
+        return with_notes(pa.table(out), notes)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -86,10 +85,7 @@ class Ner(Adapter):
 
     def prepare(self, train: Rows) -> None:
         task = self.task
-        for name in task.metric.compute:
-            if name not in DEFAULTS["ner"]:
-                raise InputError(f"metric '{name}' is none of ner", where="metric.compute",
-                                 remedy=did_you_mean(name, DEFAULTS["ner"]))  # fmt: skip
+        self.require_metrics(DEFAULTS["ner"], "none of ner")
         if task.recipe.class_weights is not None:
             raise InputError("ner has no class weights", where="recipe.class_weights")
         if task.ner.context == "document":
@@ -149,32 +145,25 @@ class Ner(Adapter):
         """
         texts, offsets = tagged.flat(rows.table["tokens"])
         ids, pieces = tokenizing.encode_words(tokenizer, texts)
-        before, after = tokenizing.special_tokens(tokenizer)
-        budget = max_length - len(before) - len(after)
+        frame = tokenizing.frame(tokenizer)
         limits = pieces[offsets]
         low, high = limits[:-1], limits[1:]
         if self.task.ner.context == "document" and "document" in rows.table.column_names:
             first = np.flatnonzero(np.diff(rows.table["document"].to_numpy(), prepend=-1))
             sizes = np.diff(np.append(first, len(rows)))
             low, high = np.repeat(limits[first], sizes), np.repeat(limits[np.append(first, len(rows))[1:]], sizes)
-        begin, end, core = _windows(limits, low, high, budget, self.task.ner.stride)
+        begin, end, core = _windows(limits, low, high, max_length - frame.size, self.task.ner.stride)
 
-        lengths = end - begin
-        starts = np.concatenate([[0], np.cumsum(lengths + len(before) + len(after))])
-        flat = np.empty(starts[-1], np.int32)
-        flat[starts[:-1, None] + np.arange(len(before))] = before
-        flat[starts[1:, None] - np.arange(len(after), 0, -1)] = after
-        flat[tokenizing.ranges(starts[:-1] + len(before), lengths)] = ids[tokenizing.ranges(begin, lengths)]
-        tokens = {"input_ids": flat}
-        if "token_type_ids" in tokenizer.model_input_names:
-            tokens["token_type_ids"] = np.zeros_like(flat)
+        starts, at = tokenizing.join([frame.parts[0], (frame.size + begin, end - begin), frame.parts[1]])
+        columns = {"input_ids": ids, "token_type_ids": np.full_like(ids, frame.kinds[0])}
+        tokens = {key: np.concatenate([own, columns[key]])[at] for key, own in frame.columns.items()}
 
         spoken = np.flatnonzero(np.diff(pieces))
         window = np.searchsorted(core, pieces[spoken], "right") - 1
-        shift = starts[window] + len(before) - begin[window]  # from a piece's number to its place in the window
-        place, word = pieces[spoken] + shift, np.full(len(flat), -1, np.int32)
+        shift = starts[window] + frame.parts[0][1] - begin[window]  # from a piece's number to its place in the window
+        place, word = pieces[spoken] + shift, np.full(len(at), -1, np.int32)
         word[place] = spoken
-        labels, weights = np.full(len(flat), -100, np.int64), np.zeros(len(begin))
+        labels, weights = np.full(len(at), -100, np.int64), np.zeros(len(begin))
         if not rows.table["tags"].null_count:
             gold = self.references(rows)[spoken]
             if self.task.ner.label_all_tokens:  # as transformers' run_ner: I- behind the first
@@ -184,10 +173,9 @@ class Ner(Adapter):
                 labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
             labels[place] = gold
             weights = np.add.reduceat(labels >= 0, starts[:-1]).astype(np.float64)
-        unknown = tokenizer.unk_token_id
-        counts = {"rows": len(rows), "tokens": len(flat), "windows": len(begin), "words": len(texts),
+        counts = {"rows": len(rows), "tokens": len(at), "windows": len(begin), "words": len(texts),
                   "without_tokens": len(texts) - len(spoken),
-                  "unknown": int((flat == unknown).sum()) if unknown is not None else 0}  # fmt: skip
+                  "unknown": tokenizing.unknown(tokenizer, tokens["input_ids"])}  # fmt: skip
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
 
     def _inner(self) -> np.ndarray:
@@ -304,9 +292,7 @@ def _windows(
         begin[f] to end[f], than from those of any other.
     """
     lengths, stride = np.diff(limits), min(stride, budget // 2)
-    many = np.where(lengths > budget, -((stride - lengths) // (budget - stride)), 1)
-    row = np.repeat(np.arange(len(lengths)), many)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)
+    row, number, many = tokenizing.windows(lengths, budget, budget - stride)
     spread = number * (lengths[row] - budget) // np.maximum(many[row] - 1, 1)
     alone = np.clip(limits[:-1] - (budget - lengths) // 2, low, np.maximum(low, high - budget))[row]
     begin = np.where(many[row] > 1, limits[row] + spread, alone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,12 +14,11 @@ from bert_ft import data
 from bert_ft.adapters import spans, windows
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
-from bert_ft.data.formats import json_rows
+from bert_ft.data.columns import refuse
 from bert_ft.data.formats import squad as formats
-from bert_ft.data.sources import Raw, Reader, select
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.data.sources import Raw, Reader
+from bert_ft.errors import InputError
 from bert_ft.metrics import squad as scores
-from bert_ft.schema import Data
 from bert_ft.task import Task
 
 if TYPE_CHECKING:
@@ -28,13 +26,6 @@ if TYPE_CHECKING:
 
 WITHOUT = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")  # metrics where each question has an answer
 WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have none
-
-
-def _read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
-    table = formats.read(path, data.encoding)
-    if table is None:
-        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
-    return select(table, wanted, optional, str(path))
 
 
 class ExtractiveQa(Adapter):
@@ -52,7 +43,7 @@ class ExtractiveQa(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    readers: ClassVar[Mapping[str, Reader]] = {".json": _read}
+    readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
 
     def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:
         super().__init__(task, labels)
@@ -68,18 +59,14 @@ class ExtractiveQa(Adapter):
 
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
-        if not self.options.no_answer and (row := pac.index(none, True).as_py()) >= 0:
-            n = pac.sum(none).as_py()
-            raise InputError(f"question '{rows.table['id'][row]}' has no answer, as {n:,} of {len(rows):,}",
-                             where=rows.place(row), remedy="--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
+        if not self.options.no_answer:
+            ids, n = rows.table["id"], pac.sum(none).as_py()
+            refuse(none, rows.place, lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
+                   "--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
 
     def prepare(self, train: Rows) -> None:
-        known = WITH if self.options.no_answer else WITHOUT
-        for name in self.task.metric.compute:
-            if name not in known:
-                kind = "with" if self.options.no_answer else "without"
-                raise InputError(f"metric '{name}' is not one of questions {kind} no_answer", where="metric.compute",
-                                 remedy=did_you_mean(name, known))  # fmt: skip
+        kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
+        self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
                 raise InputError("the qa family does not have it", where=f"recipe.{key}", remedy="leave it out")
@@ -213,10 +200,8 @@ class ExtractiveQa(Adapter):
 
     def _probabilities(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, n + 1) softmax over the n best spans and, last, no answer (0 where each question has one)."""
-        null = (
-            predictions["null"][:, None] if self.options.no_answer else np.full((len(predictions["null"]), 1), -np.inf)
-        )
-        both = np.concatenate([predictions["scores"], null], axis=1).astype(np.float64)
+        null = predictions["null"] if self.options.no_answer else np.full_like(predictions["null"], -np.inf)
+        both = np.concatenate([predictions["scores"], null[:, None]], axis=1).astype(np.float64)
         exp = np.exp(both - both.max(axis=1, keepdims=True, initial=-1e300))
         out: np.ndarray = exp / np.maximum(exp.sum(axis=1, keepdims=True), 1e-300)
         return out
@@ -236,14 +221,11 @@ class ExtractiveQa(Adapter):
         ids = rows.table["id"].to_pylist()
         files: dict[str, Any] = {".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))}
         probability = self._probabilities(predictions).tolist()
-        contexts, (begins, ends) = (
-            rows.table["context"].to_pylist(),
-            (predictions["spans"][..., i].tolist() for i in (0, 1)),
-        )
+        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
         files[".nbest"] = {}
-        for key, context, begin, end, p in zip(ids, contexts, begins, ends, probability, strict=True):
-            found = zip(begin, end, p, strict=False)  # p has one more, for no answer
-            best = [{"text": context[a:b], "probability": value} for a, b, value in found if a >= 0]
+        for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
+            best = [{"text": context[a:b], "probability": value}
+                    for (a, b), value in zip(found, p, strict=False) if a >= 0]  # p has one more, for no answer  # fmt: skip
             if self.options.no_answer:
                 best.append({"text": "", "probability": p[-1]})
                 best.sort(key=itemgetter("probability"), reverse=True)

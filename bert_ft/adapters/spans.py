@@ -82,9 +82,5 @@ def _best(start: np.ndarray, end: np.ndarray, max_answer_length: int) -> tuple[n
     reach = np.lib.stride_tricks.sliding_window_view(padded, max_answer_length, axis=1)
     first = (start + reach.max(2)).argmax(1)
     each = np.arange(len(start))
-    last = first + reach[each, first].argmax(1)
-    return (
-        first,
-        np.minimum(last, start.shape[1] - 1),
-        start[each, first] + end[each, np.minimum(last, start.shape[1] - 1)],
-    )
+    last = np.minimum(first + reach[each, first].argmax(1), start.shape[1] - 1)
+    return first, last, start[each, first] + end[each, last]

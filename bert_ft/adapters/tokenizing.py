@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,46 +39,90 @@ def encode(
 
 def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
     """As `encode` for single texts, but of a text too long the first quarter of the room and the last three are kept."""
-    ends, tokens, before, behind = _unframed(tokenizer, texts)
-    room, lengths = max_length - before - behind, np.diff(ends)
+    frame, ends, tokens = _unframed(tokenizer, texts)
+    room, lengths = max_length - frame.size, np.diff(ends)
     head = np.where(lengths > room, round(room * HEAD), lengths)
     tail = np.where(lengths > room, room - head, 0)
-    offsets, tokens = _framed(tokens, before, behind, [(ends[:-1], head), (ends[1:] - tail, tail)])
+    offsets, source = join([frame.parts[0], (ends[:-1], head), (ends[1:] - tail, tail), frame.parts[1]])
+    tokens = {key: column[source] for key, column in tokens.items()}
     return offsets, tokens, _counts(tokenizer, len(texts), offsets, tokens, int((lengths > room).sum()))
 
 
 def encode_windows(
     tokenizer: Any, texts: Sequence[str], max_length: int, stride: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, int], np.ndarray]:
-    """As `encode` for single texts, but a text too long becomes several features that share `stride` tokens or more.
+    """As `encode` for single texts, but a text too long becomes several features that share `stride` tokens or more; the
+    last window of a text is moved back so that it is full.
 
     Returns:
         offsets (W + 1,), token columns and counts (with `windows`) as `encode`; the row of each window (W,).
     """
-    ends, tokens, before, behind = _unframed(tokenizer, texts)
-    room = max_length - before - behind
+    frame, ends, tokens = _unframed(tokenizer, texts)
+    room, lengths = max_length - frame.size, np.diff(ends)
     if stride >= room:
         raise InputError(f"windows of {room} tokens can't share {stride}", where="classification.stride",
                          remedy="a smaller stride, or a larger recipe.max_length")  # fmt: skip
-    rows, starts, lengths = windows(np.diff(ends), room, stride)
-    offsets, tokens = _framed(tokens, before, behind, [(ends[rows] + starts, lengths)])
+    rows, number, _ = windows(lengths, room, room - stride)
+    starts = np.minimum(number * (room - stride), np.maximum(0, lengths - room)[rows])
+    offsets, source = join([frame.parts[0], (ends[rows] + starts, np.minimum(lengths, room)[rows]), frame.parts[1]])
+    tokens = {key: column[source] for key, column in tokens.items()}
     counts = _counts(tokenizer, len(texts), offsets, tokens, 0)
     return offsets, tokens, counts | {"windows": len(rows)}, rows
 
 
-def windows(lengths: np.ndarray, room: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divides rows of `lengths` tokens into windows of at most `room`; neighbours share at least `stride` tokens, and the
-    last window of a row is moved back so that it is full.
-
-    Returns:
-        row, first token and length of each window, (W,) each, in the order of the rows.
-    """
-    step = room - stride
+def windows(lengths: np.ndarray, room: Any, step: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many windows of at most `room` tokens, `step` tokens apart, cover rows of `lengths` tokens: the row of each
+    window (W,), its number in the row, and how many each row has (N,). Room and step may differ by row."""
     counts = 1 + np.maximum(0, -((room - lengths) // step))
-    rows = np.repeat(np.arange(len(lengths)), counts)
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = np.minimum(nth * step, np.maximum(0, lengths - room)[rows])
-    return rows, starts, np.minimum(lengths, room)[rows]
+    row = np.repeat(np.arange(len(lengths)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts), counts
+
+
+class Frame(NamedTuple):
+    """The special tokens of a text, or of a pair of texts.
+
+    Attributes:
+        columns: their input_ids, and token_type_ids where the model has them, (S,) int32.
+        parts: (start, length) in these of what stands before the first text, between two, and behind the last.
+        kinds: the token type of each text.
+    """
+
+    columns: dict[str, np.ndarray]
+    parts: list[tuple[int, int]]
+    kinds: list[int]
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.columns["input_ids"])
+
+
+def frame(tokenizer: Any, texts: int = 1) -> Frame:
+    """The special tokens that a tokenizer sets around one text, or two.
+
+    Raises:
+        InputError: a tokenizer that knows no letters.
+    """
+    with whole(tokenizer) as backend:
+        probe = backend.encode(*"ab"[:texts])
+    owner = np.array([-1 if number is None else number for number in probe.sequence_ids])
+    if {*range(texts)} - {*owner.tolist()}:
+        raise InputError("its tokenizer makes nothing of the letters a and b", where=str(tokenizer.name_or_path),
+                         remedy="is this an encoder's tokenizer?")  # fmt: skip
+    ids, types = np.array(probe.ids, np.int32), np.array(probe.type_ids, np.int32)
+    columns = {"input_ids": ids[owner < 0]}
+    if "token_type_ids" in tokenizer.model_input_names:
+        columns["token_type_ids"] = types[owner < 0]
+    sizes = np.bincount(np.maximum.accumulate(owner) + 1, owner < 0).astype(int)
+    parts = list(zip((np.cumsum(sizes) - sizes).tolist(), sizes.tolist(), strict=True))
+    return Frame(columns, parts, [int(types[owner == number][0]) for number in range(texts)])
+
+
+def join(pieces: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Features made of pieces, each (start, length) in flat token columns, (N,) or one for all of them: the features'
+    offsets (N + 1,), and where in the columns each of their tokens stands (T,)."""
+    starts, lengths = (np.stack(np.broadcast_arrays(*side), axis=1) for side in zip(*pieces, strict=True))
+    return np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]), ranges(starts.ravel(), lengths.ravel())
 
 
 def _tokenized(
@@ -113,38 +157,24 @@ def _tokenized(
     return offsets, tokens, truncated
 
 
-def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray], int, int]:
-    """Whole texts without special tokens: where each begins and ends (N + 1,), and the token columns, which open with the
-    special tokens of a single text; and how many of these stand before and behind it."""
+def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[Frame, np.ndarray, dict[str, np.ndarray]]:
+    """Whole texts without special tokens: the frame of each, where it begins and ends (N + 1,), and the token columns,
+    which open with the frame's."""
+    frame_ = frame(tokenizer)
     ends, tokens, _ = _tokenized(tokenizer, texts, None, None, special=False)
-    probe = tokenizer.backend_tokenizer.encode("a")
-    special = np.array(probe.special_tokens_mask, bool)
-    before, around = int(special.argmin()), int(special.sum())
-    frame = {"input_ids": np.array(probe.ids, np.int32), "token_type_ids": np.array(probe.type_ids, np.int32)}
-    tokens = {key: np.concatenate([frame[key][special], column]) for key, column in tokens.items()}
-    return ends + around, tokens, before, around - before
-
-
-def _framed(
-    tokens: dict[str, np.ndarray], before: int, behind: int, pieces: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Offsets and token columns of features made of pieces, (starts, lengths) in the columns of `_unframed`, between the
-    special tokens."""
-    whole = np.ones_like(pieces[0][0])
-    pieces = [(whole * 0, whole * before), *pieces, (whole * before, whole * behind)]
-    starts, lengths = (np.stack(column, axis=1) for column in zip(*pieces, strict=True))
-    offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    starts, lengths = starts.ravel(), lengths.ravel()
-    source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(offsets[-1])
-    return offsets, {key: column[source] for key, column in tokens.items()}
+    return frame_, ends + frame_.size, {k: np.concatenate([frame_.columns[k], column]) for k, column in tokens.items()}
 
 
 def _counts(
     tokenizer: Any, rows: int, offsets: np.ndarray, tokens: dict[str, np.ndarray], truncated: int
 ) -> dict[str, int]:
-    unknown = tokenizer.unk_token_id
-    missing = int((tokens["input_ids"] == unknown).sum()) if unknown is not None else 0
+    missing = unknown(tokenizer, tokens["input_ids"])
     return {"rows": rows, "tokens": int(offsets[-1]), "truncated": truncated, "unknown": missing}
+
+
+def unknown(tokenizer: Any, ids: np.ndarray) -> int:
+    """How many of the tokens stand for what the vocabulary lacks."""
+    return 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
 
 
 def fast(tokenizer: Any) -> Any:
@@ -236,14 +266,6 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
     lengths = sizes[chosen]
     source = ranges((np.cumsum(sizes) - sizes)[chosen], lengths)
     return ids[source], np.concatenate([[0], np.cumsum(lengths)])
-
-
-def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that a single sequence begins and ends with."""
-    fast(tokenizer).no_padding()
-    probe = fast(tokenizer).encode(["a"], is_pretokenized=True)
-    own = [k for k, sequence in enumerate(probe.sequence_ids) if sequence is not None] or [1]
-    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
 
 
 def leading_space(tokenizer: Any) -> None:

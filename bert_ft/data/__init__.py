@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.data import formats, sources
+from bert_ft.data.columns import codes
 from bert_ft.errors import InputError
 from bert_ft.schema import Data
 from bert_ft.task import Task
@@ -187,26 +189,29 @@ def local_layout(task: Task) -> Data:
 def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
     """(the rest, the rows that `data.validation` holds out): by whole groups, or stratified by label; a function of the
     seed alone."""
-    from sklearn.model_selection import GroupShuffleSplit, train_test_split
+    from sklearn import model_selection as sk
 
-    held_out = str(data.validation)
-    indices = np.arange(len(rows))
-    classes = _codes(rows.table[target]) if _has_classes(rows, target) else None
+    held_out, indices = str(data.validation), np.arange(len(rows))
+    classes = codes(rows.table[target]) if _has_classes(rows, target) else None
+    groups = None if data.group is None else codes(rows.table["group"])
+    kind = groups is not None, classes is not None
+    folds = {(False, False): sk.KFold, (False, True): sk.StratifiedKFold,
+             (True, False): sk.GroupKFold, (True, True): sk.StratifiedGroupKFold}  # fmt: skip
+    shares = {(False, False): sk.ShuffleSplit, (False, True): sk.StratifiedShuffleSplit}
     try:
         if "/" in held_out:
             part, of = map(int, held_out.split("/"))
             if part > of:
                 raise ValueError(f"there is no fold {part} of {of}")
-            rest, held = _folds(of, indices, classes, rows, data)[part - 1]
-            if not len(held):  # scikit-learn can leave one without a group
-                raise ValueError("the groups are too few for so many folds")
-        elif data.group is not None:
-            parts = GroupShuffleSplit(1, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed)
-            rest, held = next(parts.split(indices, groups=_codes(rows.table["group"])))
+            parts = folds[kind](of, shuffle=True, random_state=data.split_seed)
         else:
-            rest, held = train_test_split(
-                indices, test_size=float(held_out[:-1]) / 100, random_state=data.split_seed, stratify=classes
-            )
+            part, share = 1, float(held_out[:-1]) / 100
+            parts = shares.get(kind, sk.GroupShuffleSplit)(1, test_size=share, random_state=data.split_seed)
+        with warnings.catch_warnings():  # a class of fewer rows than folds is as even as it can be
+            warnings.simplefilter("ignore")
+            rest, held = list(parts.split(indices, classes, groups))[part - 1]
+        if not len(held):  # scikit-learn can leave one without a group
+            raise ValueError("the groups are too few for so many folds")
     except ValueError as error:
         remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
         raise InputError(f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
@@ -214,30 +219,8 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
     return rows.take(np.sort(rest)), rows.take(np.sort(held))
 
 
-def _folds(
-    k: int, indices: np.ndarray, classes: np.ndarray | None, rows: Rows, data: Data
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(the rest, the held-out rows) of each of k folds."""
-    import warnings
-
-    from sklearn import model_selection as sk
-
-    kinds = {(False, False): sk.KFold, (False, True): sk.StratifiedKFold,
-             (True, False): sk.GroupKFold, (True, True): sk.StratifiedGroupKFold}  # fmt: skip
-    groups = None if data.group is None else _codes(rows.table["group"])
-    folds = kinds[groups is not None, classes is not None](k, shuffle=True, random_state=data.split_seed)
-    with warnings.catch_warnings():  # a class of fewer than k rows is as even as it can be
-        warnings.simplefilter("ignore")
-        return list(folds.split(indices, classes, groups))
-
-
 def _has_classes(rows: Rows, target: str) -> bool:
     return target in rows.table.column_names and pa.types.is_string(rows.table[target].type)
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    codes: np.ndarray = column.dictionary_encode().combine_chunks().indices.fill_null(-1).to_numpy()
-    return codes
 
 
 def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:

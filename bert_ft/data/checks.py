@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data import Rows
+from bert_ft.data import columns as cells
 
 Severity = Literal["fault", "warning", "note"]
 KEPT = 100  # examples that a finding keeps
@@ -204,8 +205,9 @@ def fold(column: pa.Array) -> pa.Array:
 
 def encode(columns: Sequence[pa.Array]) -> list[np.ndarray]:
     """Each column as (N,) int64 codes: equal values have equal codes, in all of them; -1 for a null."""
-    codes = pac.fill_null(pa.chunked_array(columns).combine_chunks().dictionary_encode().indices, -1).to_numpy()
-    return np.split(codes.astype(np.int64), np.cumsum([len(column) for column in columns])[:-1])
+    return np.split(
+        cells.codes(pa.chunked_array(columns)).astype(np.int64), np.cumsum([len(column) for column in columns])[:-1]
+    )
 
 
 def _is_text(table: pa.Table, role: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
@@ -10,25 +12,33 @@ from bert_ft.errors import InputError
 from bert_ft.schema import Data
 
 LONGEST = 10_000_000  # bytes of a text: ten books
+Place = str | Callable[[int], str]
+"""Where cells stand: the source, whose rows they are in their order, or a cell's number -> its place."""
+
+
+def refuse(
+    bad: pa.Array | pa.ChunkedArray, where: Place, message: str | Callable[[int], str], remedy: str = ""
+) -> None:
+    """Raises an InputError about the first cell where `bad` is true, if there is one; a null is not."""
+    if (at := pac.index(bad, True).as_py()) >= 0:
+        place = f"{where}, row {at + 1}" if isinstance(where, str) else where(at)
+        raise InputError(message if isinstance(message, str) else message(at), where=place, remedy=remedy)
 
 
 def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     """Strings; a missing one is an error with its row."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if not _is_text(column.type):
+    if not is_text(column.type):
         raise InputError(f"column '{name}' holds {column.type}, not text", where=where,
                          remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
     column = column.cast(pa.string())
     sizes = pac.binary_length(column)
     if (size := pac.max(sizes).as_py() or 0) > LONGEST:
-        raise InputError(f"column '{name}' holds a text of {size / 1e6:,.0f} MB", remedy="is a quote left open there?",
-                         where=f"{where}, row {pac.index(sizes, pac.max(sizes)).as_py() + 1}")  # fmt: skip
-    if column.null_count:
-        row = pac.index(pac.is_null(column), True).as_py()
-        message = f"column '{name}' has no text ({column.null_count} such rows)"
-        remedy = 'remove the row, or quote the empty text ("") where it is meant'
-        raise InputError(message, where=f"{where}, row {row + 1}", remedy=remedy)
+        message = f"column '{name}' holds a text of {size / 1e6:,.0f} MB"
+        refuse(pac.equal(sizes, size), where, message, "is a quote left open there?")
+    message = f"column '{name}' has no text ({column.null_count} such rows)"
+    refuse(pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant')
     return column
 
 
@@ -45,11 +55,8 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         ) from None
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
-    bad = pac.fill_null(pac.invert(pac.is_finite(numbers)), False)
-    if (row := pac.index(bad, True).as_py()) >= 0:
-        raise InputError(
-            f"column '{name}' has {numbers[row]} where a finite number is wanted", where=f"{where}, row {row + 1}"
-        )
+    refuse(pac.invert(pac.is_finite(numbers)), where,
+           lambda row: f"column '{name}' has {numbers[row]} where a finite number is wanted")  # fmt: skip
     return numbers
 
 
@@ -71,21 +78,17 @@ def _is_number(cell: pa.Scalar) -> bool:
 
 
 def names(
-    column: pa.ChunkedArray, codes: list[str] | None, data: Data, name: str, where: str, rows: np.ndarray | None = None
+    column: pa.ChunkedArray, codes: list[str] | None, data: Data, name: str, where: str, place: Place | None = None
 ) -> pa.ChunkedArray:
     """Label names as strings. Codes become names by the source's own table; -1 there means that a row has no label.
 
     Args:
         codes: the names of the source's integer codes.
-        rows: the row that each value stands in, where it isn't the value's own number.
+        place: of each value, where it isn't a row of its own.
     """
 
     def fault(bad: pa.ChunkedArray, message: str, remedy: str) -> None:
-        if (at := pac.index(pac.fill_null(bad, False), True).as_py()) >= 0:
-            row = at if rows is None else int(rows[at])
-            raise InputError(
-                f"column '{name}' has {column[at]}: {message}", where=f"{where}, row {row + 1}", remedy=remedy
-            )
+        refuse(bad, place or where, lambda at: f"column '{name}' has {column[at]}: {message}", remedy)
 
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -103,7 +106,7 @@ def names(
         kind = column.type
     if pa.types.is_boolean(kind):
         column = pac.if_else(column, "True", "False")
-    elif not (pa.types.is_integer(kind) or _is_text(kind)):
+    elif not (pa.types.is_integer(kind) or is_text(kind)):
         raise InputError(f"column '{name}' holds {kind}, not labels", where=where, remedy="name it: --label COLUMN")
     column = column.cast(pa.string())
     if mapping := data.label_names:
@@ -123,17 +126,16 @@ def name_sets(
     """
     notes: list[str] = []
 
-    def fault(bad: pa.Array, rows: np.ndarray, message: str, remedy: str) -> None:
-        if (at := pac.index(bad, True).as_py()) >= 0:
-            cell = column[int(rows[at])].as_py()
-            raise InputError(
-                f"column '{name}' has {cell!r}: {message}", where=f"{where}, row {int(rows[at]) + 1}", remedy=remedy
-            )
+    def fault(bad: pa.Array, message: str, remedy: str) -> None:
+        refuse(bad, place, lambda at: f"column '{name}' has {column[int(rows[at])].as_py()!r}: {message}", remedy)
 
-    everyone = np.arange(len(column))
+    def place(at: int) -> str:
+        return f"{where}, row {rows[at] + 1}"
+
+    rows = np.arange(len(column))
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if _is_text(column.type):
+    if is_text(column.type):
         column = column.cast(pa.string())
         if data.label_delimiter is None and column.null_count < len(column):
             raise InputError(f"column '{name}' holds text, not lists of labels", where=where,
@@ -142,17 +144,13 @@ def name_sets(
             notes = [f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}': no label"]
             column = column.fill_null("")
         trimmed = pac.utf8_trim_whitespace(column.combine_chunks())
-        brackets = pac.and_(pac.starts_with(trimmed, "["), pac.ends_with(trimmed, "]")).fill_null(False)
-        fault(
-            brackets,
-            everyone,
-            "a list written as text",
-            f"write a{data.label_delimiter or ','}b, or use JSON or Parquet",
-        )
-        cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), data.label_delimiter or ",")
+        delimiter = data.label_delimiter or ","
+        fault(pac.match_substring_regex(trimmed, r"(?s)^\[.*\]$"), "a list written as text",
+              f"write a{delimiter}b, or use JSON or Parquet")  # fmt: skip
+        cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), delimiter)
         values, missing = pac.utf8_trim_whitespace(pac.list_flatten(cells)), pac.is_null(trimmed)
         rows = pac.list_parent_indices(cells).to_numpy()
-        fault(pac.equal(values, ""), rows, "an empty label", "two delimiters stand side by side, or one at an end")
+        fault(pac.equal(values, ""), "an empty label", "two delimiters stand side by side, or one at an end")
     elif (
         pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
     ):
@@ -161,8 +159,8 @@ def name_sets(
     else:
         raise InputError(f"column '{name}' holds {column.type}, not lists of labels", where=where,
                          remedy='one label a row: data.problem_type = "single_label_classification"')  # fmt: skip
-    named = names(pa.chunked_array([values]), codes, data, name, where, rows).combine_chunks()
-    fault(pac.is_null(named), rows, "a label is missing", "an empty list says that a row has none")
+    named = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
+    fault(pac.is_null(named), "a label is missing", "an empty list says that a row has none")
     encoded = named.dictionary_encode()
     known = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
@@ -180,7 +178,13 @@ def flat(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
     return pac.list_flatten(column), pac.list_parent_indices(column).to_numpy()
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return any(
-        test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    )
+def codes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """(N,) a number for each value: equal values have the same; -1 for a null."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    numbers: np.ndarray = column.dictionary_encode().indices.fill_null(-1).to_numpy()
+    return numbers
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds texts, or nothing at all."""
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())

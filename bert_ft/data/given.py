@@ -39,24 +39,18 @@ def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Name -> rows of the sets that are no files."""
-    return {
-        k: v
-        for parts in named.values()
-        for k, v in parts.items()
-        if not isinstance(v, (str, Path)) and not _is_files(v)
-    }
+    return {name: rows for parts in named.values() for name, rows in parts.items() if not _files(rows)}
 
 
 def _place(value: Any) -> str:
     """The file of a set, or its files joined by "+"."""
-    several = value if _is_files(value) else [value]
-    if not all(isinstance(part, (str, Path)) for part in several):
-        return "(Python object)"
-    return "+".join(str(Path(part).expanduser().resolve()) for part in several)
+    return "+".join(str(file.expanduser().resolve()) for file in _files(value)) or "(Python object)"
 
 
-def _is_files(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(part, (str, Path)) for part in value)
+def _files(value: Any) -> list[Path]:
+    """The files that a value names; none where it is rows."""
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return list(map(Path, several)) if all(isinstance(part, (str, Path)) for part in several) else []
 
 
 def _is_set(value: Any) -> bool:

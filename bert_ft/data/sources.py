@@ -39,7 +39,7 @@ def read(
     columns: dict[str, str],
     optional: tuple[str, ...],
     data_dir: str | None,
-    readers: Mapping[str, Reader] | None = None,
+    readers: Mapping[str, Reader],
 ) -> Raw:
     """Reads one split.
 
@@ -50,7 +50,7 @@ def read(
         data_dir: the folder that holds the benchmark's original files.
         readers: file suffix -> reader of the family's own formats.
     """
-    wanted, readers = list(columns.values()), readers or {}
+    wanted = list(columns.values())
     if len(parts := files(split)) > 1:
         raws = [read(data, part, columns, optional, data_dir, readers) for part in parts]
         try:
@@ -61,7 +61,7 @@ def read(
     if data_dir is not None and data.original is not None:
         return _original(data, Path(data_dir), split, wanted, optional, readers)
     if Path(split).suffix.lower() in (*SUFFIXES, *readers) or Path(split).is_absolute():
-        path = Path(data.path or ".", split).expanduser() if not Path(split).is_absolute() else Path(split)
+        path = Path(data.path or ".", split).expanduser()
         return Raw(read_file(path, wanted, data, optional, readers), str(path))
     if data.path is None:
         raise InputError(
@@ -90,14 +90,9 @@ def files(split: str) -> list[str]:
 
 
 def read_file(
-    path: Path,
-    wanted: list[str],
-    data: Data,
-    optional: tuple[str, ...] = (),
-    readers: Mapping[str, Reader] | None = None,
+    path: Path, wanted: list[str], data: Data, optional: tuple[str, ...], readers: Mapping[str, Reader]
 ) -> pa.Table:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
-    readers = readers or {}
     if path.is_dir():
         raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():
@@ -122,7 +117,7 @@ def read_file(
             table = _arrow(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {suffix[1:]} file: {error}", where=str(path)) from None
-    return select(table, wanted, optional, str(path))
+    return table.select(chosen(table.column_names, wanted, optional, str(path)))
 
 
 def _arrow(path: Path) -> pa.Table:
@@ -132,16 +127,6 @@ def _arrow(path: Path) -> pa.Table:
         except pa.ArrowInvalid:  # `datasets` writes the streaming format
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-
-
-def select(table: pa.Table, wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
-    """The wanted columns of a table; one that is missing or doubled is an error."""
-    for column in wanted:
-        if table.column_names.count(column) > 1:
-            raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
-        if column not in table.column_names and column not in optional:
-            raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, table.column_names))
-    return table.select(chosen(table.column_names, wanted, optional))
 
 
 def _original(
@@ -235,13 +220,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
     kinds = {column: getattr(kind, "feature", kind) for column, kind in held.items()}  # of a list's items
     names = {column: list(kind.names) for column, kind in kinds.items() if hasattr(kind, "str2int")}
     if features and hasattr(rows, "num_rows"):
-        keep = chosen(rows.column_names, wanted, optional)
-        missing = [column for column in wanted if column not in rows.column_names and column not in optional]
-        if missing:
-            remedy = did_you_mean(missing[0], rows.column_names)
-            raise InputError(f"no column '{missing[0]}'", where=where, remedy=remedy)
-        table = rows.select_columns(keep).with_format("arrow")[:]
-        return Raw(table, where, names)
+        keep = chosen(rows.column_names, wanted, optional, where)
+        return Raw(rows.select_columns(keep).with_format("arrow")[:], where, names)
     try:
         if isinstance(rows, pa.Table):
             table = rows
@@ -254,4 +234,4 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
         remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None
-    return Raw(select(table, wanted, optional, where), where, names)
+    return Raw(table.select(chosen(table.column_names, wanted, optional, where)), where, names)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data import Rows, tags, words
+from bert_ft.data.columns import is_text, names, refuse
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 from bert_ft.task import Task
@@ -23,11 +24,10 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     """
     here, name = Rows(raw.table, raw.where), columns["tokens"]
     given = raw.table[columns["tags"]] if columns["tags"] in raw.table.column_names else None
-    if given is not None and (missing := given.null_count):
-        row = pac.index(pac.is_null(given), True).as_py()
+    if given is not None and given.null_count:
         if labelled:
-            raise InputError(f"{missing} rows have no tags", where=here.place(row),
-                             remedy=f"give '{columns['tags']}' a value there, or remove the rows")  # fmt: skip
+            refuse(pac.is_null(given), here.place, f"{given.null_count} rows have no tags",
+                   f"give '{columns['tags']}' a value there, or remove the rows")  # fmt: skip
         given = None
     if given is None and labelled:
         raise InputError(f"no column '{columns['tags']}'", where=raw.where, remedy="name it: --tags COLUMN")
@@ -46,8 +46,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     texts = lists.flatten()
     if not pa.types.is_string(texts.type):
         raise InputError(f"column '{name}' holds lists of {texts.type}, not of words", where=raw.where)
-    if texts.null_count:
-        raise InputError("a word is null", where=place(pac.index(pac.is_null(texts), True).as_py()))
+    refuse(pac.is_null(texts), place, "a word is null")
     if not (sizes := np.diff(offsets)).all():
         notes.append(f"{(sizes == 0).sum():,} rows have no words; the first: {here.place(int(np.argmin(sizes)))}")
     if found is None:
@@ -56,7 +55,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
         row = int(odd[0])
         message = f"{sizes[row]} words and {len(found[row])} tags"
         raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
-    found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], place)
+    found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], raw.where, place)
     read, scheme, wrong = tags.to_iob2(found, task.ner.scheme, place)
     if scheme:
         notes.append(f"tags are {scheme}" + ", read as IOB2" * (scheme != "IOB2"))
@@ -80,19 +79,14 @@ def _lists(column: pa.ChunkedArray, name: str, here: Rows) -> pa.ListArray:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind)):
         raise InputError(f"column '{name}' holds {kind}, not lists", where=here.where,
                          remedy="name the columns of words and tags: --tokens COLUMN --tags COLUMN")  # fmt: skip
-    if column.null_count:
-        row = pac.index(pac.is_null(column), True).as_py()
-        raise InputError(f"no '{name}'", where=here.place(row), remedy="a list is wanted; [] where it is empty")
+    refuse(pac.is_null(column), here.place, f"no '{name}'", "a list is wanted; [] where it is empty")
     values, offsets = flat(column)
-    wide = (
-        pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type) or pa.types.is_null(values.type)
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.cast(pa.string()) if wide else values)
+    values = values.cast(pa.string()) if is_text(values.type) else values
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
 def _of_text(texts: pa.ChunkedArray, given: Any, here: Rows) -> tuple[pa.ListArray, pa.ListArray | None, list[str]]:
-    if texts.null_count:
-        raise InputError("no text", where=here.place(pac.index(pac.is_null(texts), True).as_py()))
+    refuse(pac.is_null(texts), here.place, "no text")
     marks = [[] for _ in texts] if given is None else given.to_pylist()
     try:
         spans = [[(mark["start"], mark["end"], mark["label"]) for mark in row] for row in marks]
@@ -106,26 +100,23 @@ def _of_text(texts: pa.ChunkedArray, given: Any, here: Rows) -> tuple[pa.ListArr
 
 
 def _named(
-    lists: pa.ListArray, codes: list[str] | None, task: Task, name: str, place: Callable[[int], str]
+    lists: pa.ListArray, codes: list[str] | None, task: Task, name: str, where: str, place: Callable[[int], str]
 ) -> pa.ListArray:
     """Tags as strings: codes by the source's own names or by `data.label_names`."""
     values, mapping = lists.flatten(), task.data.label_names
-    if values.null_count:
-        raise InputError("a word has no tag", where=place(pac.index(pac.is_null(values), True).as_py()))
+    refuse(pac.is_null(values), place, "a word has no tag")
     if pa.types.is_integer(values.type):
-        mapping = {str(k): mapping.get(tag, tag) for k, tag in enumerate(codes)} if codes else mapping
-        if not mapping:
+        if not codes and not mapping:
             raise InputError(f"column '{name}' holds numbers", where=place(0),
                              remedy='name them: data.label_names = { "0" = "O", "1" = "B-PER", ... }')  # fmt: skip
-        values = values.cast(pa.string())
-        found = pac.index_in(values, value_set=pa.array(list(mapping)))
-        if found.null_count:
-            k = pac.index(pac.is_null(found), True).as_py()
-            raise InputError(f"the tag {values[k]} has no name", where=place(k), remedy="see data.label_names")
+        known = pa.array([str(k) for k in range(len(codes))] if codes else list(mapping))
+        refuse(
+            pac.invert(pac.is_in(values.cast(pa.string()), value_set=known)),
+            place,
+            lambda k: f"the tag {values[k]} has no name",
+            "see data.label_names",
+        )
     elif not pa.types.is_string(values.type):
         raise InputError(f"column '{name}' holds lists of {values.type}, not of tags", where=place(0))
-    else:
-        found = pac.index_in(values, value_set=pa.array(list(mapping), pa.string()))
-    if mapping:
-        values = pac.coalesce(pa.array(list(mapping.values()), pa.string()).take(found), values)
+    values = names(pa.chunked_array([values]), codes, task.data, name, where, place).combine_chunks()
     return pa.ListArray.from_arrays(lists.offsets, values)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.errors import InputError
-from bert_ft.metrics.entities import ALIASES, B, E, I, O, S, apart, parse, starts_and_ends
+from bert_ft.metrics.entities import ALIASES, B, E, I, O, S, apart, parse, shifted, starts_and_ends
 
 LETTERS = {"": "", "IO": "I", "IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
 
@@ -35,7 +35,7 @@ def to_iob2(tags: pa.ListArray, scheme: str, place: Callable[[int], str]) -> tup
     heads = {name: _head(name) for name in names if name != "O"}
     prefix, kind, kinds = parse(names, ALIASES)
     codes, types = (apart(table[ids], offsets) for table in (prefix, kind))
-    before, same = _shifted(codes), _shifted(types) == types
+    before, same = shifted(codes), shifted(types) == types
     found = _detect(set(heads.values()), codes, before, same) if scheme == "auto" else scheme
     for name, head in heads.items():
         if head not in LETTERS[found] or (not head and any(heads.values())) or not name:
@@ -115,10 +115,6 @@ def viterbi(scores: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -> np
 def _head(name: str) -> str:
     head, dash, kind = name.partition("-")
     return head if head in ALIASES and (dash or not kind) else ""
-
-
-def _shifted(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, values.dtype), values[:-1]])
 
 
 def _detect(heads: set[str], prefix: np.ndarray, before: np.ndarray, same: np.ndarray) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pac
 
 from bert_ft.data import Rows
 from bert_ft.data.checks import KEPT, Finding, Severity, at, encode, fold, has_target, mask_of, plain, shown
+from bert_ft.data.columns import flat
 
 FEW = 5  # rows from which a label can hardly be learned
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
@@ -28,9 +28,9 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
     for name in counts:
         rows, column = sets[name], sets[name].table[target].combine_chunks()
         unknown = [label for label in counts[name] if label not in set(names)]
-        flat, parents = _flat(column)
+        labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
-        strange[parents[mask_of(pac.is_in(flat, pa.array(unknown, flat.type)))]] = True
+        strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
         message = (
             f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
         )
@@ -43,16 +43,16 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
     absent = [label for label, n in train.items() if not n]
     few = [f"{label}: {n}" for label, n in train.items() if 0 < n < FEW]
     rare = [f"{label}: {n}" for label, n in train.items() if FEW <= n < even / 10]
-    yield from _listed("warning", "train", "labels without a training row", absent)
-    yield from _listed("warning", "train", f"labels with fewer than {FEW} training rows", few)
-    yield from _listed("note", "train", "labels with less than a tenth of an even share of the rows", rare)
+    yield from listed("warning", "train", "labels without a training row", absent)
+    yield from listed("warning", "train", f"labels with fewer than {FEW} training rows", few)
+    yield from listed("note", "train", "labels with less than a tenth of an even share of the rows", rare)
     for name in counts:
         label, n = max(counts[name].items(), key=lambda item: item[1])
         if n >= DOMINANT * len(sets[name]) and not pa.types.is_list(sets[name].table[target].type):
             message = f"rows with one label, {label!r} ({n / len(sets[name]):.1%}): accuracy says little"
             yield Finding("balance", "warning", name, n, message)
         lacking = [label for label, n in train.items() if n and label not in counts[name]]
-        yield from _listed("note", name, "labels of training without a row here", lacking)
+        yield from listed("note", name, "labels of training without a row here", lacking)
     if "train" in counts:
         yield from _told_by_texts(sets["train"], names, roles, target)
 
@@ -71,56 +71,18 @@ def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
                 yield Finding("balance", "warning", name, len(rows), message)
 
 
-def of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
-    """Columns nobody asked for that give the label away: no model reads them, but they must not get into the texts.
-
-    A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to predict,
-    where it correlates with them by more than 0.99.
-    """
-    if not has_target(train, target):
-        return
-    column, told = train.table[target], []
-    labels = encode([plain(column)])[0]
-    for name in others.column_names:
-        other = _comparable(others[name].combine_chunks())
-        if other is None or other.null_count == len(other):
-            continue
-        numeric = pa.types.is_floating(other.type)
-        if pa.types.is_floating(column.type):
-            both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
-            both = both[:, ~np.isnan(both).any(axis=0)]
-            if both.shape[1] > FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
-                told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
-            continue
-        values = encode([plain(other)])[0]
-        binned = numeric and len(np.unique(values)) > 50
-        if binned:
-            values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
-        if (rows := np.flatnonzero(_gives_away(values, labels))).size:
-            _, first = np.unique(labels[rows], return_index=True)
-            told.append(name + ": in ranges" * binned + ": ")
-            told[-1] += ", ".join(f"{_cell(other, i)} is {_cell(column, i)}" for i in rows[first][:3].tolist())
-    yield from _listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
-
-
 def label_counts(column: pa.ChunkedArray) -> dict[str, int]:
     """Label -> rows that bear it, the most frequent first; empty for numbers."""
     if not len(column) or pa.types.is_floating(column.type):
         return {}
-    found = pac.value_counts(_flat(column.combine_chunks())[0].drop_null()).to_pylist()
+    found = pac.value_counts(flat(column)[0].drop_null()).to_pylist()
     return {item["values"]: item["counts"] for item in sorted(found, key=lambda item: -item["counts"])}
 
 
-def _flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """(every label, the row it is of)."""
-    if pa.types.is_list(column.type):
-        return pac.list_flatten(column), pac.list_parent_indices(column).to_numpy()
-    return column, np.arange(len(column))
-
-
-def _listed(
+def listed(
     severity: Severity, name: str, message: str, examples: list[str], check: str = "balance"
 ) -> Iterator[Finding]:
+    """The finding of what the examples name, if there is any."""
     if examples:
         yield Finding(check, severity, name, len(examples), message, [shown(text) for text in examples[:KEPT]])
 
@@ -133,7 +95,7 @@ def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     several = [
         " and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1
     ]
-    yield from _listed(
+    yield from listed(
         "warning", "all", "labels with a twin that differs in case or white space alone", several, "labels"
     )
 
@@ -155,13 +117,13 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
         told["holds a label's name, which"] = np.sum(bits, axis=0) if bits else np.zeros(len(rows), np.int64)
         for how, values in told.items():
             mask = np.zeros(len(rows), bool)
-            mask[once] = _gives_away(values[once], labels[once])
+            mask[once] = gives_away(values[once], labels[once])
             message = f"rows whose {role} {how} gives the label away"
-            beside = [_cell(rows.table[target], i) for i in np.flatnonzero(mask)[:KEPT].tolist()]
+            beside = [cell(rows.table[target], i) for i in np.flatnonzero(mask)[:KEPT].tolist()]
             yield from at("leak", "warning", "train", rows, mask, message, [role], beside)
 
 
-def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) the rows whose value stands for one label; none where the values as a whole do not tell the labels.
 
     A value counts from `FEW` rows on; ten rows must not have the most frequent label, so that chance can't do it.
@@ -177,13 +139,6 @@ def _gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return seen & bool(enough)
 
 
-def _cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
+def cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
+    """A cell as a message shows it."""
     return shown(plain(column.slice(row, 1))[0].as_py() or "(empty)", most=40)
-
-
-def _comparable(column: pa.Array) -> pa.Array | None:
-    """float64 where every cell is a number, also one written as text; else strings; None for lists and the like."""
-    for kind in (pa.float64(), pa.large_string()):
-        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return column.cast(kind)
-    return None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bert_ft.adapters.base import Features
+from bert_ft.adapters.tokenizing import ranges
 
 MEGABATCH = 50  # batches that are sorted together
 
@@ -87,7 +88,7 @@ def collate(
     longest = int(lengths.max(initial=1))
     mask = np.arange(longest) < lengths[:, None]
     # one gather for the batch: positions of real tokens in the flat arrays, in the order of the mask
-    source = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
+    source = ranges(starts, lengths)
     inputs = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
     def padded(column: np.ndarray, fill: int) -> torch.Tensor:

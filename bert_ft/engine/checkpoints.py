@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.checkpoint import state_dict
 
-from bert_ft.errors import BertFtError, disk, full_disk
+from bert_ft.errors import BertFtError, disk
 
 WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
@@ -72,22 +73,13 @@ class Checkpoints:
             due = step % int(self.every) == 0
         else:
             due = time.monotonic() - self.saved > 60 * float(self.every.removesuffix("min"))
-        due = due or self.stopped_by is not None
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import broadcast_object_list
-
-            due, self.stopped_by = broadcast_object_list([due, self.stopped_by])
-        return due
+        due, self.stopped_by = broadcast_object_list([due or self.stopped_by is not None, self.stopped_by])
+        return bool(due)
 
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
         tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
-        mine = {"random": _random_state(self.accelerator.device), "running": state.running}
-        everyone = [mine]
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            everyone = gather_object([mine])
+        everyone = gather_object([{"random": _random_state(self.accelerator.device), "running": state.running}])
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self._write(tensors, groups, scheduler, state, everyone)
@@ -152,10 +144,9 @@ class Checkpoints:
                 temporary.replace(self.best(state.step))
             self._prune(state)
 
-    def whole(self, model: Any) -> dict[str, torch.Tensor] | None:
+    def whole(self, model: Any) -> Any:
         """The weights of a model that is sharded over processes, gathered; None where there is nothing to gather."""
-        weights: Any = state_dict.get_model_state_dict(model, options=WHOLE) if self.accelerator.is_fsdp2 else None
-        return weights  # type: ignore[no-any-return]
+        return state_dict.get_model_state_dict(model, options=WHOLE) if self.accelerator.is_fsdp2 else None
 
     def load_best(self, model: Any, step: int) -> None:
         """Puts the kept weights of `step` back."""
@@ -272,8 +263,7 @@ def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
     for name, tensor in tensors.items():
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
         seen.add(tensor.data_ptr())
-    with full_disk(file):
-        save_file(tensors, file)
+    save_file(tensors, file)
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

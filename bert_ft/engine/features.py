@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
 
 def _write(folder: Path, features: Features) -> None:
     """A cache that can't be written is no fault: the features are there already."""
-    try:
+    with suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
         arrays = {"offsets": features.offsets, "weights": features.weights}
@@ -99,8 +100,6 @@ def _write(folder: Path, features: Features) -> None:
         (temporary / "index.json").write_text(json.dumps(index))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except OSError:
-        return
 
 
 def _read(folder: Path) -> Features | None:

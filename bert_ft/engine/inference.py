@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from bert_ft.adapters.base import Adapter, Features
+from bert_ft.adapters.tokenizing import ranges
 from bert_ft.engine import batches, unpadding
 
 
@@ -38,25 +40,8 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
                 values.append(logits.cpu().numpy())
                 rows.append(indices)
     model.train(training)
-    if accelerator.num_processes > 1:
-        from accelerate.utils import gather_object
-
-        gathered = gather_object([(rows, values, per_token)])
-        rows, values = [r for part in gathered for r in part[0]], [v for part in gathered for v in part[1]]
-        per_token = any(part[2] for part in gathered)
-    return _in_order(features, rows, values, per_token)
-
-
-def _in_order(features: Features, rows: list[np.ndarray], values: list[np.ndarray], per_token: bool) -> np.ndarray:
-    order = np.concatenate(rows)
+    order, flat = np.concatenate(gather_object(rows)), np.concatenate(gather_object(values))
     assert len(order) == len(features), "a feature was computed twice or not at all"
-    flat = np.concatenate(values)
-    if not per_token:
-        out = np.empty_like(flat)
-        out[order] = flat
-        return out
-    lengths = features.lengths[order]
-    target = np.repeat(features.offsets[order] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
     out = np.empty_like(flat)
-    out[target + np.arange(len(flat))] = flat
+    out[ranges(features.offsets[order], features.lengths[order]) if per_token else order] = flat
     return out

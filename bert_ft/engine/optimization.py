@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
 
 from bert_ft.schema import Recipe
 
-NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]  # as `Trainer` has them
 
 
 def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -19,19 +18,12 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     Source: Devlin et al. 2019, `optimization.py` of google-research/bert; parameter groups as in
     `Trainer.get_decay_parameter_names`.
     """
-    norms = {
-        f"{name}.{leaf}"
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.LayerNorm)
-        for leaf, _ in module.named_parameters(recurse=False)
-    }
-    decayed: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            plain = name in norms or NO_DECAY.search(name.lower())
-            (others if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], NO_DECAY))  # type: ignore[no-untyped-call]
+    learned = [(name in decayed, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [{"params": [p for decays, p in learned if decays], "weight_decay": recipe.weight_decay},
+              {"params": [p for decays, p in learned if not decays], "weight_decay": 0.0}]  # fmt: skip
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=recipe.learning_rate,
@@ -41,16 +33,11 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def warmup_steps(recipe: Recipe, steps: int) -> int:
-    """Steps of linear warmup: the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
-    if recipe.warmup_steps is not None:
-        return recipe.warmup_steps
-    return math.ceil(recipe.warmup_ratio * steps)
-
-
 def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
-    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each."""
+    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each. The steps of
+    warmup are the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
     from transformers import get_scheduler
 
+    warmup = math.ceil(recipe.warmup_ratio * steps) if recipe.warmup_steps is None else recipe.warmup_steps
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    return get_scheduler(name, optimizer, warmup_steps(recipe, steps), steps)
+    return get_scheduler(name, optimizer, warmup, steps)

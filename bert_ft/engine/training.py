@@ -9,6 +9,7 @@ from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.engine import batches, cpu, optimization, unpadding
@@ -93,12 +94,8 @@ def train(
                         raise
                     state.micro_batches *= 2
                     torch.cuda.empty_cache()
-                    log(
-                        {
-                            "step": step,
-                            "out_of_memory": f"each batch is computed in {state.micro_batches} parts from here on",
-                        }
-                    )
+                    told = f"each batch is computed in {state.micro_batches} parts from here on"
+                    log({"step": step, "out_of_memory": told})
             whole = False
             running += loss
             if recipe.max_grad_norm > 0:
@@ -145,7 +142,8 @@ def train(
                         checkpoints.keep_best(bare, state)
                 whole = True
                 answers = [listener.on_evaluate(state.step, metrics, better) for listener in listeners]
-                if _agreed(accelerator, any(answers)) or state.waited >= (recipe.patience or math.inf):
+                # the main process decides for all
+                if broadcast_object_list([any(answers)])[0] or state.waited >= (recipe.patience or math.inf):
                     break
                 model.train()
             if checkpoints is not None and checkpoints.due(state.step):
@@ -218,12 +216,3 @@ def _better(task: Task, metrics: Metrics, state: State) -> bool:
         return False
     state.best = value
     return True
-
-
-def _agreed(accelerator: Any, stop: bool) -> bool:
-    """The main process's decision, known to all."""
-    if accelerator.num_processes == 1:
-        return stop
-    from accelerate.utils import broadcast_object_list
-
-    return bool(broadcast_object_list([stop])[0])

@@ -5,7 +5,6 @@ Importing this is cheap: ``evaluate`` (seconds), scikit-learn and scipy wait for
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from bert_ft.errors import InputError, did_you_mean
@@ -32,15 +31,11 @@ DEFAULTS = {
 
 __all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 
-FAMILIES: dict[str, tuple[str, str]] = {
-    "glue": ("bert_ft.metrics.hub", "Glue"),
-    "classification": ("bert_ft.metrics.hub", "Classification"),
-    "multilabel": ("bert_ft.metrics.hub", "MultiLabel"),
-    "squad": ("bert_ft.metrics.hub", "Squad"),
-    "squad_v2": ("bert_ft.metrics.hub", "SquadV2"),
-    "entities": ("bert_ft.metrics.hub", "Entities"),
-}
-"""What `load` knows besides the single metrics: name -> (module, class). A new family is a line here."""
+FAMILIES = {
+    "glue": "Glue", "classification": "Classification", "multilabel": "MultiLabel",
+    "squad": "Squad", "squad_v2": "SquadV2", "entities": "Entities",
+}  # fmt: skip
+"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.hub`. A new family is a line here."""
 
 
 def load(name: str, config: str | None = None, **options: Any) -> Metric:
@@ -63,6 +58,7 @@ def load(name: str, config: str | None = None, **options: Any) -> Metric:
         raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *CLASSIFICATION]))
     if name in CLASSIFICATION:
         name, options = "classification", {"compute": [name], **options}
-    module, attribute = FAMILIES[name]
-    metric: type[Metric] = getattr(importlib.import_module(module), attribute)
+    from bert_ft.metrics import hub
+
+    metric: type[Metric] = getattr(hub, FAMILIES[name])
     return metric(**options) if config is None else metric(config, **options)

@@ -58,7 +58,7 @@ def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's startOfChunk
     and endOfChunk; S as in seqeval)."""
-    before, other = _before(prefix), _before(kind) != kind
+    before, other = shifted(prefix), shifted(kind) != kind
     opened, closed = (before == B) | (before == I), (before == E) | (before == S)
     inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
     starts = fresh | ((closed | (before == O)) & inner) | ((prefix != O) & other)
@@ -75,7 +75,7 @@ def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
 
 def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
     """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's scheme.py."""
-    before, same = _before(prefix), _before(kind) == kind
+    before, same = shifted(prefix), shifted(kind) == kind
     inside = ((before == B) | (before == I)) & ((prefix == I) | (prefix == E)) & same
     if scheme == "IOB1":
         starts = (prefix == I) & ((before != I) | ~same) | (prefix == B) & (before != O) & same
@@ -116,15 +116,11 @@ def score(
         ValueError: the strict mode met a prefix that the scheme does not have.
     """
     (gold, predicted), hits, kinds = matched(references, predictions, offsets, names, mode, scheme)
-    right = [np.bincount(side[2][hit], minlength=len(kinds)) for side, hit in zip((gold, predicted), hits, strict=True)]
-    number, guessed = (np.bincount(side[2], minlength=len(kinds)) for side in (gold, predicted))
-    rows = {
-        name: (right[0][k], right[1][k], number[k], guessed[k])
-        for k, name in enumerate(kinds)
-        if number[k] + guessed[k]
-    }
-    result = {name: _quotients(*rows[name]) for name in sorted(rows)}
-    total = _quotients(right[0].sum(), right[1].sum(), number.sum(), guessed.sum())
+    found = gold[2][hits[0]], predicted[2][hits[1]], gold[2], predicted[2]
+    counts = np.stack([np.bincount(types, minlength=len(kinds)) for types in found], axis=1)
+    there = sorted(np.flatnonzero(counts.any(axis=1)).tolist(), key=kinds.__getitem__)
+    result = {kinds[k]: _quotients(*counts[k].tolist()) for k in there}
+    total = _quotients(*counts.sum(axis=0).tolist())
     accuracy = float((references == predictions).mean()) if len(references) else 0.0
     return {"": total | {"accuracy": accuracy}, **result}
 
@@ -173,7 +169,8 @@ def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, 
     return ids, np.concatenate([[0], np.cumsum(lengths[0], dtype=np.int64)]), list(numbers)
 
 
-def _before(values: np.ndarray) -> np.ndarray:
+def shifted(values: np.ndarray) -> np.ndarray:
+    """(T,) what stands before each; a 0 (an O) before the first."""
     return np.concatenate([np.zeros(1, values.dtype), values[:-1]])
 
 

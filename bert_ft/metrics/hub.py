@@ -28,8 +28,13 @@ GLUE: dict[str, tuple[str, ...]] = {
 class InMemory(evaluate.Metric):  # type: ignore[misc]
     """A metric of one process that keeps its rows in memory and leaves the disk alone."""
 
-    def __init__(self, config: str | None = None) -> None:
+    def __init__(self, config: str | None, predictions: Any, references: Any) -> None:
+        # no format="numpy", which the hub's metrics have: datasets would round float64 to float32
+        self._columns = Features({"predictions": predictions, "references": references})
         super().__init__(config_name=config, keep_in_memory=True, num_process=1)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(description=f"{type(self).__doc__}", citation="", features=self._columns)
 
     def _build_data_dir(self) -> str:
         return ""  # evaluate would make a folder in the user's cache, and put nothing into it
@@ -55,17 +60,8 @@ class Classification(InMemory):
         self._positive = positive
         for name in self._names:
             classification.require_known(name)
-        super().__init__(config)
-
-    def _info(self) -> evaluate.MetricInfo:
-        regression = not classification.REGRESSION_METRICS.keys().isdisjoint(self._names)
-        number = Value("float64" if regression else "int64")
-        return evaluate.MetricInfo(
-            description=f"{', '.join(self._names)} (bert-ft)",
-            citation="",
-            # No format="numpy", which the hub's metrics have: datasets would round float64 to float32.
-            features=Features({"predictions": number, "references": number}),
-        )
+        number = Value("int64" if classification.REGRESSION_METRICS.keys().isdisjoint(self._names) else "float64")
+        super().__init__(config, number, number)
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
         return classification.compute(self._names, predictions, references, positive=self._positive)
@@ -76,11 +72,7 @@ class MultiLabel(InMemory):
 
     def __init__(self, config: str | None = None, *, compute: Iterable[str]) -> None:
         self._names: Sequence[str] = tuple(compute)
-        super().__init__(config)
-
-    def _info(self) -> evaluate.MetricInfo:
-        features = Features({"predictions": List(Value("int64")), "references": List(Value("int64"))})
-        return evaluate.MetricInfo(description=f"{', '.join(self._names)} (bert-ft)", citation="", features=features)
+        super().__init__(config, List(Value("int64")), List(Value("int64")))
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
         return multilabel.compute(self._names, predictions, references)
@@ -103,11 +95,9 @@ class Squad(InMemory):
 
     prediction: ClassVar[dict[str, Any]] = {"id": Value("string"), "prediction_text": Value("string")}
 
-    def _info(self) -> evaluate.MetricInfo:
+    def __init__(self, config: str | None = None) -> None:
         answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
-        references = {"id": Value("string"), "answers": answers}
-        features = Features({"predictions": self.prediction, "references": references})
-        return evaluate.MetricInfo(description=f"{type(self).__doc__}", citation="", features=features)
+        super().__init__(config, self.prediction, {"id": Value("string"), "answers": answers})
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
         return squad.squad(_texts(predictions), _golds(references))
@@ -143,12 +133,7 @@ class Entities(InMemory):
 
     def __init__(self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None) -> None:
         self._mode, self._scheme = mode, scheme
-        super().__init__(config)
-
-    def _info(self) -> evaluate.MetricInfo:
-        tags = List(Value("string"))
-        return evaluate.MetricInfo(description=f"entity F1, {self._mode} (bert-ft)", citation="",
-                                   features=Features({"predictions": tags, "references": tags}))  # fmt: skip
+        super().__init__(config, List(Value("string")), List(Value("string")))
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, Any]:
         (gold, found), offsets, names = entities.flat(references, predictions)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,15 @@ def tokens(text: str) -> tuple[str, ...]:
     return tuple(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def _f1(prediction: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    same = sum((Counter(prediction) & Counter(gold)).values())
+def _f1(prediction: Sequence[str], gold: Sequence[str]) -> float:
+    return _mean_rate(sum((Counter(prediction) & Counter(gold)).values()), len(prediction), len(gold))
+
+
+def _mean_rate(same: int, predicted: int, gold: int) -> float:
+    """The harmonic mean of precision and recall."""
     if not same:
         return 0.0
-    precision, recall = same / len(prediction), same / len(gold)
+    precision, recall = same / predicted, same / gold
     return (2 * precision * recall) / (precision + recall)
 
 
@@ -41,15 +46,26 @@ def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
     Raises:
         ValueError: a question without a gold answer, which the script cannot score.
     """
+    exact, f1 = _best_golds(predictions, answers, tokens, _f1)
+    return {"exact_match": exact, "f1": f1}
+
+
+def _best_golds(
+    predictions: Mapping[str, str],
+    answers: Mapping[str, Sequence[str]],
+    normal: Callable[[str], Any],
+    rate: Callable[..., float],
+) -> tuple[float, float]:
+    """Means over the questions, 0 to 100: whether the prediction is a gold answer, and its best rate among them."""
     exact, f1 = 0.0, 0.0
     for key, golds in answers.items():
         if not golds:
             raise ValueError(f"question '{key}' has no gold answer: score it with squad_v2")
         if key in predictions:
-            predicted = tokens(predictions[key])
-            exact += max(predicted == tokens(gold) for gold in golds)
-            f1 += max(_f1(predicted, tokens(gold)) for gold in golds)
-    return {"exact_match": 100.0 * exact / len(answers), "f1": 100.0 * f1 / len(answers)}
+            predicted, wanted = normal(predictions[key]), [normal(gold) for gold in golds]
+            exact += max(predicted == gold for gold in wanted)
+            f1 += max(rate(predicted, gold) for gold in wanted)
+    return 100.0 * exact / len(answers), 100.0 * f1 / len(answers)
 
 
 def squad_v2(
@@ -125,27 +141,18 @@ def cmrc(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -
     A segment is a Chinese character or a word of another script. The script cuts the latter with NLTK's
     `word_tokenize`; here they are runs of letters and digits, and single signs.
     """
-    exact, f1 = 0.0, 0.0
-    for key, golds in answers.items():
-        if not golds:
-            raise ValueError(f"question '{key}' has no gold answer")
-        if key in predictions:
-            predicted = _cmrc_text(predictions[key])
-            exact += max(predicted == _cmrc_text(gold) for gold in golds)
-            f1 += max(_run_f1(CMRC_SEGMENTS.findall(predicted), CMRC_SEGMENTS.findall(_cmrc_text(g))) for g in golds)
-    return {"cmrc_exact_match": 100.0 * exact / len(answers), "cmrc_f1": 100.0 * f1 / len(answers)}
+    exact, f1 = _best_golds(predictions, answers, _cmrc_text, _run_f1)
+    return {"cmrc_exact_match": exact, "cmrc_f1": f1}
 
 
 def _cmrc_text(text: str) -> str:
     return text.lower().strip().translate(CMRC_PUNCTUATION)
 
 
-def _run_f1(prediction: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
-    longest, above = 0, [0] * (len(gold) + 1)
-    for mine in prediction:
-        above = [0, *(above[i] + 1 if mine == theirs else 0 for i, theirs in enumerate(gold))]
+def _run_f1(prediction: str, gold: str) -> float:
+    mine, theirs = CMRC_SEGMENTS.findall(prediction), CMRC_SEGMENTS.findall(gold)
+    longest, above = 0, [0] * (len(theirs) + 1)
+    for segment in mine:
+        above = [0, *(above[i] + 1 if segment == other else 0 for i, other in enumerate(theirs))]
         longest = max(longest, *above)
-    if not longest:
-        return 0.0
-    precision, recall = longest / len(prediction), longest / len(gold)
-    return (2 * precision * recall) / (precision + recall)
+    return _mean_rate(longest, len(mine), len(theirs))

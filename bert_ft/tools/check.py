@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bert_ft import adapters, data, pretrained
 from bert_ft.adapters import tokenizing
@@ -84,7 +86,7 @@ def check(
             if not told:
                 found.append(Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where]))
     if training and splits.train.others is not None:
-        found += targets.of_columns(splits.train, splits.train.others, family.target)
+        found += _of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
@@ -96,6 +98,48 @@ def check(
             found += more
     report.findings = sorted(found, key=lambda f: list(STYLES).index(f.severity))
     return report
+
+
+def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
+    """Columns nobody asked for that give the label away: no model reads them, but they must not get into the texts.
+
+    A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to predict,
+    where it correlates with them by more than 0.99.
+    """
+    if not checks.has_target(train, target):
+        return
+    column, told = train.table[target], []
+    labels = checks.encode([checks.plain(column)])[0]
+    for name in others.column_names:
+        other = _comparable(others[name].combine_chunks())
+        if other is None or other.null_count == len(other):
+            continue
+        numeric = pa.types.is_floating(other.type)
+        if pa.types.is_floating(column.type):
+            both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
+            both = both[:, ~np.isnan(both).any(axis=0)]
+            if both.shape[1] > targets.FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
+                told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
+            continue
+        values = checks.encode([checks.plain(other)])[0]
+        binned = numeric and len(np.unique(values)) > 50
+        if binned:
+            values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
+        if (rows := np.flatnonzero(targets.gives_away(values, labels))).size:
+            _, first = np.unique(labels[rows], return_index=True)
+            told.append(name + ": in ranges" * binned + ": ")
+            told[-1] += ", ".join(
+                f"{targets.cell(other, i)} is {targets.cell(column, i)}" for i in rows[first][:3].tolist()
+            )
+    yield from targets.listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
+
+
+def _comparable(column: pa.Array) -> pa.Array | None:
+    """float64 where every cell is a number, also one written as text; else strings; None for lists and the like."""
+    for kind in (pa.float64(), pa.large_string()):
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return column.cast(kind)
+    return None
 
 
 def _of_tokens(

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bert_ft.errors import InputError, did_you_mean
+
 OTHERS = "*"  # among the optional columns: every column that nobody asked for
 
 
-def chosen(columns: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """The wanted columns that are there; with `OTHERS`, then all others whose name is theirs alone."""
+def chosen(columns: Sequence[str], wanted: Sequence[str], optional: Sequence[str], where: str) -> list[str]:
+    """The wanted columns that are there; with `OTHERS`, then all others whose name is theirs alone.
+
+    Raises:
+        InputError: a wanted column that is doubled, or missing and not optional.
+    """
+    for column in wanted:
+        if columns.count(column) > 1:
+            raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
+        if column not in columns and column not in optional:
+            raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, columns))
     others = [column for column in columns if columns.count(column) == 1] if OTHERS in optional else []
     return [column for column in dict.fromkeys([*wanted, *others]) if column in columns]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pc
 
 from bert_ft.data.formats import chosen
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError
 
 
 def read(
@@ -48,18 +47,21 @@ def read(
         raise InputError("the file is empty", where=str(path), remedy="it needs a header line and at least one row")
     has_header = names is None or wanted[0] in header
     columns = header if has_header else list(names or [])
-    for column in wanted:
-        if columns.count(column) > 1:
-            raise InputError(f"two columns are called '{column}'", where=str(path), remedy="rename one of them")
-        if column not in columns and column not in optional:
-            raise InputError(f"no column '{column}'", where=str(path), remedy=did_you_mean(column, columns))
+    chosen(columns, wanted, optional, str(path))
+    # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
+    distinct = [name if columns.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(columns)]
     bad: list[pc.InvalidRow] = []
+
+    def noting(row: pc.InvalidRow) -> str:
+        bad.append(row)
+        return "error" if skipped is None else "skip"
+
     try:
         table = pc.read_csv(
             io.BytesIO(text.encode()),
             read_options=pc.ReadOptions(
                 use_threads=False,  # only then does a ragged row know its number
-                column_names=_distinct(columns),
+                column_names=distinct,
                 skip_rows_after_names=int(has_header),
                 block_size=max(1 << 20, min(len(text.encode()) + 1, 1 << 30)),
             ),
@@ -68,11 +70,11 @@ def read(
                 quote_char='"' if quoting else False,
                 newlines_in_values=quoting,
                 ignore_empty_lines=len(columns) > 1,
-                invalid_row_handler=_noting(bad, "error" if skipped is None else "skip"),
+                invalid_row_handler=noting,
             ),
             convert_options=pc.ConvertOptions(
-                column_types={column: pa.string() for column in _distinct(columns)},
-                include_columns=chosen(_distinct(columns), wanted, optional),
+                column_types={column: pa.string() for column in distinct},
+                include_columns=chosen(distinct, wanted, optional, str(path)),
                 strings_can_be_null=True,
                 null_values=[""],
                 quoted_strings_can_be_null=False,
@@ -108,21 +110,3 @@ def decode(path: Path, encoding: str) -> str:
         message = f"byte {raw[error.start]:#04x} is not {encoding}"
         remedy = 'save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", "gb18030")'
         raise InputError(message, where=f"{path}, line {line}", remedy=remedy) from None
-
-
-def _noting(bad: list[pc.InvalidRow], answer: str) -> Callable[[pc.InvalidRow], str]:
-    def handler(row: pc.InvalidRow) -> str:
-        bad.append(row)
-        return answer
-
-    return handler
-
-
-def _distinct(columns: list[str]) -> list[str]:
-    """Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way."""
-    seen: dict[str, int] = {}
-    out = []
-    for column in columns:
-        seen[column] = seen.get(column, 0) + 1
-        out.append(column if seen[column] == 1 else f"{column} ({seen[column]})")
-    return out

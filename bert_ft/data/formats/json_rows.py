@@ -40,7 +40,7 @@ def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: t
             if {int, float} >= set(kinds):
                 values = [None if value is None else float(value) for value in values]
             else:
-                message = f"'{key}' is {_kind(values[odd])} here and {kinds[0].__name__} before"
+                message = f"'{key}' is {type(values[odd]).__name__} here and {kinds[0].__name__} before"
                 raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
         columns[key] = array(values, key, path)
     for key in sorted(known - set(wanted)) if OTHERS in optional else ():
@@ -64,25 +64,21 @@ def array(values: list[Any], key: str, path: Path) -> pa.Array:
                          remedy="give every row the same type") from None  # fmt: skip
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
 def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     """The objects of a file.
 
     Raises:
         InputError: none, or a line that is no object.
     """
-    rows = _objects(path, decode(path, encoding))
+    text = decode(path, encoding)
+    rows = _whole(path, text) if path.suffix.lower() == ".json" else None
+    rows = _lines(path, text) if rows is None else rows
     if not rows:
         raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
     return rows
 
 
-def _objects(path: Path, text: str) -> list[dict[str, Any]]:
-    if path.suffix.lower() == ".json" and (whole := _whole(path, text)) is not None:
-        return whole
+def _lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -92,7 +88,7 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
-            raise InputError(f"an object is wanted, this is {_kind(row)}", where=f"{path}, line {number}")
+            raise InputError(f"an object is wanted, this is {type(row).__name__}", where=f"{path}, line {number}")
         rows.append(row)
     return rows
 

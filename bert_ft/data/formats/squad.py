@@ -9,34 +9,35 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from bert_ft.data.formats import json_rows
+from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError
+from bert_ft.schema import Data
 
 LISTED = 50  # ids that a note names
 KEYS = {"id": "query_id", "question": "query_text"}  # ours -> CMRC 2018's
 
 
-def read(path: Path, encoding: str = "utf-8") -> pa.Table | None:
-    """The questions of a nested file as rows: id, question, context, answers, title; None where it is no such file.
+def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
+    """The questions of a nested file as rows: id, question, context, answers, title; other JSON as `json_rows` reads it.
 
     `answers` are {"text": [...], "answer_start": [...]} as on the hub; null where the question has no such key.
     """
-    text = decode(path, encoding)
     try:
-        tree = json.loads(text) if path.suffix.lower() == ".json" else None
+        tree = json.loads(decode(path, data.encoding))
     except json.JSONDecodeError:
-        return None  # JSON lines, or a fault that their reader tells
+        tree = None  # JSON lines, or a fault that their reader tells
     if isinstance(tree, dict) and isinstance(tree.get("data"), list) and "id" not in tree:
         articles = tree["data"]
     elif isinstance(tree, list) and tree and isinstance(tree[0], dict) and "context_text" in tree[0]:
         articles = [{"title": part.get("title"), "paragraphs": [part]} for part in tree]
     else:
-        return None
+        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
     rows = list(_flat(articles, path))
     if not rows:
         raise InputError("there is no question in it", where=str(path))
-    return pa.table({key: json_rows.array([row[key] for row in rows], key, path) for key in rows[0]})
+    columns = chosen(list(rows[0]), wanted, optional, str(path))
+    return pa.table({key: json_rows.array([row[key] for row in rows], key, path) for key in columns})
 
 
 def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
