@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from bert_ft.run import Run, evaluate, load
     from bert_ft.schema import Recipe, Reference
     from bert_ft.task import Task, load_task
+    from bert_ft.tools.search import search
 
 _HOMES = {
     "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
     "load_task": "task", "Task": "task", "Recipe": "schema", "Reference": "schema",
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "ExtractiveQa": "adapters.qa",
+    "search": "tools.search",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
 }  # fmt: skip
 
@@ -42,6 +44,7 @@ __all__ = [
     "load",
     "load_task",
     "metrics",
+    "search",
 ]
 
 

@@ -23,6 +23,7 @@ from bert_ft.schema import (
     Ner,
     Original,
     Qa,
+    Range,
     Recipe,
     Reference,
     RunSpec,
@@ -82,7 +83,7 @@ class Task(Strict):
     def _repr_html_(self) -> str:
         told = {"family": self.family, "data": self.data.path or self.data.train, "labels": self.data.labels,
                 "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
-                **self.recipe.model_dump(exclude_defaults=True, exclude={"grid"})}  # fmt: skip
+                **self.recipe.model_dump(exclude_defaults=True, exclude=Recipe.SPACES)}  # fmt: skip
         cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
         rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
         return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
@@ -120,7 +121,7 @@ class Task(Strict):
 TABLES: dict[str, type[BaseModel]] = {
     "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching,
     "classification": Classification, "ner": Ner, "qa": Qa, "run": RunSpec,
-    "reference": Reference, "original": Original,
+    "reference": Reference, "original": Original, "search": Range,
 }  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
     except ValidationError as error:
         first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
         # pydantic adds that branch to the location: keep what stands in the file
-        branch = re.compile(r"str|int|bool|literal\[.*|constrained-.*|dict\[.*")
+        branch = re.compile(r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range")
         path = [str(part) for part in first["loc"] if not branch.fullmatch(str(part))]
         key, remedy = ".".join(path), ""
         if first["type"] == "extra_forbidden":
@@ -285,7 +286,7 @@ def _lines(path: Path) -> list[str]:
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in top.items():
-        whole = key in ("evaluate", "test", "class_weights")  # these are one value, not a table of keys
+        whole = key in ("evaluate", "test", "class_weights", "search")  # these are one value, not a table of keys
         tables = isinstance(value, dict) and isinstance(both.get(key), dict) and not whole
         both[key] = _merge(both[key], value) if tables else value
     return both
