@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from statistics import fmean
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -114,12 +114,12 @@ class Metric(Strict):
 
 
 class Range(Strict):
-    """The numbers from `low` to `high`, both included, that a search draws from."""
+    """The numbers from `low` to `high`, both included, that a search draws from: whole ones where all given are whole."""
 
     low: int | float
     high: int | float
     log: bool = Field(False, description="drawn evenly on a logarithmic scale")
-    step: int | float | None = Field(None, gt=0, description="between two neighbours; any number by default")
+    step: int | float | None = Field(None, gt=0, description="between two neighbours")
 
     @model_validator(mode="after")
     def _check(self) -> Range:
@@ -171,16 +171,8 @@ class Recipe(Strict):
             if key not in known:
                 raise ValueError(f"unknown key '{key}'; {did_you_mean(key, known)}")
             if isinstance(values, Range):
-                kinds = {cls.model_fields[key].annotation, *get_args(cls.model_fields[key].annotation)}
-                number = float if float in kinds else int if int in kinds else None
-                if number is None or (number is int and isinstance(values.step, float)):
-                    raise ValueError(f"{key} takes " + ("whole steps" if number else "a list of values, and no range"))
-                whole = all(isinstance(n, int) for n in (values.low, values.high, values.step))
-                if number is float and not whole:
-                    ends = values.model_dump(include={"low", "high", "step"}, exclude_none=True)
-                    search = search | {key: values.model_copy(update={end: float(n) for end, n in ends.items()})}
-                values = [values.low, values.high]
-            elif not values:
+                values = [values.low, values.low + (values.step or 0), values.high]
+            if not values:
                 raise ValueError(f"{key} has no values")
             for value in values:
                 try:

@@ -146,9 +146,10 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
     try:
         return Task.model_validate(tree)
     except ValidationError as error:
-        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
+        # of a union, the branch that came furthest
+        first = max(error.errors(), key=lambda e: (len(e["loc"]), e["type"] in ("value_error", "extra_forbidden")))
         # pydantic adds that branch to the location: keep what stands in the file
-        branch = re.compile(r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range")
+        branch = re.compile(r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range|function-after\[.*")
         path = [str(part) for part in first["loc"] if not branch.fullmatch(str(part))]
         key, remedy = ".".join(path), ""
         if first["type"] == "extra_forbidden":
@@ -157,8 +158,10 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
             remedy = did_you_mean(path[-1], known)
         else:
             message = first["msg"].removeprefix("Value error, ")
-            message = f"{key} = {first['input']!r}: {message}" if key else message
-        remedy = remedy or dotted_keys().get(key) or "see `bert-ft tasks show` for a task that works"
+            told = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"  # no whole tables
+            message = f"{told}: {message}" if key else message
+        keys, default = dotted_keys(), "see `bert-ft tasks show` for a task that works"
+        remedy = remedy or keys.get(key) or keys.get(".".join(path[:2])) or default
         raise InputError(message, where=where, remedy=remedy) from None
 
 

@@ -71,7 +71,7 @@ def search(
 ) -> None:
     """Search the recipe that does best on the validation set, with Optuna; best.toml has it.
 
-    The space is recipe.search of the task, else its grid, else learning rate, batch size and epochs. The same command goes
+    The space is recipe.search of the task, else its grid with learning rate, batch size and epochs. The same command goes
     on where it was; started several times at once, it shares the trials. The best score is the best of many on this very
     set, so that it leans high: report what a fresh seed or a test set gives.
 

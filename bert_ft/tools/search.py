@@ -28,7 +28,8 @@ SPACE: dict[str, Any] = {
     "learning_rate": {"low": 1e-5, "high": 1e-4, "log": True}, "batch_size": [16, 32],
     "epochs": {"low": 2, "high": 4, "step": 1},
 }  # fmt: skip
-"""Where a task has neither `recipe.search` nor `recipe.grid`: around what Devlin et al. 2019 tried (appendix A.3)."""
+"""Where a task has no `recipe.search`, and its `recipe.grid` not that key: what Devlin et al. 2019 tried (appendix A.3), with
+learning rates around theirs."""
 
 HOPELESS = 3  # trials that fail before any other end the search
 
@@ -46,10 +47,10 @@ def search(
     Args:
         trials: of the whole search, over all calls and all processes that share its storage; the same call again goes on
             with what is missing. A trial whose process was ended is repeated, and counts once; equal recipes are trained
-            once.
+            once, and a space of no more recipes than trials is tried whole.
         timeout: seconds, "10min" or "2h" after which this call begins no other trial.
         space: recipe key -> a list of values, or `{"low":, "high":, "log": or "step":}`, in place of what `recipe.search`
-            says (else `recipe.grid`, else `SPACE`). A key that is among `settings` is not searched.
+            says, else `recipe.grid` with `SPACE`. A key that is among `settings` is not searched.
         storage: an Optuna storage or its URL; an SQLite file in the folder by default.
         sampler, pruner: Optuna's, in place of TPE seeded with the run's seed, and of the median rule; pruner None: no trial
             is pruned. Trials are compared at equal shares of an epoch.
@@ -182,7 +183,7 @@ def _with_space(task: Task, settings: Mapping[str, Any], space: Mapping[str, Any
     fixed = {key.rpartition(".")[2] for key in settings}
     if twice := sorted(fixed & set(space)):
         raise InputError(f"'{twice[0]}' is set, and searched as well", where="space", remedy="leave one of them out")
-    known: Mapping[str, Any] = task.recipe.search or task.recipe.grid or SPACE
+    known: Mapping[str, Any] = task.recipe.search or SPACE | task.recipe.grid
     wanted = {key: values for key, values in known.items() if key not in fixed} | dict(space)
     if not wanted:
         raise InputError(

@@ -6,9 +6,10 @@ process is gone is known at once; it is failed, and repeated in the folder where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+MANY = 1000  # values of a key that are as good as any number of them
 ENOUGH = 10  # complete trials before importances say anything
 
 
@@ -49,7 +51,8 @@ class Trials:
     Args:
         folder: of the search; its name is the study's. space: as `recipe.search`. metric: the set and metric to improve.
         storage: Optuna's, or its URL; None: an SQLite file in the folder.
-        sampler, pruner: Optuna's; None: TPE seeded with `seed`, and nothing is pruned.
+        sampler, pruner: Optuna's; None: TPE seeded with `seed` (a space of no more recipes than trials is tried whole), and
+            nothing is pruned.
         made_from: what all trials have in common; a study made from something else is refused.
     """
 
@@ -124,14 +127,26 @@ class Trials:
             taken = len(self._counted())
             if taken >= most:
                 return None
-            if self.sampler is None:  # a draw depends on what is known, not on which process makes it, and when
-                draw = np.random.SeedSequence([self.seed, taken]).generate_state(1)
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not waiting and len(recipes := [*islice(self._recipes(), most + 1)]) <= most and self.sampler is None:
+                tried = [trial.params for trial in self._counted()]
+                if not (rest := [recipe for recipe in recipes if recipe not in tried]):
+                    self.say(f"all {len(recipes)} recipes of the space have been tried")
+                    return None
+                self.study.enqueue_trial(rest[0])
+            elif self.sampler is None:  # a draw depends on what is known, not on which process makes it, and when
+                draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
             trial = self.study.ask(self.space)
             first = trial.user_attrs.get("first", trial.number)
             lock = _lock(self._lock_file(first), wait=False)
             assert lock is not None
         return trial, first, lock
+
+    def _recipes(self) -> Iterator[dict[str, Any]]:
+        """All recipes of the space; without end where there is no end of them."""
+        values = [_values(distribution) for distribution in self.space.values()]
+        return (dict(zip(self.space, recipe, strict=True)) for recipe in product(*values))
 
     def _take_back(self) -> None:
         """Fails the trials whose process is gone, each with a successor that waits to be taken."""
@@ -223,8 +238,16 @@ def _first(trial: FrozenTrial) -> int:
 def _distribution(values: list[Any] | Range) -> BaseDistribution:
     if not isinstance(values, Range):
         return CategoricalDistribution(values)
-    kind = IntDistribution if isinstance(values.low, int) else FloatDistribution
-    return kind(**values.model_dump(exclude_none=True))
+    told = values.model_dump(exclude_none=True)
+    return (IntDistribution if all(isinstance(n, int) for n in told.values()) else FloatDistribution)(**told)
+
+
+def _values(distribution: BaseDistribution) -> Iterable[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high, step = distribution.low, distribution.high, distribution.step
+    return range(MANY) if step is None else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
 
 
 def _lock(file: Path, wait: bool) -> IO[str] | None:
