@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bert_ft.task import Task, load_task
     from bert_ft.tools.compare import compare
     from bert_ft.tools.reproduce import reproduce
+    from bert_ft.tools.search import search
 
 _HOMES = {
     "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
@@ -25,7 +26,7 @@ _HOMES = {
     "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
     "ExtractiveQa": "adapters.qa",
     "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
-    "compare": "tools.compare", "reproduce": "tools.reproduce",
+    "compare": "tools.compare", "reproduce": "tools.reproduce", "search": "tools.search",
 }  # fmt: skip
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "load_task",
     "metrics",
     "reproduce",
+    "search",
 ]
 
 

@@ -282,7 +282,7 @@ def _train(
             rundir.save_model(folder.model, model.network, model.tokenizer, weights)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
-            "recipe": task.recipe.model_dump(exclude={"grid"}),
+            "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),
             "metrics": {name: final[name] for name in blocks if final[name]},
             "counts": counts,
             "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,

@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bert_ft.errors import did_you_mean
 from bert_ft.metrics import METRIC_NAMES
@@ -104,8 +113,30 @@ class Metric(Strict):
     positive: Label | None = Field(None, description="the label that binary F1, precision and recall are of")
 
 
+class Range(Strict):
+    """The numbers from `low` to `high`, both included, that a search draws from: whole ones where all given are whole."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(False, description="drawn evenly on a logarithmic scale")
+    step: int | float | None = Field(None, gt=0, description="between two neighbours")
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError("low has to be below high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with a low above 0, and without a step")
+        if self.step is not None and round((self.high - self.low) / self.step, 6) % 1:
+            raise ValueError("no number of steps leads from low to high")
+        return self
+
+
 class Recipe(Strict):
     """The hyperparameters of one training. Steps are optimizer steps of the whole (global) batch."""
+
+    SPACES: ClassVar[set[str]] = {"grid", "search"}
+    """Keys that say what is tried: no part of one training."""
 
     learning_rate: float = Field(3e-5, gt=0, lt=10)
     batch_size: int = Field(32, gt=0, description="rows an optimizer step, over all processes and micro-batches")
@@ -128,6 +159,27 @@ class Recipe(Strict):
     keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
+    search: dict[str, list[bool | int | float | str] | Range] = Field(
+        {}, description="what `bert-ft search` draws from: key -> a list of values, or { low, high, log or step }"
+    )
+
+    @field_validator("search")
+    @classmethod
+    def _space(cls, search: dict[str, Any]) -> dict[str, Any]:
+        known = cls.model_fields.keys() - cls.SPACES
+        for key, values in search.items():
+            if key not in known:
+                raise ValueError(f"unknown key '{key}'; {did_you_mean(key, known)}")
+            if isinstance(values, Range):
+                values = [values.low, values.low + (values.step or 0), values.high]
+            if not values:
+                raise ValueError(f"{key} has no values")
+            for value in values:
+                try:
+                    cls.model_validate({key: value})
+                except ValidationError as error:
+                    raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from None
+        return search
 
 
 class Batching(Strict):

@@ -23,6 +23,7 @@ from bert_ft.schema import (
     Ner,
     Original,
     Qa,
+    Range,
     Recipe,
     Reference,
     RunSpec,
@@ -82,7 +83,7 @@ class Task(Strict):
     def _repr_html_(self) -> str:
         told = {"family": self.family, "data": self.data.path or self.data.train, "labels": self.data.labels,
                 "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
-                **self.recipe.model_dump(exclude_defaults=True, exclude={"grid"})}  # fmt: skip
+                **self.recipe.model_dump(exclude_defaults=True, exclude=Recipe.SPACES)}  # fmt: skip
         cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
         rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
         return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
@@ -118,7 +119,7 @@ class Task(Strict):
 
 
 TABLES = {name: type(table) for name, table in Task() if isinstance(table, Strict)}
-TABLES |= {"reference": Reference, "original": Original}
+TABLES |= {"reference": Reference, "original": Original, "search": Range}
 
 
 def dotted_keys() -> dict[str, str]:
@@ -142,9 +143,10 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
     try:
         return Task.model_validate(tree)
     except ValidationError as error:
-        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
+        # of a union, the branch that came furthest
+        first = max(error.errors(), key=lambda e: (len(e["loc"]), e["type"] in ("value_error", "extra_forbidden")))
         # pydantic adds that branch to the location: keep what stands in the file
-        branch = re.compile(r"str|int|bool|literal\[.*|constrained-.*|dict\[.*")
+        branch = re.compile(r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range|function-after\[.*")
         path = [str(part) for part in first["loc"] if not branch.fullmatch(str(part))]
         key, remedy = ".".join(path), ""
         if first["type"] == "extra_forbidden":
@@ -153,8 +155,10 @@ def _validated(tree: dict[str, Any], where: str) -> Task:
             remedy = did_you_mean(path[-1], table.model_fields)
         else:
             message = first["msg"].removeprefix("Value error, ")
-            message = f"{key} = {first['input']!r}: {message}" if key else message
-        remedy = remedy or dotted_keys().get(key) or "see `bert-ft tasks show` for a task that works"
+            told = key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"  # no whole tables
+            message = f"{told}: {message}" if key else message
+        keys, default = dotted_keys(), "see `bert-ft tasks show` for a task that works"
+        remedy = remedy or keys.get(key) or keys.get(".".join(path[:2])) or default
         raise InputError(message, where=where, remedy=remedy) from None
 
 
@@ -273,7 +277,7 @@ def _lines(path: Path) -> list[str]:
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in top.items():
-        whole = key in ("evaluate", "test", "class_weights")  # these are one value, not a table of keys
+        whole = key in ("evaluate", "test", "class_weights", "search")  # these are one value, not a table of keys
         tables = isinstance(value, dict) and isinstance(both.get(key), dict) and not whole
         both[key] = _merge(both[key], value) if tables else value
     return both

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from bert_ft.cli import judge, look, reproduce, work  # noqa: F401 - importing them adds their commands
+from bert_ft.cli import judge, look, reproduce, search, work  # noqa: F401 - importing them adds their commands
 from bert_ft.cli.options import app, fail, note
 
 DEBUG = "--debug"

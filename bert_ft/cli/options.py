@@ -62,7 +62,7 @@ def pair(item: str, option: str) -> tuple[str, str]:
     """KEY=VALUE as its two parts."""
     key, equals, text = item.partition("=")
     if not equals:
-        example = {"--set": "learning_rate=5e-5", "--column": "text=review"}[option]
+        example = {"--set": "learning_rate=5e-5", "--column": "text=review", "--space": "batch_size=16,32"}[option]
         fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
     return key.strip(), text
 

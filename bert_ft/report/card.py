@@ -29,7 +29,7 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
     metadata = _metadata(task, results, base, licence, hub).to_yaml()
     return render("card.md.j2", task=task, results=results, environment=environment, metadata=metadata, licence=licence, hub=hub,
                   pipeline=PIPELINES.get(task.family), base=short_name(task.run.checkpoint or "a model object"),
-                  recipe=task.recipe.model_dump(exclude={"grid"}, exclude_none=True))  # fmt: skip
+                  recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True))  # fmt: skip
 
 
 def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence: Any, hub: str | None) -> Any:

@@ -79,7 +79,7 @@ class View:
             note = "as published, with their conditions: other splits, recipes or statistics are no comparison"
             rows = [list(reference.values()) for reference in of_it]
             tables.append(Table(f"published numbers of {known}", list(of_it[0]), rows, note))
-        recipe = self.task.recipe.model_dump(exclude={"grid"}, exclude_none=True)
+        recipe = self.task.recipe.model_dump(exclude=self.task.recipe.SPACES, exclude_none=True)
         environment = {k: v for k, v in self.environment.items() if k not in ("versions", "resumed")}
         environment |= {"resumed": len(self.environment.get("resumed", [])), **self.environment.get("versions", {})}
         facts = {"recipe": recipe, "timing": self.results.get("timing", {}), "environment": environment}

@@ -143,6 +143,27 @@ def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tu
         return svg(made, f"{unit}: " + ". ".join(said))
 
 
+def points(groups: Mapping[str, tuple[Sequence[Any], Sequence[float]]], names: tuple[str, str], said: str, *, log: bool = False,
+           theme: Mapping[str, str] = THEME) -> str:  # fmt: skip
+    """Groups of points, a colour each, as SVG. `log`: whether the first axis is logarithmic."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    with _style():
+        made = Figure(figsize=(4, 2.6), layout="constrained")
+        axes = made.add_subplot()
+        for color, (name, (x, y)) in zip(SERIES, groups.items(), strict=False):
+            axes.scatter(x, y, s=14, color=color, alpha=0.7, linewidths=0, label=name)
+        axes.set(xlabel=names[0], ylabel=names[1])
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:.0e}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if len(groups) > 1:
+            axes.legend()
+        return svg(made, said, theme)
+
+
 def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
     """A figure as SVG to stand inside HTML: real text, its text alternative, no id that another one has."""
     stream = io.StringIO()
