@@ -144,17 +144,23 @@ def tasks_copy(
     task: Annotated[str, typer.Argument(help="Built-in task.")],
     to: Annotated[str | None, typer.Argument(metavar="FILE", help="<task>.toml here by default.")] = None,
 ) -> None:
-    """Write a built-in task's file here, to edit and train: bert-ft train FILE.toml."""
+    """Write a built-in task's file here, with the rows that ship beside it, to edit and train: bert-ft train FILE.toml."""
     from bert_ft import rundir
     from bert_ft.errors import InputError
-    from bert_ft.task import find
+    from bert_ft.task import find, load_task
 
     source, target = find(task), Path(to or f"{task}.toml")
     if target.is_dir():
         target = target / f"{task}.toml"
-    if target.exists():
-        raise InputError("there is a file already", where=str(target), remedy="name another one")
-    rundir.write(target, source.read_text(encoding="utf-8"))
+    data = source.resolve().with_suffix("")
+    pairs = [(source, target)]
+    if load_task(source).data.path == str(data):  # rows of our own, which the file names by a relative path
+        pairs += [(file, target.parent / data.name / file.name) for file in sorted(data.iterdir())]
+    for _, place in pairs:
+        if place.exists():
+            raise InputError("there is a file already", where=str(place), remedy="name another one")
+    for file, place in pairs:
+        rundir.write(place, file.read_text(encoding="utf-8"))
     print(target)
 
 
