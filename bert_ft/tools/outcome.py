@@ -179,7 +179,7 @@ class Outcome:
         lines += [f"- failed: {run.folder.path.name}: {markdown(run.cause)}" for run in self.failed]
         made = self.made
         versions = ", ".join(f"{package} {show(version)}" for package, version in made["versions"].items() if version)
-        lines += ["", f"Values in points; measured is the mean (the median where that is published) ± the standard deviation over seeds {show(self.plan.seeds)} of {markdown(self.plan.checkpoint)}. "
+        lines += ["", f"Values in points; measured is the mean (the median where that is published) ± the standard deviation over seeds {show(self.plan.seeds)} of {markdown(rundir.short_name(self.plan.checkpoint))}. "
                   "What a source's recipe leaves open is the task's own.",
                   f"{made['runs']} runs, {made['train_seconds']:,.0f} seconds of training; {markdown(show(made['device']))}, "
                   f"{show(made['precision'])}; {versions}."]  # fmt: skip
