@@ -225,7 +225,7 @@ class Pruning(Callback):
         if at not in self.told:  # by an earlier attempt, or in an earlier fold
             self.told.add(at)
             self.trial.report(metrics[self.metric[0]][self.metric[1]], at)
-            if self.trial.should_prune():
+            if step < self.plan.steps and self.trial.should_prune():
                 raise optuna.TrialPruned
         return None
 
