@@ -12,6 +12,7 @@ from typing import Any
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import hub
 from bert_ft.errors import InputError
+from bert_ft.rundir import quiet
 from bert_ft.schema import RunSpec
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -173,9 +174,8 @@ def told(where: str) -> Iterator[None]:
 
     level = logging.get_verbosity()
     logging.set_verbosity(50)  # nothing but our own message
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        with nullcontext() if Path(where).is_dir() else hub.reached():
+        with quiet(), nullcontext() if Path(where).is_dir() else hub.reached():
             yield
     except InputError:
         raise
@@ -190,7 +190,6 @@ def told(where: str) -> Iterator[None]:
         raise InputError(message, where=where, remedy=remedy) from None
     finally:
         logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _explained(error: Exception, where: str) -> tuple[str, str]:
