@@ -49,10 +49,8 @@ class Display(Callback):
     def _show(self, text: Text) -> None:
         from IPython.display import display
 
-        if self.handle is None:
-            self.handle = display(text, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self.handle.update(text)
+        self.handle = self.handle or display(text, display_id=True)  # type: ignore[no-untyped-call]
+        self.handle.update(text)
 
     def on_start(self, plan: Plan, features: Features) -> None:
         self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
