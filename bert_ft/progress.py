@@ -1,4 +1,5 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on standard error."""
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on standard error; in a notebook
+one output that is written anew."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.training import Callback, Metrics
 
-SECONDS = 10  # between two plain lines
+SECONDS = 10  # between two plain lines; a notebook's is written over
 
 
 def table_of(metrics: Metrics) -> str:
@@ -33,11 +35,22 @@ class Display(Callback):
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
         self.bar: Progress | None = None
+        self.cell = Text() if self.console.is_jupyter and not quiet else None
+        self.handle: Any = None
         self.loss = ""
 
     def say(self, text: str, style: str = "") -> None:
         """One line to the person."""
-        self.console.print(f"[{style}]{escape(text)}[/]" if style else escape(text))
+        if self.cell is None:
+            self.console.print(f"[{style}]{escape(text)}[/]" if style else escape(text))
+        else:
+            self._show(self.cell.append("\n" * bool(self.cell) + text, style))
+
+    def _show(self, text: Text) -> None:
+        from IPython.display import display
+
+        self.handle = self.handle or display(text, display_id=True)  # type: ignore[no-untyped-call]
+        self.handle.update(text)
 
     def on_start(self, plan: Plan, features: Features) -> None:
         self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
@@ -61,10 +74,14 @@ class Display(Callback):
             self.loss = f"loss {entry['loss']:.4f}"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=self.loss)
-        elif time.monotonic() - self.told > SECONDS and self.loss:
+        elif time.monotonic() - self.told > (SECONDS if self.cell is None else 1) and self.loss:
             self.told = time.monotonic()
             left = (self.told - self.began) / step * (self.plan.steps - step)
-            self.say(f"{self._at(step)}  {_minutes(left)} left")
+            line = f"{self._at(step)}  {_minutes(left)} left"
+            if self.cell is None:
+                self.say(line)
+            else:
+                self._show(self.cell.copy().append(f"\n{line}"))
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
         self.say(f"{self._at(step)}  {table_of(metrics)}" + "  best so far" * best)
@@ -78,6 +95,8 @@ class Display(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        if self.cell is not None:
+            self._show(self.cell)
 
 
 def stalled(losses: list[float]) -> str | None:

@@ -190,14 +190,16 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of `transformers`."""
+    """Without the progress bars of `transformers`, which are as they were after it."""
     from transformers import logging
 
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def remove(folder: Path) -> None:

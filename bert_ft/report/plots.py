@@ -177,5 +177,6 @@ def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{here}", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub("|".join(theme), lambda m: theme[m[0]], body) if theme else body
+    font = "" if theme else 'font-family="sans-serif" '  # the page has its own
     return (f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'role="img" aria-label="{escape(said)}">{body}')  # fmt: skip
+            f'{font}role="img" aria-label="{escape(said)}">{body}')  # fmt: skip
