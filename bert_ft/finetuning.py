@@ -45,7 +45,7 @@ class Custom:
 
 def finetune(
     task: str | Path | Task,
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -109,7 +109,12 @@ def finetune(
     sets = given.sets(train, validation, test)
     changes = given.changes(sets) | settings
     place = data_dir and str(Path(data_dir).expanduser().resolve())
-    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place, "run.folds": folds}
+    run_keys = {
+        "run.checkpoint": checkpoint and str(checkpoint),
+        "run.seed": seed,
+        "run.data_dir": place,
+        "run.folds": folds,
+    }
     changes |= {key: value for key, value in run_keys.items() if value is not None}
     if custom.names():
         changes["run.custom"] = custom.names()

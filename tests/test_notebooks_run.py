@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-QUICK = {"07-chinese"}  # of the default suite; each of the others takes a minute or so
 # two parts of a path at least, not the end of a tag, of an address or of a fraction
 ABSOLUTE = re.compile(r"(?<![\w.:/<>~)-])/(?:[\w.+-]+/)+[\w.+-]*|\b[A-Z]:\\\\?[A-Za-z]|/(?:home|Users|root|tmp|var)/")
 
@@ -49,9 +48,7 @@ def test_committed_outputs_are_clean(path: Path) -> None:
         assert "Warning" not in texts(output) and "\x1b[" not in texts(output) and "\r" not in texts(output)
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in NOTEBOOKS]
-)
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow) for p in NOTEBOOKS])
 def test_it_runs_and_its_headline_numbers_hold(path: Path, tool: Any) -> None:
     if not (ROOT / ".demo").is_dir():
         pytest.skip("no .demo: `make assets` fetches it")

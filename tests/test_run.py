@@ -44,7 +44,8 @@ def test_results_follow_from_predictions(tiny_checkpoint: Path, tmp_path: Path) 
     assert run.metrics == {"validation": {"accuracy": pytest.approx(accuracy)}}
     assert run.evaluate(ROWS).keys() == {"validation"}
     assert set(json.loads((run.path / "results.json").read_text())) == {
-        "task", "family", "checkpoint", "seed", "recipe", "metrics", "counts", "timing", "best_step", "steps", "micro_batches", "version"
+        "task", "family", "checkpoint", "seed", "recipe", "metrics", "counts", "timing", "best_step", "steps", "micro_batches",
+        "tuned", "notes", "version",
     }  # fmt: skip
     assert "good" in repr(run.task.data.labels) and "accuracy" in run._repr_html_()
 

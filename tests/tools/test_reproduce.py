@@ -105,6 +105,7 @@ def test_printed_commands_in_any_order_are_collected(cli: Cli, tmp_path: Path) -
     assert any("recipe.learning_rate: 2e-05 published, 0.001 here" in v["why"] for v in results["verdicts"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("glue_files")
 def test_a_run_that_fails_is_told_and_made_later(cli: Cli, tmp_path: Path) -> None:
     """Two child processes: one fails for the data's sake, and once that is mended the same command makes it alone. The
