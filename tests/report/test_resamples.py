@@ -30,6 +30,7 @@ def same(found: dict[str, float], expected: dict[str, float]) -> None:
     assert {name: found[name] for name in expected} == pytest.approx(expected, nan_ok=True, abs=1e-12)
 
 
+@settings(deadline=None)  # the first example imports scikit-learn and scipy
 @given(ids_and_draws())
 def test_classes(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
@@ -41,6 +42,7 @@ def test_classes(made: tuple[np.ndarray, np.ndarray]) -> None:
         same(two, classification.compute(["f1", "precision", "recall"], found % 2, gold % 2, positive=0))
 
 
+@settings(deadline=None)  # the first example imports scikit-learn and scipy
 @given(ids_and_draws())
 def test_numbers(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
