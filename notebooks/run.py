@@ -31,7 +31,7 @@ def execute(path: Path) -> NotebookNode:
     # without ipywidgets tqdm warns once that it has no bar to show, whoever imports it first
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        client = NotebookClient(notebook, timeout=900, record_timing=False, coalesce_streams=True,
+        client = NotebookClient(notebook, timeout=1800, record_timing=False, coalesce_streams=True,
                                 resources={"metadata": {"path": str(path.parent)}})  # fmt: skip
         client.execute(env={**os.environ, **quiet, "TMPDIR": scratch})
         return clean(notebook, Path(scratch))
