@@ -42,7 +42,7 @@ def machine() -> Iterator[None]:
         text = str(error)
         if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
             remedy = "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
-            raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=2048") from error
+            raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=1024") from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
             remedy = "its own message says why; the same command goes on from the last checkpoint"
             raise MachineError("another process of this job has ended", remedy=remedy) from error

@@ -207,6 +207,9 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own)."""
     from transformers import AutoConfig
 
+    from bert_ft.engine import cpu
+
+    cpu.keep_freed(False)
     # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training
     # does meet them again, in each layer and backwards
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")

@@ -190,7 +190,7 @@ class Batching(Strict):
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
     gradient_accumulation_steps: int = Field(1, gt=0, description="micro-batches a step; recipe.batch_size stays")
     gradient_checkpointing: bool = False
-    eval_tokens: int = Field(8192, gt=0, description="positions an evaluation batch may hold")
+    eval_tokens: int = Field(4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more")
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")
 
 

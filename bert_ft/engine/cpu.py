@@ -29,9 +29,7 @@ def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
     if not active:
         yield False
         return
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    keep_freed(True)
     dropouts = [(module, module.p) for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
     handles = [module.register_forward_hook(_hook(rate)) for module, rate in dropouts]
     before, attention.keep = attention.keep, keep
@@ -44,6 +42,15 @@ def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
         for (module, rate), handle in zip(dropouts, handles, strict=True):
             module.p = rate
             handle.remove()
+        keep_freed(False)
+
+
+def keep_freed(kept: bool) -> None:
+    """Whether large blocks that are freed stay with this process. Where no step repeats the last one's shapes, as in
+    evaluation, blocks that stay soon fit nothing: with those of 1 MB given back, memory does not grow with the rows."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30 if kept else 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)  # the latter is glibc's own
 
 
 def _hook(rate: float) -> Any:
