@@ -2,7 +2,7 @@
 
 Outputs are kept, but nothing of the machine: no absolute path, no times. A notebook has a cell tagged `headline` that ends
 with a flat dict of its numbers; `--check` writes nothing and compares them with the committed ones: whole numbers exactly,
-fractions to 0.02, since a training carries on what another machine rounds otherwise.
+fractions to 0.05 and percentages to 5, since a training carries on what another machine rounds otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
-TOLERANCE = 0.02
+TOLERANCE = 0.05  # of a fraction; 5 of what lies above 1
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -71,7 +71,9 @@ def stale(committed: dict[str, float], now: dict[str, float]) -> list[str]:
     """A line for each number that is no longer what is committed."""
 
     def differ(a: float | None, b: float | None) -> bool:
-        return a != b if not (isinstance(a, float) and isinstance(b, float)) else abs(a - b) > TOLERANCE
+        if not (isinstance(a, float) and isinstance(b, float)):
+            return a != b
+        return abs(a - b) > TOLERANCE * (100 if max(abs(a), abs(b)) > 1 else 1)
 
     keys = dict.fromkeys([*committed, *now])
     return [

@@ -80,8 +80,9 @@ def test_the_tool_cleans_and_finds_what_is_stale(tmp_path: Path, tool: Any, caps
         printed.split()[0] == "runs/a" and printed.split()[-1] == "x" and "execution" not in notebook.cells[0].metadata
     )
     assert tool.headline(notebook) == {"rows": 7, "f1": 0.5}
-    for old, stale in (({"f1": 0.51}, False), ({"f1": 0.53}, True), ({"rows": 8}, True), ({"f2": 0.5}, True)):
+    for old, stale in (({"f1": 0.54}, False), ({"f1": 0.56}, True), ({"rows": 8}, True), ({"f2": 0.5}, True)):
         assert bool(tool.stale({"rows": 7, "f1": 0.5} | old, {"rows": 7, "f1": 0.5})) == stale
+    assert not tool.stale({"f1": 63.2}, {"f1": 66.9}) and tool.stale({"f1": 63.2}, {"f1": 69.0})
     notebook.cells[1].outputs[0].data["text/plain"] = "{'rows': 8, 'f1': 0.5}"
     nbformat.write(notebook, path)
     capsys.readouterr()
