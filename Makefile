@@ -41,7 +41,7 @@ lint: install ## ruff and mypy
 	$(BIN)/mypy
 
 docs: install ## build the documentation into site/
-	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings' 2>/dev/null || \
+	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings, nbconvert' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 

@@ -1,5 +1,5 @@
 """What the site takes from the repository itself, at every build (a hook of mkdocs): README, the families' pages, tasks,
-keys, commands, Python names, measured results, and the sources that pages link to. Nothing of it is committed."""
+keys, commands, Python names, measured results, notebooks, and the sources that pages link to. Nothing of it is committed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from mkdocs.structure.files import File
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout's tasks and code, wherever it is installed from
@@ -20,6 +21,8 @@ COPIES = {"README.md": "index.md", "README.zh-CN.md": "index.zh-CN.md", "CONTRIB
 COPIES |= {f"tasks/{family}/README.md": f"families/{family}.md" for family in ("classification", "ner", "qa")}
 COPIES |= {f"benchmarks/results/{file.name}": f"benchmarks/{file.name}"
            for file in sorted((ROOT / "benchmarks" / "results").glob("*.md"))}  # fmt: skip
+NOTEBOOKS = {f"notebooks/{file.name}": f"notebooks/{file.stem}.md"
+             for file in sorted((ROOT / "notebooks").glob("*.ipynb"))}  # fmt: skip
 LATER = {"bert.md": "BERT in principle and practice", "bert.zh-CN.md": "BERT 原理与实践"}
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n"
 
@@ -28,13 +31,17 @@ def on_config(config: Any) -> Any:
     """Adds to the navigation what is only known here."""
     chapters = [{title: name} for name, title in LATER.items() if (ROOT / "docs" / name).is_file()]
     results = [page for page in COPIES.values() if page.startswith("benchmarks/")]
-    config.nav += [{"BERT": chapters}] * bool(chapters) + [{"Measured": results}]
+    config.nav += [{"BERT": chapters}] * bool(chapters) + [{"Notebooks": [*NOTEBOOKS.values()]}, {"Measured": results}]
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Adds the pages that are made here, and those of the sources that any page links to."""
     made = {site: (ROOT / path).read_text(encoding="utf-8") for path, site in COPIES.items()}
+    for path, site in NOTEBOOKS.items():
+        made[site], pictures = notebook(path)
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     made |= {"tasks.md": tasks(), "keys.md": keys(), "cli.md": commands(), "python.md": python()}
     linked: set[str] = set()
     for site in [*made, *(file.src_uri for file in files.documentation_pages())]:
@@ -56,14 +63,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def rewritten(text: str, site: str) -> tuple[str, set[str]]:
     """A page's text for its place in the site, and the sources of the repository that it links to. Lists get the empty
     line before them that Markdown on GitHub can do without."""
-    home = {place: path for path, place in COPIES.items()}.get(site, f"docs/{site}")
+    places = COPIES | NOTEBOOKS
+    home = {place: path for path, place in places.items()}.get(site, f"docs/{site}")
     linked: set[str] = set()
 
     def link(found: re.Match[str]) -> str:
         path, anchor = found[1], found[2] or ""
         target = os.path.normpath(Path(home).parent / path)
-        if target in COPIES:
-            place = COPIES[target]
+        if target in places:
+            place = places[target]
         elif target.startswith("docs/"):
             place = target.removeprefix("docs/")
         elif (ROOT / target).is_file():
@@ -81,6 +89,13 @@ def rewritten(text: str, site: str) -> tuple[str, set[str]]:
             lines.append("")
         lines.append(line if code else re.sub(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)", link, line))
     return "\n".join(lines), linked
+
+
+def notebook(path: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as a page, with its outputs, and its pictures by name."""
+    stem = Path(path).stem
+    text, found = MarkdownExporter().from_filename(str(ROOT / path), {"unique_key": stem, "output_files_dir": stem})
+    return text, found["outputs"]
 
 
 def table(head: list[str], rows: list[list[Any]]) -> Iterator[str]:
