@@ -223,6 +223,9 @@ def test_thresholds_are_tuned_kept_and_applied_alike(tiny_checkpoint: Path, tmp_
                                        "metric.best": "validation/f1_micro_tuned"}))  # fmt: skip
     kept = run.model.adapter.tuned["thresholds"]
     assert set(kept) == set(WORDS) and len(set(kept.values())) <= (1 if thresholds == "one" else 4)
+    never = {"probabilities": np.full((3, 4), 0.2), "prediction": np.eye(4, dtype=bool)[:3]}
+    assert "no label at all" in run.model.adapter.warnings(never, None)[0]
+    assert not run.model.adapter.warnings(never | {"probabilities": np.eye(4)[:3]}, None)
     for name, rows in given.items():
         lines = run.predictions(name)
         assert [line["label"] for line in lines] == [sorted(row["label"]) for row in rows]
