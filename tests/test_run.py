@@ -43,6 +43,8 @@ def test_results_follow_from_predictions(tiny_checkpoint: Path, tmp_path: Path) 
     accuracy = np.mean([line["prediction"] == line["label"] for line in lines])
     assert run.metrics == {"validation": {"accuracy": pytest.approx(accuracy)}}
     assert run.evaluate(ROWS).keys() == {"validation"}
+    with pytest.raises(bert_ft.InputError, match="Python objects"):  # which a run folder does not keep
+        bert_ft.load(run.path).evaluate()
     assert set(json.loads((run.path / "results.json").read_text())) == {
         "task", "family", "checkpoint", "seed", "recipe", "metrics", "counts", "timing", "best_step", "steps", "micro_batches",
         "tuned", "notes", "version",

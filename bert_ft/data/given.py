@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bert_ft.data.sources import OBJECT
+
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
 
@@ -44,7 +46,7 @@ def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _place(value: Any) -> str:
     """The file of a set, or its files joined by "+"."""
-    return "+".join(str(file.expanduser().resolve()) for file in _files(value)) or "(Python object)"
+    return "+".join(str(file.expanduser().resolve()) for file in _files(value)) or OBJECT
 
 
 def _files(value: Any) -> list[Path]:

@@ -14,6 +14,7 @@ from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data
 
+OBJECT = "(Python object)"  # stands in a task where a file would be named
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
 
@@ -63,6 +64,9 @@ def read(
     if Path(split).suffix.lower() in (*SUFFIXES, *readers) or Path(split).is_absolute():
         path = Path(data.path or ".", split).expanduser()
         return Raw(read_file(path, wanted, data, optional, readers), str(path))
+    if split == OBJECT:
+        raise InputError("the rows of this set were Python objects, which a task can't name",
+                         remedy="give them again: finetune(train=, validation=), run.evaluate(rows)")  # fmt: skip
     if data.path is None:
         raise InputError(
             f"no data for '{split}'",
