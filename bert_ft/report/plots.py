@@ -132,7 +132,8 @@ def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tu
         axes = made.add_subplot()
         for at, (_, values, marks) in enumerate(reversed(rows)):
             axes.scatter(values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0])
-            axes.scatter(marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=names[1])
+            told = names[1] if len(marks) else None  # the legend names what is there
+            axes.scatter(marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=told)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
         axes.set(xlabel=unit, ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
