@@ -14,7 +14,7 @@ from bert_ft import adapters, data, environment, pretrained, rundir
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.folds import cross_validate
-from bert_ft.report import families, page
+from bert_ft.report import page, scored
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task, load_task
@@ -271,7 +271,7 @@ def _train(
         if main:
             rundir.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
             if final[name]:
-                families.keep(folder, name, rows.table)
+                scored.keep(folder, name, rows.table)
             for suffix, value in adapter.files(predictions, rows).items():
                 rundir.write_json(folder.predictions / f"{name}{suffix}.json", value)
     seconds = time.perf_counter() - start

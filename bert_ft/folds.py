@@ -12,7 +12,7 @@ import pyarrow as pa
 from bert_ft import data, environment, pretrained, progress, rundir
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import Rows
-from bert_ft.report import families, page
+from bert_ft.report import page, scored
 from bert_ft.run import Run
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
@@ -63,7 +63,7 @@ def cross_validate(
                 rundir.remove(old)
             held = [data.split_off(rows, family.target, _fold(task, i).data)[1] for i in range(1, k + 1)]
             rundir.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held))
-            families.keep(folder, "out_of_fold", rows.table)
+            scored.keep(folder, "out_of_fold", rows.table)
             results = _results(task, runs, len(rows))
             rundir.write_json(folder.environment_json, runs[0].environment | now)
             page.leave(folder, results, show.say)

@@ -173,8 +173,9 @@ def build(
     import torch
     from accelerate.utils import set_seed
 
-    from bert_ft.engine import unpadding
+    from bert_ft.engine import cpu, unpadding
 
+    cpu.keep_freed(False)
     device = accelerator(precision, log_with)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
@@ -207,9 +208,6 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own)."""
     from transformers import AutoConfig
 
-    from bert_ft.engine import cpu
-
-    cpu.keep_freed(False)
     # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training
     # does meet them again, in each layer and backwards
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")

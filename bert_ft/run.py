@@ -10,6 +10,7 @@ from bert_ft import data, rundir
 from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.report import families, page, plots
+from bert_ft.report.scored import Scored
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
 
@@ -108,7 +109,7 @@ class Run:
         """
         return self.scored(split).errors()[:n]
 
-    def scored(self, split: str | None = None) -> families.Scored:
+    def scored(self, split: str | None = None) -> Scored:
         """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
         found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}

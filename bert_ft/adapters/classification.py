@@ -306,7 +306,8 @@ class Classification(Adapter):
         if len(found) < 2 or (found != found[0]).any():
             return []
         what = f"{found[0]:.4g}" if self.regression else f"'{self._named(found[0])}'"
-        what = what if not self.multilabel or found[0].any() else "no label at all (at 0.5)"
+        if self.multilabel and not found[0].any():
+            what = "no label at all (at 0.5)"
         return [f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer warmup "
                 "or a smaller learning rate may help"]  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bert_ft import rundir
 from bert_ft.report import card, families, plots, render, resamples, show
-from bert_ft.report.families import Chart, Scored, Table
+from bert_ft.report.scored import Chart, Scored, Table
 from bert_ft.rundir import RunDir, short_name
 
 SHOWN, CUT = 20, 400  # errors of a set; characters of a text in one

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.report import plots, render, show
-from bert_ft.report.families import Table
+from bert_ft.report.scored import Table
 
 
 def table(results: Mapping[str, Any]) -> Table:

@@ -16,8 +16,8 @@ from bert_ft.data.checks import shown
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import families
-from bert_ft.report.families import Scored
 from bert_ft.report.resamples import Values, percentiles
+from bert_ft.report.scored import Scored
 from bert_ft.run import Run
 from bert_ft.tools import paired
 from bert_ft.tools.comparison import Comparison, Difference, Flips, Group

@@ -9,7 +9,7 @@ from typing import Any
 
 from bert_ft import rundir
 from bert_ft.report import render, show
-from bert_ft.report.families import Table
+from bert_ft.report.scored import Table
 
 Span = tuple[float, float]
 

@@ -12,7 +12,7 @@ from typing import Any
 from bert_ft import environment, rundir
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import markdown, plots, render, show
-from bert_ft.report.families import Table
+from bert_ft.report.scored import Table
 from bert_ft.schema import Reference
 from bert_ft.tools import verdict
 from bert_ft.tools.plan import Entry, Plan, Planned

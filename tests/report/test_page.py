@@ -16,6 +16,7 @@ import pytest
 import bert_ft
 from bert_ft import report
 from bert_ft.report import families, page
+from bert_ft.report.scored import Table
 from bert_ft.rundir import RunDir
 
 Runs = dict[str, bert_ft.Run]
@@ -116,9 +117,9 @@ def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> N
         assert low <= run.metrics["validation"][name] <= high
 
 
-def table(run: bert_ft.Run, title: str) -> families.Table:
+def table(run: bert_ft.Run, title: str) -> Table:
     (one,) = families.scored(run.dir, run.task, run.results)
-    return next(t for t in one.sections() if t.title.startswith(title) and isinstance(t, families.Table))
+    return next(t for t in one.sections() if t.title.startswith(title) and isinstance(t, Table))
 
 
 def test_tables_are_those_of_other_scorers(runs: Runs) -> None:

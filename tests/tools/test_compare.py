@@ -21,7 +21,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 import bert_ft
 from bert_ft import adapters, data, rundir
 from bert_ft.metrics import LOWER_IS_BETTER, squad
-from bert_ft.report import families
+from bert_ft.report import scored
 from bert_ft.rundir import RunDir
 
 Made = Callable[..., bert_ft.Run]
@@ -93,7 +93,7 @@ def made(tmp_path: Path) -> Made:
                 predictions["probabilities"] = (np.eye(3)[predictions["prediction"]] + rng.dirichlet(np.ones(3), N)) / 2
             lines, metrics = list(adapter.lines(predictions, rows)), adapter.score(predictions, rows)
         rundir.write_jsonl(folder.prediction_file("validation"), lines)
-        families.keep(folder, "validation", rows.table)
+        scored.keep(folder, "validation", rows.table)
         for suffix, value in files.items():
             rundir.write_json(folder.predictions / f"validation{suffix}.json", value)
         rundir.write_json(folder.results_json, {"metrics": {"validation": metrics}, "tuned": adapter.tuned})
