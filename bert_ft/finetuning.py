@@ -22,14 +22,20 @@ from bert_ft.task import Task, load_task
 
 @dataclass
 class Custom:
-    """The user's own objects in place of ours."""
+    """What a call brings that is not in the task: the user's own objects in place of ours, and what is kept and told."""
 
-    adapter: type[adapters.Adapter] | None = None
-    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
-    metrics: Mapping[str, Any] | Sequence[Any] = ()
-    callbacks: Sequence[Any] = ()
-    model: Any = None
-    tokenizer: Any = None
+    adapter: type[adapters.Adapter] | None
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None
+    metrics: Mapping[str, Any] | Sequence[Any]
+    callbacks: Sequence[Any]
+    model: Any
+    tokenizer: Any
+    log_with: Any
+    save_every: int | str
+    keep_checkpoints: bool
+    save_model: bool
+    signals: bool
+    quiet: bool
 
     def names(self) -> list[str]:
         """Which of them change what is trained: the run's task.toml alone can't repeat it."""
@@ -101,24 +107,15 @@ def finetune(
     """
     began = time.perf_counter()
     base = load_task(task)
-    custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer)
+    custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer, log_with, save_every, keep_checkpoints,
+                    save_model, signals, quiet)  # fmt: skip
     if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(save_every)):
         raise InputError(
             f"'{save_every}' is no interval", where="--save-every", remedy="steps (500) or minutes (10min)"
         )
     sets = given.sets(train, validation, test)
-    changes = given.changes(sets) | settings
-    place = data_dir and str(Path(data_dir).expanduser().resolve())
-    run_keys = {
-        "run.checkpoint": checkpoint and str(checkpoint),
-        "run.seed": seed,
-        "run.data_dir": place,
-        "run.folds": folds,
-    }
-    changes |= {key: value for key, value in run_keys.items() if value is not None}
-    if custom.names():
-        changes["run.custom"] = custom.names()
-    task = base.override(changes)
+    task = given.bound(base, sets, settings, checkpoint=checkpoint, seed=seed, data_dir=data_dir, folds=folds,
+                       custom=custom.names() or None)  # fmt: skip
     _check_best(task, custom)
 
     from bert_ft import progress
@@ -139,10 +136,8 @@ def finetune(
         objects = given.objects(sets)
 
         def fold(part: Task, path: Path) -> Run:
-            return finetune(part, output=path, overwrite=overwrite, train=objects.get("train"), adapter=adapter, loss=loss,
-                            metrics=metrics, callbacks=callbacks, tokenizer=tokenizer, log_with=log_with,
-                            save_every=save_every, keep_checkpoints=keep_checkpoints, save_model=False, check=check, signals=signals,
-                            quiet=quiet)  # fmt: skip
+            same = vars(custom) | {"save_model": False, "overwrite": overwrite, "check": check}
+            return finetune(part, output=path, train=objects.get("train"), **same)
 
         return cross_validate(task, family, objects, folder, fold, overwrite=overwrite, show=show)
     splits = data.load(task, family, given.objects(sets))
@@ -165,15 +160,12 @@ def finetune(
         if check and rundir.first_process():
             splits.notes += checks.lines(checks.of_rows(adapter_, splits.all()))
         with machine():
-            return _train(task, adapter_, splits, folder, identity, custom, began=began, log_with=log_with, quiet=quiet,
-                          save_every=str(save_every), keep_checkpoints=keep_checkpoints, save_model=save_model,
-                          signals=signals)  # fmt: skip
+            return _train(task, adapter_, splits, folder, identity, custom, began)
 
 
 def _train(
     task: Task, adapter: adapters.Adapter, splits: data.Splits, folder: RunDir, identity: dict[str, str | None],
-    custom: Custom, *, began: float, log_with: Any, quiet: bool, save_every: str, keep_checkpoints: bool,
-    save_model: bool, signals: bool,
+    custom: Custom, began: float,
 ) -> Run:  # fmt: skip
     from accelerate.utils import set_seed
 
@@ -183,16 +175,15 @@ def _train(
     from bert_ft.engine.checkpoints import Checkpoints
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
-                                log_with=log_with)  # fmt: skip
+                                log_with=custom.log_with)  # fmt: skip
     model.scorers = custom.scorers()
     if custom.loss is not None:
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
     accelerator = model.accelerator
     main = accelerator.is_main_process
-    show = progress.Display(quiet or not main)
-    store = Checkpoints(
-        folder.checkpoints, save_every, accelerator, folder.log_size, show.say, task.recipe.keep == "best"
-    )
+    show = progress.Display(custom.quiet or not main)
+    store = Checkpoints(folder.checkpoints, str(custom.save_every), accelerator, folder.log_size, show.say,
+                        task.recipe.keep == "best")  # fmt: skip
     if main:
         now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
         found = store.newest() if folder.state == "unfinished" else None
@@ -216,7 +207,8 @@ def _train(
         )
 
     size = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
-    show.say(f"disk: up to {size * (6 + 2 + save_model):,.0f} MB while training, {size * save_model:,.0f} MB after")
+    stays = size * custom.save_model
+    show.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")
 
     chosen_by = task.best_metric[0]
 
@@ -241,16 +233,16 @@ def _train(
             show.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
         if main:
             folder.append_log({**entry, "seconds": round(time.perf_counter() - began, 3)})
-        if log_with is not None:
+        if custom.log_with is not None:
             flat = {f"{n}/{k}": v for n, values in entry.get("evaluation", {}).items() for k, v in values.items()}
             accelerator.log({k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"])
 
-    if log_with is not None:
+    if custom.log_with is not None:
         accelerator.init_trackers(
             "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
         )
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
-    with store.signals(signals):
+    with store.signals(custom.signals):
         state = training.train(
             model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
@@ -275,15 +267,15 @@ def _train(
             for suffix, value in adapter.files(predictions, rows).items():
                 rundir.write_json(folder.predictions / f"{name}{suffix}.json", value)
     seconds = time.perf_counter() - start
-    if log_with is not None:
+    if custom.log_with is not None:
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.describe()
-    weights = store.whole(model.network) if save_model else None
+    weights = store.whole(model.network) if custom.save_model else None
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
-        if save_model:
+        if custom.save_model:
             rundir.save_model(folder.model, model.network, model.tokenizer, weights)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
@@ -302,7 +294,7 @@ def _train(
             "version": environment.version("bert-ft"),
         }  # fmt: skip
         page.leave(folder, results, show.say)
-        if not keep_checkpoints:
+        if not custom.keep_checkpoints:
             rundir.remove(folder.checkpoints)
         rundir.write_json(folder.results_json, results)
     accelerator.wait_for_everyone()

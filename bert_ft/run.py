@@ -156,7 +156,7 @@ def evaluate(
     sets = given.sets(None, rows, None)
     changes: dict[str, Any] = given.changes(sets) | ({"data.test": None} if sets else {})
     if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
-        changes["run.data_dir"] = str(Path(data_dir).expanduser().resolve())
+        changes["run.data_dir"] = data_dir
     bound = task.override(changes)
     training = not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
     splits = data.load(bound, type(adapter), given.objects(sets), training=training)

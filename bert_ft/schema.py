@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -236,13 +237,17 @@ class Qa(Strict):
     no_answer: bool = Field(False, description="questions may have no answer (SQuAD 2.0): null scores and a threshold")
 
 
+def _absolute(path: Any) -> Any:
+    return str(Path(path).expanduser().resolve()) if isinstance(path, (str, Path)) else path
+
+
 class RunSpec(Strict):
     """What makes one run of a task: written into the run's task.toml, so that the file alone repeats it."""
 
-    checkpoint: str | None = None
+    checkpoint: Annotated[str | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)] = None
     revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     seed: int = Field(42, ge=0, lt=2**32)
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, BeforeValidator(_absolute)] = None
     trust_remote_code: bool = False
     folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
     custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")

@@ -121,9 +121,10 @@ class Adapter(ABC):
         """
         return []
 
-    @abstractmethod
     def config(self) -> dict[str, Any]:
         """What the checkpoint's config must say: num_labels, id2label, problem_type."""
+        names = dict(enumerate(self.names))
+        return {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
 
     def prepare(self, train: Rows) -> None:  # noqa: B027 - most families have nothing to prepare
         """Called once with the training rows, before any is encoded."""

@@ -83,8 +83,6 @@ class Classification(Adapter):
         if labelled:
             cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
                          f"give column '{column}' a value there, or remove the rows")  # fmt: skip
-        if kind != "regression":
-            notes += cells.alike(cells.flat(out["label"])[0])
         names = [task.data.label_names.get(name, name) for name in codes or []]
         table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
         return with_notes(table, notes)
@@ -208,12 +206,7 @@ class Classification(Adapter):
     def config(self) -> dict[str, Any]:
         if self.regression:
             return {"num_labels": 1, "problem_type": "regression"}
-        return {
-            "num_labels": len(self.labels),
-            "problem_type": self.task.data.problem_type,
-            "id2label": dict(enumerate(self.names)),
-            "label2id": {name: i for i, name in enumerate(self.names)},
-        }
+        return super().config() | {"problem_type": self.task.data.problem_type}
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         self._check_single(rows)

@@ -133,10 +133,6 @@ class Ner(Adapter):
 
     # --- the model's side -----------------------------------------------------------------------------------------
 
-    def config(self) -> dict[str, Any]:
-        return {"num_labels": len(self.labels), "id2label": dict(enumerate(self.names)),
-                "label2id": {name: i for i, name in enumerate(self.names)}}  # fmt: skip
-
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         """One feature a sentence, or several overlapping ones of a sentence that is longer than `max_length`.
 

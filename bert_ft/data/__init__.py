@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -96,15 +96,17 @@ def fingerprint(sets: Mapping[str, Rows]) -> str:
 
 
 class Family(Protocol):
-    """What reading needs of an adapter."""
+    """What reading and checking need of an adapter."""
 
     roles: ClassVar[Mapping[str, bool]]
     target: ClassVar[str]
-
+    texts: ClassVar[tuple[str, ...]]
     readers: ClassVar[Mapping[str, sources.Reader]]
 
     @classmethod
     def canonical(cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table: ...
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
 
 def load(
@@ -140,7 +142,8 @@ def load(
         if name in objects:
             raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
         else:
-            raw = sources.read(data, split, columns, optional, task.run.data_dir, family.readers)
+            wanted = sources.Wanted(data, list(columns.values()), optional, task.run.data_dir, family.readers)
+            raw = sources.read(split, wanted)
         table = family.canonical(raw, bound, columns, labelled)
         if not len(table):
             raise InputError("no rows", where=raw.where)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft.data import Rows
+from bert_ft.data import Family, Rows
 from bert_ft.data import columns as cells
 
 Severity = Literal["fault", "warning", "note"]
@@ -87,15 +87,6 @@ def shown(text: str, pattern: str = "", most: int = WIDTH) -> str:
     start = max(0, match.start() - 20) if match else 0
     cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-
-
-class Family(Protocol):
-    """What checking needs of an adapter."""
-
-    texts: ClassVar[tuple[str, ...]]
-    target: ClassVar[str]
-
-    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]: ...
 
 
 def of_rows(family: Family, sets: Mapping[str, Rows]) -> list[Finding]:
@@ -250,6 +241,8 @@ def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
         numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)
         more = ", ..." * (finding.count > len(numbers))
         place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
+        if finding.examples and not finding.places:
+            place = ": " + "; ".join(finding.examples[:3]) + "; ..." * (len(finding.examples) > 3)
         told.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
     left = len(grave) - most
     return told + [f"check: {left} more: `bert-ft check` lists them"] * (left > 0)

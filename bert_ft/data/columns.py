@@ -60,15 +60,6 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     return numbers
 
 
-def alike(labels: pa.Array) -> list[str]:
-    """A line for each two labels that differ in case or white space alone."""
-    seen: dict[str, str] = {}
-    pairs = [(seen.setdefault("".join(name.split()).casefold(), name), name)
-             for name in sorted(pac.unique(labels.drop_null()).to_pylist())]  # fmt: skip
-    return [f"the labels '{a}' and '{b}' differ in case or white space alone; they are kept apart (data.label_names "
-            "makes one of them)" for a, b in pairs if a != b]  # fmt: skip
-
-
 def _is_number(cell: pa.Scalar) -> bool:
     try:
         cell.cast(pa.float64())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.data.sources import OBJECT
+from bert_ft.task import Task
 
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
@@ -22,6 +23,12 @@ def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
             several = isinstance(value, Mapping) and value and all(map(_is_set, value.values()))
             named[name] = dict(value) if several else {name: value}
     return named
+
+
+def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], **run: Any) -> Task:
+    """The task of one call: its sets and settings, and those keys of `[run]` that are not None."""
+    keys = {f"run.{key}": value for key, value in run.items() if value is not None}
+    return base.override({**changes(named), **settings, **keys})
 
 
 def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

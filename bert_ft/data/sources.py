@@ -12,7 +12,7 @@ import pyarrow as pa
 from bert_ft.data import hub
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.schema import Data
+from bert_ft.schema import Data, Original
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
@@ -34,36 +34,38 @@ Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
 """(file, wanted columns, the task's [data], columns that may be missing) -> a table with these columns."""
 
 
-def read(
-    data: Data,
-    split: str,
-    columns: dict[str, str],
-    optional: tuple[str, ...],
-    data_dir: str | None,
-    readers: Mapping[str, Reader],
-) -> Raw:
-    """Reads one split.
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of a split, wherever it lies.
 
-    Args:
-        split: a file, or the name of a split in `data.path`; several are joined by "+", as in `datasets`.
-        columns: role -> column of the wanted columns.
+    Attributes:
+        columns: the wanted ones.
         optional: columns that may be missing; `formats.OTHERS` adds every column nobody asked for.
         data_dir: the folder that holds the benchmark's original files.
         readers: file suffix -> reader of the family's own formats.
     """
-    wanted = list(columns.values())
+
+    data: Data
+    columns: list[str]
+    optional: tuple[str, ...]
+    data_dir: str | None
+    readers: Mapping[str, Reader]
+
+
+def read(split: str, wanted: Wanted) -> Raw:
+    """Reads one split: a file, or the name of a split in `data.path`; several are joined by "+", as in `datasets`."""
+    data = wanted.data
     if len(parts := files(split)) > 1:
-        raws = [read(data, part, columns, optional, data_dir, readers) for part in parts]
+        raws = [read(part, wanted) for part in parts]
         try:
             table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
         except pa.ArrowInvalid as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
         return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names)
-    if data_dir is not None and data.original is not None:
-        return _original(data, Path(data_dir), split, wanted, optional, readers)
-    if Path(split).suffix.lower() in (*SUFFIXES, *readers) or Path(split).is_absolute():
-        path = Path(data.path or ".", split).expanduser()
-        return Raw(read_file(path, wanted, data, optional, readers), str(path))
+    if wanted.data_dir is not None and data.original is not None:
+        return _original(Path(wanted.data_dir), split, wanted, data.original)
+    if Path(split).suffix.lower() in (*SUFFIXES, *wanted.readers) or Path(split).is_absolute():
+        return _file(Path(data.path or ".", split).expanduser(), wanted)
     if split == OBJECT:
         raise InputError("the rows of this set were Python objects, which a task can't name",
                          remedy="give them again: finetune(train=, validation=), run.evaluate(rows)")  # fmt: skip
@@ -78,12 +80,12 @@ def read(
         if split != "train":
             raise InputError(f"one file has no split '{split}'", where=str(path),
                              remedy='hold some rows out: --set data.validation="10%"')  # fmt: skip
-        return Raw(read_file(path, wanted, data, optional, readers), str(path))
+        return _file(path, wanted)
     if path.is_dir():
-        return _folder(path, split, wanted, data, optional, readers)
+        return _folder(path, split, wanted)
     if path.is_absolute() or data.path.startswith("."):
         raise InputError("no such file or folder", where=data.path)
-    return _hub(data, split, wanted, optional)
+    return _hub(split, wanted)
 
 
 def files(split: str) -> list[str]:
@@ -93,38 +95,40 @@ def files(split: str) -> list[str]:
     return [split] if whole else parts
 
 
-def read_file(
-    path: Path, wanted: list[str], data: Data, optional: tuple[str, ...], readers: Mapping[str, Reader]
-) -> pa.Table:
+def _file(path: Path, wanted: Wanted) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
     if path.is_dir():
         raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():
         raise InputError("no such file", where=str(path))
-    if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*readers, *SUFFIXES))):
+    if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*wanted.readers, *SUFFIXES))):
         raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known))
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
-    if suffix in readers:
-        return readers[suffix](path, wanted, data, optional)
-    if suffix in (".csv", ".tsv"):
-        return delimited.read(path, wanted, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
-                              optional=optional)  # fmt: skip
-    if suffix in (".json", ".jsonl"):
-        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
-    try:
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            table = pq.read_table(path)
-        else:
-            table = _arrow(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not a {suffix[1:]} file: {error}", where=str(path)) from None
-    return table.select(chosen(table.column_names, wanted, optional, str(path)))
+    data, columns, optional = wanted.data, wanted.columns, wanted.optional
+    if suffix in wanted.readers:
+        table = wanted.readers[suffix](path, columns, data, optional)
+    elif suffix in (".csv", ".tsv"):
+        table = delimited.read(path, columns, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
+                               optional=optional)  # fmt: skip
+    elif suffix in (".json", ".jsonl"):
+        table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
+    else:
+        table = _arrow(path)
+        table = table.select(chosen(table.column_names, columns, optional, str(path)))
+    return Raw(table, str(path))
 
 
 def _arrow(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
+
+
+def _ipc(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         try:
             return pa.ipc.open_file(source).read_all()
@@ -133,55 +137,48 @@ def _arrow(path: Path) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-def _original(
-    data: Data, folder: Path, split: str, wanted: list[str], optional: tuple[str, ...], readers: Mapping[str, Reader]
-) -> Raw:
-    original = data.original
-    assert original is not None
+def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> Raw:
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
         remedy = "--data-dir is the folder of the original distribution, or the one above it"
         tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
         raise InputError(tried, where=str(folder), remedy=remedy)
-    if path.suffix.lower() in (*readers, ".json", ".jsonl"):
-        return Raw(read_file(path, wanted, data, optional, readers), str(path))
+    if path.suffix.lower() in (*wanted.readers, ".json", ".jsonl"):
+        return _file(path, wanted)
     skipped: list[int] | None = [] if original.skip_ragged else None
-    table = delimited.read(path, wanted, delimiter="\t", quoting=False, names=original.names, optional=optional,
-                           skipped=skipped)  # fmt: skip
+    table = delimited.read(path, wanted.columns, delimiter="\t", quoting=False, names=original.names,
+                           optional=wanted.optional, skipped=skipped)  # fmt: skip
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
-    notes = (
-        [f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"] if skipped else []
-    )
-    return Raw(table, str(path), notes=notes)
+    told = skipped and f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"
+    return Raw(table, str(path), notes=[told] if told else [])
 
 
-def _folder(
-    path: Path, split: str, wanted: list[str], data: Data, optional: tuple[str, ...], readers: Mapping[str, Reader]
-) -> Raw:
+def _folder(path: Path, split: str, wanted: Wanted) -> Raw:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         import datasets
 
         saved = datasets.load_from_disk(str(path))
         if isinstance(saved, datasets.Dataset):
             saved = datasets.DatasetDict({"train": saved})
-        return of_object(_pick(saved, split, str(path)), wanted, optional, f"{path} [{split}]")
+        return of_object(_pick(saved, split, str(path)), wanted.columns, wanted.optional, f"{path} [{split}]")
     for stem in ALIASES.get(split, (split,)):
-        for suffix in dict.fromkeys((*readers, *SUFFIXES)):
+        for suffix in dict.fromkeys((*wanted.readers, *SUFFIXES)):
             if (file := path / f"{stem}{suffix}").is_file():
-                return Raw(read_file(file, wanted, data, optional, readers), str(file))
+                return _file(file, wanted)
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
-        return _hub(data, split, wanted, optional)
-    found = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *readers))
+        return _hub(split, wanted)
+    found = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *wanted.readers))
     remedy = f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ..."
     raise InputError(f"no file for the split '{split}'", where=str(path), remedy=remedy)
 
 
-def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -> Raw:
+def _hub(split: str, wanted: Wanted) -> Raw:
     import datasets
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    data = wanted.data
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
     find = hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset  # a folder may change meanwhile
@@ -207,7 +204,7 @@ def _hub(data: Data, split: str, wanted: list[str], optional: tuple[str, ...]) -
         message = f"the hub can't be reached, or broke off, and its cache lacks this data set ({type(error).__name__})"
         remedy = "try again once it is there, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
-    return of_object(loaded, wanted, optional, where)
+    return of_object(loaded, wanted.columns, wanted.optional, where)
 
 
 def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:

@@ -95,9 +95,8 @@ def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     several = [
         " and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1
     ]
-    yield from listed(
-        "warning", "all", "labels with a twin that differs in case or white space alone", several, "labels"
-    )
+    message = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
+    yield from listed("warning", "all", message, several, "labels")
 
 
 def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:

@@ -64,9 +64,7 @@ def check(
         InputError: data that can't be read at all.
     """
     base, sets_ = load_task(task), given.sets(train, validation, test)
-    place = data_dir and str(Path(data_dir).expanduser().resolve())
-    run = {key: value for key, value in (("run.checkpoint", checkpoint), ("run.data_dir", place)) if value is not None}
-    bound = base.override(given.changes(sets_) | settings | run)
+    bound = given.bound(base, sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
     family = adapters.find(bound.family)
     training = bool(data.local_layout(bound).train)
     splits = data.load(bound, family, given.objects(sets_), training=training, others=True)

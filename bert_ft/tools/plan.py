@@ -88,8 +88,7 @@ def plan(
     folder = Path(output) if output is not None else Path("runs") / f"reproduce-{Path(name).stem}-{short}"
     made = Plan(name, checkpoint, chosen, suite, folder, [])
     extra = ["--checkpoint", checkpoint] + (["--data-dir", str(data_dir)] if data_dir is not None else [])
-    place = {} if data_dir is None else {"run.data_dir": str(Path(data_dir).expanduser().resolve())}
-    fixed = {"run.checkpoint": checkpoint} | place
+    fixed = {"run.checkpoint": checkpoint} | ({} if data_dir is None else {"run.data_dir": data_dir})
     for task in suite.tasks if suite else [name]:
         entry = _entry(load_task(task), checkpoint, reference, grid)
         made.entries.append(entry)

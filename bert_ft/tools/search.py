@@ -71,10 +71,8 @@ def search(
     for key in own.keys() & {"model", "test", "overwrite", "resume", "save_model"}:
         raise InputError(f"`{key}` is not for a search", where="search", remedy="give it to the training of best.toml")
     sets = given.sets(train, validation, None)
-    place = data_dir and str(Path(data_dir).expanduser().resolve())
-    run_keys = {"run.checkpoint": checkpoint, "run.seed": seed, "run.data_dir": place, "run.folds": folds}
-    changes = given.changes(sets) | settings | {key: value for key, value in run_keys.items() if value is not None}
-    bound = _with_space(load_task(task).override(changes), settings, space or {})
+    own_run = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
+    bound = _with_space(given.bound(load_task(task), sets, settings, **own_run), settings, space or {})
     blind = bound.override({"data.test": None, "recipe.search": {}}
                            | ({"data.original.test": None} if bound.data.original else {}))  # fmt: skip
     rows = None if bound.run.folds else data.load(blind, adapters.find(blind.family), given.objects(sets)).fingerprint()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from bert_ft import data
 from bert_ft.adapters.classification import Classification
+from bert_ft.data import checks
 from bert_ft.errors import InputError
 from bert_ft.task import load_task
 
@@ -222,11 +223,12 @@ def test_labels(load_rows: Load, labels: Any, found: list[Any]) -> None:
 def test_labels_that_are_nearly_alike_are_told_and_kept_apart(load_rows: Load) -> None:
     splits = load_rows({"text": ["x", "y", "z", "w"], "label": ["pos", "Pos ", "neg", "pos"]})
     assert Classification.find_labels(splits.train, load_task("classification")) == ["Pos ", "neg", "pos"]
-    assert [note.partition(";")[0] for note in splits.notes] == [
-        f"{name}: the labels 'Pos ' and 'pos' differ in case or white space alone" for name in ("train", "validation")
-    ]
+    told = checks.lines(
+        checks.of_rows(Classification(load_task("classification"), ["Pos ", "neg", "pos"]), splits.all())
+    )
+    assert [line for line in told if "differs in case or white space alone" in line and "'Pos '" in line]
     one = load_rows({"text": ["x", "y"], "label": ["pos", "Pos "]}, data__label_names={"Pos ": "pos"})
-    assert one.notes == [] and one.train.table["label"].to_pylist() == ["pos", "pos"]
+    assert one.train.table["label"].to_pylist() == ["pos", "pos"]
 
 
 def test_class_label_without_rows_is_kept(load_rows: Load) -> None:
