@@ -86,7 +86,7 @@ def predict(
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    with _reading(source, read_as, needed) as stream, _writing(target, write_as) as write:
+    with _reading(source, read_as, needed) as stream, _writing(target, write_as, tell) as write:
         write(answered(stream))
     return found
 
@@ -205,14 +205,16 @@ def _parquet(source: str) -> Iterator[Line]:
 
 
 @contextmanager
-def _writing(target: str, kind: str) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
+def _writing(
+    target: str, kind: str, tell: Callable[[str], None]
+) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
     """A function that writes all rows; a file is whole or not there."""
     if kind == "txt":
         raise InputError("answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl")
     if target == "-":
         if kind == "parquet":
             raise InputError("Parquet can't be written to standard output", remedy="name a file with --output")
-        yield lambda rows: _write(sys.stdout, kind, rows)
+        yield lambda rows: _write(sys.stdout, kind, rows, tell)
         sys.stdout.flush()
         return
     with disk(Path(target)):
@@ -222,13 +224,13 @@ def _writing(target: str, kind: str) -> Iterator[Callable[[Iterator[dict[str, An
                 yield lambda rows: _write_parquet(temporary, rows)
             else:
                 with temporary.open("w", encoding="utf-8", newline="") as stream:
-                    yield lambda rows: _write(stream, kind, rows)
+                    yield lambda rows: _write(stream, kind, rows, tell)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]]) -> None:
+def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
     if kind == "jsonl":
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
@@ -239,7 +241,13 @@ def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]]) -> None:
     writer = csv.DictWriter(stream, header, restval="", extrasaction="ignore", delimiter="," if kind == "csv" else "\t",
                             lineterminator="\n")  # fmt: skip
     writer.writeheader()
-    writer.writerows(chain(first, flat))
+    known = set(header)
+    for row in chain(first, flat):
+        for name in row.keys() - known:
+            tell(f"'{name}' first comes up after {WINDOW:,} rows, too late for the head of a table: it is left out; "
+                 "--to jsonl or parquet keeps it")  # fmt: skip
+            known.add(name)
+        writer.writerow(row)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -254,13 +262,33 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """A row group a window; where a later one brings another column, or a wider type, what is there is written anew."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    writer: pq.ParquetWriter | None = None
-    while window := list(islice(rows, WINDOW)):
-        table = pa.Table.from_pylist(window, schema=None if writer is None else writer.schema)
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    if writer is not None:
+    older, writer = path.with_name(path.name + ".older"), pq.ParquetWriter(path, pa.schema([]))
+    try:
+        while window := list(islice(rows, WINDOW)):
+            names = dict.fromkeys(name for row in window for name in row)
+            table = pa.table({name: [row.get(name) for row in window] for name in names})
+            schema = pa.unify_schemas([writer.schema, table.schema], promote_options="permissive")
+            if schema != writer.schema:
+                writer.close()
+                path.replace(older)
+                writer = pq.ParquetWriter(path, schema)
+                for batch in pq.ParquetFile(older).iter_batches(WINDOW):
+                    writer.write_table(_widened(pa.table(batch), schema))
+            writer.write_table(_widened(table, schema))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"these rows make no columns: {error}", where=str(path.with_suffix("")),
+                         remedy="give every row the same types, or write --to jsonl") from None  # fmt: skip
+    finally:
         writer.close()
+        older.unlink(missing_ok=True)
+
+
+def _widened(table: Any, schema: Any) -> Any:
+    """The table in the columns and types of a schema that has its own among them."""
+    import pyarrow as pa
+
+    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive")

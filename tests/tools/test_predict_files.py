@@ -174,3 +174,30 @@ def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pyte
     assert [r["probabilities"]["good"] for r in one] == pytest.approx(
         [r["probabilities"]["good"] for r in many], abs=1e-6
     )
+
+
+def test_what_comes_up_late_is_kept_or_told(run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "WINDOW", 4)
+    rows: list[dict[str, Any]] = [{"text": None}, *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10]))]
+    rows[6] |= {"n": 0.5, "tags": []}
+    rows[9]["tags"] = ["late"]
+    rows.append({"text": None, "n": 9})
+    given, told = _write(tmp_path / "rows.jsonl", rows), list[str]()
+    for suffix in ("jsonl", "parquet", "csv"):
+        predict.predict(run.model, str(given), str(tmp_path / f"out.{suffix}"), keep_bad=True, tell=told.append)
+    lines, table, cells = (_read(tmp_path / f"out.{suffix}") for suffix in ("jsonl", "parquet", "csv"))
+    names = dict.fromkeys(name for line in lines for name in line)
+    assert table == [{name: line.get(name) for name in names} for line in lines]
+    assert [row["n"] for row in table][6:8] == [0.5, 6] and table[9]["tags"] == ["late"] and table[11]["error"]
+    assert "tags" not in cells[0] and [line for line in told if line.startswith("'tags' first comes up after 4 rows")]
+    assert list(tmp_path.glob("*.older*")) == [] == list(tmp_path.glob("*.tmp"))
+
+
+def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    predict.predict(run.model, str(tmp_path / "empty.jsonl"), str(tmp_path / "empty.parquet"))
+    assert _read(tmp_path / "empty.parquet") == []
+    given = _write(tmp_path / "mixed.jsonl", [{"text": "a", "id": 1}, {"text": "b", "id": "x"}])
+    with pytest.raises(bert_ft.InputError, match=r"mixed\.parquet: these rows make no columns"):
+        predict.predict(run.model, str(given), str(tmp_path / "mixed.parquet"))
+    assert not (tmp_path / "mixed.parquet").exists()
