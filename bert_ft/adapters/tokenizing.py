@@ -130,31 +130,33 @@ def _tokenized(
     special: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], int]:  # fmt: skip
     """Offsets, token columns and the number of rows that lost tokens; without `max_length` none does."""
-    typed = "token_type_ids" in tokenizer.model_input_names
-    ids: list[np.ndarray] = []
-    types: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
-    truncated = 0
+    typed, truncated = "token_type_ids" in tokenizer.model_input_names, 0
+    lengths, ids, types = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
     with whole(tokenizer) as backend:
         if max_length is not None:
             backend.enable_truncation(max_length, strategy="longest_first", direction=side)
-        for start in range(0, len(texts), CHUNK):
-            inputs: Any = texts[start : start + CHUNK]
-            if pairs is not None:
-                inputs = list(zip(inputs, pairs[start : start + CHUNK], strict=True))
-            encodings = backend.encode_batch(inputs, add_special_tokens=special)
-            rows = [encoding.ids for encoding in encodings]
-            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-            total = int(lengths[-1].sum())
-            ids.append(np.fromiter(chain.from_iterable(rows), np.int32, total))
+        for part in _parts(inputs, CHUNK):
+            encodings = backend.encode_batch(part, add_special_tokens=special)
+            sizes, flat = _flat([encoding.ids for encoding in encodings])
+            lengths.append(sizes)
+            ids.append(flat)
             if typed:
-                types.append(np.fromiter(chain.from_iterable(e.type_ids for e in encodings), np.int32, total))
+                types.append(_flat([encoding.type_ids for encoding in encodings])[1])
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    tokens = {"input_ids": np.concatenate(ids)}
-    if typed:
-        tokens["token_type_ids"] = np.concatenate(types)
-    return offsets, tokens, truncated
+    tokens = {"input_ids": np.concatenate(ids)} | ({"token_type_ids": np.concatenate(types)} if typed else {})
+    return np.cumsum(np.concatenate(lengths)), tokens, truncated
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+def _flat(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists as their lengths (N,) int64, and their items one behind the other, int32."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    return lengths, np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
 
 
 def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[Frame, np.ndarray, dict[str, np.ndarray]]:
@@ -216,15 +218,13 @@ def pieces(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray
     ids, spans, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], [np.zeros(1, np.int64)]
     pair = np.dtype((np.int32, 2))
     with whole(tokenizer) as backend:
-        for start in range(0, len(texts), CHUNK // 8):  # texts of a paragraph and more
-            chunk = list(texts[start : start + CHUNK // 8])
-            encodings = backend.encode_batch(chunk, add_special_tokens=False)
-            rows = [encoding.ids for encoding in encodings]
-            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-            total = int(lengths[-1].sum())
-            ids.append(np.fromiter(chain.from_iterable(rows), np.int32, total))
-            places = np.fromiter(chain.from_iterable(e.offsets for e in encodings), pair, total)
-            spans.append(_trimmed(places, chunk, lengths[-1]))
+        for part in _parts(texts, CHUNK // 8):  # texts of a paragraph and more
+            encodings = backend.encode_batch(part, add_special_tokens=False)
+            sizes, flat = _flat([encoding.ids for encoding in encodings])
+            places = np.fromiter(chain.from_iterable(e.offsets for e in encodings), pair, len(flat))
+            lengths.append(sizes)
+            ids.append(flat)
+            spans.append(_trimmed(places, part, sizes))
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids), np.concatenate(spans)
 
 
@@ -256,12 +256,12 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
     rows: list[list[int]] = []
     known = coded.dictionary.to_pylist()
     with whole(tokenizer) as backend:
-        for start in range(0, len(known), CHUNK):
-            inputs: Any = [[word] for word in known[start : start + CHUNK]]
-            encodings = backend.encode_batch_fast(inputs, is_pretokenized=True, add_special_tokens=False)
+        for part in _parts(known, CHUNK):
+            encodings = backend.encode_batch_fast(
+                [[word] for word in part], is_pretokenized=True, add_special_tokens=False
+            )
             rows += [encoding.ids for encoding in encodings]
-    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, int(sizes.sum()))
+    sizes, ids = _flat(rows)
     chosen = coded.indices.to_numpy()
     lengths = sizes[chosen]
     source = ranges((np.cumsum(sizes) - sizes)[chosen], lengths)
