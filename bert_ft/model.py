@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
 
+FORM = {"encoding", "delimiter", "quoting"}  # of the user's files: what `predict` reads has it too
 BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 
@@ -70,7 +71,7 @@ class Model:
 
         Args:
             inputs: what the family takes: a text; or a list of texts, of (text, text_pair), of (question, context),
-                or of dicts with the task's columns; a Dataset or a pandas frame.
+                or of dicts with the task's columns; a dict of lists, a Dataset or a pandas frame.
             columns: role -> column of these, where they are not called as in the task.
         Returns:
             one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by label name,
@@ -78,11 +79,20 @@ class Model:
         """
         if hasattr(inputs, "iloc"):  # a pandas frame or series
             inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()
+        if isinstance(inputs, Mapping) and any(isinstance(column, list) for column in inputs.values()):
+            inputs = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
         several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         if not several:
             return []
-        rows = self.adapter.rows([self._input(item, number, columns or {}) for number, item in enumerate(several, 1)])
+        return self.answer(self.rows(several, columns or {}))
+
+    def answer(self, rows: Rows) -> list[dict[str, Any]]:
+        """An answer a row."""
         return list(self.adapter.decode_raw(self.infer(rows), rows))
+
+    def rows(self, inputs: Sequence[Any], columns: Mapping[str, str]) -> Rows:
+        """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take one."""
+        return self.adapter.rows([self._input(item, number, columns) for number, item in enumerate(inputs, 1)])
 
     def _input(self, item: Any, number: int, columns: Mapping[str, str]) -> Any:
         """A dict as the adapter takes it."""
@@ -108,7 +118,7 @@ class Model:
         kept = task.model_dump(include={"family": True, task.family: True, "recipe": {"max_length"},
                                         "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
         columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
-        kept["data"]["columns"] = columns
+        kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
         self.tokenizer.model_max_length = task.recipe.max_length
         if task.family == "classification":
@@ -215,7 +225,10 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     with pretrained.told(where):
         config = AutoConfig.from_pretrained(where)
     task = task or task_of(config, where)
-    adapter = adapters.find(task.family)(task, task.data.labels or [])
+    labels: list[Any] = task.data.labels or []
+    if not labels and task.family != "qa" and task.data.problem_type != "regression":
+        labels = [config.id2label[i] for i in range(config.num_labels)]
+    adapter = adapters.find(task.family)(task, labels)
     adapter.tuned = dict(getattr(config, "bert_ft", {}).get("tuned", {}))
     model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision)
     if any(note.startswith("new weights") for note in notes):

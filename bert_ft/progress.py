@@ -23,7 +23,7 @@ def table_of(metrics: Metrics) -> str:
     """`accuracy 0.9123 · f1 0.9001`, with the set's name in front where there are several."""
     parts = []
     for name, values in metrics.items():
-        inner = " · ".join(f"{key} {value:.4f}" for key, value in values.items())
+        inner = " · ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items())
         parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
     return "   ".join(parts)
 

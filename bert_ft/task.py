@@ -234,7 +234,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"not a TOML file: {error}", where=str(path)) from None
     if "extends" in tree:
         parent = str(tree.pop("extends"))
-        near = path.parent / f"{parent}.toml"
+        near = path.parent / (parent if parent.endswith(".toml") else f"{parent}.toml")
         base = _read(near if near.is_file() else find(parent.rpartition("/")[2]), (*seen, path))
         base.pop("name", None)  # a variant bears its own file's name
         tree = _merge(base, tree)

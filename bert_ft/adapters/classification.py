@@ -80,6 +80,11 @@ class Classification(Adapter):
             out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
         else:
             out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
+            empty = pac.equal(out["label"], "")
+            if labelled:
+                cells.refuse(empty, raw.where, f"column '{column}' has an empty label",
+                             'remove the row, or name it: data.label_names = { "" = "none" }')  # fmt: skip
+            out["label"] = pac.if_else(empty, None, out["label"])
         if labelled:
             cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
                          f"give column '{column}' a value there, or remove the rows")  # fmt: skip
@@ -173,11 +178,11 @@ class Classification(Adapter):
                              remedy='classification.truncation = "head" or "tail", of each text of a pair')  # fmt: skip
 
     def rows(self, inputs: Sequence[Any]) -> Rows:
-        pairs = not isinstance(inputs[0], str) if inputs else False
+        pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
         kind = TYPES.get(self.task.data.problem_type, pa.string())
         for number, item in enumerate(inputs):
-            fine = isinstance(item, str) if not pairs else (len(item) == 2 and all(isinstance(t, str) for t in item))
-            if not fine:
+            texts = item if pairs and isinstance(item, (list, tuple)) and len(item) == 2 else [item]
+            if len(texts) != 1 + pairs or not all(isinstance(text, str) for text in texts):
                 raise InputError(
                     "a text, or a (text, text_pair), is wanted for every input", where=f"input {number + 1}"
                 )

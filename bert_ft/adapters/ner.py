@@ -118,7 +118,7 @@ class Ner(Adapter):
             }
             lists = {name: pa.ListArray.from_arrays(offsets, column) for name, column in columns.items()}
             return Rows(pa.table({"text": pa.array(list(inputs), pa.string()), "tags": nothing, **lists}), "inputs")
-        if any(isinstance(each, str) or not all(isinstance(word, str) for word in each) for each in inputs):
+        if not all(isinstance(each, (list, tuple)) and all(isinstance(word, str) for word in each) for each in inputs):
             raise InputError("these inputs can't be read", remedy="give texts, or lists of words")
         return Rows(
             pa.table({"tokens": pa.array([list(each) for each in inputs], pa.list_(pa.string())), "tags": nothing}),
@@ -173,6 +173,12 @@ class Ner(Adapter):
                   "without_tokens": len(texts) - len(spoken),
                   "unknown": tokenizing.unknown(tokenizer, tokens["input_ids"])}  # fmt: skip
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
+
+    def _iob2(self) -> np.ndarray:
+        """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
+        names, letters = self.names, {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
+        read = [f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names]
+        return np.array([names.index(name) if name in names else k for k, name in enumerate(read)])
 
     def _inner(self) -> np.ndarray:
         """(C,) the tag that continues each: I-X of B-X, else itself."""
@@ -237,6 +243,9 @@ class Ner(Adapter):
             self.references(rows), predictions["prediction"], offsets, self.names, self.task.metric.mode
         )
         overall = result.pop("")
+        overall["accuracy"] = (
+            float((self._iob2()[predictions["prediction"]] == self.references(rows)).mean()) if len(rows) else 0.0
+        )
         return {name: overall[name] for name in self.task.metric.compute} | {
             f"f1_{k}": v["f1"] for k, v in result.items()
         }

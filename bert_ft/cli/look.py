@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,8 +53,8 @@ def runs(
     everything = len(found)
     found = [row for row in found if task in (None, row["task"]) and state in (None, row["state"])
              and (checkpoint or "") in (row["checkpoint"] or "")]  # fmt: skip
-    found.sort(key=lambda row: row[sort] if row[sort] is not None else 0, reverse=sort == "value")
-    found.sort(key=lambda row: row[sort] is None)  # what has none comes last
+    have = sorted((row for row in found if row[sort] is not None), key=itemgetter(sort), reverse=sort == "value")
+    found = have + [row for row in found if row[sort] is None]
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found:

@@ -43,14 +43,23 @@ TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
 Regression = Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")]
+MultiLabel = Annotated[
+    bool, typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell.")
+]
 TokensColumn = Annotated[str | None, typer.Option(help="ner: column of the words (a number in a column file).")]
 TagsColumn = Annotated[str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")]
 
 
 def settings_of(sets: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise."""
+    """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise. A key that one table alone
+    has is told with it: `seed` is `run.seed`, and no option of a command."""
+    from bert_ft.task import dotted_keys
+
+    homes = [name.rpartition(".") for name in dotted_keys()]
     settings: dict[str, Any] = {}
     for key, text in (pair(item, "--set") for item in sets or []):
+        tables = [table for table, _, leaf in homes if leaf == key]
+        key = f"{tables[0]}.{key}" if len(tables) == 1 else key
         try:
             settings[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -67,11 +76,13 @@ def pair(item: str, option: str) -> tuple[str, str]:
     return key.strip(), text
 
 
-def own_data(settings: dict[str, Any], validation: str | None, regression: bool, **columns: str | None) -> str | None:
+def own_data(
+    settings: dict[str, Any], validation: str | None, regression: bool, multi_label: bool = False, **columns: str | None
+) -> str | None:
     """Adds what the flags say about data of one's own to the settings; gives the validation rows that are a file."""
     settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
-    if regression:
-        settings |= {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr"]}
+    if regression or multi_label:
+        settings["data.problem_type"] = "regression" if regression else "multi_label_classification"
     if validation is not None and validation.endswith("%"):
         settings["data.validation"], validation = validation, None
     return validation
@@ -79,6 +90,9 @@ def own_data(settings: dict[str, Any], validation: str | None, regression: bool,
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:
     """Metrics by set, as a table or as JSON."""
+    from bert_ft.rundir import finite
+
+    result = finite(result)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return

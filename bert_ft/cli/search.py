@@ -13,6 +13,7 @@ from bert_ft.cli.options import (
     DataDir,
     Json,
     LabelColumn,
+    MultiLabel,
     PairColumn,
     Regression,
     Sets,
@@ -64,6 +65,7 @@ def search(
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
     regression: Regression = False,
+    multi_label: MultiLabel = False,
     seed: Annotated[int | None, typer.Option(help="Of the draws, and of every trial.")] = None,
     sets: Sets = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")] = "10min",
@@ -81,9 +83,8 @@ def search(
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
     settings = settings_of(sets)
-    validation = own_data(
-        settings, validation, regression, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags
-    )
+    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
+                          tokens=tokens, tags=tags)  # fmt: skip
     from bert_ft.tools.search import search as look
 
     found = look(task, checkpoint, trials=trials, timeout=timeout, space=_space(space), storage=storage,

@@ -14,6 +14,7 @@ from bert_ft.cli.options import (
     DataDir,
     Json,
     LabelColumn,
+    MultiLabel,
     PairColumn,
     Regression,
     Sets,
@@ -53,9 +54,7 @@ def train(
     tokens: TokensColumn = None,
     tags: TagsColumn = None,
     regression: Regression = False,
-    multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell.")
-    ] = False,
+    multi_label: MultiLabel = False,
     seed: Annotated[int | None, typer.Option(help="Head, data order and dropout follow from it.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows an optimizer step, over all processes.")] = None,
@@ -94,11 +93,8 @@ def train(
         "recipe.max_steps": max_steps, "recipe.max_length": max_length, "data.limit_train": limit_train,
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
-    validation = own_data(
-        settings, validation, regression, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags
-    )
-    if multi_label:
-        settings["data.problem_type"] = "multi_label_classification"
+    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
+                          tokens=tokens, tags=tags)  # fmt: skip
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
@@ -126,7 +122,10 @@ def check(
     text: TextColumn = None,
     text_pair: PairColumn = None,
     label: LabelColumn = None,
+    tokens: TokensColumn = None,
+    tags: TagsColumn = None,
     regression: Regression = False,
+    multi_label: MultiLabel = False,
     sets: Sets = None,
     limit: Annotated[int, typer.Option(min=0, max=100, help="Examples a finding.")] = 3,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where there is a fault or a warning.")] = False,
@@ -142,7 +141,8 @@ def check(
     from bert_ft.tools import check as checking
 
     settings = settings_of(sets)
-    validation = own_data(settings, validation, regression, text=text, text_pair=text_pair, label=label)
+    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
+                          tokens=tokens, tags=tags)  # fmt: skip
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
                             **settings)  # fmt: skip
     if as_json:
@@ -176,14 +176,18 @@ def evaluate(
     from bert_ft.rundir import RunDir, first_process
     from bert_ft.task import load_task
 
-    bound = load_task(task).override(settings_of(sets)) if task is not None else None
-    if RunDir(run).state in ("finished", "unfinished"):
+    settings, is_run = settings_of(sets), RunDir(run).state in ("finished", "unfinished")
+    if not is_run and task is None and data is None:
+        model.load_folder(run)  # what it lacks comes first
+        fail("which rows? a bare model needs --task TASK or --data FILE", 2)
+    bound = load_task(task) if task is not None else None
+    if settings:
+        bound = bound or (Run(run).task if is_run else model.load_folder(run).adapter.task)
+        bound = bound.override(settings)
+    if is_run:
         metrics = compute(Run(run), data, task=bound, data_dir=data_dir)
     else:
-        loaded = model.load_folder(run, bound)
-        if bound is None and data is None:
-            fail("which rows? a bare model needs --task TASK or --data FILE", 2)
-        metrics = compute(loaded, data, data_dir=data_dir)
+        metrics = compute(model.load_folder(run, bound), data, data_dir=data_dir)
     if first_process():
         print_metrics(metrics, as_json)
 
@@ -204,6 +208,12 @@ def predict(
         list[str] | None,
         typer.Option("--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."),
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ..."
+        ),
+    ] = None,
     keep_bad: Annotated[
         bool,
         typer.Option("--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."),
@@ -220,7 +230,9 @@ def predict(
 
     named = dict(pair(item, "--column") for item in columns or [])
     loaded = runs.load(run)
-    found = answer(getattr(loaded, "model", loaded), source, output, read_as=read_as, write_as=write_as, columns=named,
+    model = getattr(loaded, "model", loaded)
+    model.adapter.task = model.adapter.task.override(settings_of(sets))
+    found = answer(model, source, output, read_as=read_as, write_as=write_as, columns=named,
                    keep_bad=keep_bad, tell=note)  # fmt: skip
     if found.bad:
         note(

@@ -138,7 +138,9 @@ def load(
     notes: list[str] = []
 
     def rows(name: str, split: str, labelled: bool) -> Rows:
-        optional = (*(() if labelled else (columns[family.target],)), *((formats.OTHERS,) if others else ()))
+        # a group only says which training rows stay together
+        spare = [*([] if labelled else [family.target]), *([] if name == "train" else ["group"])]
+        optional = tuple([columns[role] for role in spare if role in columns] + [formats.OTHERS] * others)
         if name in objects:
             raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
         else:
@@ -147,7 +149,7 @@ def load(
         table = family.canonical(raw, bound, columns, labelled)
         if not len(table):
             raise InputError("no rows", where=raw.where)
-        if data.group is not None and "group" not in table.column_names:
+        if data.group in raw.table.column_names and "group" not in table.column_names:
             table = table.append_column("group", raw.table[data.group].cast(pa.string()))
         metadata = dict(table.schema.metadata or {})
         notes.extend(f"{name}: {note}" for note in [*raw.notes, *json.loads(metadata.pop(b"notes", b"[]"))])

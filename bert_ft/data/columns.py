@@ -86,6 +86,7 @@ def names(
         column = column.cast(kind.value_type)
         kind = column.type
     if pa.types.is_floating(kind):
+        column = pac.if_else(pac.is_nan(column), None, column)
         whole = column.cast(pa.int64(), safe=False)
         fault(pac.not_equal(whole.cast(kind), column), "a number with a fraction is no label",
               'for numbers set data.problem_type = "regression"')  # fmt: skip
@@ -157,6 +158,14 @@ def name_sets(
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
     # a set has neither order nor doubles: equal sets are equal cells, whatever the source
     unique = np.unique(rows.astype(np.int64) * known + rank[encoded.indices.to_numpy()])
+    if doubled := len(rows) - len(unique):
+        bits = not is_text(values.type) and set(encoded.dictionary.to_pylist()) <= {"0", "1", "True", "False"}
+        fault(
+            pa.array(np.full(len(rows), bits)),
+            "a row of 0 and 1 is no list of labels",
+            "list the labels that a row has",
+        )
+        notes.append(f"{doubled:,} labels stand twice in their row in column '{name}', and count once")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(np.int32)
     flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % known))
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes

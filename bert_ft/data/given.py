@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.data.sources import OBJECT
+from bert_ft.errors import InputError
 from bert_ft.task import Task
 
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
@@ -26,7 +27,14 @@ def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
 
 
 def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], **run: Any) -> Task:
-    """The task of one call: its sets and settings, and those keys of `[run]` that are not None."""
+    """The task of one call: its sets and settings, and those keys of `[run]` that are not None.
+
+    Raises:
+        InputError: files beside a folder of original ones, whose columns and labels are another's.
+    """
+    if run.get("data_dir") and (files := [name for name, sets in named.items() if any(map(_files, sets.values()))]):
+        raise InputError("--data-dir reads all of the task's sets, so that a file can't be given too", where=f"--{files[0]}",
+                         remedy="leave one of them out, or name all files")  # fmt: skip
     keys = {f"run.{key}": value for key, value in run.items() if value is not None}
     return base.override({**changes(named), **settings, **keys})
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bert_ft.data import hub
-from bert_ft.data.formats import chosen, delimited, json_rows
+from bert_ft.data.formats import OTHERS, chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data, Original
 
@@ -59,9 +59,10 @@ def read(split: str, wanted: Wanted) -> Raw:
         raws = [read(part, wanted) for part in parts]
         try:
             table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
-        return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names)
+        notes = [note for raw in raws for note in raw.notes]
+        return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names, notes)
     if wanted.data_dir is not None and data.original is not None:
         return _original(Path(wanted.data_dir), split, wanted, data.original)
     if Path(split).suffix.lower() in (*SUFFIXES, *wanted.readers) or Path(split).is_absolute():
@@ -207,6 +208,20 @@ def _hub(split: str, wanted: Wanted) -> Raw:
     return of_object(loaded, wanted.columns, wanted.optional, where)
 
 
+def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
+    """These columns of a pandas frame; of several types is only a fault in a wanted one."""
+    arrays = []
+    for column in columns:
+        try:
+            arrays.append(pa.Table.from_pandas(frame[[column]], preserve_index=False).column(0))
+        except (pa.ArrowException, TypeError, ValueError):
+            if column in wanted:
+                raise
+            arrays.append(None)
+    kept = [(column, array) for column, array in zip(columns, arrays, strict=True) if array is not None]
+    return pa.table([array for _, array in kept], names=[str(column) for column, _ in kept])
+
+
 def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
     for name in ALIASES.get(split, (split,)):
         if name in splits:
@@ -227,7 +242,7 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         if isinstance(rows, pa.Table):
             table = rows
         elif hasattr(rows, "iloc"):
-            table = pa.Table.from_pandas(rows, preserve_index=False)
+            table = _of_frame(rows, [name for name in rows.columns if name in wanted or OTHERS in optional], wanted)
         elif isinstance(rows, Mapping):
             table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
         else:

@@ -24,10 +24,13 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     """
     here, name = Rows(raw.table, raw.where), columns["tokens"]
     given = raw.table[columns["tags"]] if columns["tags"] in raw.table.column_names else None
+    untold = list[str]()
     if given is not None and given.null_count:
         if labelled:
             refuse(pac.is_null(given), here.place, f"{given.null_count} rows have no tags",
                    f"give '{columns['tags']}' a value there, or remove the rows")  # fmt: skip
+        if given.null_count < len(given):
+            untold = [f"{given.null_count:,} of {len(given):,} rows have no tags, so that none is scored"]
         given = None
     if given is None and labelled:
         raise InputError(f"no column '{columns['tags']}'", where=raw.where, remedy="name it: --tags COLUMN")
@@ -50,7 +53,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     if not (sizes := np.diff(offsets)).all():
         notes.append(f"{(sizes == 0).sum():,} rows have no words; the first: {here.place(int(np.argmin(sizes)))}")
     if found is None:
-        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, notes
+        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes
     if len(odd := np.flatnonzero(np.diff(found.offsets.to_numpy()) != sizes)):
         row = int(odd[0])
         message = f"{sizes[row]} words and {len(found[row])} tags"

@@ -47,7 +47,7 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
     yield from listed("warning", "train", f"labels with fewer than {FEW} training rows", few)
     yield from listed("note", "train", "labels with less than a tenth of an even share of the rows", rare)
     for name in counts:
-        label, n = max(counts[name].items(), key=lambda item: item[1])
+        label, n = max(counts[name].items(), key=lambda item: item[1], default=("", 0))
         if n >= DOMINANT * len(sets[name]) and not pa.types.is_list(sets[name].table[target].type):
             message = f"rows with one label, {label!r} ({n / len(sets[name]):.1%}): accuracy says little"
             yield Finding("balance", "warning", name, n, message)

@@ -86,7 +86,7 @@ def tag(
         notes.append(f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}")
     if words.cut:
         first = place(words.cut[0])
-        notes.append(f"{len(words.cut):,} spans begin or end within a word, which is parted there; the first: {first}")
+        notes.append(f"{len(words.cut):,} ends of spans lie within a word, which is parted there; the first: {first}")
     return words, tags, notes
 
 

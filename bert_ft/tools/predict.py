@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bert_ft.adapters.base import Adapter
+from bert_ft.data.formats import json_rows
 from bert_ft.errors import InputError, did_you_mean, disk
 from bert_ft.model import Model
+from bert_ft.task import Task
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
@@ -52,12 +54,18 @@ def predict(
     Args:
         source, target: a file, or "-" for standard input and output.
         read_as, write_as: one of `FORMATS`; by default what the file's suffix says, otherwise jsonl.
-        columns: role (text, text_pair, question, context) -> column; a role's own name by default.
+        columns: role (text, text_pair, question, context) -> column; a role's own name by default. Encoding, delimiter and
+            quoting of tables are those of the model's task.
         keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
         tell: takes one line for each row at fault.
     Raises:
-        InputError: no such file, or none of the wanted columns.
+        InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an answer's.
     """
+    for role in columns or {}:
+        if role not in model.adapter.inputs:
+            raise InputError(
+                f"there is no role '{role}'", where="--column", remedy=did_you_mean(role, model.adapter.inputs)
+            )
     read_as = _format(source, read_as)
     write_as = _format(target, write_as, read_as if read_as in ("csv", "tsv") else "jsonl")
     names = {
@@ -70,11 +78,22 @@ def predict(
         lines = iter(stream)
         while window := list(islice(lines, WINDOW)):
             judged = [(where, row, wrong or _unfit(row or {}, model.adapter, names)) for where, row, wrong in window]
-            answers = iter(model.predict([row for _, row, wrong in judged if row is not None and not wrong], names))
+            try:
+                rows = model.rows([row for _, row, wrong in judged if not wrong], names)
+            except InputError:  # of one row at least
+                judged = [(where, row, wrong or _refused(row, model, names)) for where, row, wrong in judged]
+                rows = model.rows([row for _, row, wrong in judged if not wrong], names)
+            answers = iter(model.answer(rows) if len(rows) else ())
             for where, row, wrong in judged:
                 found.rows += 1
-                if not wrong:
-                    yield {**(row or {}), **next(answers), **({"error": None} if keep_bad else {})}
+                if not wrong and row is not None:
+                    # what a row has of the model's inputs it keeps as it was
+                    answer = {key: value for key, value in next(answers).items() if key not in model.adapter.inputs}
+                    answer |= {"error": None} if keep_bad else {}
+                    if clash := answer.keys() & row.keys():
+                        raise InputError(f"the rows have a column '{min(clash)}' of their own, as the answers do", where=where,
+                                         remedy="give it another name")  # fmt: skip
+                    yield row | answer
                     continue
                 found.bad.append(f"{where}: {wrong}")
                 tell(found.bad[-1])
@@ -86,7 +105,7 @@ def predict(
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    with _reading(source, read_as, needed) as stream, _writing(target, write_as, tell) as write:
+    with _reading(source, read_as, needed, model.adapter.task) as stream, _writing(target, write_as, tell) as write:
         write(answered(stream))
     return found
 
@@ -106,10 +125,19 @@ def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
         value = row.get(names[role])
         if value is None and needed:
             return f"no '{names[role]}'"
-        if value is not None and not isinstance(value, str):
+        if value is not None and not isinstance(value, str) and role in adapter.texts:
             return f"'{names[role]}' is {type(value).__name__}, not text"
-        if value is not None and any("\ud800" <= c <= "\udfff" for c in value):
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             return f"'{names[role]}' holds half a surrogate pair"
+    return ""
+
+
+def _refused(row: dict[str, Any] | None, model: Model, names: dict[str, str]) -> str:
+    """What the adapter says of one row."""
+    try:
+        model.rows([row], names)
+    except InputError as error:
+        return error.message
     return ""
 
 
@@ -117,21 +145,27 @@ def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
 
 
 @contextmanager
-def _reading(source: str, kind: str, needed: list[str]) -> Iterator[Iterator[Line]]:
+def _reading(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
+    encoding = "utf-8-sig" if task.data.encoding == "utf-8" else task.data.encoding
     if source == "-":
-        text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        yield _lines(text, kind, "standard input", needed)
+        text = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, errors="surrogateescape", newline="")
+        yield _lines(text, kind, "standard input", needed, task)
         return
     if not Path(source).is_file():
         raise InputError("no such file", where=source)
     if kind == "parquet":
         yield _parquet(source)
         return
-    with Path(source).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        yield _lines(stream, kind, source, needed)
+    with Path(source).open(encoding=encoding, errors="surrogateescape", newline="") as stream:
+        if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
+            rows = json_rows.objects(Path(source), task.data.encoding)
+            yield ((f"{source}, row {number}", row, "") for number, row in enumerate(rows, 1))
+            return
+        stream.seek(0)
+        yield _lines(stream, kind, source, needed, task)
 
 
-def _lines(stream: TextIO, kind: str, where: str, needed: list[str]) -> Iterator[Line]:
+def _lines(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
     if kind == "txt":
         for number, line in enumerate(stream, 1):
             yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
@@ -140,7 +174,7 @@ def _lines(stream: TextIO, kind: str, where: str, needed: list[str]) -> Iterator
             if line.strip():
                 yield _object(line, f"{where}, line {number}")
     else:
-        yield from _table(stream, kind, where, needed)
+        yield from _table(stream, kind, where, needed, task)
 
 
 def _object(line: str, where: str) -> Line:
@@ -151,10 +185,17 @@ def _object(line: str, where: str) -> Line:
     return _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
 
 
-def _table(stream: TextIO, kind: str, where: str, needed: list[str]) -> Iterator[Line]:
+def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(stream, delimiter="," if kind == "csv" else "\t", strict=True)
-    header = next(reader, [])
+    plain = not task.data.quoting or (kind == "tsv" and task.run.data_dir is not None)  # as the training rows were read
+    reader = csv.reader(stream, delimiter=task.data.delimiter or ("," if kind == "csv" else "\t"), strict=True,
+                        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)  # fmt: skip
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"the header can't be read: {error}", where=where, remedy="--set quoting=false?") from None
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"two columns are called '{twice[0]}'", where=where, remedy="rename one of them")
     for name in needed:
         if name not in header:
             raise InputError(f"no column '{name}'", where=where, remedy=did_you_mean(name, header))

@@ -136,7 +136,7 @@ def test_overlaps_and_faults() -> None:
     assert notes == ["1 spans overlap a longer one and are left out; the first: row 1"]
     found, got, notes = words.tag(["iPhone13 x"], [[(0, 6, "A")]], lambda row: f"row {row + 1}")
     assert found.words == ["iPhone", "13", "x"] and got.tolist() == ["B-A", "O", "O"]
-    assert notes == ["1 spans begin or end within a word, which is parted there; the first: row 1"]
+    assert notes == ["1 ends of spans lie within a word, which is parted there; the first: row 1"]
     for span, message in {(4, 99, "A"): "outside the text of 24", (5, 5, "A"): "outside", (-1, 3, "A"): "outside",
                           (3, 4, "A"): "holds no word"}.items():  # fmt: skip
         with pytest.raises(InputError, match=f"row 1: the span .*{message}"):

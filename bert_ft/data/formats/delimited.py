@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,6 +100,8 @@ def read(
 def decode(path: Path, encoding: str) -> str:
     """The file's text without a byte-order mark; bytes that do not fit are an error with their line."""
     raw = path.read_bytes()
+    with suppress(LookupError):
+        encoding = codecs.lookup(encoding).name  # utf8 and UTF_8 are utf-8
     if encoding == "utf-8" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
         raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
     try:

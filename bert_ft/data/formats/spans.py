@@ -51,6 +51,15 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
 
 def _marks(value: Any, where: str) -> list[tuple[Any, ...]]:
     """(start, end, type[, surface]) of each span of a row."""
+    try:
+        return _read_marks(value, where)
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(
+            f"no spans: {value!r:.80}", where=where, remedy="a span is a start, an end and a type"
+        ) from None
+
+
+def _read_marks(value: Any, where: str) -> list[tuple[Any, ...]]:
     if isinstance(value, dict):  # CLUENER
         return [(start, end + 1, kind, surface) for kind, places in value.items()
                 for surface, limits in places.items() for start, end in limits]  # fmt: skip
