@@ -42,11 +42,24 @@ class Custom:
         given = {"adapter": self.adapter, "loss": self.loss, "metrics": self.metrics, "model": self.model}
         return [name for name, value in given.items() if value]
 
-    def scorers(self) -> dict[str, Any]:
-        """Name -> function of (predictions, references), or `evaluate.Metric`."""
-        if isinstance(self.metrics, Mapping):
-            return dict(self.metrics)
-        return {str(getattr(m, "name", getattr(m, "__name__", "custom"))): m for m in self.metrics}
+    def scorers(self) -> dict[str, Callable[[Any, Any], dict[str, float]]]:
+        """Name -> function of (predictions, references) that gives metrics by name. A single one bears the name it was
+        given, of several each its own."""
+
+        def scorer(name: str, metric: Any) -> Callable[[Any, Any], dict[str, float]]:
+            def score(predictions: Any, references: Any) -> dict[str, float]:
+                compute = getattr(metric, "compute", None)
+                value = metric(predictions, references) if compute is None else compute(
+                    predictions=predictions, references=references)  # fmt: skip
+                if not isinstance(value, Mapping) or (len(value) == 1 and isinstance(self.metrics, Mapping)):
+                    value = {name: next(iter(value.values())) if isinstance(value, Mapping) else value}
+                return {key: float(number) for key, number in value.items()}
+
+            return score
+
+        given = self.metrics if isinstance(self.metrics, Mapping) else {
+            str(getattr(metric, "name", getattr(metric, "__name__", "custom"))): metric for metric in self.metrics}  # fmt: skip
+        return {name: scorer(name, metric) for name, metric in given.items()}
 
 
 def finetune(
@@ -124,9 +137,17 @@ def finetune(
     folder = RunDir(output if output is not None else Path("runs") / rundir.run_name(base, task, settings))
     if output is None and "IPython" in sys.modules and not overwrite:
         folder = rundir.numbered(folder, resume)
-    if resume and folder.state not in ("unfinished", "" if overwrite else "finished"):
+    if resume and overwrite:
+        raise InputError("--resume goes on with the very run that --overwrite replaces", remedy="leave one of them out")
+    if resume and folder.state not in ("unfinished", "finished"):
         remedy = "leave out --resume"
         raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
+    if task.run.checkpoint and folder.path.resolve() in (here := Path(task.run.checkpoint).resolve(), *here.parents):
+        raise InputError("the checkpoint lies in the run folder that is to be written", where=task.run.checkpoint,
+                         remedy="choose another place with --output DIR")  # fmt: skip
+    for key in ("class_weights", "label_smoothing"):
+        if loss is not None and getattr(task.recipe, key):
+            raise InputError("a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out")
     family = custom.adapter or adapters.find(task.family)
     if task.run.folds is not None:
         if model is not None or sets.keys() - {"train"}:
@@ -150,7 +171,7 @@ def finetune(
     task = task.override({"data.labels": adapter_.labels or None})
     adapter_.task = task
 
-    identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint or ".")}
+    identity = {"data": fingerprint, "checkpoint": pretrained.fingerprint(task.run.checkpoint)}
     with folder.lock():
         if rundir.is_finished(folder, task, identity, overwrite):
             show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
@@ -175,8 +196,8 @@ def _train(
     from bert_ft.engine.checkpoints import Checkpoints
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
-                                log_with=custom.log_with)  # fmt: skip
-    model.scorers = custom.scorers()
+                                log_with=custom.log_with, folder=folder.path)  # fmt: skip
+    model.scorers = list(custom.scorers().values())
     if custom.loss is not None:
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
     accelerator = model.accelerator
@@ -187,7 +208,7 @@ def _train(
     if main:
         now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
         found = store.newest() if folder.state == "unfinished" else None
-        folder.start(task, now) if found is None else folder.resume(found[1]["log"], now)
+        folder.start(task, now) if found is None else folder.resume(task, found[1]["log"], now)
     accelerator.wait_for_everyone()
     show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
     notes = splits.notes + notes

@@ -43,7 +43,7 @@ def cross_validate(
                           "metric.best": task.best_metric[1]})  # fmt: skip
     rows = _whole(data.load(_fold(task, 1), family, objects))
     task = task.override({"data.labels": family.find_labels(rows, task) or None})  # a fold may lack a rare one
-    checkpoint = pretrained.fingerprint(task.run.checkpoint or ".")
+    checkpoint = pretrained.fingerprint(task.run.checkpoint)
     identity = {"data": data.fingerprint({"train": rows}), "checkpoint": checkpoint}
     first = rundir.first_process()
     with folder.lock():

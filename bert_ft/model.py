@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Model:
     tokenizer: Any
     accelerator: Any
     unpadding: Any = None  # the handle that makes the network plain again
-    scorers: dict[str, Any] = field(default_factory=dict)
+    scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
 
     def encode(self, rows: Rows, of: int | None = None) -> Features:
         """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
@@ -60,10 +60,12 @@ class Model:
         """The task's metrics and the user's own; empty where rows have no labels."""
         metrics = self.adapter.score(predictions, rows)
         if metrics or not self.adapter.task.metric.compute:
-            for name, scorer in self.scorers.items():
-                p, y = predictions["prediction"], self.adapter.references(rows)
-                value = scorer.compute(predictions=p, references=y) if hasattr(scorer, "compute") else scorer(p, y)
-                metrics.update(value if isinstance(value, Mapping) else {name: float(value)})
+            for scorer in self.scorers:
+                found = scorer(predictions["prediction"], self.adapter.references(rows))
+                if twice := found.keys() & metrics.keys():
+                    raise InputError(f"two metrics are called '{min(twice)}'", where="metrics",
+                                     remedy="give yours a name: metrics={'mine': ...}")  # fmt: skip
+                metrics |= found
         return metrics
 
     def predict(self, inputs: Any, columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -126,8 +128,12 @@ class Model:
             self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = side  # the latter is saved
 
 
-def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
-    """An `Accelerator` for whatever device is there; bf16 or fp16 only where the device is good at it."""
+def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | None = None) -> Any:
+    """An `Accelerator` for whatever device is there; bf16 or fp16 only where the device is good at it.
+
+    Args:
+        log_with: its trackers; what they write to disk lies in `folder`.
+    """
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, is_initialized
@@ -142,7 +148,18 @@ def accelerator(precision: str = "auto", log_with: Any = None) -> Any:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
-    made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with, cpu=cpu)
+    try:
+        made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with, cpu=cpu,
+                           project_dir=folder)  # fmt: skip
+    except ValueError as error:
+        raise InputError(str(error), where="log_with") from None
+    wanted = {
+        str(each) for each in ([log_with] if isinstance(log_with, str) else log_with or []) if isinstance(each, str)
+    }
+    if absent := wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}:
+        raise InputError(
+            f"the tracker '{min(absent)}' is not installed", where="log_with", remedy=f"pip install {min(absent)}"
+        )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
         _shard(made)
     return made
@@ -162,31 +179,30 @@ def _shard(accelerator: Any) -> None:
                          remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip
 
 
-def check_length(network: Any, max_length: int) -> None:
-    """Refuses a `max_length` that the checkpoint has no positions for."""
-    positions = getattr(network.config, "max_position_embeddings", None)
+def positions(network: Any) -> int | None:
+    """How many tokens the model has positions for; None where it has no bound."""
+    positions: int | None = getattr(network.config, "max_position_embeddings", None)
     if positions is None:
-        return
+        return None
     for name, module in network.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
-    if max_length > positions:
-        message = f"max_length = {max_length}, but the checkpoint has {positions} positions"
-        remedy = f"--set max_length={positions}, or a checkpoint for longer texts"
-        raise InputError(message, where="recipe.max_length", remedy=remedy)
+    return positions
 
 
 def build(
-    task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None
-) -> tuple[Model, list[str]]:
-    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights."""
+    task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
+    folder: Path | None = None, fit: bool = False,
+) -> tuple[Model, list[str]]:  # fmt: skip
+    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights. To `fit`,
+    rows are as long as the checkpoint has positions for; otherwise a length beyond that is refused."""
     import torch
     from accelerate.utils import set_seed
 
     from bert_ft.engine import cpu, unpadding
 
     cpu.keep_freed(False)
-    device = accelerator(precision, log_with)
+    device = accelerator(precision, log_with, folder)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
     checkpoint = task.run.checkpoint
@@ -197,7 +213,14 @@ def build(
     if network is None:
         assert checkpoint is not None
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
-    check_length(network, task.recipe.max_length)
+    else:
+        notes = pretrained.bind_head(network, adapter)
+    if (known := positions(network)) is not None and fit:
+        adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
+    if known is not None and task.recipe.max_length > known:
+        message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
+        remedy = f"--set max_length={known}, or a checkpoint for longer texts"
+        raise InputError(message, where="recipe.max_length", remedy=remedy)
     if len(tokenizer) > (known := network.get_input_embeddings().num_embeddings):
         message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
         raise InputError(message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights")
@@ -224,13 +247,13 @@ def load_folder(folder: str, task: Task | None = None) -> Model:
     where = pretrained.locate(folder)
     with pretrained.told(where):
         config = AutoConfig.from_pretrained(where)
-    task = task or task_of(config, where)
+    fit, task = task is None, task or task_of(config, where)
     labels: list[Any] = task.data.labels or []
     if not labels and task.family != "qa" and task.data.problem_type != "regression":
         labels = [config.id2label[i] for i in range(config.num_labels)]
     adapter = adapters.find(task.family)(task, labels)
     adapter.tuned = dict(getattr(config, "bert_ft", {}).get("tuned", {}))
-    model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision)
+    model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision, fit=fit)
     if any(note.startswith("new weights") for note in notes):
         raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
                          remedy="fine-tune it first: bert-ft train")  # fmt: skip
@@ -249,7 +272,8 @@ def load_unfinished(folder: RunDir) -> Model:
     adapter = adapters.find(task.family)(task, task.data.labels or [])
     model, _ = build(task, adapter, task.recipe.precision)
     best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
-    whole = load_file(best)
+    with pretrained.told(str(best)):
+        whole = load_file(best)
     model.network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in whole.items()
                                    if best.stem != "state" or name.startswith("model.")})  # fmt: skip
     return model
@@ -269,6 +293,10 @@ def task_of(config: Any, where: str) -> Task:
     positions = getattr(config, "max_position_embeddings", None) or 512
     length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
     labels = [config.id2label[i] for i in range(config.num_labels)]
+    if twice := {str(name) for name in labels if labels.count(name) > 1}:
+        raise InputError(
+            f"two labels of its head are called '{min(twice)}'", where=where, remedy="rename one in config.json"
+        )
     data: dict[str, Any] = {"labels": None if family == "qa" else labels}
     metric: dict[str, Any] = {}
     if family == "classification":

@@ -44,8 +44,10 @@ def locate(checkpoint: str) -> str:
     return checkpoint
 
 
-def fingerprint(checkpoint: str) -> str | None:
+def fingerprint(checkpoint: str | None) -> str | None:
     """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is loaded."""
+    if checkpoint is None:
+        return None
     folder = Path(locate(checkpoint))
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
     digest = hashlib.sha256()
@@ -116,6 +118,24 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     if fresh:
         notes.append(f"new weights, not pretrained: {', '.join(fresh)}")
     return model, notes
+
+
+def bind_head(network: Any, adapter: Adapter) -> list[str]:
+    """Names the logits of a model of the user's own: by its config's label names where they are the task's, else in the
+    task's order; gives what was done.
+
+    Raises:
+        InputError: a head of another size.
+    """
+    config, wanted = network.config, adapter.config()
+    size = wanted.get("num_labels", 0)
+    if getattr(config, "num_labels", size) != size:
+        raise InputError(f"the model's head has {config.num_labels} labels, the task {size}", where="model",
+                         remedy=f"from_pretrained(..., num_labels={size})")  # fmt: skip
+    if _keeps_head(config, adapter):
+        return []
+    config.update(wanted)
+    return ["the model's own head is trained, its labels in the order of the task"]
 
 
 def problem_type(config: Any) -> str:

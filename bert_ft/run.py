@@ -154,10 +154,8 @@ def evaluate(
     model = run.model if isinstance(run, Run) else run
     adapter = model.adapter
     sets = given.sets(None, rows, None)
-    changes: dict[str, Any] = given.changes(sets) | ({"data.test": None} if sets else {})
-    if data_dir is not None and not sets:  # a file of the user's has the task's columns, not the original's
-        changes["run.data_dir"] = data_dir
-    bound = task.override(changes)
+    # a file of the user's has the task's columns, not the original's
+    bound = given.bound(task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir)
     training = not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
     splits = data.load(bound, type(adapter), given.objects(sets), training=training)
     if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
 import os
@@ -19,6 +21,8 @@ from bert_ft.errors import InputError, disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
 
+MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": ("run", {"checkpoint"})}
+"""Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the data)."""
 HELD = "another command is working on this run"
 
 
@@ -89,23 +93,27 @@ class RunDir:
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
         """Empties what an earlier attempt left and writes what is known before training."""
-        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
         with disk(self.path):
             for old in (self.results_json, self.log_jsonl, self.environment_json, self.report_html):
                 old.unlink(missing_ok=True)
-            write(self.task_toml, header + tomli_w.dumps(task.dump()))  # from here on the folder is known as a run
+            self._write_task(task)  # from here on the folder is known as a run
             for folder in (self.checkpoints, self.model, self.predictions):
                 shutil.rmtree(folder, ignore_errors=True)
             self.predictions.mkdir(exist_ok=True)
         write_json(self.environment_json, environment)
 
-    def resume(self, log_size: int, environment: dict[str, Any]) -> None:
+    def resume(self, task: Task, log_size: int, environment: dict[str, Any]) -> None:
         """Takes the log back to where the checkpoint left it, and records where the run goes on."""
         with disk(self.path), self.log_jsonl.open("ab") as stream:
             stream.truncate(log_size)
+        self._write_task(task)  # data and checkpoint may have moved
         before = self.environment() if self.environment_json.is_file() else environment
         now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
         write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
+
+    def _write_task(self, task: Task) -> None:
+        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
+        write(self.task_toml, header + tomli_w.dumps(task.dump()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -181,6 +189,8 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
+        if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
+            model = copy.deepcopy(model).merge_and_unload()
         with quiet():
             model.save_pretrained(temporary, state_dict=weights)
             tokenizer.save_pretrained(temporary)
@@ -239,8 +249,11 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
     told = [f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}]
     told += [f"folds={task.run.folds}"] * bool(task.run.folds)
-    parts = [base.name, short_name(task.run.checkpoint or "model"), *told, f"seed{task.run.seed}"]
-    return "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)[:200]
+    parts = [base.name, short_name(task.run.checkpoint or "model"), *told]
+    name = "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)
+    if len(name) > 180:
+        name = f"{name[:170]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name}-seed{task.run.seed}"
 
 
 def short_name(checkpoint: str) -> str:
@@ -267,14 +280,19 @@ def numbered(folder: RunDir, resume: bool = False) -> RunDir:
 
 def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
     """Whether this very run is there and whole. Another one in its place is refused with the difference, unless it is
-    to be overwritten."""
+    to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
     # a run that got no further than its task.toml has no environment yet
     there = folder.environment() if folder.environment_json.is_file() else None
     fingerprint = identity if there is None else {k: there.get(f"{k}_fingerprint") for k in identity}
-    old = {**folder.task().dump(), "fingerprint": fingerprint}
-    if changes := difference(old, {**task.dump(), "fingerprint": identity}):
+    old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
+    for kind, (table, keys) in MOVES.items():
+        if identity[kind] is not None and identity[kind] == fingerprint[kind]:
+            for tree in (old, new):
+                tree[table] = {key: value for key, value in tree[table].items() if key not in keys}
+                tree["run"] = {key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")}
+    if changes := difference(old, new):
         raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
                          remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
     return folder.state == "finished"

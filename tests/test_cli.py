@@ -456,7 +456,7 @@ def test_interrupt(finished: Path, tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert (running.returncode, out) == (130, "")
-    assert "the same command goes on from there" in err
+    assert "the same command (without --overwrite) goes on from there" in err
     assert "Traceback" not in err
     assert RunDir(tmp_path / "run").state == "unfinished"
 

@@ -108,14 +108,15 @@ def print_table(rows: list[dict[str, str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD)
-    for column in rows[0]:
+    for column in rows[0] if rows else ():
         table.add_column(
             column, justify="right" if column in ("value", "seconds", "seed", "references") else "left", overflow="fold"
         )
     for row in rows:
         table.add_row(*map(Text, row.values()))
     # a pipe has no width: give every row its line
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if rows:
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def note(text: str) -> None:

@@ -36,7 +36,9 @@ def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[
         raise InputError("--data-dir reads all of the task's sets, so that a file can't be given too", where=f"--{files[0]}",
                          remedy="leave one of them out, or name all files")  # fmt: skip
     keys = {f"run.{key}": value for key, value in run.items() if value is not None}
-    return base.override({**changes(named), **settings, **keys})
+    name, slash, metric = (base.metric.best or "").partition("/")
+    best = {"metric.best": metric} if slash and "validation" in named and name not in named["validation"] else {}
+    return base.override({**best, **changes(named), **settings, **keys})
 
 
 def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

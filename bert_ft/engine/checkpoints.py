@@ -37,6 +37,7 @@ class State:
     step: int = 0
     best: float | None = None
     best_step: int = 0
+    best_sha256: str = ""  # of its weights' file
     waited: int = 0  # evaluations since the best one
     micro_batches: int = 1  # parts a process computes its share of a batch in; grows where memory runs out
     rows: int = 0
@@ -66,6 +67,7 @@ class Checkpoints:
     keeps_best: bool = True
     stopped_by: str | None = None  # a signal's name once one has come
     saved: float = field(default_factory=time.monotonic)
+    drawn: dict[str, Any] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Whether to save after this step: all processes get the main process's answer."""
@@ -76,10 +78,14 @@ class Checkpoints:
         due, self.stopped_by = broadcast_object_list([due or self.stopped_by is not None, self.stopped_by])
         return bool(due)
 
+    def mark(self) -> None:
+        """Remembers the random states between two steps: one that is broken off has drawn from them already."""
+        self.drawn = _random_state(self.accelerator.device)
+
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
         tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
-        everyone = gather_object([{"random": _random_state(self.accelerator.device), "running": state.running}])
+        everyone = gather_object([{"random": self.drawn, "running": state.running}])
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self._write(tensors, groups, scheduler, state, everyone)
@@ -141,6 +147,8 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 temporary = self.folder / "best.tmp"
                 save(weights, temporary)
+                _sync(temporary)
+                state.best_sha256 = _sha256(temporary)
                 temporary.replace(self.best(state.step))
             self._prune(state)
 
@@ -164,14 +172,14 @@ class Checkpoints:
                 sums = json.loads((folder / "checksums.json").read_text())
                 wrong = [name for name, then in sums.items() if _sha256(folder / name) != then]
                 rest: dict[str, Any] = json.loads((folder / "state.json").read_text())
-                best = rest["state"]["best_step"] if rest["keeps_best"] else 0
-                if not wrong and (not best or self.best(best).is_file()):
+                best = self.best(rest["state"]["best_step"])
+                if rest["keeps_best"] and rest["state"]["best_step"] and _sha256(best) != rest["state"]["best_sha256"]:
+                    wrong.append(best.name)
+                if not wrong:
                     return folder, rest
             except (OSError, ValueError, KeyError) as error:
                 wrong = [str(error)]
-            self.say(
-                f"{folder} is damaged ({', '.join(wrong) or 'its best weights are gone'}): the one before is taken"
-            )
+            self.say(f"{folder} is damaged ({', '.join(wrong)}): the one before is taken")
         return None
 
     def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
@@ -235,7 +243,8 @@ class Interrupted(BertFtError):
 
     def __init__(self, by: str, step: int) -> None:
         super().__init__(
-            f"{by}: stopped after step {step}", remedy="its state is saved; the same command goes on from there"
+            f"{by}: stopped after step {step}",
+            remedy="its state is saved; the same command (without --overwrite) goes on from there",
         )
         self.exit_code = 130 if by == "SIGINT" else 1
 

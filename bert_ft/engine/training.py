@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.engine import batches, cpu, optimization, unpadding
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.task import Task
 
@@ -77,6 +77,8 @@ def train(
     for listener in listeners:
         listener.on_start(plan, features)
     running, norm = torch.tensor(state.running, device=accelerator.device), None
+    if checkpoints is not None:
+        checkpoints.mark()
     stack = ExitStack()
     whole = True  # whether `state` is that of the weights, with nothing left to do for its step
     try:
@@ -110,6 +112,8 @@ def train(
             optimizer.zero_grad()
             state.since += 1
             state.step = step + 1
+            if checkpoints is not None:
+                checkpoints.mark()
             evaluating = state.step == plan.steps or _due(recipe.eval_every, state.step, plan)
             state.rows += len(indices)
             state.tokens += int(features.lengths[indices].sum())
@@ -209,6 +213,9 @@ def _due(every: str | int, step: int, plan: batches.Plan) -> bool:
 def _better(task: Task, metrics: Metrics, state: State) -> bool:
     """Whether this evaluation is the best so far; an undefined metric (nan) never is, unless it is the only one."""
     name, metric = task.best_metric
+    if metric not in metrics[name]:
+        raise InputError(f"'{metric}' is not among the metrics", where="metric.best",
+                         remedy=did_you_mean(metric, metrics[name]))  # fmt: skip
     value = metrics[name][metric]
     if metric in LOWER_IS_BETTER:
         value = -value

@@ -7,9 +7,11 @@ texts and gold answers stand nowhere else. A run without them has a report witho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bert_ft import rundir
+from bert_ft.errors import InputError
 from bert_ft.report import card, families, plots, render, resamples, show
 from bert_ft.report.scored import Chart, Scored, Table
 from bert_ft.rundir import RunDir, short_name
@@ -60,7 +62,10 @@ class View:
         """The sets with their own tables and charts, the errors last."""
         for one in self.sets:
             sections = one.sections()
-            if one.__class__ is not Scored and (found := one.errors()):
+            found: list[dict[str, Any]] = []
+            with suppress(InputError):  # of a family that can't list them, or of rows that are not kept
+                found = one.errors()
+            if found:
                 what = "the most confident errors" if "confidence" in found[0] else "the largest errors"
                 rows = [[_cut(value) for value in line.values()] for line in found[:SHOWN]]
                 told = f"{min(SHOWN, len(rows))} of {len(found):,} wrong rows"

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bert_ft import environment, rundir
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import markdown, plots, render, show
@@ -251,11 +253,17 @@ def _picked(entry: Entry) -> dict[int, Planned]:
 
 
 def _described(values: Sequence[float]) -> dict[str, Any]:
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": list(values), "mean": statistics.fmean(values), "std": std}
+    return {"values": list(values), "mean": statistics.fmean(values), "std": _std(values)}
+
+
+def _std(values: Sequence[float]) -> float | None:
+    """Of a sample; nan where one of the values is."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _spread(value: float, std: float | None) -> str:
+    if np.isnan(value):
+        return "undefined"
     return f"{value:.2f}" + (f" ± {std:.2f}" if std is not None else "")
 
 
@@ -270,7 +278,7 @@ def _summary(values: Sequence[float], statistic: str) -> str:
     if not values:
         return "–"
     center = statistics.median(values) if statistic == "median" else statistics.fmean(values)
-    return _spread(center, statistics.stdev(values) if len(values) > 1 else None)
+    return _spread(center, _std(values))
 
 
 def _distinct(values: Any) -> Any:

@@ -77,7 +77,7 @@ def plan(
     Raises:
         InputError: no such task or suite, no grid to search, a setting that is no key; or another run in the place of one.
     """
-    name, known = str(name), suites()
+    name, checkpoint, known = str(name), str(checkpoint), suites()
     if name in RESERVED:
         raise InputError(f"'{name}' is a family, not a task or a suite", remedy="`bert-ft tasks` lists both")
     chosen = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)

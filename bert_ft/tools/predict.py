@@ -205,7 +205,11 @@ def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"{where}, line {reader.line_num}", None, str(error)
+            yield (
+                f"{where}, line {reader.line_num}",
+                None,
+                f"{error} (quotes that are plain text want --set quoting=false)",
+            )
             continue
         place = f"{where}, line {reader.line_num}"
         if len(cells) != len(header):

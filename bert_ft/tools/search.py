@@ -76,7 +76,7 @@ def search(
     blind = bound.override({"data.test": None, "recipe.search": {}}
                            | ({"data.original.test": None} if bound.data.original else {}))  # fmt: skip
     rows = None if bound.run.folds else data.load(blind, adapters.find(blind.family), given.objects(sets)).fingerprint()
-    made_from = {"task": bound.dump(), "data": rows, "checkpoint": pretrained.fingerprint(bound.run.checkpoint or ".")}
+    made_from = {"task": bound.dump(), "data": rows, "checkpoint": pretrained.fingerprint(bound.run.checkpoint)}
     name = f"search-{bound.name}-{rundir.short_name(bound.run.checkpoint or 'model')}"
     path = Path(output if output is not None else Path("runs") / name)
     display = progress.Display(quiet)

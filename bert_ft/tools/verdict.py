@@ -51,12 +51,14 @@ class Verdict:
 def origin(checkpoint: str) -> tuple[str, str]:
     """(short name of the pretrained checkpoint, the tasks it was trained on since then: "none", or "mnli")."""
     trained: list[str] = []
+    seen = set[Path]()
     while True:
         path = Path(checkpoint).expanduser()
         folder = RunDir(path.parent if path.name == "model" else path)
-        if folder.state != "finished":
+        if folder.state != "finished" or folder.path.resolve() in seen:
             return short_name(checkpoint), "+".join(trained) or "none"
         task = folder.task()
+        seen.add(folder.path.resolve())
         trained.insert(0, task.name)
         checkpoint = task.run.checkpoint or "a model object"
 

@@ -136,7 +136,7 @@ def test_a_signal_saves_and_leaves(tiny_checkpoint: Path, tmp_path: Path, number
     process.send_signal(number)
     told = process.communicate(timeout=120)[1]
     assert process.returncode == code, told
-    assert "Traceback" not in told and "the same command goes on from there" in told
+    assert "Traceback" not in told and "the same command (without --overwrite) goes on from there" in told
     assert RunDir(tmp_path / "run").state == "unfinished"
     assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
 

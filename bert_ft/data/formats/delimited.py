@@ -87,7 +87,8 @@ def read(
             raise InputError(str(error).splitlines()[0], where=str(path)) from None
         row = bad[0]
         place = "" if row.number is None else f", row {row.number - has_header}"
-        remedy = "quote cells that hold the delimiter" if quoting else "the file is read without quoting"
+        remedy = "quote cells that hold the delimiter; quotes that are plain text want --set quoting=false"
+        remedy = remedy if quoting else "the file is read without quoting"
         message = f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:80]!r}"
         raise InputError(message, where=f"{path}{place}", remedy=remedy) from None
     if skipped is not None:
