@@ -30,26 +30,9 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "Adapter",
-    "Callback",
-    "Classification",
-    "ExtractiveQa",
-    "Features",
-    "InputError",
-    "MachineError",
-    "Recipe",
-    "Reference",
-    "Run",
-    "Task",
-    "compare",
-    "evaluate",
-    "finetune",
-    "load",
-    "load_task",
-    "metrics",
-    "reproduce",
-    "search",
-]
+    "Adapter", "Callback", "Classification", "ExtractiveQa", "Features", "InputError", "MachineError", "Recipe",
+    "Reference", "Run", "Task", "compare", "evaluate", "finetune", "load", "load_task", "metrics", "reproduce", "search",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

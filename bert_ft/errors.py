@@ -81,6 +81,5 @@ def disk(path: Path) -> Iterator[None]:
         reason = FULL.get(error.errno or 0, error.strerror or str(error))
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             reason = "it is in the way: a file where a folder is wanted"
-        raise MachineError(
-            reason, where=str(error.filename or path), remedy="choose another place with --output DIR"
-        ) from None
+        remedy = "choose another place with --output DIR"
+        raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None

@@ -53,7 +53,7 @@ class Custom:
                     predictions=predictions, references=references)  # fmt: skip
                 if not isinstance(value, Mapping) or (len(value) == 1 and isinstance(self.metrics, Mapping)):
                     value = {name: next(iter(value.values())) if isinstance(value, Mapping) else value}
-                return {key: float(number) for key, number in value.items()}
+                return {key: float("nan") if number is None else float(number) for key, number in value.items()}
 
             return score
 
@@ -100,7 +100,7 @@ def finetune(
         check: tells faults of the data, a line each, before training (`bert-ft check` tells more).
         data_dir: folder of the benchmark's original files.
         train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
-            test also as a mapping of name -> one of these.
+            test also as a mapping of name -> one of these; validation also as a share of the training rows, "10%".
         folds: cross-validates over k folds of the training rows (stratified, or whole groups of `data.group`): k runs
             below one folder, whose own results are their mean and spread; no model is kept.
         adapter: an `Adapter` subclass in place of the family's.
@@ -123,10 +123,9 @@ def finetune(
     custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer, log_with, save_every, keep_checkpoints,
                     save_model, signals, quiet)  # fmt: skip
     if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(save_every)):
-        raise InputError(
-            f"'{save_every}' is no interval", where="--save-every", remedy="steps (500) or minutes (10min)"
-        )
-    sets = given.sets(train, validation, test)
+        remedy = "steps (500) or minutes (10min)"
+        raise InputError(f"'{save_every}' is no interval", where="--save-every", remedy=remedy)
+    sets = given.sets(train, validation, test, settings)
     task = given.bound(base, sets, settings, checkpoint=checkpoint, seed=seed, data_dir=data_dir, folds=folds,
                        custom=custom.names() or None)  # fmt: skip
     _check_best(task, custom)
@@ -223,9 +222,8 @@ def _train(
         show.say(progress.count_line(name, counted, task.recipe.max_length))
     if adapter.labels:
         kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
-        show.say(
-            f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{' ...' * (len(adapter.names) > 20)}"
-        )
+        names = ", ".join(adapter.names[:20]) + " ..." * (len(adapter.names) > 20)
+        show.say(f"{len(adapter.labels)} labels ({kinds}): {names}")
 
     size = sum(p.numel() * p.element_size() for p in model.network.parameters()) / 2**20
     stays = size * custom.save_model
@@ -259,9 +257,8 @@ def _train(
             accelerator.log({k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"])
 
     if custom.log_with is not None:
-        accelerator.init_trackers(
-            "bert-ft", {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
-        )
+        plain = {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
+        accelerator.init_trackers("bert-ft", plain)
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     with store.signals(custom.signals):
         state = training.train(
@@ -325,8 +322,6 @@ def _train(
 
 
 def _check_best(task: Task, custom: Custom) -> None:
-    names = [*task.metric.compute, *custom.scorers()]
-    if task.best_metric[1] not in names:
-        raise InputError(
-            f"metric.best = '{task.best_metric[1]}' is not computed", remedy=did_you_mean(task.best_metric[1], names)
-        )
+    best, names = task.best_metric[1], [*task.metric.compute, *custom.scorers()]
+    if best not in names:
+        raise InputError(f"metric.best = '{best}' is not computed", remedy=did_you_mean(best, names))

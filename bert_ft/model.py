@@ -153,13 +153,9 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
                            project_dir=folder)  # fmt: skip
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
-    wanted = {
-        str(each) for each in ([log_with] if isinstance(log_with, str) else log_with or []) if isinstance(each, str)
-    }
-    if absent := wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}:
-        raise InputError(
-            f"the tracker '{min(absent)}' is not installed", where="log_with", remedy=f"pip install {min(absent)}"
-        )
+    wanted = {log_with} if isinstance(log_with, str) else {each for each in log_with or () if isinstance(each, str)}
+    for absent in sorted(wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}):
+        raise InputError(f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
         _shard(made)
     return made
@@ -294,9 +290,8 @@ def task_of(config: Any, where: str) -> Task:
     length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     if twice := {str(name) for name in labels if labels.count(name) > 1}:
-        raise InputError(
-            f"two labels of its head are called '{min(twice)}'", where=where, remedy="rename one in config.json"
-        )
+        message = f"two labels of its head are called '{min(twice)}'"
+        raise InputError(message, where=where, remedy="rename one in config.json")
     data: dict[str, Any] = {"labels": None if family == "qa" else labels}
     metric: dict[str, Any] = {}
     if family == "classification":

@@ -15,15 +15,8 @@ from bert_ft.errors import InputError
 from bert_ft.rundir import quiet
 from bert_ft.schema import RunSpec
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "spm.model",
-)
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+                "spm.model")  # fmt: skip
 
 
 def locate(checkpoint: str) -> str:
@@ -95,15 +88,16 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     auto = getattr(transformers, adapter.head)
     with told(where):
         config = AutoConfig.from_pretrained(where, **options)
-        notes, kept = list[str](), _keeps_head(config, adapter)
         old = config.architectures[0] if config.architectures else "?"
+        # a token classifier's weights may bear the names of a sequence classifier's
+        kept = (old == "?" or adapter.head.removeprefix("AutoModel") in old) and _keeps_head(config, adapter)
         before = _head_of(config)
         config.update({"problem_type": None} | adapter.config())
         if adapter.task.recipe.dropout is not None:
             _set_dropout(config, adapter.task.recipe.dropout)
         options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = auto.from_pretrained(where, **options)
-    body = f"{model.base_model_prefix}."
+    notes, body = list[str](), f"{model.base_model_prefix}."
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     encoder = [key for key in fresh if key.startswith(body) and "pooler" not in key]
     if encoder:
@@ -155,8 +149,6 @@ def _keeps_head(config: Any, adapter: Adapter) -> bool:
     wanted = adapter.config()
     if wanted.get("num_labels", config.num_labels) != config.num_labels:
         return False
-    if config.architectures and adapter.head.removeprefix("AutoModel") not in config.architectures[0]:
-        return False  # a token classifier's weights may bear the names of a sequence classifier's
     if wanted.get("problem_type") not in (None, problem_type(config)):
         return False
     if "id2label" not in wanted:

@@ -56,16 +56,10 @@ class Display(Callback):
         self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
         if self.live:
             steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
-            columns = (
-                "{task.description}",
-                BarColumn(32),
-                steps,
-                TimeElapsedColumn(),
-                "left",
-                TimeRemainingColumn(),
-                loss,
+            times = TimeElapsedColumn(), "left", TimeRemainingColumn()
+            self.bar = Progress(
+                "{task.description}", BarColumn(32), steps, *times, loss, console=self.console, transient=True
             )
-            self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
             self.task = self.bar.add_task("training", total=plan.steps, loss="")
 

@@ -75,9 +75,8 @@ class Run:
         if self.dir.state == "unfinished":
             return models.load_unfinished(self.dir)
         if not self.dir.model.is_dir():
-            raise InputError(
-                "this run keeps no model", where=str(self.path), remedy="train it with --save-model, not in folds"
-            )
+            remedy = "train it with --save-model, not in folds"
+            raise InputError("this run keeps no model", where=str(self.path), remedy=remedy)
         return models.load_folder(str(self.dir.model), self.task)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:

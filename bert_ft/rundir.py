@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tomli_w
 
@@ -54,16 +54,11 @@ class RunDir:
     @property
     def busy(self) -> bool:
         """Whether a command is working on the run."""
-        import fcntl
-
         if not (lock := self.path / ".lock").is_file():
             return False
-        with lock.open("a", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        if (stream := locked(lock)) is not None:
+            stream.close()
+        return stream is None
 
     def task(self) -> Task:
         return load_task(self.task_toml)
@@ -119,8 +114,6 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
         A folder that holds something else is left alone. Of several processes the first holds it for all."""
-        import fcntl
-
         if not first_process():
             yield
             return
@@ -129,14 +122,11 @@ class RunDir:
                              remedy="choose another place with --output DIR")  # fmt: skip
         with disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("a+", encoding="utf-8")
+        if (stream := locked(self.path / ".lock")) is None:
+            holder = (self.path / ".lock").read_text(encoding="utf-8").strip()
+            raise InputError(f"{HELD}: {holder}", where=str(self.path),
+                             remedy="wait for it, or choose another place with --output DIR")  # fmt: skip
         with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                raise InputError(f"{HELD}: {stream.read().strip()}", where=str(self.path),
-                                 remedy="wait for it, or choose another place with --output DIR") from None  # fmt: skip
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
             stream.flush()
@@ -153,6 +143,20 @@ class RunDir:
     def append_log(self, entry: dict[str, Any]) -> None:
         with disk(self.log_jsonl), self.log_jsonl.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
+
+
+def locked(file: Path, wait: bool = False) -> IO[str] | None:
+    """The file, locked until it is closed or the process ends; None where another has it and is not waited for."""
+    import fcntl
+
+    with disk(file):
+        stream = file.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        stream.close()
+        return None
+    return stream
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:

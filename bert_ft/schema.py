@@ -63,19 +63,17 @@ class Data(Strict):
     revision: str | None = Field(None, description="branch, tag or commit of the hub data set")
     train: str = Field("train", description='split name, or a file; "" where there is none')
     evaluate: Splits = Field(
-        "validation", description='split or file; or a table of name -> split or file; "" where nothing is trained'
+        "validation", description='split or file, or a table of name -> these; "": nothing is trained'
     )
     test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
-    validation: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[1-9]\d*/[1-9]\d*)$")] | None = Field(
-        None, description='training rows held out as the validation split: a share, "10%", or the 2nd of 5 folds, "2/5"'
-    )
+    validation: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[1-9]\d*/[1-9]\d*)$")] | None = Field(None,
+        description='training rows held out as the validation split: a share, "10%", or the 2nd of 5 folds, "2/5"')  # fmt: skip
     group: str | None = Field(None, description="column (document, article, ...) whose rows a split never divides")
     split_seed: int = Field(42, description="seed of that split; not the run's, so that seeds stay comparable")
     columns: dict[str, str] = Field({}, description="role (text, text_pair, label, ...) -> column name")
     labels: list[Label] | None = Field(None, description="label names in order; found in the training rows if absent")
-    label_names: LabelNames = Field(
-        {}, description="label in the data -> its name; or the names of codes 0, 1, ..., as a list or a file of lines"
-    )
+    label_names: LabelNames = Field({}, description="label in the data -> its name; or a list, or a file of lines, of the "
+                                    "names of codes 0, 1, ...")  # fmt: skip
     label_delimiter: str | None = Field(None, min_length=1, description="between the labels of one cell of text")
     problem_type: ProblemType = "single_label_classification"
     encoding: str = Field("utf-8", description="of CSV, TSV and JSON files")
@@ -222,7 +220,7 @@ class Ner(Strict):
     label_all_tokens: bool = Field(False, description="learn every sub-token of a word, not the first alone")
     context: Literal["sentence", "document"] = Field("sentence", description="document: neighbours fill the window")
     stride: int = Field(
-        32, ge=0, description="tokens that two windows of a long sentence share, at least; up to half a window"
+        32, ge=0, description="tokens that two windows of a sentence share, at least; up to half a window"
     )
     decoding: Literal["argmax", "viterbi"] = Field("argmax", description="viterbi: valid tag sequences only")
 

@@ -186,9 +186,8 @@ def find(name: str) -> Path:
         raise InputError(f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks")
     if name not in known:
         remedy = did_you_mean(name, [*known, *RESERVED])
-        raise InputError(
-            f"unknown task '{name}'", remedy=f"{remedy}  (`bert-ft tasks` lists them; a .toml file works too)"
-        )
+        remedy += "  (`bert-ft tasks` lists them; a .toml file works too)"
+        raise InputError(f"unknown task '{name}'", remedy=remedy)
     return known[name]
 
 

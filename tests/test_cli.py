@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import matthews_corrcoef
 
 from bert_ft.cli import main
@@ -347,6 +348,10 @@ def test_again_with_a_difference(
 ) -> None:
     (mine.parent / "other.csv").write_text(ROWS + "another film,neg\n")
     shutil.copytree(finished / "bert", mine.parent / "bert2")
+    if "checkpoint" in changes:  # the same weights elsewhere would be the same checkpoint
+        weights = load_file(mine.parent / "bert2" / "model.safetensors")
+        weights[min(weights)] += 1
+        save_file(weights, mine.parent / "bert2" / "model.safetensors", {"format": "pt"})
     before = stamps(mine)
     done = cli(*command_of(finished, **changes), "--output", "run")
     assert (done.code, done.out) == (2, "")

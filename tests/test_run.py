@@ -217,3 +217,118 @@ def test_a_checkpoint_in_the_hubs_cache(tiny_checkpoint: Path, tmp_path: Path) -
     done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert bert_ft.load(tmp_path / "run").environment["checkpoint_commit"] == commit
+
+
+LABELS = ("bad", "fine", "good")
+THREE = [{"text": f"a {label} film {i}", "label": label} for i in range(8) for label in LABELS]
+
+
+def _own(checkpoint: Path, output: Path, model: Any, **more: Any) -> bert_ft.Run:
+    return bert_ft.finetune("classification", str(checkpoint), train=THREE, output=output, model=model,
+                            **(QUICK | {"epochs": 1} | more))  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [None, ["good", "fine", "bad"], ["x", "y", "z"]], ids=str)
+def test_a_model_of_ones_own_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path, names: list[str] | None) -> None:
+    from transformers import AutoModelForSequenceClassification as Auto
+    from transformers import pipeline
+
+    named = (
+        {} if names is None else {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    )
+    run = _own(tiny_checkpoint, tmp_path / "run", Auto.from_pretrained(tiny_checkpoint, num_labels=3, **named))
+    kept = json.loads((run.path / "model" / "config.json").read_text())["id2label"]
+    assert list(kept.values()) == (names if names and set(names) == set(LABELS) else list(LABELS))
+    texts = [row["text"] for row in THREE]
+    ours = [answer["prediction"] for answer in run.predict(texts)]
+    assert [answer["prediction"] for answer in bert_ft.load(run.path / "model").predict(texts)] == ours
+    assert [answer["label"] for answer in pipeline("text-classification", str(run.path / "model"))(texts)] == ours
+    with pytest.raises(bert_ft.InputError, match="head has 5 labels, the task 3"):
+        _own(tiny_checkpoint, tmp_path / "other", Auto.from_pretrained(tiny_checkpoint, num_labels=5))
+
+
+def test_the_saved_model_of_lora_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForSequenceClassification as Auto
+
+    lora = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], init_lora_weights=False)
+    model = peft.get_peft_model(Auto.from_pretrained(tiny_checkpoint, num_labels=3), lora)
+    run = _own(tiny_checkpoint, tmp_path / "run", model)
+    ours, theirs = (
+        loaded.predict("a fine film")[0]["probabilities"] for loaded in (run, bert_ft.load(run.path / "model"))
+    )
+    assert theirs == pytest.approx(ours, abs=1e-6)
+
+
+def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    of_bad = bert_ft.metrics.load("f1", positive=0)
+    settings: dict[str, Any] = {"epochs": 1, "metric.compute": ["accuracy", "f1"], "metric.best": "of_bad"}
+    run = _run(tiny_checkpoint, tmp_path / "run", metrics={"of_bad": of_bad, "none": lambda p, y: None}, **settings)
+    from sklearn.metrics import f1_score
+
+    lines = run.predictions()
+    gold, found = ([line[key] for line in lines] for key in ("label", "prediction"))
+    for name, label in (("f1", "good"), ("of_bad", "bad")):
+        expected = f1_score(gold, found, pos_label=label, zero_division=0)
+        assert run.metrics["validation"][name] == pytest.approx(expected)
+    assert run.metrics["validation"]["none"] is None and "none undefined" in repr(run)
+    with pytest.raises(bert_ft.InputError, match="two metrics are called 'accuracy'"):
+        _run(tiny_checkpoint, tmp_path / "twice", metrics={"accuracy": lambda p, y: 0.5}, epochs=1)
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    ({"overwrite": True, "resume": True}, "--resume goes on with the very run"),
+    ({"loss": lambda logits, batch: logits.sum(), "class_weights": "balanced"}, "recipe.class_weights: a loss of your own"),
+    ({"log_with": "wandb"}, "log_with: the tracker 'wandb' is not installed"),
+    ({"log_with": "nonsense"}, "log_with: .*nonsense"),
+])  # fmt: skip
+def test_what_does_not_go_together_is_refused(tiny_checkpoint: Path, tmp_path: Path, more: Any, message: str) -> None:
+    with pytest.raises(bert_ft.InputError, match=message):
+        _run(tiny_checkpoint, tmp_path / "run", **more)
+
+
+def test_a_checkpoint_is_not_trained_in_its_own_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
+    for checkpoint in (run.path, run.path / "model"):
+        with pytest.raises(bert_ft.InputError, match="lies in the run folder"):
+            _run(checkpoint, run.path, overwrite=True)
+    assert (run.path / "model").is_dir()
+
+
+def test_other_rows_take_the_place_of_named_sets(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    sets = {"easy": ROWS[:12], "hard": ROWS[12:24]}
+    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=ROWS, validation=sets, output=tmp_path / "run",
+                           **(QUICK | {"epochs": 1, "data.validation": None, "metric.best": "hard/accuracy"}))  # fmt: skip
+    assert run.evaluate(ROWS).keys() == {"validation"}
+
+
+def test_inputs_of_every_shape(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    import datasets
+
+    run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
+    one, two = run.predict(["a great film", "a dull film"])
+    columns = {"text": ["a great film", "a dull film"]}
+    for several in (columns, datasets.Dataset.from_dict(columns)[:2], [{"text": text} for text in columns["text"]]):
+        assert [answer["probabilities"] for answer in run.predict(several)] == [
+            pytest.approx(answer["probabilities"], abs=1e-6) for answer in (one, two)
+        ]
+    for wrong in ([None, "a"], [float("nan")], ["a", ("b", "c")]):
+        with pytest.raises(bert_ft.InputError, match="a text, or a"):
+            run.predict(wrong)
+
+
+def test_a_task_that_names_no_labels_takes_the_models(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "mine.toml").write_text('[data]\nevaluate = "rows.jsonl"\n')
+    found = bert_ft.evaluate(run, task=bert_ft.load_task(tmp_path / "mine.toml"))
+    assert found == run.evaluate(ROWS)
+
+
+def test_long_settings_keep_the_seed_in_the_folders_name() -> None:
+    from bert_ft.rundir import run_name
+
+    base = bert_ft.load_task("sst2")
+    settings = {f"recipe.{key}": value for key, value in base.recipe.model_dump().items() if value is not None}
+    names = {run_name(base, base.override({"run.seed": seed}), settings) for seed in (1, 2)}
+    assert len(names) == 2 and all(len(name) < 200 for name in names)

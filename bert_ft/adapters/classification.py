@@ -138,9 +138,8 @@ class Classification(Adapter):
         self._check_single(train)
         positive = self.task.metric.positive
         if positive is not None and str(positive) not in self.names:
-            raise InputError(
-                f"metric.positive = '{positive}' is not a label", remedy=did_you_mean(str(positive), self.names)
-            )
+            remedy = did_you_mean(str(positive), self.names)
+            raise InputError(f"metric.positive = '{positive}' is not a label", remedy=remedy)
         self.require_metrics(METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}")
         for name in self.task.metric.compute:
             if name in scores.BINARY and len(self.labels) != 2:
@@ -183,9 +182,8 @@ class Classification(Adapter):
         for number, item in enumerate(inputs):
             texts = item if pairs and isinstance(item, (list, tuple)) and len(item) == 2 else [item]
             if len(texts) != 1 + pairs or not all(isinstance(text, str) for text in texts):
-                raise InputError(
-                    "a text, or a (text, text_pair), is wanted for every input", where=f"input {number + 1}"
-                )
+                message = "a text, or a (text, text_pair), is wanted for every input"
+                raise InputError(message, where=f"input {number + 1}")
         parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
         named = dict(zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False))
         return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
@@ -294,9 +292,8 @@ class Classification(Adapter):
         if positive is None and not self.regression:  # the task's second label, whatever the order of the head
             positive = (self.task.data.labels or self.labels)[1]
         number = 1 if self.regression else self.names.index(str(positive))
-        return scores.compute(
-            self.task.metric.compute, predictions["prediction"], self.references(rows), positive=number
-        )
+        found, gold = predictions["prediction"], self.references(rows)
+        return scores.compute(self.task.metric.compute, found, gold, positive=number)
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         # tuned thresholds predict something of any probabilities

@@ -63,9 +63,8 @@ class Ner(Adapter):
             return list(names if set(names) <= known and "O" in names else tags.labels_of(tags.types_of(names)))
         found = sorted(tags.types_of(pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()))
         if not found:
-            raise InputError(
-                "no word is part of an entity", where=train.where, remedy="is this the column of the tags?"
-            )
+            remedy = "is this the column of the tags?"
+            raise InputError("no word is part of an entity", where=train.where, remedy=remedy)
         return list(tags.labels_of(found))
 
     def check(self, name: str, rows: Rows) -> None:
@@ -79,9 +78,8 @@ class Ner(Adapter):
                              remedy=did_you_mean(str(values[k]), self.names))  # fmt: skip
         if self.task.ner.context == "document" and "document" not in rows.table.column_names:
             remedy = 'name their column (data.columns.document), or context = "sentence"'
-            raise InputError(
-                'ner.context = "document", but these rows have no documents', where=rows.where, remedy=remedy
-            )
+            message = 'ner.context = "document", but these rows have no documents'
+            raise InputError(message, where=rows.where, remedy=remedy)
 
     def prepare(self, train: Rows) -> None:
         task = self.task
@@ -111,19 +109,14 @@ class Ner(Adapter):
         if all(isinstance(each, str) for each in inputs):
             found = words.split(inputs)
             offsets = pa.array(found.offsets, pa.int32())
-            columns = {
-                "tokens": pa.array(found.words, pa.string()),
-                "starts": pa.array(found.starts),
-                "ends": pa.array(found.ends),
-            }
+            columns = {"tokens": pa.array(found.words, pa.string()), "starts": pa.array(found.starts),
+                       "ends": pa.array(found.ends)}  # fmt: skip
             lists = {name: pa.ListArray.from_arrays(offsets, column) for name, column in columns.items()}
             return Rows(pa.table({"text": pa.array(list(inputs), pa.string()), "tags": nothing, **lists}), "inputs")
         if not all(isinstance(each, (list, tuple)) and all(isinstance(word, str) for word in each) for each in inputs):
             raise InputError("these inputs can't be read", remedy="give texts, or lists of words")
-        return Rows(
-            pa.table({"tokens": pa.array([list(each) for each in inputs], pa.list_(pa.string())), "tags": nothing}),
-            "inputs",
-        )
+        lists = pa.array([list(each) for each in inputs], pa.list_(pa.string()))
+        return Rows(pa.table({"tokens": lists, "tags": nothing}), "inputs")
 
     def references(self, rows: Rows) -> np.ndarray:
         """(W,) tag ids of all words, in their order."""
@@ -189,11 +182,8 @@ class Ner(Adapter):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        smoothing = self.task.recipe.label_smoothing
-        losses = F.cross_entropy(
-            logits.float().transpose(1, 2), batch["labels"], label_smoothing=smoothing, reduction="none"
-        )
-        return losses.sum(1)
+        scores, smoothing = logits.float().transpose(1, 2), self.task.recipe.label_smoothing
+        return F.cross_entropy(scores, batch["labels"], label_smoothing=smoothing, reduction="none").sum(1)
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """`prediction` (W,) tag ids and `score` (W,) their probabilities, of all words in their order.
@@ -238,17 +228,11 @@ class Ner(Adapter):
         """The task's metrics, and the F1 of each type: `f1_PER`."""
         if rows.table["tags"].null_count:
             return {}
-        offsets = tagged.flat(rows.table["tags"])[1]
-        result = entities.score(
-            self.references(rows), predictions["prediction"], offsets, self.names, self.task.metric.mode
-        )
-        overall = result.pop("")
-        overall["accuracy"] = (
-            float((self._iob2()[predictions["prediction"]] == self.references(rows)).mean()) if len(rows) else 0.0
-        )
-        return {name: overall[name] for name in self.task.metric.compute} | {
-            f"f1_{k}": v["f1"] for k, v in result.items()
-        }
+        gold, found, offsets = self.references(rows), predictions["prediction"], tagged.flat(rows.table["tags"])[1]
+        result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
+        overall = result.pop("") | {"accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0}
+        types = {f"f1_{kind}": scores["f1"] for kind, scores in result.items()}
+        return {name: overall[name] for name in self.task.metric.compute} | types
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         found = np.unique(predictions["prediction"])

@@ -76,16 +76,11 @@ def pair(item: str, option: str) -> tuple[str, str]:
     return key.strip(), text
 
 
-def own_data(
-    settings: dict[str, Any], validation: str | None, regression: bool, multi_label: bool = False, **columns: str | None
-) -> str | None:
-    """Adds what the flags say about data of one's own to the settings; gives the validation rows that are a file."""
+def own_data(settings: dict[str, Any], regression: bool, multi_label: bool, **columns: str | None) -> None:
+    """Adds what the flags say about data of one's own to the settings."""
     settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
     if regression or multi_label:
         settings["data.problem_type"] = "regression" if regression else "multi_label_classification"
-    if validation is not None and validation.endswith("%"):
-        settings["data.validation"], validation = validation, None
-    return validation
 
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:

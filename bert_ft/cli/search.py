@@ -83,8 +83,7 @@ def search(
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
     settings = settings_of(sets)
-    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
-                          tokens=tokens, tags=tags)  # fmt: skip
+    own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
     from bert_ft.tools.search import search as look
 
     found = look(task, checkpoint, trials=trials, timeout=timeout, space=_space(space), storage=storage,

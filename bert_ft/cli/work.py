@@ -93,8 +93,7 @@ def train(
         "recipe.max_steps": max_steps, "recipe.max_length": max_length, "data.limit_train": limit_train,
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
-    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
-                          tokens=tokens, tags=tags)  # fmt: skip
+    own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
     if trust_remote_code:
         settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
@@ -141,8 +140,7 @@ def check(
     from bert_ft.tools import check as checking
 
     settings = settings_of(sets)
-    validation = own_data(settings, validation, regression, multi_label, text=text, text_pair=text_pair, label=label,
-                          tokens=tokens, tags=tags)  # fmt: skip
+    own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
                             **settings)  # fmt: skip
     if as_json:

@@ -117,9 +117,8 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
         for role, column in columns.items():
             what = "text" if len(columns) == 1 else role
             gone = mask_of(pac.is_in(column, pa.array(MISSING, column.type)))
-            found += at(
-                "empty", "fault", name, rows, mask_of(pac.equal(folded[role], "")), f"rows without {what}", roles
-            )
+            blank = mask_of(pac.equal(folded[role], ""))
+            found += at("empty", "fault", name, rows, blank, f"rows without {what}", roles)
             found += at("empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles)
         keys.append(pac.binary_join_element_wise(*folded.values(), pa.scalar("\x1f", pa.large_string())))
     codes = dict(zip(sets, encode(keys), strict=True))
@@ -196,9 +195,8 @@ def fold(column: pa.Array) -> pa.Array:
 
 def encode(columns: Sequence[pa.Array]) -> list[np.ndarray]:
     """Each column as (N,) int64 codes: equal values have equal codes, in all of them; -1 for a null."""
-    return np.split(
-        cells.codes(pa.chunked_array(columns)).astype(np.int64), np.cumsum([len(column) for column in columns])[:-1]
-    )
+    ends = np.cumsum([len(column) for column in columns])
+    return np.split(cells.codes(pa.chunked_array(columns)).astype(np.int64), ends[:-1])
 
 
 def _is_text(table: pa.Table, role: str) -> bool:

@@ -50,9 +50,8 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
         row = next(i for i, cell in enumerate(column) if not _is_number(cell))
-        raise InputError(
-            f"column '{name}' has '{column[row]}' where a number is wanted", where=f"{where}, row {row + 1}"
-        ) from None
+        message = f"column '{name}' has '{column[row]}' where a number is wanted"
+        raise InputError(message, where=f"{where}, row {row + 1}") from None
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
     refuse(pac.invert(pac.is_finite(numbers)), where,
@@ -143,9 +142,7 @@ def name_sets(
         values, missing = pac.utf8_trim_whitespace(pac.list_flatten(cells)), pac.is_null(trimmed)
         rows = pac.list_parent_indices(cells).to_numpy()
         fault(pac.equal(values, ""), "an empty label", "two delimiters stand side by side, or one at an end")
-    elif (
-        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
-    ):
+    elif any(of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
         cells = column.combine_chunks().cast(pa.list_(column.type.value_type))
         values, missing, rows = pac.list_flatten(cells), pac.is_null(cells), pac.list_parent_indices(cells).to_numpy()
     else:
@@ -160,11 +157,8 @@ def name_sets(
     unique = np.unique(rows.astype(np.int64) * known + rank[encoded.indices.to_numpy()])
     if doubled := len(rows) - len(unique):
         bits = not is_text(values.type) and set(encoded.dictionary.to_pylist()) <= {"0", "1", "True", "False"}
-        fault(
-            pa.array(np.full(len(rows), bits)),
-            "a row of 0 and 1 is no list of labels",
-            "list the labels that a row has",
-        )
+        all_ = pa.array(np.full(len(rows), bits))
+        fault(all_, "a row of 0 and 1 is no list of labels", "list the labels that a row has")
         notes.append(f"{doubled:,} labels stand twice in their row in column '{name}', and count once")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(np.int32)
     flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % known))

@@ -13,9 +13,12 @@ from bert_ft.task import Task
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
 
-def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
-    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits."""
+def sets(train: Any, validation: Any, test: Any, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits. Validation as a
+    share of the training rows, "10%", is no set: it goes into the settings."""
     given = {"train": train, "validation": validation, "test": test}
+    if settings is not None and isinstance(validation, str) and validation.endswith("%"):
+        settings["data.validation"] = given.pop("validation")
     if isinstance(train, Mapping) and "train" in train and _is_set(train["train"]):
         given |= {name: train[name] for name in given if name in train}
     named = {}
@@ -32,7 +35,8 @@ def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[
     Raises:
         InputError: files beside a folder of original ones, whose columns and labels are another's.
     """
-    if run.get("data_dir") and (files := [name for name, sets in named.items() if any(map(_files, sets.values()))]):
+    files = [name for name, parts in named.items() if any(map(_files, parts.values()))]
+    if run.get("data_dir") and files:
         raise InputError("--data-dir reads all of the task's sets, so that a file can't be given too", where=f"--{files[0]}",
                          remedy="leave one of them out, or name all files")  # fmt: skip
     keys = {f"run.{key}": value for key, value in run.items() if value is not None}

@@ -71,11 +71,8 @@ def read(split: str, wanted: Wanted) -> Raw:
         raise InputError("the rows of this set were Python objects, which a task can't name",
                          remedy="give them again: finetune(train=, validation=), run.evaluate(rows)")  # fmt: skip
     if data.path is None:
-        raise InputError(
-            f"no data for '{split}'",
-            remedy="name a file (--train, --validation, --test), or set data.path to a folder or hub id; "
-            "--validation 10% holds training rows out",
-        )
+        raise InputError(f"no data for '{split}'", remedy="name a file (--train, --validation, --test), or set data.path to a "
+                         "folder or hub id; --validation 10% holds training rows out")  # fmt: skip
     path = Path(data.path)
     if path.is_file():
         if split != "train":

@@ -64,9 +64,8 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
         notes.append(f"tags are {scheme}" + ", read as IOB2" * (scheme != "IOB2"))
     if wrong:
         tag = found.flatten()[wrong[0]]
-        notes.append(
-            f"{len(wrong):,} tags break {scheme} and are read by conlleval's rules; the first: {tag} at {place(wrong[0])}"
-        )
+        first = f"{tag} at {place(wrong[0])}"
+        notes.append(f"{len(wrong):,} tags break {scheme} and are read by conlleval's rules; the first: {first}")
     return {"tokens": lists, "tags": read}, notes
 
 
@@ -113,12 +112,8 @@ def _named(
             raise InputError(f"column '{name}' holds numbers", where=place(0),
                              remedy='name them: data.label_names = { "0" = "O", "1" = "B-PER", ... }')  # fmt: skip
         known = pa.array([str(k) for k in range(len(codes))] if codes else list(mapping))
-        refuse(
-            pac.invert(pac.is_in(values.cast(pa.string()), value_set=known)),
-            place,
-            lambda k: f"the tag {values[k]} has no name",
-            "see data.label_names",
-        )
+        strange = pac.invert(pac.is_in(values.cast(pa.string()), value_set=known))
+        refuse(strange, place, lambda k: f"the tag {values[k]} has no name", "see data.label_names")
     elif not pa.types.is_string(values.type):
         raise InputError(f"column '{name}' holds lists of {values.type}, not of tags", where=place(0))
     values = names(pa.chunked_array([values]), codes, task.data, name, where, place).combine_chunks()

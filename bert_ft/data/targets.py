@@ -31,9 +31,8 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
         labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
         strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
-        message = (
-            f"rows with a label unknown to training ({', '.join(map(repr, unknown[:3]))}{', ...' * (len(unknown) > 3)})"
-        )
+        told = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
+        message = f"rows with a label unknown to training ({told})"
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
         yield from at("labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles)
@@ -92,9 +91,8 @@ def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     folded = fold(pa.array(labels, pa.large_string())).to_pylist()
     alike = [[label for label, key in zip(labels, folded, strict=True) if key == one] for one in dict.fromkeys(folded)]
     total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
-    several = [
-        " and ".join(f"{label!r} ({total[label]:,} rows)" for label in group) for group in alike if len(group) > 1
-    ]
+    told = {label: f"{label!r} ({total[label]:,} rows)" for label in labels}
+    several = [" and ".join(told[label] for label in group) for group in alike if len(group) > 1]
     message = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
     yield from listed("warning", "all", message, several, "labels")
 

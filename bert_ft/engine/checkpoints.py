@@ -98,9 +98,8 @@ class Checkpoints:
         temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        tensors |= {
-            f"random.{rank}.{k}": v for rank, own in enumerate(everyone) for k, v in own["random"]["tensors"].items()
-        }
+        for rank, own in enumerate(everyone):
+            tensors |= {f"random.{rank}.{key}": tensor for key, tensor in own["random"]["tensors"].items()}
         save(tensors, temporary / "state.safetensors")
         rest = {
             "state": asdict(state), "log": self.log_size(), "keeps_best": self.keeps_best, "groups": groups, "schedule": scheduler.state_dict(),
@@ -242,10 +241,8 @@ class Interrupted(BertFtError):
     """A signal ended the training, its state being saved: exit code 130 after Ctrl-C, 1 after SIGTERM."""
 
     def __init__(self, by: str, step: int) -> None:
-        super().__init__(
-            f"{by}: stopped after step {step}",
-            remedy="its state is saved; the same command (without --overwrite) goes on from there",
-        )
+        remedy = "its state is saved; the same command (without --overwrite) goes on from there"
+        super().__init__(f"{by}: stopped after step {step}", remedy=remedy)
         self.exit_code = 130 if by == "SIGINT" else 1
 
 

@@ -63,7 +63,7 @@ def check(
     Raises:
         InputError: data that can't be read at all.
     """
-    base, sets_ = load_task(task), given.sets(train, validation, test)
+    base, sets_ = load_task(task), given.sets(train, validation, test, settings)
     bound = given.bound(base, sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
     family = adapters.find(bound.family)
     training = bool(data.local_layout(bound).train)

@@ -70,7 +70,7 @@ def search(
     own = {key: settings.pop(key) for key in [*settings] if key in signature(finetune).parameters}
     for key in own.keys() & {"model", "test", "overwrite", "resume", "save_model"}:
         raise InputError(f"`{key}` is not for a search", where="search", remedy="give it to the training of best.toml")
-    sets = given.sets(train, validation, None)
+    sets = given.sets(train, validation, None, settings)
     own_run = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(given.bound(load_task(task), sets, settings, **own_run), settings, space or {})
     blind = bound.override({"data.test": None, "recipe.search": {}}

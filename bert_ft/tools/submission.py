@@ -112,8 +112,9 @@ def _answers(run: Run, name: str, wanted: Submission, data_dir: str | Path | Non
 
 def _predicted(run: Run, wanted: Submission, data_dir: str | Path | None) -> list[dict[str, Any]]:
     """The answers of a run's model to the test rows of another task, with the run's own lengths and options."""
-    bound = run.task.model_copy(update={"data": load_task(str(wanted.of)).data})
-    bound = bound if data_dir is None else bound.override({"run.data_dir": data_dir})
+    place = str(Path(data_dir).expanduser().resolve()) if data_dir is not None else run.task.run.data_dir
+    spec = run.task.run.model_copy(update={"data_dir": place})
+    bound = run.task.model_copy(update={"data": load_task(str(wanted.of)).data, "run": spec})
     adapter = run.model.adapter
     rows = data.load(bound, type(adapter), training=False).test[wanted.set]
     return list(adapter.lines(run.model.infer(rows), rows))

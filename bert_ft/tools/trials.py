@@ -139,7 +139,7 @@ class Trials:
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
             trial = self.study.ask(self.space)
             first = trial.user_attrs.get("first", trial.number)
-            lock = _lock(self._lock_file(first), wait=False)
+            lock = rundir.locked(self._lock_file(first), wait=False)
             assert lock is not None
         return trial, first, lock
 
@@ -156,7 +156,7 @@ class Trials:
             file = self._lock_file(first := _first(trial))
             if trial.state is not TrialState.RUNNING or (self.elsewhere and not file.exists()):
                 continue
-            if (lock := _lock(file, wait=False)) is None:
+            if (lock := rundir.locked(file, wait=False)) is None:
                 continue
             with lock:
                 drawn = trial.params.keys() == self.space.keys()
@@ -182,7 +182,7 @@ class Trials:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While no other process takes or tells a trial."""
-        lock = _lock(self.folder / ".search.lock", wait=True)
+        lock = rundir.locked(self.folder / ".search.lock", wait=True)
         assert lock is not None
         with lock:
             yield
@@ -248,17 +248,3 @@ def _values(distribution: BaseDistribution) -> Iterable[Any]:
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
     return range(MANY) if step is None else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
-
-
-def _lock(file: Path, wait: bool) -> IO[str] | None:
-    """The file, locked until it is closed or the process ends; None where another has it and is not waited for."""
-    import fcntl
-
-    with disk(file):
-        stream = file.open("a", encoding="utf-8")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        stream.close()
-        return None
-    return stream

@@ -239,3 +239,71 @@ def test_a_training_that_does_not_learn_is_told(tiny_checkpoint: Path, tmp_path:
     done = cli(*arguments, "--lr", "1e-9", "--output", str(tmp_path / "run"))
     assert done.code == 0 and "the loss did not move: 0." in done.err
     assert "every prediction is '" in done.err and "the training has collapsed" in done.err
+
+
+@pytest.mark.parametrize("damage", ["half of it zero", "truncated", "gone"])
+def test_damaged_best_weights_are_noticed(
+    tiny_checkpoint: Path, tmp_path: Path, whole: Any, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stop):
+        _train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt(13)])
+    (best,) = (tmp_path / "run" / "checkpoints").glob("best-*.safetensors")
+    raw = best.read_bytes()
+    half = raw[: len(raw) // 2]
+    best.write_bytes(half + bytes(len(raw) - len(half)) if damage == "half of it zero" else half)
+    if damage == "gone":
+        best.unlink()
+    run = _train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt(-1)])
+    assert "step-10 is damaged" in capsys.readouterr().err
+    assert _content(run) == whole
+
+
+def test_a_step_that_is_broken_off_leaves_the_random_states_before_it(
+    tiny_checkpoint: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C of a notebook comes in the middle of a forward, which has drawn its dropout by then."""
+    from bert_ft.engine import training
+
+    real, calls = training._loss, [0]
+
+    def broken(*arguments: Any) -> Any:
+        loss = real(*arguments)
+        calls[0] += 1
+        if calls[0] == 13:
+            raise KeyboardInterrupt
+        return loss
+
+    monkeypatch.setattr(training, "_loss", broken)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_checkpoint, tmp_path / "run")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "checkpoints" / "step-12").is_dir()
+    assert _content(_train(tiny_checkpoint, tmp_path / "run")) == whole
+
+
+def test_a_run_that_was_copied_goes_on_elsewhere(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Data and checkpoint lie in other places there: their fingerprints are what counts."""
+    text = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
+
+    def train(place: str, **more: Any) -> bert_ft.Run:
+        return bert_ft.finetune("classification", str(tmp_path / place / "bert"), train=tmp_path / place / "rows.csv",
+                                output=tmp_path / place / "run", quiet=True, **(OPTIONS | more))  # fmt: skip
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "rows.csv").write_text(text)
+    shutil.copytree(tiny_checkpoint, tmp_path / "here" / "bert")
+    with pytest.raises(Stop):
+        train("here", callbacks=[StopAt(13)])
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    here = train("here")
+    shutil.move(tmp_path / "here", tmp_path / "gone")
+    there = train("there")
+    assert len(there.environment["resumed"]) == 1 and there.task.run.checkpoint == str(tmp_path / "there" / "bert")
+    assert there.metrics == there.evaluate()
+    here = bert_ft.Run(tmp_path / "gone" / "run")
+    assert (here.path / "model" / "model.safetensors").read_bytes() == (
+        there.path / "model" / "model.safetensors"
+    ).read_bytes()
+    (tmp_path / "there" / "rows.csv").write_text(text + "another film,good\n")
+    with pytest.raises(bert_ft.InputError, match="another run lies here"):
+        train("there")
