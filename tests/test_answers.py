@@ -104,6 +104,12 @@ def test_train_on_squad_files_without_a_task_file(cli: Any, write: Write, tiny_c
     with pytest.raises(InputError, match=r"input 2: no context in it: a \(question, context\) is wanted"):
         model.predict([("a ?", FILM), ("a ?", " ")])
 
+    rows = [{"id": 7, "question": "a ?", "context": FILM}, {"id": 8, "question": "a ?", "context": ""}]
+    done = cli("predict", "run", write("rows.jsonl", [*rows, {"question": "a ?", "context": PLAY}]))
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 2 and "rows.jsonl, line 2: no context in it" in done.err, "told, and the others are answered"
+    assert [answer.get("id") for answer in answers] == [7, None] and all("prediction" in answer for answer in answers)
+
 
 def test_no_answer_from_file_to_saved_threshold(cli: Any, write: Write, tiny_checkpoint: Path) -> None:
     path = write("all.json", articles(no_answer=True, copies=5))

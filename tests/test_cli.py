@@ -583,3 +583,47 @@ def test_cache(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert json.loads(cli("cache", "clear", "--json").out)["freed"] > 0
     assert [path.name for path in (tmp_path / "cache" / "features").iterdir()] == ["mine"]
     assert cli("cache", "clear").out == f"{place}: 0.0 MB freed\n"
+
+
+@pytest.mark.parametrize(("arguments", "code", "what"), [
+    (["check", "mrpc", "--data-dir", "glue", "--train", "nowhere.csv"], 2, "--train: --data-dir reads all of the task's sets"),
+    (["evaluate", "run", "--set", "nonsense=1"], 2, "unknown key 'nonsense'"),
+    (["evaluate", "run/model", "--data", "other.csv"], 2, "no column 'text'"),
+    (["evaluate", "run/model", "--data", "other.csv", "--set", 'data.columns={ text = "body" }'], 0, "accuracy"),
+    (["evaluate", "run", "--data", "other.csv", "--set", 'data.columns={ text = "body" }'], 0, "accuracy"),
+    (["runs", ".", "--sort", "metric"], 0, "unfinished"),
+    (["runs", ".", "--sort", "task"], 0, "unfinished"),
+    (["check", "classification", "--multi-label", "--train", "sets.jsonl", "--validation", "sets.jsonl", "--test",
+      "none.jsonl"], 0, "none.jsonl"),
+    (["check", "ner", "--train", "words.jsonl", "--validation", "words.jsonl", "--tokens", "w", "--tags", "t"], 0, "words.jsonl"),
+])  # fmt: skip
+def test_options_are_not_ignored(cli: Cli, mine: Path, arguments: list[str], code: int, what: str) -> None:
+    files = {"other.csv": "body,label\na fine film,pos\na dull film,neg\n", "none.jsonl": '{"text": "c", "label": []}\n',
+             "sets.jsonl": '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n',
+             "words.jsonl": '{"w": ["Anna", "came"], "t": ["B-PER", "O"]}\n'}  # fmt: skip
+    for name, content in files.items():
+        (mine.parent / name).write_text(content)
+    (mine.parent / "half").mkdir()
+    shutil.copy(mine / "task.toml", mine.parent / "half")
+    done = cli(*arguments)
+    assert done.code == code, done
+    assert what in (done.err if code else done.out + done.err)
+    assert "Traceback" not in done.err and "fault of bert-ft" not in done.err
+
+
+def test_a_bare_key_is_no_option_of_the_command(cli: Cli, finished: Path) -> None:
+    done = cli(*command_of(finished, set="seed=3", json=True), "--output", "run")
+    assert json.loads(done.out)["seed"] == 3
+    score = ["--regression", "--set", "metric.compute=['mean_squared_error']", "--output", "numbers", "--json"]
+    (finished.parent / "numbers.csv").write_text("text,label\na fine film,1.5\na dull film,0.5\na warm film,1\n")
+    sets = {"train": finished.parent / "numbers.csv", "validation": finished.parent / "numbers.csv", "test": None}
+    done = cli(*command_of(finished, **sets), *score)
+    assert json.loads(done.out)["metrics"]["validation"].keys() == {"mean_squared_error"}
+    same = ["--regression", "--output", "alike", "--epochs", "1", "--lr", "1e-9", "--json"]
+    one = finished.parent / "one.csv"
+    one.write_text("text,label\na fine film,1.5\n")
+    done = cli(*command_of(finished, **sets | {"test": one}), *same)
+    assert done.code == 0, done
+    told = json.loads(cli("evaluate", "alike", "--data", str(one), "--json").out)  # of one row: undefined
+    assert told == {"validation": {"pearson": None, "spearmanr": None}}
+    assert "undefined" in cli("evaluate", "alike", "--data", str(one)).out

@@ -353,3 +353,43 @@ def test_files_of_clue(tmp_path: Path) -> None:
     splits = data.load(load_task("tnews").override({"run.data_dir": str(tmp_path)}), Classification)
     assert splits.train.table["label"].to_pylist() == ["news_edu", "news_finance"]
     assert splits.test["test"].table.to_pydict() == {"text": ["在设计史上"], "label": [None]}
+
+
+def test_labels_that_are_none(load_rows: Load, tmp_path: Path) -> None:
+    """An empty label is none, nan is none; on a test set it means that its labels are hidden."""
+    (tmp_path / "rows.csv").write_text('text,label\na,x\nb,""\nc,y\n')
+    with pytest.raises(InputError, match=r"rows\.csv, row 2: column 'label' has an empty label"):
+        load_rows(str(tmp_path / "rows.csv"))
+    named = load_rows(str(tmp_path / "rows.csv"), data__label_names={"": "none"})
+    assert named.train.table["label"].to_pylist() == ["x", "none", "y"]
+    good = {"text": ["a", "b"], "label": ["x", "y"]}
+    assert load_rows(good, test=str(tmp_path / "rows.csv")).test["test"].table["label"].to_pylist() == ["x", None, "y"]
+    with pytest.raises(InputError, match="1 rows have no label"):
+        load_rows([{"text": "a", "label": 1.0}, {"text": "b", "label": float("nan")}])
+
+
+def test_rows_of_bits_are_no_lists_of_labels(load_rows: Load) -> None:
+    multi = {"data__problem_type": "multi_label_classification"}
+    with pytest.raises(InputError, match="a row of 0 and 1 is no list of labels"):
+        load_rows({"text": ["a", "b"], "label": [[1, 0, 0], [0, 1, 1]]}, **multi)
+    splits = load_rows({"text": ["a", "b"], "label": [["x", "x", "y"], ["y"]]}, **multi)
+    assert splits.train.table["label"].to_pylist() == [["x", "y"], ["y"]]
+    assert "train: 1 labels stand twice in their row in column 'label', and count once" in splits.notes
+
+
+def test_columns_nobody_asked_for_do_no_harm(load_rows: Load, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"], "mixed": [1, "one"]})
+    assert len(load_rows(frame).train) == 2
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 1}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "b", "label": "1"}\n')
+    with pytest.raises(InputError, match="the files have different columns"):
+        load_rows([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
+    grouped = {"text": list("abcdef"), "label": ["x", "y"] * 3, "doc": [1, 1, 2, 2, 3, 3]}
+    splits = load_rows(grouped, test={"text": ["g"], "label": ["x"]}, data__group="doc", data__validation="1/3")
+    assert len(splits.train) == 4 and "group" not in splits.test["test"].table.column_names
+
+
+@pytest.mark.parametrize("encoding", ["utf8", "UTF-8", "utf-8"])
+def test_every_name_of_utf8_knows_its_mark(load_rows: Load, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "rows.csv").write_bytes("\ufefftext,label\na,x\nb,y\n".encode())
+    assert len(load_rows(str(tmp_path / "rows.csv"), data__encoding=encoding).train) == 2

@@ -198,3 +198,30 @@ def test_every_word_of_a_file_is_read(name: str, shared_data: Path) -> None:
     keys = {"data.train": str(file), "data.evaluate": str(file)}
     splits = data.load(bert_ft.load_task("ner").override(keys), Ner)
     assert splits.train.table["tokens"].to_pylist() == [sentence for sentence in expected if sentence]
+
+
+@pytest.mark.parametrize("label", ['{"PER": [[0, 4]]}', "3", '[{"start": 0}]', '"PER"'])
+def test_spans_of_no_known_form_are_one_message(read: Read, label: str) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl, row 1: no span"):
+        read("a.jsonl", '{"text": "Anna came", "label": ' + label + "}\n")
+
+
+def test_rows_without_tags_among_others_are_told(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["b"], "tags": null}\n')
+    splits = read("a.conll", "EU\tB-ORG\nno\tO\n", data__test=str(tmp_path / "t.jsonl"))
+    assert [note for note in splits.notes if "1 of 2 rows have no tags, so that none is scored" in note]
+
+
+def test_accuracy_of_a_head_in_bioes(tmp_path: Path) -> None:
+    """Gold tags are read as IOB2; a prediction of the same entity in the head's own scheme is right."""
+    import numpy as np
+
+    names = ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    (tmp_path / "a.conll").write_text("Anna\tB-PER\nLee\tE-PER\nsaw\tO\nBob\tS-PER\n")
+    task = bert_ft.load_task("ner").override(
+        {"data.train": str(tmp_path / "a.conll"), "data.evaluate": str(tmp_path / "a.conll")}
+    )
+    adapter, rows = Ner(task, names), data.load(task, Ner).train
+    scores = adapter.score({"prediction": np.array([1, 3, 0, 4])}, rows)
+    assert scores["f1"] == 1 and scores["accuracy"] == 1
+    assert adapter.score({"prediction": np.array([1, 2, 0, 0])}, rows)["accuracy"] == 0.75

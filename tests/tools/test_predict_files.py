@@ -201,3 +201,36 @@ def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) ->
     with pytest.raises(bert_ft.InputError, match=r"mixed\.parquet: these rows make no columns"):
         predict.predict(run.model, str(given), str(tmp_path / "mixed.parquet"))
     assert not (tmp_path / "mixed.parquet").exists()
+
+
+@pytest.mark.parametrize(("name", "content", "arguments", "what"), [
+    ("a.csv", "text,text,n\nfirst,second,1\n", [], "a.csv: two columns are called 'text'"),
+    ("a.csv", "text,prediction\nhello,said before\n", [], "a.csv, line 2: the rows have a column 'prediction' of their own"),
+    ("a.csv", "text,error\nhello,none\n", ["--keep-bad"], "a.csv, line 2: the rows have a column 'error' of their own"),
+    ("a.csv", "text,n\nhello,1\n", ["--column", "txt=n"], "--column: there is no role 'txt'\n  did you mean 'text'?"),
+    ("a.csv", '"te"xt,n\na,1\n', [], "a.csv: the header can't be read"),
+    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "unknown key 'nonsense'"),
+])  # fmt: skip
+def test_what_would_lose_a_column_is_refused(
+    run: bert_ft.Run, tmp_path: Path, cli: Any, name: str, content: str, arguments: list[str], what: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    done = cli("predict", str(run.path), str(tmp_path / name), "--output", str(tmp_path / "out.csv"), *arguments)
+    assert done.code == 2 and what in done.err.replace(f"{tmp_path}/", ""), done
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    rows = [{"text": 'a "good film', "n": "1"}, {"text": 'a bad" film', "n": "2"}]
+    (tmp_path / "plain.tsv").write_text("text\tn\n" + "".join(f"{row['text']}\t{row['n']}\n" for row in rows))
+    (tmp_path / "semicolons.csv").write_text("text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows))
+    (tmp_path / "latin.csv").write_bytes("text,n\nein schöner Film,3\n".encode("latin-1"))
+    (tmp_path / "document.json").write_text(json.dumps(rows, indent=2))
+    for file, sets, texts in (
+        ("plain.tsv", ["quoting=false"], [row["text"] for row in rows]),
+        ("semicolons.csv", ["delimiter=;", "quoting=false"], [row["text"] for row in rows]),
+        ("document.json", [], [row["text"] for row in rows]), ("latin.csv", ["encoding=latin-1"], ["ein schöner Film"]),
+    ):  # fmt: skip
+        settings = [word for key in sets for word in ("--set", key)]
+        done = cli("predict", str(run.path), str(tmp_path / file), *settings, "--to", "jsonl")
+        assert [json.loads(line)["text"] for line in done.out.splitlines()] == texts, (file, done)
