@@ -36,6 +36,7 @@ class Outcome:
 
     rows: int = 0
     bad: list[str] = field(default_factory=list)  # one line each: where, and what is wrong
+    broken: int = 0  # rows of a TSV with a line break in a cell
 
 
 def predict(
@@ -86,6 +87,7 @@ def predict(
             answers = iter(model.answer(rows) if len(rows) else ())
             for where, row, wrong in judged:
                 found.rows += 1
+                found.broken += read_as == "tsv" and any("\n" in str(value) for value in (row or {}).values())
                 if not wrong and row is not None:
                     # what a row has of the model's inputs it keeps as it was
                     answer = {key: value for key, value in next(answers).items() if key not in model.adapter.inputs}
@@ -107,6 +109,8 @@ def predict(
         )
     with _reading(source, read_as, needed, model.adapter.task) as stream, _writing(target, write_as, tell) as write:
         write(answered(stream))
+    if found.broken:
+        tell(f"{found.broken:,} rows hold line breaks within quotes; where each line is a row: --set quoting=false")
     return found
 
 
