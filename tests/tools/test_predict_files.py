@@ -221,10 +221,10 @@ def test_what_would_lose_a_column_is_refused(
 
 
 def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
-    rows = [{"text": 'a "good film', "n": "1"}, {"text": 'a bad" film', "n": "2"}]
+    rows = [{"text": '"a good film', "n": "1"}, {"text": 'a bad film"', "n": "2"}]
     (tmp_path / "plain.tsv").write_text("text\tn\n" + "".join(f"{row['text']}\t{row['n']}\n" for row in rows))
     merged = cli("predict", str(run.path), str(tmp_path / "plain.tsv"), "--to", "jsonl")
-    assert "0 rows" not in merged.err and ("line breaks within quotes" in merged.err or "quoting=false" in merged.err)
+    assert merged.err == "1 rows hold line breaks within quotes; where each line is a row: --set quoting=false\n"
     (tmp_path / "semicolons.csv").write_text("text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows))
     (tmp_path / "latin.csv").write_bytes("text,n\nein schöner Film,3\n".encode("latin-1"))
     (tmp_path / "document.json").write_text(json.dumps(rows, indent=2))
