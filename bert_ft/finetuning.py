@@ -229,18 +229,24 @@ def _train(
     stays = size * custom.save_model
     show.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")
 
-    chosen_by = task.best_metric[0]
+    chosen_by, latest, inference = task.best_metric[0], dict[str, Any](), {"rows": 0, "seconds": 1e-9}
 
     def inferred(sets: Mapping[str, data.Rows]) -> Iterator[tuple[str, data.Rows, dict[str, Any]]]:
-        """Predictions set by set; first comes the one that thresholds are tuned on, which hold for all."""
+        """Predictions set by set; first comes the one that thresholds are tuned on, which hold for all. What the weights
+        as they are have predicted already is not computed again."""
         for name in sorted(sets, key=lambda name: name != chosen_by):
-            predictions = model.infer(sets[name], blocks[name])
-            if name == chosen_by:
-                adapter.tune(predictions, sets[name])
-            yield name, sets[name], predictions
+            if name not in latest:
+                start = time.perf_counter()
+                latest[name] = model.infer(sets[name], blocks[name])
+                inference["seconds"] += time.perf_counter() - start
+                inference["rows"] += len(sets[name])
+                if name == chosen_by:
+                    adapter.tune(latest[name], sets[name])
+            yield name, sets[name], latest[name]
 
     def evaluate(network: Any) -> training.Metrics:
         metrics = {}
+        latest.clear()
         for name, rows, predictions in inferred(splits.evaluation):
             metrics[name] = model.score(predictions, rows)
             for warning in adapter.warnings(predictions, rows):
@@ -270,13 +276,11 @@ def _train(
         notes.append(told)
     if task.recipe.keep == "best" and state.best_step != state.step:
         store.load_best(model.network, state.best_step)
+        latest.clear()
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
     final: dict[str, dict[str, float]] = {}
-    evaluated = 0
-    start = time.perf_counter()
     for name, rows, predictions in inferred({**splits.evaluation, **splits.test}):
         final[name] = model.score(predictions, rows)
-        evaluated += len(rows)
         notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
         if main:
             rundir.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
@@ -284,7 +288,6 @@ def _train(
                 scored.keep(folder, name, rows.table)
             for suffix, value in adapter.files(predictions, rows).items():
                 rundir.write_json(folder.predictions / f"{name}{suffix}.json", value)
-    seconds = time.perf_counter() - start
     if custom.log_with is not None:
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
@@ -305,7 +308,7 @@ def _train(
             "timing": {
                 "train_seconds": round(state.seconds, 3),
                 "train_samples_per_second": round(state.rows / state.seconds, 2),
-                "eval_samples_per_second": round(evaluated / seconds, 2),
+                "eval_samples_per_second": round(inference["rows"] / inference["seconds"], 2),
                 "first_step_seconds": round((state.first_step or began) - began, 3),
             },
             "tuned": adapter.tuned, "notes": notes,

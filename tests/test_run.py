@@ -332,3 +332,30 @@ def test_long_settings_keep_the_seed_in_the_folders_name() -> None:
     settings = {f"recipe.{key}": value for key, value in base.recipe.model_dump().items() if value is not None}
     names = {run_name(base, base.override({"run.seed": seed}), settings) for seed in (1, 2)}
     assert len(names) == 2 and all(len(name) < 200 for name in names)
+
+
+@pytest.mark.parametrize(("more", "times"), [
+    ({"eval_every": "epoch"}, {"validation": 3, "test": 1}),  # the last evaluation is that of the weights that stay
+    ({"recipe.keep": "last", "eval_every": 2}, {"validation": 11, "test": 1}),
+    ({"patience": 1, "learning_rate": 1e-9, "eval_every": 1}, {"validation": 3, "test": 1}),  # the best was the first
+])  # fmt: skip
+def test_no_set_is_predicted_twice_by_the_same_weights(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Any, times: dict[str, int]
+) -> None:
+    from bert_ft.model import Model
+
+    real, seen = Model.infer, list[int]()
+
+    def infer(self: Model, rows: Any, blocks: Any = None) -> Any:
+        seen.append(len(rows))
+        return real(self, rows, blocks)
+
+    monkeypatch.setattr(Model, "infer", infer)
+    run = _run(tiny_checkpoint, tmp_path / "run", test=ROWS[:7], **more)
+    monkeypatch.undo()
+    if more["eval_every"] == "epoch" and run.results["best_step"] != run.results["steps"]:
+        times = times | {"validation": times["validation"] + 1}
+    assert {"validation": seen.count(18), "test": seen.count(7)} == times
+    again = bert_ft.load(run.path / "model").predict([row["text"] for row in ROWS[:7]])
+    assert [line["prediction"] for line in run.predictions("test")] == [answer["prediction"] for answer in again]
+    assert run.results["timing"]["eval_samples_per_second"] > 1
