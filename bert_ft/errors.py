@@ -60,12 +60,9 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-}
+    errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
+    errno.EACCES: "no permission to write", errno.EPERM: "no permission to write",
+}  # fmt: skip
 
 
 @contextmanager

@@ -141,7 +141,8 @@ def finetune(
     if resume and folder.state not in ("unfinished", "finished"):
         remedy = "leave out --resume"
         raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
-    if task.run.checkpoint and folder.path.resolve() in (here := Path(task.run.checkpoint).resolve(), *here.parents):
+    here = Path(task.run.checkpoint or "").expanduser()
+    if task.run.checkpoint and here.exists() and folder.path.resolve() in (here.resolve(), *here.resolve().parents):
         raise InputError("the checkpoint lies in the run folder that is to be written", where=task.run.checkpoint,
                          remedy="choose another place with --output DIR")  # fmt: skip
     for key in ("class_weights", "label_smoothing"):
@@ -271,6 +272,8 @@ def _train(
             model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
         )  # fmt: skip
+    if custom.callbacks:  # one may have changed the weights
+        latest.clear()
     if told := progress.stalled([line["loss"] for line in folder.log() if "loss" in line]):
         show.say(told, "yellow")
         notes.append(told)

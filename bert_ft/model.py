@@ -81,8 +81,13 @@ class Model:
         """
         if hasattr(inputs, "iloc"):  # a pandas frame or series
             inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()
-        if isinstance(inputs, Mapping) and any(isinstance(column, list) for column in inputs.values()):
-            inputs = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
+        if isinstance(inputs, Mapping):
+            known = (self._column(role, columns or {}) for role in self.adapter.inputs)
+            table = {name: inputs[name] for name in known if name in inputs}
+            if table and all(isinstance(column, list) for column in table.values()):
+                if len({len(column) for column in table.values()}) > 1:
+                    raise InputError("these columns are not equally long", where=", ".join(table))
+                inputs = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
         several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         if not several:
             return []
@@ -96,13 +101,16 @@ class Model:
         """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take one."""
         return self.adapter.rows([self._input(item, number, columns) for number, item in enumerate(inputs, 1)])
 
+    def _column(self, role: str, columns: Mapping[str, str]) -> str:
+        return columns.get(role) or self.adapter.task.data.columns.get(role, role)
+
     def _input(self, item: Any, number: int, columns: Mapping[str, str]) -> Any:
-        """A dict as the adapter takes it."""
+        """A dict, or an array, as the adapter takes it."""
         if not isinstance(item, Mapping):
-            return item
+            return item.tolist() if hasattr(item, "tolist") else item
         values = {}
         for role, needed in self.adapter.inputs.items():
-            column = columns.get(role) or self.adapter.task.data.columns.get(role, role)
+            column = self._column(role, columns)
             if item.get(column) is not None:
                 values[role] = item[column]
             elif needed:
@@ -153,7 +161,8 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
                            project_dir=folder)  # fmt: skip
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
-    wanted = {log_with} if isinstance(log_with, str) else {each for each in log_with or () if isinstance(each, str)}
+    several = log_with if isinstance(log_with, (list, tuple)) else [log_with]
+    wanted = {str(getattr(each, "value", each)) for each in several if isinstance(each, str)}
     for absent in sorted(wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}):
         raise InputError(f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:

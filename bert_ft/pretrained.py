@@ -126,6 +126,7 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     if getattr(config, "num_labels", size) != size:
         raise InputError(f"the model's head has {config.num_labels} labels, the task {size}", where="model",
                          remedy=f"from_pretrained(..., num_labels={size})")  # fmt: skip
+    config.problem_type = config.problem_type or wanted.get("problem_type")
     if _keeps_head(config, adapter):
         return []
     config.update(wanted)

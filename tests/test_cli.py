@@ -627,3 +627,20 @@ def test_a_bare_key_is_no_option_of_the_command(cli: Cli, finished: Path) -> Non
     told = json.loads(cli("evaluate", "alike", "--data", str(one), "--json").out)  # of one row: undefined
     assert told == {"validation": {"pearson": None, "spearmanr": None}}
     assert "undefined" in cli("evaluate", "alike", "--data", str(one)).out
+
+
+def test_settings_of_an_evaluation_keep_the_runs_guards(cli: Cli, finished: Path, mine: Path) -> None:
+    same = json.loads(cli("evaluate", "run", "--set", "eval_tokens=512", "--json").out)
+    assert same == RunDir(mine).results()["metrics"]
+    task = (mine / "task.toml").read_text()
+    (mine.parent / "moved.csv").write_text((finished / "validation.csv").read_text() + "another film,pos\n")
+    (mine / "task.toml").write_text(task.replace(str(finished / "validation.csv"), str(mine.parent / "moved.csv")))
+    for settings in ([], ["--set", "eval_tokens=512"]):
+        assert "the data is not what this run was trained on" in cli("evaluate", "run", *settings).err
+
+
+@pytest.mark.parametrize("key", ["windows=true", "no_answer=true"])
+def test_a_key_of_another_family_is_unknown(cli: Cli, key: str) -> None:
+    (Path("words.jsonl")).write_text('{"tokens": ["Anna"], "tags": ["B-PER"]}\n')
+    done = cli("check", "ner", "--train", "words.jsonl", "--validation", "words.jsonl", "--set", key)
+    assert done.code == 2 and "unknown key" in done.err

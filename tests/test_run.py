@@ -359,3 +359,46 @@ def test_no_set_is_predicted_twice_by_the_same_weights(
     again = bert_ft.load(run.path / "model").predict([row["text"] for row in ROWS[:7]])
     assert [line["prediction"] for line in run.predictions("test")] == [answer["prediction"] for answer in again]
     assert run.results["timing"]["eval_samples_per_second"] > 1
+
+
+def test_class_weights_follow_the_order_of_the_head(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification as Auto
+
+    order = {0: "good", 1: "fine", 2: "bad"}
+    model = Auto.from_pretrained(
+        tiny_checkpoint, num_labels=3, id2label=order, label2id={n: i for i, n in order.items()}
+    )
+    weights = {"bad": 1.0, "fine": 2.0, "good": 30.0}
+    adapter = _own(tiny_checkpoint, tmp_path / "run", model, class_weights=weights).model.adapter
+    assert dict(zip(adapter.names, adapter.class_weights.tolist(), strict=True)) == weights
+    assert adapter.names == ["good", "fine", "bad"]
+
+
+def test_a_callback_may_change_the_weights_that_are_scored_last(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification as Auto
+
+    model = Auto.from_pretrained(tiny_checkpoint, num_labels=3)
+
+    class Average(bert_ft.Callback):
+        def on_end(self) -> None:
+            with torch.no_grad():
+                model.classifier.bias.copy_(torch.tensor([0.0, 0.0, 100.0]))
+
+    run = _own(tiny_checkpoint, tmp_path / "run", model, callbacks=[Average()], **{"recipe.keep": "last"})
+    assert {line["prediction"] for line in run.predictions()} == {"good"}
+
+
+def test_rows_with_more_columns_and_arrays(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
+    assert len(run.predict({"text": "ab", "tags": ["a", "b"]})) == 1
+    assert len(run.predict({"text": ["a film", "b"], "tags": [["x"], []]})) == 2
+    pairs = bert_ft.finetune("classification", str(tiny_checkpoint), output=tmp_path / "pairs",
+                             train=[{**row, "text_pair": "a film"} for row in ROWS],
+                             **(QUICK | {"epochs": 1, "data.columns": {"text_pair": "text_pair"}}))  # fmt: skip
+    assert len(pairs.predict(np.array([["a film", "a good film"], ["b", "c"]], object))) == 2
+    import pandas as pd
+
+    frame = pd.DataFrame([["a fine film", "good"], ["a poor film", "bad"]])
+    assert run.evaluate(frame.rename(columns={0: "text", 1: "label"})).keys() == {"validation"}
+    with pytest.raises(bert_ft.InputError, match="no column 'text'\n  known: 0, 1"):
+        run.evaluate(frame)

@@ -53,7 +53,7 @@ class Classification(Adapter):
         super().__init__(task, labels)
         self.regression = task.data.problem_type == "regression"
         self.multilabel = task.data.problem_type == "multi_label_classification"
-        self.class_weights: np.ndarray | None = None
+        self.weights: dict[str, float] = {}  # of the classes, by name: a checkpoint may bring another order
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,12 @@ class Classification(Adapter):
         if self.task.recipe.label_smoothing and (self.regression or self.multilabel):
             raise InputError("label smoothing is for one label a row", where="recipe.label_smoothing")
         if self.task.recipe.class_weights is not None:
-            self.class_weights = self._weights(train)
+            self.weights = dict(zip(self.names, self._weights(train).tolist(), strict=True))
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """(C,) in the order of the head."""
+        return np.array([self.weights[name] for name in self.names]) if self.weights else None
 
     def _weights(self, train: Rows) -> np.ndarray:
         """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""

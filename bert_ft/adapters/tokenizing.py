@@ -257,9 +257,8 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
     known = coded.dictionary.to_pylist()
     with whole(tokenizer) as backend:
         for part in _parts(known, CHUNK):
-            encodings = backend.encode_batch_fast(
-                [[word] for word in part], is_pretokenized=True, add_special_tokens=False
-            )
+            single = [[word] for word in part]
+            encodings = backend.encode_batch_fast(single, is_pretokenized=True, add_special_tokens=False)
             rows += [encoding.ids for encoding in encodings]
     sizes, ids = _flat(rows)
     chosen = coded.indices.to_numpy()

@@ -178,13 +178,14 @@ def evaluate(
     if not is_run and task is None and data is None:
         model.load_folder(run)  # what it lacks comes first
         fail("which rows? a bare model needs --task TASK or --data FILE", 2)
-    bound = load_task(task) if task is not None else None
-    if settings:
-        bound = bound or (Run(run).task if is_run else model.load_folder(run).adapter.task)
-        bound = bound.override(settings)
+    bound = load_task(task).override(settings) if task is not None else None
     if is_run:
-        metrics = compute(Run(run), data, task=bound, data_dir=data_dir)
+        whole = Run(run)
+        whole.task = whole.task.override(settings)
+        metrics = compute(whole, data, task=bound, data_dir=data_dir)
     else:
+        if bound is None and settings:
+            bound = model.load_folder(run).adapter.task.override(settings)
         metrics = compute(model.load_folder(run, bound), data, data_dir=data_dir)
     if first_process():
         print_metrics(metrics, as_json)
@@ -224,12 +225,19 @@ def predict(
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
     from bert_ft import run as runs
+    from bert_ft.errors import InputError, did_you_mean
+    from bert_ft.model import FORM
     from bert_ft.tools.predict import predict as answer
 
     named = dict(pair(item, "--column") for item in columns or [])
     loaded = runs.load(run)
     model = getattr(loaded, "model", loaded)
-    model.adapter.task = model.adapter.task.override(settings_of(sets))
+    settings = settings_of(sets)
+    if strange := sorted(settings.keys() - (known := {f"data.{key}" for key in FORM} | {"batching.eval_tokens"})):
+        raise InputError(
+            f"'{strange[0]}' is nothing that predicting has", where="--set", remedy=did_you_mean(strange[0], known)
+        )
+    model.adapter.task = model.adapter.task.override(settings)
     found = answer(model, source, output, read_as=read_as, write_as=write_as, columns=named,
                    keep_bad=keep_bad, tell=note)  # fmt: skip
     if found.bad:

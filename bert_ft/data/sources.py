@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bert_ft.data import hub
-from bert_ft.data.formats import OTHERS, chosen, delimited, json_rows
+from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.schema import Data, Original
 
@@ -207,16 +207,14 @@ def _hub(split: str, wanted: Wanted) -> Raw:
 
 def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
     """These columns of a pandas frame; of several types is only a fault in a wanted one."""
-    arrays = []
+    arrays = {}
     for column in columns:
         try:
-            arrays.append(pa.Table.from_pandas(frame[[column]], preserve_index=False).column(0))
+            arrays[column] = pa.Table.from_pandas(frame[[column]], preserve_index=False).column(0)
         except (pa.ArrowException, TypeError, ValueError):
             if column in wanted:
                 raise
-            arrays.append(None)
-    kept = [(column, array) for column, array in zip(columns, arrays, strict=True) if array is not None]
-    return pa.table([array for _, array in kept], names=[str(column) for column, _ in kept])
+    return pa.table(arrays)
 
 
 def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
@@ -239,7 +237,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         if isinstance(rows, pa.Table):
             table = rows
         elif hasattr(rows, "iloc"):
-            table = _of_frame(rows, [name for name in rows.columns if name in wanted or OTHERS in optional], wanted)
+            rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
+            table = _of_frame(rows, chosen(list(rows.columns), wanted, optional, where), wanted)
         elif isinstance(rows, Mapping):
             table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
         else:

@@ -151,6 +151,7 @@ def train(
                     break
                 model.train()
             if checkpoints is not None and checkpoints.due(state.step):
+                checkpoints.mark()  # an evaluation of the user's may have drawn, too
                 state.running = float(running)
                 if math.isfinite(state.running):  # what has gone wrong is not worth keeping
                     checkpoints.save(bare, optimizer, scheduler, state)

@@ -94,13 +94,9 @@ def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
 
 
 def score(
-    references: np.ndarray,
-    predictions: np.ndarray,
-    offsets: np.ndarray,
-    names: Sequence[str],
-    mode: str = "conlleval",
-    scheme: str | None = None,
-) -> dict[str, dict[str, float]]:
+    references: np.ndarray, predictions: np.ndarray, offsets: np.ndarray, names: Sequence[str],
+    mode: str = "conlleval", scheme: str | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Precision, recall and F1 (fractions; a quotient 0/0 is 0) with the number of gold entities, by type.
 
     Args:
@@ -126,13 +122,9 @@ def score(
 
 
 def matched(
-    references: np.ndarray,
-    predictions: np.ndarray,
-    offsets: np.ndarray,
-    names: Sequence[str],
-    mode: str = "conlleval",
-    scheme: str | None = None,
-) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
+    references: np.ndarray, predictions: np.ndarray, offsets: np.ndarray, names: Sequence[str],
+    mode: str = "conlleval", scheme: str | None = None,
+) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:  # fmt: skip
     """The gold and the predicted entities, which of either agree with one of the other side (bool), and the types'
     names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
     for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):

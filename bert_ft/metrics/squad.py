@@ -51,11 +51,8 @@ def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
 
 
 def _best_golds(
-    predictions: Mapping[str, str],
-    answers: Mapping[str, Sequence[str]],
-    normal: Callable[[str], Any],
-    rate: Callable[..., float],
-) -> tuple[float, float]:
+    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], normal: Callable[[str], Any], rate: Callable[..., float]
+) -> tuple[float, float]:  # fmt: skip
     """Means over the questions, 0 to 100: whether the prediction is a gold answer, and its best rate among them."""
     exact, f1 = 0.0, 0.0
     for key, golds in answers.items():
@@ -69,11 +66,8 @@ def _best_golds(
 
 
 def squad_v2(
-    predictions: Mapping[str, str],
-    answers: Mapping[str, Sequence[str]],
-    null_odds: Mapping[str, float],
-    threshold: float = 1.0,
-) -> dict[str, float]:
+    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], null_odds: Mapping[str, float], threshold: float = 1.0
+) -> dict[str, float]:  # fmt: skip
     """What evaluate-v2.0.py prints with `--na-prob-file`.
 
     Args:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bert_ft.adapters.base import Adapter
-from bert_ft.data.formats import json_rows
+from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean, disk
 from bert_ft.model import Model
 from bert_ft.task import Task
@@ -129,7 +129,7 @@ def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
         value = row.get(names[role])
         if value is None and needed:
             return f"no '{names[role]}'"
-        if value is not None and not isinstance(value, str) and role in adapter.texts:
+        if value is not None and not isinstance(value, str) and needed:
             return f"'{names[role]}' is {type(value).__name__}, not text"
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             return f"'{names[role]}' holds half a surrogate pair"
@@ -150,7 +150,8 @@ def _refused(row: dict[str, Any] | None, model: Model, names: dict[str, str]) ->
 
 @contextmanager
 def _reading(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
-    encoding = "utf-8-sig" if task.data.encoding == "utf-8" else task.data.encoding
+    encoding = delimited.known(task.data.encoding)
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     if source == "-":
         text = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, errors="surrogateescape", newline="")
         yield _lines(text, kind, "standard input", needed, task)
@@ -198,11 +199,8 @@ def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
         header = next(reader, [])
     except csv.Error as error:
         raise InputError(f"the header can't be read: {error}", where=where, remedy="--set quoting=false?") from None
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise InputError(f"two columns are called '{twice[0]}'", where=where, remedy="rename one of them")
-    for name in needed:
-        if name not in header:
-            raise InputError(f"no column '{name}'", where=where, remedy=did_you_mean(name, header))
+    chosen(header, needed, (), where)
+    header = [name if header.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(header)]  # each is kept
     while True:
         try:
             cells = next(reader)

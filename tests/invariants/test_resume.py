@@ -307,3 +307,15 @@ def test_a_run_that_was_copied_goes_on_elsewhere(tiny_checkpoint: Path, tmp_path
     (tmp_path / "there" / "rows.csv").write_text(text + "another film,good\n")
     with pytest.raises(bert_ft.InputError, match="another run lies here"):
         train("there")
+
+
+def test_an_evaluation_that_draws_does_not_show(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+
+    options: dict[str, Any] = {"metrics": {"drawn": lambda p, y: float(torch.rand(()))}, "eval_every": 2, "save_every": 6,
+                               "recipe.keep": "last"}  # fmt: skip
+    plain = _train(tiny_checkpoint, tmp_path / "plain", **options)
+    with pytest.raises(Stop):
+        _train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt(7)], **options)
+    again = _train(tiny_checkpoint, tmp_path / "run", **options)
+    assert _content(again)[0] == _content(plain)[0]

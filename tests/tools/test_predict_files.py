@@ -209,7 +209,7 @@ def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) ->
     ("a.csv", "text,error\nhello,none\n", ["--keep-bad"], "a.csv, line 2: the rows have a column 'error' of their own"),
     ("a.csv", "text,n\nhello,1\n", ["--column", "txt=n"], "--column: there is no role 'txt'\n  did you mean 'text'?"),
     ("a.csv", '"te"xt,n\na,1\n', [], "a.csv: the header can't be read"),
-    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "unknown key 'nonsense'"),
+    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "'nonsense' is nothing that predicting has"),
 ])  # fmt: skip
 def test_what_would_lose_a_column_is_refused(
     run: bert_ft.Run, tmp_path: Path, cli: Any, name: str, content: str, arguments: list[str], what: str
@@ -236,3 +236,20 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
         settings = [word for key in sets for word in ("--set", key)]
         done = cli("predict", str(run.path), str(tmp_path / file), *settings, "--to", "jsonl")
         assert [json.loads(line)["text"] for line in done.out.splitlines()] == texts, (file, done)
+
+
+@pytest.mark.parametrize(("key", "what"), [
+    ("max_length=512", "is nothing that predicting has"), ("problem_type=regression", "is nothing that predicting has"),
+    ("encoding=foo", "data.encoding: unknown encoding 'foo'"),
+])  # fmt: skip
+def test_settings_that_predicting_has_not(run: bert_ft.Run, tmp_path: Path, cli: Any, key: str, what: str) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n")
+    done = cli("predict", str(run.path), str(tmp_path / "a.csv"), "--set", key)
+    assert done.code == 2 and what in done.err, done
+
+
+def test_columns_without_a_name_are_kept(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "a.csv").write_bytes("\ufefftext,n,,\na good film,1,x,y\n".encode())
+    done = cli("predict", str(run.path), str(tmp_path / "a.csv"), "--set", "encoding=UTF8", "--to", "jsonl")
+    assert done.code == 0, done
+    assert list(json.loads(done.out).values())[:4] == ["a good film", "1", "x", "y"]

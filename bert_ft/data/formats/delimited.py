@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,18 +97,22 @@ def read(
     return table
 
 
+def known(encoding: str) -> str:
+    """The encoding's usual name: utf8 and UTF_8 are utf-8."""
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        remedy = "utf-8, latin-1, ..."
+        raise InputError(f"unknown encoding '{encoding}'", where="data.encoding", remedy=remedy) from None
+
+
 def decode(path: Path, encoding: str) -> str:
     """The file's text without a byte-order mark; bytes that do not fit are an error with their line."""
-    raw = path.read_bytes()
-    with suppress(LookupError):
-        encoding = codecs.lookup(encoding).name  # utf8 and UTF_8 are utf-8
+    raw, encoding = path.read_bytes(), known(encoding)
     if encoding == "utf-8" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
         raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
     try:
         return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except LookupError:
-        remedy = "utf-8, latin-1, ..."
-        raise InputError(f"unknown encoding '{encoding}'", where="data.encoding", remedy=remedy) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"byte {raw[error.start]:#04x} is not {encoding}"
