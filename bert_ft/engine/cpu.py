@@ -1,5 +1,8 @@
 """What makes a training step on CPUs cheaper and leaves what it computes as it is; `batching.lean = false` is without.
 
+Dropout is applied where the model applies it and at its rates, to 1 / 65,536 (tests/invariants/test_dropout.py): attention
+reads its rate off the module it keeps (`self.dropout.p`), so no module's rate may ever change here.
+
 - Memory that a step frees is kept for the next one: glibc would give large blocks back to the system, whose pages must
   then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522 word pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
@@ -9,6 +12,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,18 +34,16 @@ def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
         yield False
         return
     keep_freed(True)
-    dropouts = [(module, module.p) for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
-    handles = [module.register_forward_hook(_hook(rate)) for module, rate in dropouts]
+    dropouts = [module for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
     before, attention.keep = attention.keep, keep
-    for module, _ in dropouts:
-        module.p = 0.0  # the hook does it
+    for module in dropouts:
+        module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     try:
         yield True
     finally:
         attention.keep = before
-        for (module, rate), handle in zip(dropouts, handles, strict=True):
-            module.p = rate
-            handle.remove()
+        for module in dropouts:
+            del module.forward
         keep_freed(False)
 
 
@@ -53,11 +55,12 @@ def keep_freed(kept: bool) -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)  # the latter is glibc's own
 
 
-def _hook(rate: float) -> Any:
-    def drop(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        return _drop(output, rate) if module.training else None
-
-    return drop
+def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
+    """In place of `nn.Dropout.forward`, with the rate that the module has by now."""
+    if not module.training or not 0 < module.p < 1:
+        return nn.functional.dropout(x, module.p, module.training)
+    dropped: Tensor = _Dropout.apply(x, module.p)  # type: ignore[no-untyped-call]
+    return dropped
 
 
 class _Dropout(torch.autograd.Function):
@@ -70,9 +73,6 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         return grad * ctx.saved_tensors[0], None
-
-
-_drop: Any = _Dropout.apply
 
 
 def keep(like: Tensor, dropout: float) -> Tensor:
