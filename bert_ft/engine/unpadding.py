@@ -44,7 +44,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
-from bert_ft.engine.attention import Layout, attend, choose_kernel, runs
+from bert_ft.engine.attention import Asked, Layout, attend, check_dropout, choose_kernel, runs
 
 try:  # private, but inside a forward the only sign that its hidden states are being recorded
     from transformers.utils.output_capturing import _active_collector as _recorder
@@ -54,6 +54,7 @@ except ImportError:
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
 STACKS = ("encoder", "transformer", "layers")  # the stack of layers, as an attribute of the base model
 
+_asked: ContextVar[list[Asked] | None] = ContextVar("asked", default=None)  # a list: each call is noted in it
 _lengths: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 
 
@@ -120,6 +121,8 @@ def _attention(
         # under autocast rotary positions leave q and k wider than v
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else v.dtype
         scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+        if (asked := _asked.get()) is not None:
+            asked.append(Asked(dtype, q.shape[1], q.shape[-1], dropout, layout.window))
         return attend(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, dropout)[None], None
     # no padding; or a model made from our model's config, which has inherited our name but no doors
     mask = layout.padded_mask() if isinstance(layout, Layout) else layout
@@ -187,17 +190,20 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
         return Unpadding(model, False, "padded: not a transformers model", "")
     restore(inner)  # a deep copy of an unpadded model has its hooks
     before = inner.config._attn_implementation
-    problem = _refusal(inner)
+    problem, asked = _refusal(inner), list[Asked]()
     if problem is None:
         problem = "self-check: interrupted"
+        gpus = [inner.device] if inner.device.type == "cuda" else []
         try:
-            problem = _install_and_check(inner, dtype)
+            with torch.random.fork_rng(gpus):
+                torch.manual_seed(0)
+                problem, asked = _install_and_check(inner, dtype)
         except Exception as error:
             problem = f"self-check: {type(error).__name__}: {error}".splitlines()[0]
         finally:
             if problem is not None:
                 restore(inner, before)
-    reason = f"padding-free, {_kernels(inner, dtype)}" if problem is None else f"padded: {problem}"
+    reason = f"padding-free, {_kernels(inner, asked)}" if problem is None else f"padded: {problem}"
     return Unpadding(model, problem is None, reason, before)
 
 
@@ -237,55 +243,88 @@ def _doors(inner: PreTrainedModel) -> list[nn.Module]:
     return list(stack) if isinstance(stack, nn.ModuleList) else [stack] if stack is not None else []
 
 
-def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> str | None:
-    """Install the hooks and compare a small batch with the model's own path; the difference, if there is one."""
-    own, mask = _probe(inner, dtype)
+def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[str | None, list[Asked]]:
+    """Install the hooks and compare a small batch with the model's own path, gradients too; then see that attention
+    under dropout is right wherever training will ask for it. Returns the first difference, and what training asks for."""
+    own = _probe(inner, dtype)
     inner.set_attn_implementation(NAME)
     doors, seen = _doors(inner), list[Layout | None]()
     for door in doors:
         door.register_forward_pre_hook(_enter, with_kwargs=True)
     doors[-1].register_forward_hook(_leave, with_kwargs=True)
     watch = doors[0].register_forward_pre_hook(lambda _, a, k: seen.append(_layout_of(a, k)), with_kwargs=True)
+    asked: list[Asked] = []
+    token = _asked.set(asked)
     try:
-        ours, _ = _probe(inner, dtype)
+        ours = _probe(inner, dtype)
+        asked.clear()
+        _probe(inner, dtype, training=True)
     finally:
         watch.remove()
+        _asked.reset(token)
     if not any(seen):
-        return f"self-check: the layers of {inner.config.model_type} still get padding"
-    difference = float((ours[mask] - own[mask]).double().norm() / own[mask].double().norm())
-    exact = own.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+        return f"self-check: the layers of {inner.config.model_type} still get padding", asked
+    exact = own[0].dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     tolerance = 1e-4 if exact and dtype in (None, torch.float32) else 3e-2
-    return None if difference <= tolerance else f"self-check: hidden states differ by {difference:.1e}"
+    for name, result, expected in zip(("hidden states", "gradients"), ours, own, strict=True):
+        difference = float((result - expected).double().norm() / expected.double().norm())
+        if not difference <= tolerance:
+            return f"self-check: {name} differ by {difference:.1e}", asked
+    for each in dict.fromkeys(asked):
+        if each.dropout > 0 and (problem := check_dropout(inner.device, each)):
+            return f"self-check: {problem}", asked
+    return None, asked
 
 
-def _probe(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """Hidden states (rows, L, H) of a small ragged batch in evaluation mode, and its mask. Leaves no trace."""
+def _probe(inner: PreTrainedModel, dtype: torch.dtype | None, training: bool = False) -> tuple[Tensor, Tensor]:
+    """Hidden states (tokens, H) of a small ragged batch, and the gradient of their weighted sum by the embeddings that go
+    in (tokens, H'); in evaluation mode, or in training mode with whatever dropout draws. Leaves no trace."""
     config, device = inner.config, inner.device
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     longest = min(longest, (getattr(config, "max_position_embeddings", None) or 64) // 2)
     lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
     mask = torch.arange(longest) < lengths[:, None]
     vocabulary, pad = config.vocab_size, getattr(config, "pad_token_id", None) or 0
-    ids = torch.randint(vocabulary, mask.shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, mask.shape, generator=generator)
     # no pad inside a row: RoBERTa counts positions by the ids
     ids = torch.where(ids == pad, (pad + 1) % vocabulary, ids).where(mask, pad)
     modes = [(module, module.training) for module in inner.modules()]
+    learned = [parameter for parameter in inner.parameters() if parameter.requires_grad]
     autocast = torch.autocast(device.type, dtype, enabled=dtype not in (None, torch.float32))
+    entries: list[Tensor] = []
+
+    def enter(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        entries.append(output.detach().requires_grad_())
+        return entries[-1]
+
+    embeddings: nn.Module = inner.base_model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(enter)
     try:
-        inner.train(False)
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []), autocast:
-            output = inner.base_model(input_ids=ids.to(device), attention_mask=mask.long().to(device))
+        inner.train(training)
+        for parameter in learned:
+            parameter.requires_grad_(False)
+        with torch.enable_grad(), autocast:
+            hidden = inner.base_model(input_ids=ids.to(device), attention_mask=mask.long().to(device))[0]
+        mask = mask.to(device)
+        hidden = hidden[mask]
+        weights = torch.randn(hidden.shape, generator=generator).to(device)
+        # into the embeddings alone; not `autograd.grad`, which reentrant checkpointing does not have
+        (hidden * weights).sum().backward()
     finally:
-        for module, training in modes:
-            module.training = training
-    return output[0], mask.to(device)
+        handle.remove()
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode
+    gradient = entries[0].grad
+    assert gradient is not None
+    return hidden.detach(), gradient[mask]
 
 
-def _kernels(inner: PreTrainedModel, dtype: torch.dtype | None) -> str:
+def _kernels(inner: PreTrainedModel, asked: Sequence[Asked]) -> str:
     """What attention runs on, in training and, if it differs, in evaluation: one line for people."""
-    config = inner.config
-    rates = (getattr(config, name, None) for name in ("attention_probs_dropout_prob", "attention_dropout"))
-    rate = next((rate for rate in rates if rate is not None), 0.0)
-    head_dim = config.hidden_size // config.num_attention_heads
-    used = [choose_kernel(inner.device.type, dtype or inner.dtype, head_dim, p) for p in (rate, 0.0)]
+    each = asked[0]
+    rates = max(asked, key=lambda each: each.dropout).dropout, 0.0
+    used = [choose_kernel(inner.device.type, each.dtype, each.head_dim, rate) for rate in rates]
     return f"attention: {used[0]}" + (f" ({used[1]} in evaluation)" if used[1] != used[0] else "")

@@ -15,66 +15,14 @@ import torch.nn.functional as F
 import transformers as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiny_models import CONFIGS, HEADS, SIZES, batch, build
 from torch import Tensor, nn
 
 from bert_ft.engine import attention, unpadding
 from bert_ft.engine.attention import GROUP_COST, Layout, attend, choose_kernel, group_sizes, runs
 from bert_ft.engine.unpadding import NAME, known_lengths, restore, unpad
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,  # large, so that what attention sees matters
-}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "Bert": lambda: tf.BertConfig(**SIZES),
-    "Roberta": lambda: tf.RobertaConfig(**SIZES),
-    "XLMRoberta": lambda: tf.XLMRobertaConfig(**SIZES),
-    "DistilBert": lambda: tf.DistilBertConfig(
-        vocab_size=60, dim=32, n_layers=2, n_heads=4, hidden_dim=40, max_position_embeddings=64, initializer_range=0.3
-    ),
-    "Electra": lambda: tf.ElectraConfig(**SIZES, embedding_size=16),
-    "Albert": lambda: tf.AlbertConfig(**SIZES, embedding_size=16),
-    "Camembert": lambda: tf.CamembertConfig(**SIZES),
-    # has no layer norm: larger weights grow from layer to layer until rounding errors outgrow the tolerance
-    "MobileBert": lambda: tf.MobileBertConfig(
-        **SIZES | {"initializer_range": 0.1}, embedding_size=16, intra_bottleneck_size=16, num_feedforward_networks=2
-    ),
-    "ModernBert": lambda: tf.ModernBertConfig(
-        **SIZES, **SPECIAL, cls_token_id=1, sep_token_id=2, local_attention=8, global_attn_every_n_layers=2
-    ),
-    "Ernie": lambda: tf.ErnieConfig(**SIZES),
-    "NomicBert": lambda: tf.NomicBertConfig(**SIZES),
-    "EuroBert": lambda: tf.EuroBertConfig(**SIZES, **SPECIAL, mask_token_id=3, num_key_value_heads=2),
-}
-HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 PAIRS = [pair for pair in itertools.product(CONFIGS, HEADS) if hasattr(tf, "{}For{}".format(*pair))]
-
-
-def build(name: str, head: str = "SequenceClassification", dropout: float = 0.0) -> Any:
-    """A tiny random model in training mode; every dropout in it has the given rate."""
-    torch.manual_seed(0)
-    model = getattr(tf, f"{name}For{head}")(CONFIGS[name]()).train()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = dropout
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = dropout
-    return model
-
-
-def batch(lengths: list[int], left: bool = False) -> dict[str, Tensor]:
-    """Random ids (rows, longest), padded with 1 where RoBERTa may pad, and their mask."""
-    lengths_, longest = torch.tensor(lengths)[:, None], max(lengths)
-    at = torch.arange(longest)
-    mask = at >= longest - lengths_ if left else at < lengths_
-    ids = torch.randint(4, 60, mask.shape, generator=torch.Generator().manual_seed(len(lengths)))
-    return {"input_ids": ids.where(mask, 1), "attention_mask": mask.long()}
 
 
 def run(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,7 +117,6 @@ def test_equals_padded(pairs: Any, name: str, head: str, lengths: list[int]) -> 
 @pytest.mark.parametrize("name", ["Bert", "ModernBert"])
 def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention with dropout, its dropout mask held at ones, forward and backward."""
-    monkeypatch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
     padded, free = build(name), build(name)
     for module in free.modules():  # ModernBert reads the rate from an attribute, Bert from its Dropout
         if type(module).__name__.endswith("Attention"):
@@ -178,7 +125,8 @@ def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) 
                 module.dropout.p = 0.5
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
-    assert unpad(free).active
+    assert unpad(free).active  # its self-check would notice that nothing is dropped
+    monkeypatch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2], [40, 6, 30]):
         same(run(free, batch(lengths)), run(padded, batch(lengths)))
 
@@ -525,6 +473,55 @@ def test_self_check_catches_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> 
             assert reason in result.reason
             assert not hooks(model)
             assert model.config._attn_implementation == "sdpa"
+
+
+def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation is right in all of these: only gradients, or dropout, are not."""
+
+    def cuts(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
+        return attend(q, k.detach(), v, layout, scale, dropout)
+
+    def never_drops(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
+        return attend(q, k, v, layout, scale, 0.0)
+
+    def keeps_the_sum(like: Tensor, rate: float) -> Tensor:
+        return torch.empty_like(like).bernoulli_(1 - rate)  # not scaled
+
+    def fails(*_: Any) -> Tensor:
+        raise ImportError("cannot import name 'flash_attn_varlen_func'")
+
+    def no_dropout_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
+        return fails() if dropout > 0 else attend(q, k, v, layout, scale, dropout)
+
+    faults = [
+        (unpadding, "attend", cuts, "gradients differ by"),
+        (attention, "attend", never_drops, "attention drops 0.000 where 0.1 is asked for"),
+        (attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
+        (unpadding, "attend", no_dropout_kernel, "ImportError: cannot import name 'flash_attn_varlen_func'"),
+    ]
+    for module, function, fault, reason in faults:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, function, fault)
+            result = unpad(build("Bert", dropout=0.1))
+            assert not result.active
+            assert reason in result.reason
+    assert unpad(build("Bert", dropout=0.1)).active
+
+
+def test_a_kernel_is_installed_if_it_can_be_called(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder is a namespace package to Python; a wheel for another torch fails when it is imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "flash_attn").mkdir()
+    (tmp_path / "flash_attn_old").mkdir()
+    (tmp_path / "flash_attn_old" / "__init__.py").write_text("raise OSError('undefined symbol')")
+    (tmp_path / "flash_attn_new.py").write_text("def flash_attn_varlen_func(): ...")
+    has = {name: attention._has(name, "flash_attn_varlen_func") for name in ("flash_attn", "flash_attn_old", "absent")}
+    assert has == {"flash_attn": False, "flash_attn_old": False, "absent": False}
+    assert attention._has("flash_attn_new", "flash_attn_varlen_func")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    attention._installed.cache_clear()
+    assert "flash_attn" not in attention._installed()
+    attention._installed.cache_clear()
 
 
 def test_self_check_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,109 @@
+"""A record of every dropout that a forward in training mode applies: where, at which rate, to what kind of tensor.
+
+Only the calls that draw are looked at, whoever makes them: `F.dropout` (modules and functional ones alike), torch's
+attention, which drops its probabilities itself, and the function of ours that draws masks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert_ft.engine import attention, cpu
+
+
+class Dropout(NamedTuple):
+    """One dropout of a step.
+
+    Attributes:
+        place: the innermost module that runs.
+        kind: "token" (one vector a token), "row" (one a row), "attention" (the probabilities of each head), or "other".
+        shape: of what is drawn for one of them: (H,), or (heads,); of anything else the whole shape.
+    """
+
+    place: str
+    kind: str
+    rate: float
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@contextmanager
+def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
+    """The dropouts of the forwards inside, in their order, of a batch with rows of these lengths. Complete only when the
+    context is left: an attention that works in groups of rows is one dropout."""
+    record: list[Dropout] = []
+    grouped: set[int] = set()  # entries whose shape still counts heads x rows
+    running = [""]
+    rows, longest = len(lengths), max(lengths)
+
+    def enter(name: str, *_: Any) -> None:
+        running.append(name)
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    def note(kind: str, rate: float, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        if kind == "attention" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")  # torch's attention casts what it gets
+        record.append(Dropout(running[-1], kind, round(rate, 6), shape, dtype))
+
+    def elementwise(x: Tensor, rate: float) -> None:
+        if x.shape[:2] in ((rows, longest), (1, sum(lengths))):
+            note("token", rate, tuple(x.shape[2:]), x.dtype)
+        elif x.dim() == 4 and x.shape[0] == rows:
+            note("attention", rate, (x.shape[1],), x.dtype)
+        elif x.shape[0] == rows:
+            note("row", rate, tuple(x.shape[1:]), x.dtype)
+        else:
+            note("other", rate, tuple(x.shape), x.dtype)
+
+    def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if training and p > 0:
+            elementwise(x, p)
+        return plain_dropout(x, p, training, inplace)
+
+    def sdpa(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **other: Any
+    ) -> Any:
+        if dropout_p > 0:
+            note("attention", dropout_p, (query.shape[1],), query.dtype)
+        return plain_sdpa(query, key, value, attn_mask, dropout_p, **other)
+
+    def watched(draw: Any) -> Any:
+        def keep(like: Tensor, rate: float) -> Tensor:
+            if isinstance(modules[running[-1]], nn.Dropout):
+                elementwise(like, rate)
+            elif (last := len(record) - 1) in grouped and record[last].place == running[-1]:
+                record[last] = record[last]._replace(shape=(record[last].shape[0] + like.shape[0],))
+            else:
+                note("attention", rate, (like.shape[0],), like.dtype)
+                grouped.add(len(record) - 1)
+            return draw(like, rate)
+
+        return keep
+
+    plain_dropout, plain_sdpa, modules = F.dropout, F.scaled_dot_product_attention, dict(model.named_modules())
+    handles = []
+    for name, module in modules.items():
+        handles.append(module.register_forward_pre_hook(functools.partial(enter, name), prepend=True))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "dropout", dropout)
+        patch.setattr(F, "scaled_dot_product_attention", sdpa)
+        patch.setattr(attention, "keep", watched(attention.keep))
+        patch.setattr(cpu, "keep", watched(cpu.keep))
+        try:
+            yield record
+        finally:
+            for handle in handles:
+                handle.remove()
+    for k in grouped:
+        record[k] = record[k]._replace(shape=(record[k].shape[0] // rows,))
