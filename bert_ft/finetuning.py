@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_ft import adapters, data, environment, pretrained, rundir
+from bert_ft import adapters, data, environment, pretrained, rundir, weights
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.folds import cross_validate
@@ -145,6 +145,9 @@ def finetune(
     if task.run.checkpoint and here.exists() and folder.path.resolve() in (here.resolve(), *here.resolve().parents):
         raise InputError("the checkpoint lies in the run folder that is to be written", where=task.run.checkpoint,
                          remedy="choose another place with --output DIR")  # fmt: skip
+    if model is not None and task.run.save_dtype != "float32":
+        raise InputError("a model object has no file whose type could be taken", where="run.save_dtype",
+                         remedy="leave it out: the model is saved in float32")  # fmt: skip
     for key in ("class_weights", "label_smoothing"):
         if loss is not None and getattr(task.recipe, key):
             raise InputError("a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out")
@@ -281,6 +284,9 @@ def _train(
         store.load_best(model.network, state.best_step)
         latest.clear()
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
+    if dtype := pretrained.save_dtype(task.run):  # what is scored below is what the saved model gives
+        weights.rounded(model.network, dtype)
+        latest.clear()
     final: dict[str, dict[str, float]] = {}
     for name, rows, predictions in inferred({**splits.evaluation, **splits.test}):
         final[name] = model.score(predictions, rows)
@@ -295,12 +301,12 @@ def _train(
         accelerator.end_training()
     model.network = accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.describe()
-    weights = store.whole(model.network) if custom.save_model else None
+    whole = store.whole(model.network) if custom.save_model else None
     if main:
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
         if custom.save_model:
-            rundir.save_model(folder.model, model.network, model.tokenizer, weights)
+            rundir.save_model(folder.model, model.network, model.tokenizer, whole, dtype)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),

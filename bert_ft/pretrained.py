@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from bert_ft import weights
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import hub
 from bert_ft.errors import InputError
@@ -74,12 +75,19 @@ def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
         )
 
 
-def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, list[str]]:
+def load_model(run: RunSpec, checkpoint: str, adapter: Adapter, stored: bool = False) -> tuple[Any, list[str]]:
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
-    A head that fits the task's labels by name is kept (in the checkpoint's label order, which the adapter takes over);
-    any other is initialised anew from torch's random state.
+    Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head that fits the
+    task's labels by name is kept too (in the checkpoint's label order, which the adapter takes over); a task head of
+    another kind is initialised anew from torch's random state.
+
+    Args:
+        stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file has.
+    Raises:
+        InputError: the file lacks weights of the encoder, or has some that the model has no place for.
     """
+    import torch
     import transformers
     from transformers import AutoConfig
 
@@ -89,29 +97,66 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, li
     with told(where):
         config = AutoConfig.from_pretrained(where, **options)
         old = config.architectures[0] if config.architectures else "?"
-        # a token classifier's weights may bear the names of a sequence classifier's
-        kept = (old == "?" or adapter.head.removeprefix("AutoModel") in old) and _keeps_head(config, adapter)
+        kind = weights.task_head(old)
+        kept = (old == "?" or f"AutoModelFor{kind}" == adapter.head) and _keeps_head(config, adapter)
         before = _head_of(config)
+        dtype = weights.stored_dtype(_folder(where, run), config)
         config.update({"problem_type": None} | adapter.config())
         if adapter.task.recipe.dropout is not None:
             _set_dropout(config, adapter.task.recipe.dropout)
         options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        options["dtype"] = getattr(torch, dtype) if stored and dtype else torch.float32
         model, info = auto.from_pretrained(where, **options)
-    notes, body = list[str](), f"{model.base_model_prefix}."
+    head = weights.head_names(model)
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    encoder = [key for key in fresh if key.startswith(body) and "pooler" not in key]
-    if encoder:
+    notes = _placed(model, info["unexpected_keys"], old, where)
+    if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
         message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
         raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
-    head = [name for name, _ in model.named_parameters() if not name.startswith(body)]
-    if not kept and not set(head) <= set(fresh):  # a part of another head came with the checkpoint
+    # of an unknown class's head that came whole nothing says what it is for
+    unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
+    if not kept and (kind is not None or unknown):
         _new_head(model, head)
         fresh = sorted({*fresh, *head})
-    if not kept and re.search("For(SequenceClassification|TokenClassification|QuestionAnswering)", old):
         notes.append(f"the head is replaced, the encoder kept: the checkpoint's head ({old}) {before}")
     if fresh:
-        notes.append(f"new weights, not pretrained: {', '.join(fresh)}")
+        notes.append(f"new weights, not pretrained: {weights.listed(fresh)}")
+    if dtype not in (None, "float32") and not stored:
+        notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
     return model, notes
+
+
+def _folder(where: str, run: RunSpec) -> Path | None:
+    """The folder that a checkpoint's files lie in: its own, or that of its commit in the hub's cache."""
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(where, "config.json", revision=run.revision)
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def save_dtype(run: RunSpec) -> str | None:
+    """The type that a run's weights are saved in where it is not float32: that of the checkpoint's file, if asked for."""
+    if run.save_dtype == "float32" or run.checkpoint is None:
+        return None
+    from transformers import AutoConfig
+
+    where = locate(run.checkpoint)
+    with told(where):
+        config = AutoConfig.from_pretrained(where, revision=run.revision or "main", trust_remote_code=False)
+    dtype = weights.stored_dtype(_folder(where, run), config)
+    return None if dtype == "float32" else dtype
+
+
+def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
+    """What to tell of the tensors that the model has no place for; refuses them where they are the encoder's."""
+    lost, harmless = weights.without_place(model, unexpected)
+    if lost:
+        message = f"the model has no place for {len(lost)} weights of the checkpoint ({old}): {weights.listed(lost)}"
+        remedy = "config.json and weights differ, or this version of transformers no longer computes with them"
+        raise InputError(message, where=where, remedy=remedy)
+    return [f"in the checkpoint, and of no use to this head: {weights.listed(harmless)}"] if harmless else []
 
 
 def bind_head(network: Any, adapter: Adapter) -> list[str]:
@@ -121,16 +166,22 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     Raises:
         InputError: a head of another size.
     """
+    import torch
+
     config, wanted = network.config, adapter.config()
+    notes, dtype = list[str](), next(network.parameters()).dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        network.float()
+        notes.append(f"the model's weights were {dtype}; they are trained in float32".replace("torch.", ""))
     size = wanted.get("num_labels", 0)
     if getattr(config, "num_labels", size) != size:
         raise InputError(f"the model's head has {config.num_labels} labels, the task {size}", where="model",
                          remedy=f"from_pretrained(..., num_labels={size})")  # fmt: skip
     config.problem_type = config.problem_type or wanted.get("problem_type")
     if _keeps_head(config, adapter):
-        return []
+        return notes
     config.update(wanted)
-    return ["the model's own head is trained, its labels in the order of the task"]
+    return [*notes, "the model's own head is trained, its labels in the order of the task"]
 
 
 def problem_type(config: Any) -> str:

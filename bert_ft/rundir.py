@@ -188,18 +188,33 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in stream if line.strip())
 
 
-def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None) -> None:
-    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model."""
+def save_model(
+    path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None, dtype: str | None = None
+) -> None:
+    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model;
+    `dtype` is the type they are written in, the model's own by default."""
     temporary = path.with_name(path.name + ".tmp")
     with disk(path):
         shutil.rmtree(temporary, ignore_errors=True)
         if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
             model = copy.deepcopy(model).merge_and_unload()
         with quiet():
-            model.save_pretrained(temporary, state_dict=weights)
+            model.save_pretrained(temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype))
+            if dtype is not None:  # it has written the type of the model that it was given
+                model.config.dtype, before = dtype, model.config.dtype
+                model.config.save_pretrained(temporary)
+                model.config.dtype = before
             tokenizer.save_pretrained(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
+
+
+def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, Any]:
+    import torch
+
+    tensors = model.state_dict() if weights is None else weights
+    kind = getattr(torch, dtype)
+    return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 @contextmanager

@@ -247,6 +247,8 @@ class RunSpec(Strict):
     seed: int = Field(42, ge=0, lt=2**32)
     data_dir: Annotated[str | None, BeforeValidator(_absolute)] = None
     trust_remote_code: bool = False
+    save_dtype: Literal["float32", "checkpoint"] = Field("float32",
+        description="type of the saved weights; checkpoint: as its file has them. Training is always in float32")  # fmt: skip
     folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
     custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")
 

@@ -298,7 +298,7 @@ def _probe(inner: PreTrainedModel, dtype: torch.dtype | None, training: bool = F
         entries.append(output.detach().requires_grad_())
         return entries[-1]
 
-    embeddings: nn.Module = inner.base_model.get_input_embeddings()
+    embeddings: Any = inner.base_model.get_input_embeddings()  # type: ignore[operator]
     handle = embeddings.register_forward_hook(enter)
     try:
         inner.train(training)

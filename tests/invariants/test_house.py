@@ -17,7 +17,7 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"data"},
     {"adapters"},
     {"engine"},
-    {"environment", "rundir", "pretrained", "progress"},
+    {"environment", "rundir", "pretrained", "progress", "weights"},
     {"model", "report"},
     {"run"},
     {"folds"},

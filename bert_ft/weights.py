@@ -1,0 +1,90 @@
+"""What becomes of a checkpoint's tensors: which are the head's, which have no place, in which type they are stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+TASK_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice",
+              "NextSentencePrediction")  # fmt: skip
+HARMLESS = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)(\.|$)")
+"""Tensors that other heads use, and buffers that are computed anew."""
+SHOWN = 8  # names in a line
+
+
+def task_head(architecture: str) -> str | None:
+    """Which task an architecture's head is for ("SequenceClassification"); None for a bare or a pretraining model."""
+    name = architecture.removesuffix("Simple")  # XLM's and FlauBERT's plain head for answers
+    return next((head for head in TASK_HEADS if name.endswith(head)), None)
+
+
+def head_names(model: Any) -> list[str]:
+    """The parameters of a model that are no part of its encoder, as the library's own headless class has them.
+
+    The prefix of names is not enough: T5's model for question answering holds its stacks under no prefix at all.
+    """
+    import torch
+    from transformers import AutoModel
+
+    prefix = f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters()]
+    if any(name.startswith(prefix) for name in names):
+        return [name for name in names if not name.startswith(prefix)]
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(model.config)  # type: ignore[no-untyped-call]
+    inside = {name for name, _ in encoder.named_parameters()}
+    return [name for name in names if name not in inside]
+
+
+def without_place(model: Any, unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of the tensors that a file has and a model has not: those that belong into its encoder, and the harmless ones.
+
+    A tensor belongs into the encoder if the module that would hold it, or a module around that one, is a part of the
+    encoder as it was built: not a pretraining head, nor a decoder that this head leaves out.
+    """
+    prefix = f"{model.base_model_prefix}."
+    head = {name.partition(".")[0] for name in head_names(model)}
+    children = {name for name, _ in model.named_children()} - head
+    if model.base_model is not model:
+        children |= {name for name, _ in model.base_model.named_children()}
+    inside = [name for name in unexpected if name.removeprefix(prefix).partition(".")[0] in {*children, "pooler"}]
+    harmless = [name for name in inside if HARMLESS.search(name)]
+    return [name for name in inside if not HARMLESS.search(name)], harmless
+
+
+def stored_dtype(folder: Path | None, config: Any) -> str | None:
+    """The type that most of a checkpoint's numbers are stored in ("float16"), read from the heads of its safetensors
+    files; of other files as the config says, None where it does not."""
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    counts: Counter[str] = Counter()
+    for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__" and tensor["dtype"] in names:
+                begin, end = tensor["data_offsets"]
+                counts[names[tensor["dtype"]]] += end - begin
+    if counts:
+        return counts.most_common(1)[0][0]
+    dtype = getattr(config, "dtype", None)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def rounded(model: Any, dtype: str) -> None:
+    """Rounds what is saved of a model, in place and kept in float32, to the numbers that another type has."""
+    import torch
+
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.to(getattr(torch, dtype)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line, at most `SHOWN` of them."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
