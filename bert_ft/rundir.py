@@ -197,9 +197,22 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
             model = copy.deepcopy(model).merge_and_unload()
         with quiet():
             model.save_pretrained(temporary, state_dict=weights)
-            tokenizer.save_pretrained(temporary)
+            _save_tokenizer(temporary, tokenizer)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
+
+
+def _save_tokenizer(path: Path, tokenizer: Any) -> None:
+    """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of their own."""
+    from bert_ft.adapters import tokenizing
+
+    with tokenizing.whole(tokenizer):
+        tokenizer.save_pretrained(path)
+    file = path / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

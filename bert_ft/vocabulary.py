@@ -1,0 +1,327 @@
+"""The checkpoint's own tokenizer: that of its `tokenizer.json`, with the token types that its architecture was
+pretrained with.
+
+`transformers` chooses a tokenizer's class by the model's type and may build the Rust tokenizer anew, by the class's
+defaults instead of the file's: a cased BERT is lower-cased where its configuration is silent, a WordPiece file under the
+type of a byte-level model becomes garbage. So both are read and compared on the texts at hand.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bert_ft.adapters import tokenizing
+from bert_ft.errors import InputError
+from bert_ft.pretrained import locate, told
+from bert_ft.schema import RunSpec
+
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+    "spm.model",
+)  # fmt: skip
+# Texts in which tokenizers differ: capitals, accents in both forms, Chinese, other scripts, digits, punctuation, spaces,
+# full-width forms, ligatures, quotes, symbols.
+PROBES = (
+    "Hello World, the Quick brown FOX isn't lazy: 3.14 + 1,024 = 50% (A/B) [x] {y} <z> a_b-c e@x.org #1 & more!?",
+    "Café naïve Zürich Ångström cafe\u0301 Œuvre ﬁne ①② ＡＢＣ１２３ “so” ``it'' ‘goes’ – and — … €5 ½ x²",
+    "这家酒店的服务很好，价格2008元。北京NBA比赛 繁體中文 東京に行く。カタカナ 서울에서",
+    "Привет Ёлка Ελλάδα שלום مرحبا हिन्दी ไทย Việt Nam 😀👍🏽",
+    "two  spaces\tand a tab\nand a line  \u00a0 a no-break space \u3000 the end ",
+)
+SPECIAL = {  # what a special token is usually called, where the configuration does not name it
+    "pad_token": ("[PAD]", "<pad>"), "unk_token": ("[UNK]", "<unk>"), "cls_token": ("[CLS]", "<s>", "<cls>"),
+    "sep_token": ("[SEP]", "</s>", "<sep>"), "mask_token": ("[MASK]", "<mask>"),
+}  # fmt: skip
+# key of tokenizer_config.json -> attribute of BertNormalizer: what `transformers` lets overrule the file
+NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+FROM_FILE = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")  # that padding and truncation leave
+# Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the texts of a
+# pair -> the type of the token that stands for the whole.
+TYPED = {
+    "albert": 0, "big_bird": 0, "rembert": 0, "splinter": 0, "nystromformer": 0, "yoso": 0, "fnet": 0, "funnel": 2,
+    "xlnet": 2,
+}  # fmt: skip
+UNCOUNTED = ("funnel", "xlnet")  # these compare types and have no embeddings of them, so no number of them either
+# tokenizer classes of the architectures that were pretrained without types, whatever number their configuration has
+UNTYPED = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "LukeTokenizer", "LayoutLMv3Tokenizer")
+
+
+# --- the file's tokenizer -----------------------------------------------------------------------------------------------
+
+
+def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any, list[str]]:
+    """The checkpoint's own fast tokenizer, which neither pads nor truncates by itself, and what the user should know of it.
+
+    `AutoTokenizer` and the checkpoint's `tokenizer.json` are compared on `PROBES` and on `texts`, the first that are to be
+    encoded. Where they differ the file's is returned, as a `PreTrainedTokenizerFast`, which `AutoTokenizer` reads as it is
+    once it is saved.
+
+    Raises:
+        InputError: no tokenizer there, or one that can't be read; a file that leaves the special tokens to a class which
+            knows others.
+    """
+    from transformers import AutoTokenizer
+
+    where = locate(checkpoint)
+    if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
+        remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
+        raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
+    options = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    with told(where):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        except (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            if _file(where, run.revision) is None:  # nothing else to read
+                raise
+            tokenizer = None
+        notes = list[str]()
+        file = _file(where, run.revision)
+        if file is not None and (tokenizer is None or _is_known(tokenizer)):
+            tokenizer, notes = _checked(tokenizer, where, file, options, texts)
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+        for key in FROM_FILE:
+            tokenizer.init_kwargs.pop(key, None)
+    return tokenizer, notes
+
+
+def _file(where: str, revision: str | None) -> Path | None:
+    """The checkpoint's tokenizer.json, where it has one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(where).is_dir():
+        file = Path(where) / "tokenizer.json"
+        return file if file.is_file() else None
+    cached = try_to_load_from_cache(where, "tokenizer.json", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _is_known(tokenizer: Any) -> bool:
+    """Whether `transformers` wrote the class; code that the user trusts may do what no file says."""
+    return type(tokenizer).__module__.startswith("transformers.")
+
+
+def _checked(
+    tokenizer: Any, where: str, file: Path, options: dict[str, Any], texts: Sequence[str]
+) -> tuple[Any, list[str]]:
+    """The tokenizer that `transformers` chose (None: it could not) where it encodes as the file does, else the file's."""
+    own, notes = _of_file(tokenizer, where, file, options)
+    name = type(tokenizer).__name__
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        what = "can't be loaded" if tokenizer is None else "has no Rust tokenizer"
+        return own, [f"tokenizer: tokenizer.json is used as it is; the class that transformers names {what}", *notes]
+    text = _difference(tokenizer, own, texts)
+    if text is None:
+        return tokenizer, notes
+    message = f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text!r} otherwise"
+    return own, [message, *notes, *_misread(where, options)]
+
+
+def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The file's tokenizer with the special tokens and settings that stand beside it, and notes on these."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer.from_file(str(file))
+    own = PreTrainedTokenizerFast.from_pretrained(where, **options)
+    names = _special_names(tokenizer, raw)
+    own.add_special_tokens({key: name for key, name in names.items() if getattr(own, key) is None})
+    if tokenizer is not None and "model_input_names" not in own.init_kwargs:
+        own.model_input_names = list(tokenizer.model_input_names)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if raw.post_processor is None and backend is not None:
+        frame = tokenizing.frame(tokenizer, 2).columns["input_ids"].tolist()
+        if any(raw.id_to_token(i) != backend.id_to_token(i) for i in frame):
+            message = (
+                f"tokenizer.json says nothing of special tokens, and those of {type(tokenizer).__name__} are not in it"
+            )
+            remedy = "save it with a post_processor, such as TemplateProcessing of [CLS] and [SEP]"
+            raise InputError(message, where=where, remedy=remedy)
+        own.backend_tokenizer.post_processor = backend.post_processor
+    return own, _settings(own)
+
+
+def _special_names(tokenizer: Any, raw: Any) -> dict[str, str]:
+    """Special tokens that the file's vocabulary holds: as its template and model have them, else as the class of
+    `transformers` calls them, else as they are usually called."""
+    raw.no_padding()
+    raw.no_truncation()
+    probe = raw.encode("a")
+    owned = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
+    first: dict[str, list[Any]] = {key: [] for key in SPECIAL}
+    first["unk_token"] = [getattr(raw.model, "unk_token", None)]
+    if owned:
+        first["cls_token"] = probe.tokens[: owned[0]][:1]
+        first["sep_token"] = probe.tokens[owned[-1] + 1 :][:1]
+    names = dict[str, str]()
+    for key, usual in SPECIAL.items():
+        candidates = [*first[key], getattr(tokenizer, key, None), *usual]
+        valid = [str(name) for name in candidates if name is not None and raw.token_to_id(str(name)) is not None]
+        if valid:
+            names[key] = valid[0]
+    return names
+
+
+def _settings(own: Any) -> list[str]:
+    """Settings that tokenizer_config.json states and that `transformers`, in every version, lets overrule tokenizer.json,
+    set in the file's tokenizer; a note for each that differed. Those of a BERT that it does not state are stated."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    notes = list[str]()
+
+    def state(part: Any, attribute: str, key: str) -> None:
+        stated = own.init_kwargs.get(key)
+        value = getattr(part, attribute)
+        if stated is None:
+            own.init_kwargs[key] = value
+        elif stated != value:
+            setattr(part, attribute, stated)
+            notes.append(f"tokenizer: {key} = {str(stated).lower()}, as tokenizer_config.json says, not tokenizer.json")
+
+    backend = own.backend_tokenizer
+    for part in _parts(backend.normalizer, normalizers.Sequence):
+        if isinstance(part, normalizers.BertNormalizer):
+            for key, attribute in NORMALIZER.items():
+                state(part, attribute, key)
+    for part in _parts(backend.pre_tokenizer, pre_tokenizers.Sequence):
+        if isinstance(part, pre_tokenizers.ByteLevel):
+            state(part, "add_prefix_space", "add_prefix_space")
+            own.add_prefix_space = part.add_prefix_space
+    return notes
+
+
+def _parts(component: Any, sequence: type) -> Iterator[Any]:
+    """A normalizer or pre-tokenizer, or each of a sequence of them."""
+    if isinstance(component, sequence):
+        for part in component:  # type: ignore[attr-defined]
+            yield from _parts(part, sequence)
+    else:
+        yield component
+
+
+def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
+    """The beginning of the first text, or pair, that two tokenizers encode as other ids; None where there is none."""
+    singles = [text for text in (*PROBES, *texts) if text]
+    inputs: list[Any] = [*singles, *pairwise(PROBES)]
+    rows = []
+    for one in (tokenizer, own):
+        with tokenizing.whole(one) as backend:
+            rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
+    differ = next((number for number, (a, b) in enumerate(zip(*rows, strict=True)) if a != b), None)
+    if differ is None:
+        return None
+    text = singles[differ] if differ < len(singles) else "a pair of texts"
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _misread(where: str, options: dict[str, Any]) -> list[str]:
+    """A note where `transformers` will read the saved folder otherwise whatever its files say."""
+    from transformers import AutoConfig
+    from transformers.models.auto import tokenization_auto as auto
+
+    kind = AutoConfig.from_pretrained(where, **options).model_type
+    forced = auto.TOKENIZER_MAPPING_NAMES.get(kind)
+    if kind not in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS or forced in (None, "TokenizersBackend"):
+        return []
+    return [f"tokenizer: this version of transformers reads every {kind} by its {forced}: load the trained model with "
+            "bert_ft.load, or its tokenizer with PreTrainedTokenizerFast"]  # fmt: skip
+
+
+# --- token types ----------------------------------------------------------------------------------------------------------
+
+
+def with_types(tokenizer: Any, network: Any, pairs: bool) -> tuple[Any, list[str]]:
+    """The tokenizer with token types where the model was pretrained with them, and what the user should know of it.
+
+    `transformers` 5 leaves `token_type_ids` out for ALBERT, BigBird, RemBERT, Funnel, XLNet, Splinter, Nystromformer, HerBERT
+    and every BERT whose tokenizer is a bare `PreTrainedTokenizerFast`: both texts of a pair would be of type 0. A model
+    that bert-ft saved, and a tokenizer whose configuration names its `model_input_names`, stay as they are.
+
+    Args:
+        pairs: whether the rows are pairs, for which it makes a difference.
+    """
+    parameters = inspect.signature(network.forward).parameters
+    config, names = network.config, list(tokenizer.model_input_names)
+    if getattr(tokenizer, "backend_tokenizer", None) is None or "input_ids" not in parameters:
+        return tokenizer, []
+    kind, size = config.model_type, getattr(config, "type_vocab_size", None)
+    layout = _types(tokenizer)
+    if "token_type_ids" in names:
+        if "token_type_ids" not in parameters:
+            return _named(tokenizer, [name for name in names if name != "token_type_ids"]), []
+        if size and max(layout, default=0) >= size:
+            what = (
+                f"the model has {size} token type{'s' if size > 1 else ''}, its tokenizer {max(layout, default=0) + 1}"
+            )
+            return _named(tokenizer, [name for name in names if name != "token_type_ids"]), [f"{what}: none are given"]
+        return tokenizer, []
+    stated = "model_input_names" in tokenizer.init_kwargs or getattr(config, "bert_ft", None) is not None
+    several = kind in UNCOUNTED or (size or 0) > 1
+    if stated or not several or "token_type_ids" not in parameters or _published(kind) in UNTYPED:
+        return tokenizer, []
+    if not any(layout) and kind not in TYPED:
+        return tokenizer, []
+    tokenizer = _named(tokenizer, [names[0], "token_type_ids", *names[1:]])
+    if not any(layout):
+        _number(tokenizer, TYPED[kind])
+        layout = _types(tokenizer)
+    if size and max(layout, default=0) >= size:
+        return _named(tokenizer, names), []
+    note = f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
+    return tokenizer, [note] if pairs else []
+
+
+def _published(kind: str) -> str | None:
+    """The tokenizer class of a model type."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    name: str | None = TOKENIZER_MAPPING_NAMES.get(kind)
+    return name
+
+
+def _types(tokenizer: Any) -> list[int]:
+    """The token types of a pair of texts."""
+    with tokenizing.whole(tokenizer) as backend:
+        types: list[int] = backend.encode("a", "b").type_ids
+    return types
+
+
+def _named(tokenizer: Any, names: list[str]) -> Any:
+    """A copy whose inputs have these names, also once it is saved."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    return tokenizer
+
+
+def _number(tokenizer: Any, whole: int) -> None:
+    """Sets types into a template that has none: 0 for the first text and what stands around it, 1 for the second and what
+    stands behind it, `whole` for the token of the whole."""
+    from tokenizers.processors import TemplateProcessing
+
+    templates, used = [], dict[str, int]()
+    for texts in (1, 2):
+        frame = tokenizing.frame(tokenizer, texts)
+        ids = frame.columns["input_ids"].tolist()
+        pieces = list[str]()
+        for number, (start, length) in enumerate(frame.parts):
+            for i in ids[start : start + length]:
+                token = tokenizer.convert_ids_to_tokens(i)
+                kind = whole if token == tokenizer.cls_token else max(0, number - 1)
+                pieces.append(f"{token}:{kind}")
+                used[token] = i
+            if number < texts:
+                pieces.append(f"${'AB'[number]}:{number}")
+        templates.append(pieces)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=templates[0], pair=templates[1], special_tokens=list(used.items())
+    )
