@@ -222,8 +222,7 @@ def build(
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
     else:
         notes = pretrained.bind_head(network, adapter)
-    tokenizer, of_types = vocabulary.with_types(tokenizer, network, pairs=len(adapter.inputs) > 1)
-    notes = [*of_tokenizer, *of_types, *notes]
+    notes = [*of_tokenizer, *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1), *notes]
     if (known := positions(network)) is not None and fit:
         adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
     if known is not None and task.recipe.max_length > known:

@@ -8,8 +8,8 @@ type of a byte-level model becomes garbage. So both are read and compared on the
 
 from __future__ import annotations
 
-import copy
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -43,6 +43,7 @@ NORMALIZER = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+CASED = 0.05  # share of a vocabulary's tokens with capitals from which it is one of a cased checkpoint
 FROM_FILE = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")  # that padding and truncation leave
 # Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the texts of a
 # pair -> the type of the token that stands for the whole.
@@ -77,12 +78,12 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     options = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
     with told(where):
+        tokenizer: Any = None
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
         except (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError):
             if _file(where, run.revision) is None:  # nothing else to read
                 raise
-            tokenizer = None
         notes = list[str]()
         file = _file(where, run.revision)
         if file is not None and (tokenizer is None or _is_known(tokenizer)):
@@ -92,6 +93,7 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
         tokenizer.backend_tokenizer.no_truncation()
         for key in FROM_FILE:
             tokenizer.init_kwargs.pop(key, None)
+        notes += _unreachable(tokenizer)
     return tokenizer, notes
 
 
@@ -121,9 +123,12 @@ def _checked(
         what = "can't be loaded" if tokenizer is None else "has no Rust tokenizer"
         return own, [f"tokenizer: tokenizer.json is used as it is; the class that transformers names {what}", *notes]
     text = _difference(tokenizer, own, texts)
+    if text is None and tokenizer.pad_token is None and own.pad_token is not None:
+        names = ", ".join(str(name) for name in own.special_tokens_map.values())
+        return own, [*notes, f"tokenizer: no tokenizer_config.json names its special tokens; taken as such: {names}"]
     if text is None:
         return tokenizer, notes
-    message = f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text!r} otherwise"
+    message = f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} otherwise"
     return own, [message, *notes, *_misread(where, options)]
 
 
@@ -134,10 +139,14 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
 
     raw = Tokenizer.from_file(str(file))
     own = PreTrainedTokenizerFast.from_pretrained(where, **options)
+    added = {str(token): token for token in own.added_tokens_decoder.values()}
     names = _special_names(tokenizer, raw)
-    own.add_special_tokens({key: name for key, name in names.items() if getattr(own, key) is None})
-    if tokenizer is not None and "model_input_names" not in own.init_kwargs:
-        own.model_input_names = list(tokenizer.model_input_names)
+    own.add_special_tokens({key: added.get(name, name) for key, name in names.items() if getattr(own, key) is None})
+    for key in ("model_input_names", "padding_side", "truncation_side"):
+        if tokenizer is not None and key not in own.init_kwargs:
+            setattr(own, key, getattr(tokenizer, key))
+            if key != "model_input_names":  # which `set_types` decides on
+                own.init_kwargs[key] = getattr(own, key)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if raw.post_processor is None and backend is not None:
         frame = tokenizing.frame(tokenizer, 2).columns["input_ids"].tolist()
@@ -210,18 +219,41 @@ def _parts(component: Any, sequence: type) -> Iterator[Any]:
 
 
 def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
-    """The beginning of the first text, or pair, that two tokenizers encode as other ids; None where there is none."""
+    """The first text, or pair, that two tokenizers encode as other ids, as a note quotes it; None where there is none."""
     singles = [text for text in (*PROBES, *texts) if text]
     inputs: list[Any] = [*singles, *pairwise(PROBES)]
     rows = []
-    for one in (tokenizer, own):
+    for one in (own, tokenizer):
         with tokenizing.whole(one) as backend:
-            rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
+            try:
+                rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
+            except Exception:  # the bindings raise nothing narrower: a class rebuilt it without its unknown token
+                if one is own:
+                    raise
+                return "any text"
     differ = next((number for number, (a, b) in enumerate(zip(*rows, strict=True)) if a != b), None)
     if differ is None:
         return None
-    text = singles[differ] if differ < len(singles) else "a pair of texts"
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    if differ >= len(singles):
+        return "a pair of texts"
+    text = singles[differ]
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def _unreachable(tokenizer: Any) -> list[str]:
+    """A note where every text is lower-cased and the vocabulary is not: a cased checkpoint whose files do not say so."""
+    from tokenizers import normalizers
+
+    parts = _parts(tokenizer.backend_tokenizer.normalizer, normalizers.Sequence)
+    if not any(isinstance(part, normalizers.BertNormalizer) and part.lowercase for part in parts):
+        return []
+    tokens = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    vocabulary = [token for token in tokens if not re.fullmatch(r"\[.+\]|<.+>", token)]  # without [PAD] and the like
+    cased = sum(token != token.lower() for token in vocabulary)
+    if cased <= CASED * len(vocabulary):
+        return []
+    return [f"tokenizer: every text is lower-cased, but {cased:,} of {len(vocabulary):,} tokens have capitals and are never used; "
+            "if the checkpoint is cased, its tokenizer_config.json lacks do_lower_case = false"]  # fmt: skip
 
 
 def _misread(where: str, options: dict[str, Any]) -> list[str]:
@@ -240,8 +272,9 @@ def _misread(where: str, options: dict[str, Any]) -> list[str]:
 # --- token types ----------------------------------------------------------------------------------------------------------
 
 
-def with_types(tokenizer: Any, network: Any, pairs: bool) -> tuple[Any, list[str]]:
-    """The tokenizer with token types where the model was pretrained with them, and what the user should know of it.
+def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
+    """Lets the tokenizer give token types where the model was pretrained with them, also once it is saved; returns what the
+    user should know of it.
 
     `transformers` 5 leaves `token_type_ids` out for ALBERT, BigBird, RemBERT, Funnel, XLNet, Splinter, Nystromformer, HerBERT
     and every BERT whose tokenizer is a bare `PreTrainedTokenizerFast`: both texts of a pair would be of type 0. A model
@@ -250,35 +283,45 @@ def with_types(tokenizer: Any, network: Any, pairs: bool) -> tuple[Any, list[str
     Args:
         pairs: whether the rows are pairs, for which it makes a difference.
     """
-    parameters = inspect.signature(network.forward).parameters
-    config, names = network.config, list(tokenizer.model_input_names)
-    if getattr(tokenizer, "backend_tokenizer", None) is None or "input_ids" not in parameters:
-        return tokenizer, []
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return []
+    parameters, config = inspect.signature(network.forward).parameters, network.config
+    plain = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    typed = [plain[0], "token_type_ids", *plain[1:]]
     kind, size = config.model_type, getattr(config, "type_vocab_size", None)
-    layout = _types(tokenizer)
-    if "token_type_ids" in names:
-        if "token_type_ids" not in parameters:
-            return _named(tokenizer, [name for name in names if name != "token_type_ids"]), []
-        if size and max(layout, default=0) >= size:
-            what = (
-                f"the model has {size} token type{'s' if size > 1 else ''}, its tokenizer {max(layout, default=0) + 1}"
-            )
-            return _named(tokenizer, [name for name in names if name != "token_type_ids"]), [f"{what}: none are given"]
-        return tokenizer, []
     stated = "model_input_names" in tokenizer.init_kwargs or getattr(config, "bert_ft", None) is not None
-    several = kind in UNCOUNTED or (size or 0) > 1
-    if stated or not several or "token_type_ids" not in parameters or _published(kind) in UNTYPED:
-        return tokenizer, []
-    if not any(layout) and kind not in TYPED:
-        return tokenizer, []
-    tokenizer = _named(tokenizer, [names[0], "token_type_ids", *names[1:]])
-    if not any(layout):
-        _number(tokenizer, TYPED[kind])
-        layout = _types(tokenizer)
-    if size and max(layout, default=0) >= size:
-        return _named(tokenizer, names), []
-    note = f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
-    return tokenizer, [note] if pairs else []
+    notes = list[str]()
+    if "token_type_ids" in tokenizer.model_input_names:
+        names = typed
+        if "token_type_ids" not in parameters and "input_ids" in parameters:
+            names = plain
+        elif size and _types(tokenizer) >= size:
+            names = plain
+            notes = [
+                f"no token types are given: the model has {size}, its tokenizer's template {_types(tokenizer) + 1}"
+            ]
+    elif stated or "token_type_ids" not in parameters or not _was_typed(config, tokenizer):
+        names = plain
+    else:
+        names = typed
+        if not _types(tokenizer):
+            _number(tokenizer, TYPED[kind])
+        if pairs:
+            notes = [
+                f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
+            ]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is saved
+    return notes
+
+
+def _was_typed(config: Any, tokenizer: Any) -> bool:
+    """Whether a model with this configuration was pretrained with types that its tokenizer's template gives, or its
+    architecture's published tokenizer gave."""
+    kind, size = config.model_type, getattr(config, "type_vocab_size", None) or 0
+    largest = max(_types(tokenizer), TYPED.get(kind, 0), int(kind in TYPED))
+    if _published(kind) in UNTYPED or not largest:
+        return False
+    return kind in UNCOUNTED or largest < size
 
 
 def _published(kind: str) -> str | None:
@@ -289,18 +332,10 @@ def _published(kind: str) -> str | None:
     return name
 
 
-def _types(tokenizer: Any) -> list[int]:
-    """The token types of a pair of texts."""
+def _types(tokenizer: Any) -> int:
+    """The largest token type that the template gives to a pair of texts."""
     with tokenizing.whole(tokenizer) as backend:
-        types: list[int] = backend.encode("a", "b").type_ids
-    return types
-
-
-def _named(tokenizer: Any, names: list[str]) -> Any:
-    """A copy whose inputs have these names, also once it is saved."""
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
-    return tokenizer
+        return max(backend.encode("a", "b").type_ids, default=0)
 
 
 def _number(tokenizer: Any, whole: int) -> None:
