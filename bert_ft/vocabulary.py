@@ -9,6 +9,7 @@ type of a byte-level model becomes garbage. So both are read and compared on the
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -81,7 +82,7 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
         tokenizer: Any = None
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        except (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        except Exception:  # whatever a class of another kind makes of the file
             if _file(where, run.revision) is None:  # nothing else to read
                 raise
         notes = list[str]()
@@ -93,7 +94,7 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
         tokenizer.backend_tokenizer.no_truncation()
         for key in FROM_FILE:
             tokenizer.init_kwargs.pop(key, None)
-        notes += _unreachable(tokenizer)
+        notes += [*_unframed(tokenizer), *_unreachable(tokenizer)]
     return tokenizer, notes
 
 
@@ -134,13 +135,15 @@ def _checked(
 
 def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
     """The file's tokenizer with the special tokens and settings that stand beside it, and notes on these."""
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    raw = Tokenizer.from_file(str(file))
-    own = PreTrainedTokenizerFast.from_pretrained(where, **options)
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        own = PreTrainedTokenizerFast.from_pretrained(where, **options)
+    except Exception as error:  # the bindings raise nothing narrower
+        raise ValueError(f"tokenizer.json: {error}") from error
     added = {str(token): token for token in own.added_tokens_decoder.values()}
-    names = _special_names(tokenizer, raw)
+    names = _special_names(tokenizer, own, tree["model"].get("unk_token"))
     own.add_special_tokens({key: added.get(name, name) for key, name in names.items() if getattr(own, key) is None})
     for key in ("model_input_names", "padding_side", "truncation_side"):
         if tokenizer is not None and key not in own.init_kwargs:
@@ -148,9 +151,9 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
             if key != "model_input_names":  # which `set_types` decides on
                 own.init_kwargs[key] = getattr(own, key)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if raw.post_processor is None and backend is not None:
+    if tree.get("post_processor") is None and backend is not None:
         frame = tokenizing.frame(tokenizer, 2).columns["input_ids"].tolist()
-        if any(raw.id_to_token(i) != backend.id_to_token(i) for i in frame):
+        if any(own.backend_tokenizer.id_to_token(i) != backend.id_to_token(i) for i in frame):
             message = (
                 f"tokenizer.json says nothing of special tokens, and those of {type(tokenizer).__name__} are not in it"
             )
@@ -160,24 +163,20 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
     return own, _settings(own)
 
 
-def _special_names(tokenizer: Any, raw: Any) -> dict[str, str]:
+def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, str]:
     """Special tokens that the file's vocabulary holds: as its template and model have them, else as the class of
     `transformers` calls them, else as they are usually called."""
-    raw.no_padding()
-    raw.no_truncation()
-    probe = raw.encode("a")
+    with tokenizing.whole(own) as backend:
+        probe = backend.encode("a")
     owned = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
-    first: dict[str, list[Any]] = {key: [] for key in SPECIAL}
-    first["unk_token"] = [getattr(raw.model, "unk_token", None)]
+    first: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
     if owned:
         first["cls_token"] = probe.tokens[: owned[0]][:1]
         first["sep_token"] = probe.tokens[owned[-1] + 1 :][:1]
     names = dict[str, str]()
     for key, usual in SPECIAL.items():
-        candidates = [*first[key], getattr(tokenizer, key, None), *usual]
-        valid = [str(name) for name in candidates if name is not None and raw.token_to_id(str(name)) is not None]
-        if valid:
-            names[key] = valid[0]
+        candidates = [str(name) for name in (*first[key], getattr(tokenizer, key, None), *usual) if name is not None]
+        names |= dict([(key, name) for name in candidates if backend.token_to_id(name) is not None][:1])
     return names
 
 
@@ -238,6 +237,15 @@ def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
         return "a pair of texts"
     text = singles[differ]
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def _unframed(tokenizer: Any) -> list[str]:
+    """A note where the special tokens of an encoder are there, and not set."""
+    names = tokenizer.cls_token, tokenizer.sep_token
+    if None in names or tokenizer.num_special_tokens_to_add(pair=False):
+        return []
+    return [f"tokenizer: it sets neither {names[0]} nor {names[1]} around a text, as encoders are pretrained with; its "
+            "tokenizer.json lacks a post_processor"]  # fmt: skip
 
 
 def _unreachable(tokenizer: Any) -> list[str]:

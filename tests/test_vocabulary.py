@@ -111,7 +111,9 @@ def checkpoint(folder: Path, kind: str, tokenizer: Any, beside: dict[str, Any] |
 
 def network_of(config: Any) -> Any:
     """What is asked of a model, without its weights: what its forward takes, and its configuration."""
-    return SimpleNamespace(forward=transformers.AutoModel._model_mapping[type(config)].forward, config=config)
+    several = transformers.AutoModel._model_mapping[type(config)]
+    model = several[0] if isinstance(several, tuple) else several
+    return SimpleNamespace(forward=model.forward, config=config)
 
 
 def load(folder: Path) -> tuple[Any, list[str]]:
@@ -198,6 +200,14 @@ def test_a_file_without_special_tokens_gets_those_of_its_class_or_is_refused(tmp
         load(checkpoint(tmp_path / "b", "roberta", bare))
 
 
+@pytest.mark.parametrize("broken", ["{", '{"model": {"type": "WordPiece"}}', "[]"])
+def test_a_broken_file_is_one_message(broken: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "bert", wordpiece())
+    (folder / "tokenizer.json").write_text(broken)
+    with pytest.raises(InputError, match="can't be loaded"):
+        load(folder)
+
+
 def test_padding_and_truncation_of_a_file_are_neither_read_nor_saved(tmp_path: Path) -> None:
     saved = wordpiece(True)
     saved.enable_padding(length=64)
@@ -211,6 +221,12 @@ def test_padding_and_truncation_of_a_file_are_neither_read_nor_saved(tmp_path: P
     assert tree["padding"] is None and tree["truncation"] is None
     beside = json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())
     assert not beside.keys() & {"max_length", "stride", "truncation_strategy", "pad_to_multiple_of"}
+
+
+def test_a_tokenizer_that_leaves_its_special_tokens_out_is_told(tmp_path: Path) -> None:
+    bare = Tokenizer.from_str(json.dumps(json.loads(unigram().to_str()) | {"post_processor": None}))
+    (note,) = [note for note in load(checkpoint(tmp_path, "nystromformer", bare))[1] if "sets neither" in note]
+    assert "[CLS] nor [SEP]" in note
 
 
 def test_a_cased_vocabulary_that_is_lower_cased_is_told(tmp_path: Path) -> None:
@@ -358,7 +374,7 @@ TYPED: dict[str, dict[str, Any]] = {  # smallest configurations
     "albert": {"embedding_size": 8}, "big_bird": {"attention_type": "original_full"}, "rembert": {"input_embedding_size": 8},
     "nystromformer": {"num_landmarks": 64, "segment_means_seq_len": 64}, "splinter": {}, "bert": {},
     "funnel": {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "num_decoder_layers": 1,
-               "num_hidden_layers": None},
+               "num_hidden_layers": None, "architectures": ["FunnelModel"]},
     "xlnet": {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32},
 }  # fmt: skip
 
@@ -382,6 +398,8 @@ def native(kind: str, folder: Path) -> Any:
         cls = {"albert": transformers.AlbertTokenizer, "big_bird": transformers.BigBirdTokenizer,
                "rembert": transformers.RemBertTokenizer, "xlnet": transformers.XLNetTokenizer}[kind]  # fmt: skip
         tokenizer = cls(vocab=pieces, unk_id=1) if kind == "xlnet" else cls(vocab=pieces)
+        if kind == "rembert":  # which transformers 5.23 leaves without, where it builds it from a vocabulary
+            template(tokenizer.backend_tokenizer, "[CLS]", "[SEP]")
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -446,6 +464,20 @@ def test_what_is_stated_or_was_trained_without_types_stays_so() -> None:
     stated = fast(unigram(), model_input_names=["input_ids", "attention_mask"])
     assert typed_or_not("albert", stated) == (False, [])
     assert typed_or_not("albert", fast(unigram()), bert_ft={"task": {}}) == (False, [])
+
+
+def test_the_key_of_cached_features_follows_the_types_and_the_tokenizer(tmp_path: Path) -> None:
+    from bert_ft import adapters
+    from bert_ft.engine import features
+    from bert_ft.task import load_task
+
+    adapter = adapters.find("classification")(load_task("classification"), ["x", "y"])
+    rows = adapter.rows(TEXTS)
+    made = unigram()
+    plain, typed, other = fast(made), fast(made), fast(unigram(second=0))
+    typed_or_not("albert", typed)
+    keys = [features.key(adapter, rows, tokenizer, 64) for tokenizer in (plain, typed, other, fast(made))]
+    assert len({*keys[:3]}) == 3 and keys[0] == keys[3]
 
 
 def test_a_template_without_types_gets_those_of_the_published_tokenizer() -> None:
