@@ -15,7 +15,6 @@ from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.rundir import RunDir
-from bert_ft.schema import RunSpec
 from bert_ft.task import Task
 
 FORM = {"encoding", "delimiter", "quoting"}  # of the user's files: what `predict` reads has it too
@@ -295,9 +294,11 @@ def task_of(config: Any, where: str) -> Task:
     if family is None:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
     own = getattr(config, "bert_ft", {}).get("task", {})
     positions = getattr(config, "max_position_embeddings", None) or 512
-    length = min(positions, vocabulary.load(RunSpec(), where)[0].model_max_length)
+    length = min(positions, get_tokenizer_config(where).get("model_max_length") or positions)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     if twice := {str(name) for name in labels if labels.count(name) > 1}:
         message = f"two labels of its head are called '{min(twice)}'"

@@ -87,7 +87,7 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
                 raise
         notes = list[str]()
         file = _file(where, run.revision)
-        if file is not None and (tokenizer is None or _is_known(tokenizer)):
+        if file is not None and (tokenizer is None or _rebuilds(tokenizer)):
             tokenizer, notes = _checked(tokenizer, where, file, options, texts)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_padding()
@@ -109,9 +109,14 @@ def _file(where: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _is_known(tokenizer: Any) -> bool:
-    """Whether `transformers` wrote the class; code that the user trusts may do what no file says."""
-    return type(tokenizer).__module__.startswith("transformers.")
+def _rebuilds(tokenizer: Any) -> bool:
+    """Whether its class may be another tokenizer than the file: one of `transformers` with an `__init__` of its own, or that
+    lacks its special tokens. Code that the user trusts may do what no file says."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not type(tokenizer).__module__.startswith("transformers."):
+        return False
+    return type(tokenizer).__init__ is not PreTrainedTokenizerFast.__init__ or tokenizer.pad_token is None
 
 
 def _checked(
@@ -295,12 +300,10 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
         return []
     parameters, config = inspect.signature(network.forward).parameters, network.config
     plain = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    typed = [plain[0], "token_type_ids", *plain[1:]]
     kind, size = config.model_type, getattr(config, "type_vocab_size", None)
     stated = "model_input_names" in tokenizer.init_kwargs or getattr(config, "bert_ft", None) is not None
-    notes = list[str]()
-    if "token_type_ids" in tokenizer.model_input_names:
-        names = typed
+    names, notes = list(tokenizer.model_input_names), list[str]()
+    if "token_type_ids" in names:
         if "token_type_ids" not in parameters and "input_ids" in parameters:
             names = plain
         elif size and _types(tokenizer) >= size:
@@ -308,10 +311,8 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
             notes = [
                 f"no token types are given: the model has {size}, its tokenizer's template {_types(tokenizer) + 1}"
             ]
-    elif stated or "token_type_ids" not in parameters or not _was_typed(config, tokenizer):
-        names = plain
-    else:
-        names = typed
+    elif not stated and "token_type_ids" in parameters and _was_typed(config, tokenizer):
+        names = [plain[0], "token_type_ids", *plain[1:]]
         if not _types(tokenizer):
             _number(tokenizer, TYPED[kind])
         if pairs:
