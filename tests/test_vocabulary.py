@@ -179,6 +179,20 @@ def test_the_ids_are_those_of_the_checkpoints_own_file(case: str, tmp_path: Path
         assert expected.token_to_id(name) in expected.encode("a").ids
 
 
+def test_a_checkpoint_of_the_hub_is_compared_with_the_file_in_its_cache() -> None:
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HUB_CACHE) / "models--org--cased"
+    folder = home / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("0" * 40)
+    checkpoint(folder, "bert", wordpiece())
+    tokenizer, notes = vocabulary.load(RunSpec(), "org/cased", TEXTS)
+    assert ids(tokenizer) == ids(of_file(folder)) != ids(AutoTokenizer.from_pretrained(folder))
+    assert any("tokenizer.json is used as it is" in note for note in notes)
+
+
 def test_settings_that_transformers_lets_overrule_the_file_still_do_and_are_told(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "a", "bert", wordpiece(), BERT | {"do_lower_case": True})
     tokenizer, notes = load(folder)
