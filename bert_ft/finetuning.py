@@ -199,7 +199,8 @@ def _train(
     from bert_ft.engine.checkpoints import Checkpoints
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
-                                log_with=custom.log_with, folder=folder.path)  # fmt: skip
+                                log_with=custom.log_with, folder=folder.path,
+                                texts=checks.first_texts(splits.train, adapter.texts))  # fmt: skip
     model.scorers = list(custom.scorers().values())
     if custom.loss is not None:
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
@@ -224,6 +225,9 @@ def _train(
         counts[name] = {key: sum(part.counts[key] for _, part in parts) for key in parts[0][1].counts}
     for name, counted in counts.items():
         show.say(progress.count_line(name, counted, task.recipe.max_length))
+        if unread := progress.unread(name, counted):
+            show.say(unread, "yellow")
+            notes.append(unread)
     if adapter.labels:
         kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
         names = ", ".join(adapter.names[:20]) + " ..." * (len(adapter.names) > 20)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import adapters, pretrained
+from bert_ft import adapters, pretrained, vocabulary
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
 from bert_ft.errors import InputError, did_you_mean
@@ -197,10 +197,11 @@ def positions(network: Any) -> int | None:
 
 def build(
     task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
-    folder: Path | None = None, fit: bool = False,
+    folder: Path | None = None, fit: bool = False, texts: Sequence[str] = (),
 ) -> tuple[Model, list[str]]:  # fmt: skip
-    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights. To `fit`,
-    rows are as long as the checkpoint has positions for; otherwise a length beyond that is refused."""
+    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights and the
+    tokenizer, which is tried on `texts`. To `fit`, rows are as long as the checkpoint has positions for; otherwise a length
+    beyond that is refused."""
     import torch
     from accelerate.utils import set_seed
 
@@ -209,17 +210,18 @@ def build(
     cpu.keep_freed(False)
     device = accelerator(precision, log_with, folder)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
-    notes: list[str] = []
+    notes, of_tokenizer = list[str](), list[str]()
     checkpoint = task.run.checkpoint
     if tokenizer is None:
         if checkpoint is None:
             raise InputError("no checkpoint", remedy="name one: --checkpoint ORG/NAME, a folder, or an earlier run")
-        tokenizer = pretrained.load_tokenizer(task.run, checkpoint)
+        tokenizer, of_tokenizer = vocabulary.load(task.run, checkpoint, texts)
     if network is None:
         assert checkpoint is not None
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
     else:
         notes = pretrained.bind_head(network, adapter)
+    notes = [*of_tokenizer, *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1), *notes]
     if (known := positions(network)) is not None and fit:
         adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
     if known is not None and task.recipe.max_length > known:
@@ -292,11 +294,11 @@ def task_of(config: Any, where: str) -> Task:
     if family is None:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
-    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     own = getattr(config, "bert_ft", {}).get("task", {})
     positions = getattr(config, "max_position_embeddings", None) or 512
-    length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
+    length = min(positions, get_tokenizer_config(where).get("model_max_length") or positions)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     if twice := {str(name) for name in labels if labels.count(name) > 1}:
         message = f"two labels of its head are called '{min(twice)}'"

@@ -1,4 +1,4 @@
-"""Checkpoints: a hub id, a folder or an earlier run becomes a tokenizer and a model with the task's head."""
+"""Checkpoints: a hub id, a folder or an earlier run becomes a model with the task's head."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from bert_ft.data import hub
 from bert_ft.errors import InputError
 from bert_ft.rundir import quiet
 from bert_ft.schema import RunSpec
-
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
-                "spm.model")  # fmt: skip
 
 
 def locate(checkpoint: str) -> str:
@@ -59,20 +56,6 @@ def commit(run: RunSpec) -> str | None:
         return None
     file = try_to_load_from_cache(where, "config.json", revision=run.revision)
     return Path(file).parent.name if isinstance(file, str) else None
-
-
-def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
-    """The checkpoint's own fast tokenizer."""
-    from transformers import AutoTokenizer
-
-    where = locate(checkpoint)
-    if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
-        remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
-        raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
-    with told(where):
-        return AutoTokenizer.from_pretrained(
-            where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
-        )
 
 
 def load_model(run: RunSpec, checkpoint: str, adapter: Adapter, stored: bool = False) -> tuple[Any, list[str]]:

@@ -16,6 +16,7 @@ from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.training import Callback, Metrics
 
+LOST = 0.02  # share of the tokens, or characters, from which unknown, or uncovered, ones are a warning
 SECONDS = 10  # between two plain lines; a notebook's is written over
 
 
@@ -110,7 +111,8 @@ def _minutes(seconds: float) -> str:
 
 
 def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
-    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`."""
+    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the characters that
+    are in no token, where there are any."""
     rows, tokens = counts["rows"], max(1, counts["tokens"])
     truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
@@ -118,4 +120,17 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
         cut = f"{counts['windows']:,} windows of at most {max_length} tokens"
     if silent := counts.get("without_tokens", 0):
         cut += f", {silent:,} words without a token"
-    return f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"
+    line = f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"
+    if uncovered := counts.get("uncovered", 0):
+        line += f", {uncovered:,} of {counts['characters']:,} characters in no token ({uncovered / counts['characters']:.2%})"
+    return line
+
+
+def unread(name: str, counts: dict[str, int]) -> str | None:
+    """What to tell where much of the texts does not reach the model: None where little is unknown or in no token."""
+    unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
+    uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
+    if max(unknown, uncovered) <= LOST:
+        return None
+    return (f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no token: the model does "
+            "not see them; is this a checkpoint for texts like these, and its own tokenizer?")  # fmt: skip

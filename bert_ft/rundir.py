@@ -204,7 +204,7 @@ def save_model(
                 model.config.dtype, before = dtype, model.config.dtype
                 model.config.save_pretrained(temporary)
                 model.config.dtype = before
-            tokenizer.save_pretrained(temporary)
+            _save_tokenizer(temporary, tokenizer)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
 
@@ -215,6 +215,19 @@ def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, A
     tensors = model.state_dict() if weights is None else weights
     kind = getattr(torch, dtype)
     return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _save_tokenizer(path: Path, tokenizer: Any) -> None:
+    """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of their own."""
+    from bert_ft.adapters import tokenizing
+
+    with tokenizing.whole(tokenizer):
+        tokenizer.save_pretrained(path)
+    file = path / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -165,6 +165,7 @@ class Ner(Adapter):
         counts = {"rows": len(rows), "tokens": len(at), "windows": len(begin), "words": len(texts),
                   "without_tokens": len(texts) - len(spoken),
                   "unknown": tokenizing.unknown(tokenizer, tokens["input_ids"])}  # fmt: skip
+        counts |= tokenizing.covered(*tokenizing.coverage(tokenizer, texts.to_pylist()))
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
 
     def _iob2(self) -> np.ndarray:

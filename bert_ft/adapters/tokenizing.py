@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -13,6 +14,7 @@ import pyarrow as pa
 from bert_ft.errors import InputError
 
 CHUNK = 8192  # rows a call: enough for the Rust threads, few enough that their Encoding objects stay small
+PART = 2**20  # characters looked at together
 HEAD = 0.25  # of head+tail: Sun et al. 2019 keep the first 128 of 510 tokens and the last 382
 
 Encoded = tuple[np.ndarray, dict[str, np.ndarray], dict[str, int]]
@@ -28,13 +30,14 @@ def encode(
             `truncation_side` says.
     Returns:
         offsets (N + 1,) int64; token columns (T,) int32 (input_ids, and token_type_ids where the model has them);
-        counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks).
+        counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks), characters and
+        uncovered (those that no token stands for) as `coverage` has them.
     Raises:
         InputError: a tokenizer without a Rust backend.
     """
     side = {"head": "right", "tail": "left", None: tokenizer.truncation_side}[keep]
     offsets, tokens, truncated = _tokenized(tokenizer, texts, pairs, max_length, side)
-    return offsets, tokens, _counts(tokenizer, len(texts), offsets, tokens, truncated)
+    return offsets, tokens, _counts(tokenizer, [*texts, *(pairs or ())], len(texts), tokens, truncated)
 
 
 def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
@@ -45,7 +48,7 @@ def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) 
     tail = np.where(lengths > room, room - head, 0)
     offsets, source = join([frame.parts[0], (ends[:-1], head), (ends[1:] - tail, tail), frame.parts[1]])
     tokens = {key: column[source] for key, column in tokens.items()}
-    return offsets, tokens, _counts(tokenizer, len(texts), offsets, tokens, int((lengths > room).sum()))
+    return offsets, tokens, _counts(tokenizer, texts, len(texts), tokens, int((lengths > room).sum()))
 
 
 def encode_windows(
@@ -66,7 +69,7 @@ def encode_windows(
     starts = np.minimum(number * (room - stride), np.maximum(0, lengths - room)[rows])
     offsets, source = join([frame.parts[0], (ends[rows] + starts, np.minimum(lengths, room)[rows]), frame.parts[1]])
     tokens = {key: column[source] for key, column in tokens.items()}
-    counts = _counts(tokenizer, len(texts), offsets, tokens, 0)
+    counts = _counts(tokenizer, texts, len(texts), tokens, 0)
     return offsets, tokens, counts | {"windows": len(rows)}, rows
 
 
@@ -168,15 +171,108 @@ def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[Frame, np.ndarray, 
 
 
 def _counts(
-    tokenizer: Any, rows: int, offsets: np.ndarray, tokens: dict[str, np.ndarray], truncated: int
+    tokenizer: Any, texts: Sequence[str], rows: int, tokens: dict[str, np.ndarray], truncated: int
 ) -> dict[str, int]:
-    missing = unknown(tokenizer, tokens["input_ids"])
-    return {"rows": rows, "tokens": int(offsets[-1]), "truncated": truncated, "unknown": missing}
+    ids = tokens["input_ids"]
+    counts = {"rows": rows, "tokens": len(ids), "truncated": truncated, "unknown": unknown(tokenizer, ids)}
+    return counts | covered(*coverage(tokenizer, texts))
+
+
+def covered(uncovered: np.ndarray, characters: np.ndarray) -> dict[str, int]:
+    """What `coverage` returns, as counts."""
+    return {"characters": int(characters.sum()), "uncovered": int(uncovered.sum())}
 
 
 def unknown(tokenizer: Any, ids: np.ndarray) -> int:
     """How many of the tokens stand for what the vocabulary lacks."""
     return 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
+
+
+def coverage(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """How much of these texts no token stands for: what a vocabulary without an unknown token leaves out in silence.
+
+    Counted are the characters of the whole texts, before any truncation, that lie in the span of no token other than the
+    special ones. White space, control and format characters and combining marks do not count: a normaliser may drop them
+    for good reason. An unknown token covers what it stands for.
+
+    Each different character is tried first: alone, and at the beginning, within and at the end of a word. Only texts with
+    one that then lies in no token are tokenized for it.
+
+    Returns:
+        uncovered (N,) int64, characters of each text; characters (N,) int64, how many of it count.
+    """
+    uncovered, characters = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    lost: dict[str, bool] = {}  # of the characters that count and were met so far
+    for part in _by_size(texts, PART):
+        codes, sizes = _characters(part)
+        visible, bare = (np.zeros(int(codes.max(initial=0)) + 1, bool) for _ in range(2))
+        present = [chr(code) for code in np.flatnonzero(np.bincount(codes)).tolist()]
+        present = [character for character in present if character in lost or _counts_as_text(character)]
+        fresh = [character for character in present if character not in lost]
+        lost |= dict(zip(fresh, _lost(tokenizer, fresh).tolist(), strict=True))
+        visible[[ord(character) for character in present]] = True
+        bare[[ord(character) for character in present if lost[character]]] = True
+        characters.append(_sums(visible[codes], sizes))
+        counts = _sums(bare[codes], sizes)
+        if (suspected := np.flatnonzero(counts)).size:
+            chosen = [part[number] for number in suspected.tolist()]
+            codes, sizes = _characters(chosen)
+            counts[suspected] = _sums(visible[codes] & _bare(tokenizer, chosen), sizes)
+        uncovered.append(counts)
+    return np.concatenate(uncovered), np.concatenate(characters)
+
+
+def _by_size(texts: Sequence[str], most: int) -> Iterator[list[str]]:
+    """The texts in parts of at most so many characters, or of one text."""
+    part, size = list[str](), 0
+    for text in texts:
+        if part and size + len(text) > most:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
+
+
+def _characters(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) the code points of all texts, one behind the other; (N,) how many each has."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    return codes, np.fromiter(map(len, texts), np.int64, len(texts))
+
+
+def _sums(mask: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(N,) int64: how often the mask (C,) of all texts' characters is true in each text."""
+    before = np.concatenate([[0], np.cumsum(mask)])
+    return np.diff(before[np.concatenate([[0], np.cumsum(sizes)])])
+
+
+def _counts_as_text(character: str) -> bool:
+    return unicodedata.category(character)[0] not in "ZCM" and not character.isspace()
+
+
+def _lost(tokenizer: Any, characters: Sequence[str]) -> np.ndarray:
+    """(C,) whether a character lies in no token, at the beginning of a word, within or at the end of one, or alone."""
+    frames = [(before, after) for before in ("", "a") for after in ("", "a")]
+    probes = [f"{before}{character}{after}" for before, after in frames for character in characters]
+    bare = _bare(tokenizer, probes)
+    starts = np.cumsum([0, *map(len, probes)])[:-1].reshape(len(frames), -1)
+    at = starts + np.array([[len(before)] for before, _ in frames])
+    result: np.ndarray = bare[at].any(axis=0)
+    return result
+
+
+def _bare(tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
+    """(C,) of all characters of the texts, one behind the other, whether each lies in the span of no token."""
+    offsets, _, spans = pieces(tokenizer, texts)
+    sizes = _characters(texts)[1]
+    base = np.repeat(np.cumsum(sizes) - sizes, np.diff(offsets))[:, None]
+    begin, end = (spans + base).T
+    edges = np.zeros(int(sizes.sum()) + 1, np.int64)
+    np.add.at(edges, begin, 1)
+    np.add.at(edges, end, -1)
+    result: np.ndarray = np.cumsum(edges)[:-1] == 0
+    return result
 
 
 def fast(tokenizer: Any) -> Any:

@@ -31,7 +31,8 @@ def encode(
         Features, one a window. places: `begin`, `end`, characters of the context, equal outside it. values: `row`;
         `start_positions`, `end_positions`, tokens of the window, both on [CLS] where the answer is not whole in it;
         `low`, `high`, the tokens from which an answer may start: those that have their most context here; `cls`.
-        counts: rows, windows, tokens, truncated (questions cut to `max_query_length`), unknown.
+        counts: rows, windows, tokens, truncated (questions cut to `max_query_length`), unknown; characters and uncovered
+        (those that no token stands for) of each question, and of each different context once.
     """
     frame = tokenizing.frame(tokenizer, 2)
     room = max_length - frame.size
@@ -72,6 +73,7 @@ def encode(
     positions = np.where(inside[:, None], answer + first[:, None], cls[:, None])
     counts = {"rows": len(questions), "windows": len(row), "tokens": len(at), "truncated": int((taken < wanted).sum()),
               "unknown": tokenizing.unknown(tokenizer, tokens["input_ids"])}  # fmt: skip
+    counts |= tokenizing.covered(*tokenizing.coverage(tokenizer, [*questions, *order]))
     values = {"row": row, "start_positions": positions[:, 0], "end_positions": positions[:, 1], "low": low + first,
               "high": high + first, "cls": cls}  # fmt: skip
     places = {"begin": marks[at, 0], "end": marks[at, 1]}

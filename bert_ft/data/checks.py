@@ -185,6 +185,12 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pac.fill_null(column.cast(pa.large_string()), "")
 
 
+def first_texts(rows: Rows, roles: Sequence[str], most: int = 500) -> list[str]:
+    """The beginnings of the texts of the first rows, in the order of the roles; the words of a list joined."""
+    columns = (plain(rows.table[role].slice(0, most)) for role in roles if role in rows.table.column_names)
+    return [text for column in columns for text in pac.utf8_slice_codeunits(column, 0, most).to_pylist()]
+
+
 def fold(column: pa.Array) -> pa.Array:
     """Texts after NFKC normalisation and case folding, with every run of white space as one space."""
     folded = pac.utf8_trim_whitespace(pac.utf8_lower(column))  # all that most ASCII texts need

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import adapters, data, pretrained
+from bert_ft import adapters, data, vocabulary
 from bert_ft.adapters import tokenizing
 from bert_ft.data import Rows, checks, given, targets
 from bert_ft.data.checks import Finding
@@ -20,7 +20,9 @@ from bert_ft.task import Task, load_task
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
-UNKNOWN = 0.02  # share of the tokens from which unknown ones are; below a twentieth of it they are not told
+UNKNOWN = (
+    0.02  # share of the tokens from which unknown ones are, and of the characters; below a twentieth they are not told
+)
 STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -88,7 +90,9 @@ def check(
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
-        tokenizer = pretrained.load_tokenizer(bound.run, bound.run.checkpoint)
+        first = [text for rows in sets.values() for text in checks.first_texts(rows, adapter.texts)]
+        tokenizer, notes = vocabulary.load(bound.run, bound.run.checkpoint, first)
+        report.notes = [*report.notes, *notes]
         for name, rows in sets.items():
             report.sets[name]["tokens"], more = _of_tokens(
                 name, rows, adapter.texts, tokenizer, bound.recipe.max_length
@@ -143,13 +147,16 @@ def _comparable(column: pa.Array) -> pa.Array | None:
 def _of_tokens(
     name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Lengths before any truncation, special tokens included, and tokens that the vocabulary lacks."""
+    """Lengths before any truncation, special tokens included; tokens that the vocabulary lacks; characters in no token."""
     columns = [checks.plain(rows.table[role]) for role in roles if role in rows.table.column_names]
     lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
-    unknown = np.zeros(len(rows), np.int64)
+    unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))
     for column in columns:
         coded = column.dictionary_encode()
         offsets, tokens, _ = tokenizing.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
+        bare, visible = tokenizing.coverage(tokenizer, coded.dictionary.to_pylist())
+        uncovered += bare[coded.indices]
+        characters += visible[coded.indices]
         strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
         lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
         unknown += np.diff(strange[offsets])[coded.indices]
@@ -158,12 +165,17 @@ def _of_tokens(
     beside = [f"{n:,} tokens" for n in lengths[long][: checks.KEPT]]
     severity: checks.Severity = "warning" if long.mean() > LONG else "note"
     found = [*checks.at("length", severity, name, rows, long, message, roles, beside)]
-    share = unknown.sum() / lengths.sum()
-    if share > UNKNOWN / 20:
-        message = f"rows with tokens the vocabulary lacks, {share:.1%} of all tokens"
-        beside = [f"{unknown[i]:,} of {lengths[i]:,} tokens" for i in np.flatnonzero(unknown)[: checks.KEPT]]
-        severity = "warning" if share > UNKNOWN else "note"
-        found += checks.at("unknown", severity, name, rows, unknown > 0, message, roles, beside)
+    lacking = {
+        "unknown": (unknown, lengths, "with tokens the vocabulary lacks", "tokens"),
+        "uncovered": (uncovered, characters, "with characters in no token", "characters"),
+    }
+    for kind, (counts, totals, what, unit) in lacking.items():
+        share = counts.sum() / max(1, totals.sum())
+        if share > UNKNOWN / 20:
+            severity = "warning" if share > UNKNOWN else "note"
+            beside = [f"{counts[i]:,} of {totals[i]:,} {unit}" for i in np.flatnonzero(counts)[: checks.KEPT]]
+            message = f"rows {what}, {share:.1%} of all {unit}"
+            found += checks.at(kind, severity, name, rows, counts > 0, message, roles, beside)
     quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
     return {key: int(value) for key, value in quantiles}, found
 
