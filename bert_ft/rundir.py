@@ -297,6 +297,6 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
                 tree[table] = {key: value for key, value in tree[table].items() if key not in keys}
                 tree["run"] = {key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")}
     if changes := difference(old, new):
-        raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
+        raise InputError("another run lies here; it differs in", details=changes, where=str(folder.path),
                          remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
     return folder.state == "finished"

@@ -112,18 +112,27 @@ def _file(path: Path, wanted: Wanted) -> Raw:
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        table = _arrow(path)
-        table = table.select(chosen(table.column_names, columns, optional, str(path)))
+        table = _arrow(path, wanted)
     return Raw(table, str(path))
 
 
-def _arrow(path: Path) -> pa.Table:
+def _arrow(path: Path, wanted: Wanted) -> pa.Table:
+    """The columns of a Parquet or Arrow file whose values are what their types say."""
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
+        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
+    table = table.select(chosen(table.column_names, wanted.columns, wanted.optional, str(path)))
+    for name in table.column_names:
+        try:
+            table[name].validate(full=True)  # its texts are UTF-8, its offsets within
+        except pa.ArrowInvalid as error:
+            if name in wanted.columns:
+                raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
+            table = table.drop_columns([name])
+    return table
 
 
 def _ipc(path: Path) -> pa.Table:
@@ -217,6 +226,23 @@ def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
     return pa.table(arrays)
 
 
+def _columns(rows: list[Any]) -> dict[str, list[Any]]:
+    """The columns of a list of dicts, those that only later rows have among them."""
+    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row.keys())}
+
+
+def _of_lists(columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
+    """These columns of a dict of lists; what Arrow can't hold is only a fault in a wanted one."""
+    named, arrays = {str(key): value for key, value in columns.items()}, {}
+    for column in chosen([str(key) for key in columns], wanted, optional, where):
+        try:
+            arrays[column] = pa.array(list(named[column]))
+        except (ValueError, TypeError, OverflowError):
+            if column in wanted:
+                raise
+    return pa.table(arrays)
+
+
 def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
     for name in ALIASES.get(split, (split,)):
         if name in splits:
@@ -239,10 +265,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         elif hasattr(rows, "iloc"):
             rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
             table = _of_frame(rows, chosen(list(rows.columns), wanted, optional, where), wanted)
-        elif isinstance(rows, Mapping):
-            table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
         else:
-            table = pa.Table.from_pylist(list(rows))
+            table = _of_lists(rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
         remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None

@@ -127,7 +127,7 @@ def _same(first: Scored, other: Scored) -> None:
     """Refuses a set that is not the first one's rows, counted in the first one's way; binds its labels in the same order."""
     where, remedy = f"{other.folder.path}, {other.name}", f"it must be the set that {first.folder.path} was scored on"
     if changes := rundir.difference(_way(first), _way(other)):
-        raise InputError("it is scored in another way:\n    " + "\n    ".join(changes), where=where, remedy=remedy)
+        raise InputError("it is scored in another way:", details=changes, where=where, remedy=remedy)
     data = other.task.data.model_copy(update={"labels": first.task.data.labels})
     other.task = other.task.model_copy(update={"data": data})
     if other.resamples is None:
