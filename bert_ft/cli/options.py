@@ -62,7 +62,7 @@ def settings_of(sets: list[str] | None) -> dict[str, Any]:
         key = f"{tables[0]}.{key}" if len(tables) == 1 else key
         try:
             settings[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML
             settings[key] = text
     return settings
 

@@ -118,6 +118,6 @@ def _space(given: list[str] | None) -> dict[str, Any]:
         )
         try:
             space[key] = tomllib.loads(f"values = {body}")["values"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML
             space[key] = [value.strip() for value in text.split(",")]
     return space
