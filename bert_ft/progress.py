@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.training import Callback, Metrics
+from bert_ft.errors import shown
 
 SECONDS = 10  # between two plain lines; a notebook's is written over
 
@@ -40,9 +40,10 @@ class Display(Callback):
         self.loss = ""
 
     def say(self, text: str, style: str = "") -> None:
-        """One line to the person."""
+        """One line to the person, whatever it quotes."""
+        text = shown(text)
         if self.cell is None:
-            self.console.print(f"[{style}]{escape(text)}[/]" if style else escape(text))
+            self.console.print(Text(text, style))
         else:
             self._show(self.cell.append("\n" * bool(self.cell) + text, style))
 

@@ -155,6 +155,19 @@ def strict(document: str) -> Any:
     return value
 
 
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value of JSON has the shape of an example: its kind, and that of all items where the example has one. Where
+    it has a number, null will do too, which stands for what is undefined."""
+    if isinstance(shape, dict):
+        inner = next(iter(shape.values()), None)
+        return isinstance(value, dict) and (inner is None or all(fits(item, inner) for item in value.values()))
+    if isinstance(shape, list):
+        return isinstance(value, list) and (not shape or all(fits(item, shape[0]) for item in value))
+    if isinstance(shape, str):
+        return isinstance(value, str)
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
 def _row(value: Any) -> Any:
     if not isinstance(value, dict):
         return value

@@ -33,6 +33,7 @@ from bert_ft.schema import (
 )  # fmt: skip
 
 RESERVED = ("classification", "ner", "qa")
+SET_NAME = re.compile(r"\w[\w .-]*")  # predictions/<name>.jsonl
 LONGEST_NAME = 200  # bytes of a set's name: most disks take 255, and suffixes come behind it
 LONGEST_FILE = 10_000_000  # bytes of a task file, or of a list of label names
 
@@ -70,7 +71,7 @@ class Task(Strict):
     def _check(self) -> Task:
         sets = self.data.evaluation_sets
         for name in [*sets, *self.data.test_sets]:
-            if not re.fullmatch(r"\w[\w .-]*", name):  # predictions/<name>.jsonl
+            if not SET_NAME.fullmatch(name):
                 raise ValueError(f"data: '{name}' can't name a set; letters, digits, - and _ can")
             if len(name.encode(errors="replace")) > LONGEST_NAME:
                 raise ValueError(f"data: '{shown(name, most=50)}' is too long to name a set, whose predictions are a file of "

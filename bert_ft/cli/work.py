@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from bert_ft.cli.options import (
     note,
     own_data,
     pair,
+    print_json,
     print_metrics,
     settings_of,
 )
@@ -144,7 +144,7 @@ def check(
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
                             **settings)  # fmt: skip
     if as_json:
-        print(json.dumps(report.dump(limit), indent=2, ensure_ascii=False))
+        print_json(report.dump(limit))
     else:
         checking.show(report, limit, width=None if sys.stdout.isatty() else 200)
     if strict and not report.clean:

@@ -252,7 +252,7 @@ def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
 
 def _columns(rows: list[Any]) -> dict[str, list[Any]]:
     """The columns of a list of dicts, those that only later rows have among them."""
-    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row.keys())}
+    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
 
 
 def _of_lists(columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:

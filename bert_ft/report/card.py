@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_ft import pretrained, rundir
+from bert_ft import pretrained, reading, rundir
 from bert_ft.report import render
 from bert_ft.rundir import RunDir, short_name
 from bert_ft.task import Task
 
 PIPELINES = {"classification": "text-classification", "ner": "token-classification", "qa": "question-answering"}
+LARGEST = 10_000_000  # bytes of a checkpoint's README
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
 
@@ -61,7 +62,7 @@ def _base(task: Task) -> tuple[str | None, Any]:
         with pretrained.told(where):
             name = "README.md"
             file = Path(where, name) if local else hf_hub_download(where, name, revision=task.run.revision)
-            data: Any = ModelCard(Path(file).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+            data: Any = ModelCard(reading.text(Path(file), LARGEST), ignore_metadata_errors=True).data
     except Exception:  # there is none, or it has some fault: it is somebody else's
         return None if local else where, None
     return data.base_model if local else where, data.license

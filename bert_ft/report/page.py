@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from bert_ft import rundir
 from bert_ft.errors import InputError
 from bert_ft.report import card, families, plots, render, resamples, show
-from bert_ft.report.scored import Chart, Scored, Table
+from bert_ft.report.scored import Chart, Scored, Table, consistent
 from bert_ft.rundir import RunDir, short_name
 
 SHOWN, CUT = 20, 400  # errors of a set; characters of a text in one
@@ -23,6 +24,10 @@ class View:
     """What the page says of one run. `results`: those of a run whose `results.json` is not there yet."""
 
     def __init__(self, folder: RunDir, results: Mapping[str, Any] | None = None) -> None:
+        with consistent(folder.path):
+            self._read(folder, results)
+
+    def _read(self, folder: RunDir, results: Mapping[str, Any] | None) -> None:
         self.path, self.task, self.log = folder.path, folder.task(), folder.log()
         self.name = self.path.resolve().name
         self.results = results or (folder.results() if folder.results_json.is_file() else {})
@@ -31,6 +36,11 @@ class View:
         self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
         self.sets = families.scored(folder, self.task, self.results) if self.results else []
         self.title = self.task.title or self.task.name
+
+    def complete(self) -> None:
+        """Computes what the page shows. Raises InputError: files of the run that do not fit together."""
+        with consistent(self.path):
+            self.headline(), self.scores(), self.facts(), self.curves, self.details
 
     def headline(self) -> dict[str, Any]:
         """The metric that picks the best step, with its interval."""
@@ -54,12 +64,23 @@ class View:
                 for name, values in self.metrics.items() for metric, value in values.items()]  # fmt: skip
         return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
 
+    @cached_property
     def curves(self) -> list[str]:
         """The learning curves as SVG."""
-        return plots.charts({self.name: self.log}, self.task.best_metric)
+        with consistent(self.path):
+            return plots.charts({self.name: self.log}, self.task.best_metric)
 
-    def details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
-        """The sets with their own tables and charts, the errors last."""
+    @cached_property
+    def details(self) -> list[tuple[Scored, list[Table | Chart]]]:
+        """The sets with their own tables and charts, the errors last.
+
+        Raises:
+            InputError: files of the run that do not fit together.
+        """
+        with consistent(self.path):
+            return list(self._details())
+
+    def _details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
         for one in self.sets:
             sections = one.sections()
             found: list[dict[str, Any]] = []
