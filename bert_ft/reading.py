@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_ft.errors import InputError
+from bert_ft.errors import UNSEEN, InputError
 
 DEEPEST = 50  # levels of a JSON value that are read
 HALF = re.compile("[\ud800-\udfff]")  # half a surrogate pair: no character, and nothing that UTF-8 can hold
@@ -153,6 +153,13 @@ def strict(document: str) -> Any:
         for key, fault in getattr(row, "faults", {}).items():
             raise ValueError(f"'{key}' {fault}")
     return value
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that can be shown and written anywhere: what can't be seen, half a surrogate pair too, is an escape of
+    JSON, so that the value is the same. What JSON does not know is written as its text."""
+    document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else json.dumps(match[0])[1:-1], document)
 
 
 def fits(value: Any, shape: Any) -> bool:

@@ -82,12 +82,41 @@ def test_with_a_cache_it_needs_no_network(cache: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.pretrained
+@pytest.mark.parametrize("name", [*fetch.FILES])
+def test_every_file_of_the_checkpoint_is_pinned(cache: Path, tmp_path: Path, name: str) -> None:
+    """Tokenizer and configuration decide what the demo computes as the weights do."""
+    folder = tmp_path / "all-MiniLM-L6-v2"
+    folder.mkdir()
+    for file in (cache / "all-MiniLM-L6-v2").iterdir():
+        if file.name != name:
+            (folder / file.name).symlink_to(file.resolve())
+    content = (cache / "all-MiniLM-L6-v2" / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(fetch.FetchError, match=f"{name} is not that of"):
+        fetch.checkpoint(tmp_path)
+
+
+def test_the_hub_is_asked_for_one_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(name: str, *, revision: str, **options: object) -> str:
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    fetch._from_hub(tmp_path / "out", local_files_only=True)
+    assert asked == [(fetch.MODEL, fetch.REVISION)] and len(fetch.REVISION) == 40
+
+
 def test_corrupt_weights_in_the_cache_are_refused(tmp_path: Path) -> None:
     folder = fake_checkpoint(tmp_path / "all-MiniLM-L6-v2")
     done = run_offline(tmp_path, tmp_path / "home")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert fetch.WEIGHTS in line
+    assert fetch.FILES["config.json"] in line
     assert f"delete {folder}" in line
     assert folder.is_dir()  # deleting is left to the user
 
@@ -117,14 +146,13 @@ def test_wrong_weights_from_one_source_are_said_and_the_next_is_asked(
 
 def test_the_hubs_cache_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = tmp_path / "hub"
-    snapshot = hub / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / ("0" * 40)
+    snapshot = hub / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / fetch.REVISION
     fake_checkpoint(snapshot)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
     code = (
         "import sys; from pathlib import Path; from demo import fetch\n"
-        f"fetch.WEIGHTS = fetch._sha256(Path({str(snapshot)!r}, 'model.safetensors')); fetch.WHEELS = ()\n"
+        f"fetch.FILES = {{name: fetch._sha256(Path({str(snapshot)!r}, name)) for name in fetch.NEEDED}}\n"
+        "fetch.WHEELS = ()\n"
         f"print(fetch.checkpoint(Path({str(tmp_path)!r})))"
     )
     done = subprocess.run(

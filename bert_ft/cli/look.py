@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Json, app, as_escapes, cache_app, note, print_json, print_line, print_table, tasks_app
+from bert_ft.cli.options import Json, app, cache_app, note, print_json, print_line, print_table, tasks_app
 
 
 @app.command()
@@ -138,13 +138,16 @@ def tasks_show(task: Annotated[str, typer.Argument(help="Built-in task or TOML f
     """Print a task as it is read: every default filled in."""
     import tomli_w
 
+    from bert_ft.errors import UNSEEN
     from bert_ft.task import load_task
 
     tree = load_task(task).dump()
     if as_json:
         print_json(tree)
         return
-    text = as_escapes(tomli_w.dumps({key: value for key, value in tree.items() if key != "run"}), toml=True)
+    text = tomli_w.dumps({key: value for key, value in tree.items() if key != "run"})
+    # what can't be seen in its strings as an escape of TOML; the line breaks are between them
+    text = UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else f"\\U{ord(match[0]):08x}", text)
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.syntax import Syntax

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import tomllib
 from typing import Annotated, Any, NoReturn
@@ -123,19 +121,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def print_json(value: Any) -> None:
     """A value as JSON, on standard output. What can't be seen is an escape of JSON, so that the value is the same."""
-    print(as_escapes(json.dumps(value, indent=2, ensure_ascii=False)))
+    from bert_ft import reading
 
-
-def as_escapes(text: str, toml: bool = False) -> str:
-    """JSON, or TOML, with what can't be seen in its strings as an escape of that language."""
-    from bert_ft.errors import UNSEEN
-
-    def escape(match: re.Match[str]) -> str:
-        if match[0] in "\n\t":
-            return match[0]
-        return f"\\U{ord(match[0]):08x}" if toml else json.dumps(match[0])[1:-1]
-
-    return UNSEEN.sub(escape, text)
+    print(reading.dumps(value, indent=2))
 
 
 def print_line(text: object) -> None:
