@@ -179,18 +179,19 @@ def _row(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     row = Row(value)
-    row.faults = {key: f"holds {fault}" for key, item in value.items() if (fault := next(_faults(item), ""))}
+    row.faults = {key: f"holds {fault}" for key, item in value.items() if (fault := next(faults(item), ""))}
     row.faults |= dict.fromkeys(getattr(value, "keys_twice", ()), "is there twice")
     return row if row.faults else value
 
 
-def _faults(value: Any) -> Iterator[str]:
+def faults(value: Any) -> Iterator[str]:
+    """What is in a value that can't be taken as it stands."""
     if isinstance(value, (Huge, TooDeep)):
         yield repr(value)
     elif isinstance(value, Doubled):
         yield f"the key '{min(value.keys_twice)}' twice"
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _faults(item)
+        yield from faults(item)
 
 
 def _shallow(document: str) -> str:

@@ -127,7 +127,7 @@ def loaded(path: Path | str) -> data.Splits:
 )
 def test_a_readme_names_no_file_outside_of_its_data_set(folder: Path, place: str) -> None:
     readme(folder, place.format(root=folder.parent))
-    with pytest.raises(InputError, match="its README names the data file .*which is not in the data set"):
+    with pytest.raises(InputError, match=r"its README names the data file .*which is not in the data set"):
         loaded(folder)
 
 

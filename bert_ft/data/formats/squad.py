@@ -62,6 +62,9 @@ def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
                     answers = found and {"text": [t for t, _ in found], "answer_start": [s for _, s in found]}
                     empty: dict[str, list[Any]] = {"text": [], "answer_start": []}
                     row |= {"context": context, "answers": empty if found == [] else answers}
+                    for key, value in row.items():
+                        if fault := next(reading.faults(value), ""):
+                            raise ValueError(f"'{key}' holds {fault}")
                     yield row | {"title": article.get("title")}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
