@@ -250,7 +250,7 @@ def test_every_package_that_make_installs_has_its_hash() -> None:
         assert name == "constraints.txt" or all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", rest) for _, _, rest in found)
         return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version, _ in found}, text
 
-    (pinned, text), (hashed, _) = pins("constraints.txt"), pins("constraints-hashed.txt")
+    (pinned, _), (hashed, _) = pins("constraints.txt"), pins("constraints-hashed.txt")
     assert {name: version for name, version in hashed.items() if name in pinned and pinned[name] != version} == {}
     with (SCRIPT.parent.parent / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
