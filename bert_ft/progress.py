@@ -25,7 +25,7 @@ def table_of(metrics: Metrics) -> str:
     for name, values in metrics.items():
         inner = " · ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items())
         parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
-    return "   ".join(parts)
+    return shown("   ".join(parts))
 
 
 class Display(Callback):

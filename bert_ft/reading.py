@@ -55,7 +55,9 @@ def text(file: Path, most: int) -> str:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write into it
             raise InputError("not a regular file", where=str(file))
         if status.st_size > most:
-            message = f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB that are read here"
+            message = (
+                f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB that are read here"
+            )
             raise InputError(message, where=str(file), remedy="is it the file that is meant?")
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -98,7 +98,9 @@ class RunDir:
             raise InputError(f"{type(value).__name__}, not an object", where=str(file), remedy=remedy)
         for key, shape in shapes.items():
             if not reading.fits(value.get(key, shape), shape):
-                raise InputError(f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy)
+                raise InputError(
+                    f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy
+                )
         if shapes is RESULTS and "metrics" not in value:
             raise InputError("no 'metrics'", where=str(file), remedy=remedy)
         return value

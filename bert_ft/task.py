@@ -65,7 +65,9 @@ class Task(Strict):
         if not isinstance(metric, dict) or "compute" in metric:
             return tree
         kinds = [data.get("problem_type") if isinstance(data, dict) else None, tree.get("family"), "classification"]
-        return tree | {"metric": metric | {"compute": next(DEFAULTS[k] for k in kinds if isinstance(k, str) and k in DEFAULTS)}}
+        return tree | {
+            "metric": metric | {"compute": next(DEFAULTS[k] for k in kinds if isinstance(k, str) and k in DEFAULTS)}
+        }
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -92,8 +94,8 @@ class Task(Strict):
                 "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
                 **self.recipe.model_dump(exclude_defaults=True, exclude=Recipe.SPACES)}  # fmt: skip
         cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
-        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
-        return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
+        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(shown(value))}</td></tr>" for key, value in cells)
+        return f"<div><p><b>{html.escape(shown(self.title or self.name))}</b></p><table>{rows}</table></div>"
 
     @property
     def best_metric(self) -> tuple[str, str]:
@@ -267,7 +269,11 @@ def _anchor(data: Any, folder: Path, by: Path | None = None) -> None:
         return
     for table in (data, data.get("original")):
         if isinstance(table, dict) and isinstance(names := table.get("label_names"), str):
-            file_ = reading.inside(names, folder, f"{by}, data.label_names") if by else reading.path(names, "data.label_names")
+            file_ = (
+                reading.inside(names, folder, f"{by}, data.label_names")
+                if by
+                else reading.path(names, "data.label_names")
+            )
             table["label_names"] = _lines(file_)
     if isinstance(path := data.get("path"), str):
         data["path"] = absolute(path) if path.startswith((".", "/", "~")) or _exists(folder / path) else path

@@ -131,9 +131,7 @@ def _from_hub(folder: Path, local_files_only: bool = False) -> None:
 
     if not local_files_only:
         HfApi().model_info(MODEL, revision=REVISION, timeout=5)  # a hub out of reach fails here, soon
-    found = snapshot_download(
-        MODEL, revision=REVISION, allow_patterns=list(FILES), local_files_only=local_files_only
-    )
+    found = snapshot_download(MODEL, revision=REVISION, allow_patterns=list(FILES), local_files_only=local_files_only)
     for name in FILES:
         if Path(found, name).is_file():
             shutil.copyfile(Path(found, name), folder / name)

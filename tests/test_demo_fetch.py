@@ -247,14 +247,19 @@ def test_every_package_that_make_installs_has_its_hash() -> None:
     def pins(name: str) -> tuple[dict[str, str], str]:
         text = (SCRIPT.parent.parent / name).read_text(encoding="utf-8")
         found = re.findall(r"^([\w.-]+)==([^\s;]+)([^\n\\]*(?:\\\n[^\n\\]*)*)", text, re.MULTILINE)
-        assert name == "constraints.txt" or all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", rest) for _, _, rest in found)
+        assert name == "constraints.txt" or all(
+            re.search(r"--hash=sha256:[0-9a-f]{64}\b", rest) for _, _, rest in found
+        )
         return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version, _ in found}, text
 
     (pinned, _), (hashed, _) = pins("constraints.txt"), pins("constraints-hashed.txt")
     assert {name: version for name, version in hashed.items() if name in pinned and pinned[name] != version} == {}
     with (SCRIPT.parent.parent / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
-    wanted = [*project["dependencies"], *(r for e in ("dev", "peft", "notebooks") for r in project["optional-dependencies"][e])]
+    wanted = [
+        *project["dependencies"],
+        *(r for e in ("dev", "peft", "notebooks") for r in project["optional-dependencies"][e]),
+    ]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower() for requirement in wanted}
     assert names - hashed.keys() == {"torch", "bert-ft"}
     assert "--require-hashes --no-deps -r constraints-hashed.txt" in (SCRIPT.parent.parent / "Makefile").read_text()

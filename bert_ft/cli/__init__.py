@@ -45,5 +45,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(error, OSError) and error.filename is not None and error.errno in NO_FILE:
             fail(f"{shown(error.filename)}: {error.strerror}", 2)
         told = " ".join(str(error).split())
-        fail(f"{type(error).__name__}: {told}", 1, "  this is a fault of bert-ft or of the machine; --debug shows where")
+        fail(
+            f"{type(error).__name__}: {told}", 1, "  this is a fault of bert-ft or of the machine; --debug shows where"
+        )
     raise SystemExit(0)

@@ -192,7 +192,9 @@ def _saved(path: Path) -> Any:
             state = folder / "state.json"
             for item in reading.strict(reading.text(state, LARGEST_LIST))["_data_files"]:
                 if not (file := reading.inside(str(item["filename"]), folder, str(state))).is_file():
-                    raise InputError("it names a file that is not there, or is none", where=str(state), remedy=str(file))
+                    raise InputError(
+                        "it names a file that is not there, or is none", where=str(state), remedy=str(file)
+                    )
         saved = datasets.load_from_disk(str(path))
     except (LookupError, TypeError, ValueError, OSError) as error:  # Arrow's own are among them
         message = f"not what `save_to_disk` writes: {type(error).__name__}: {error}"

@@ -192,7 +192,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
     overview.add_column("source", overflow="fold")
     for name, of in report.sets.items():
         tokens = [f"{n:,}" for n in of.get("tokens", {}).values()]
-        overview.add_row(*map(cell, (name, f"{of['rows']:,}", *tokens)), Text(_shares(of["labels"])), cell(Path(of["where"]).name))
+        overview.add_row(
+            *map(cell, (name, f"{of['rows']:,}", *tokens)), Text(_shares(of["labels"])), cell(Path(of["where"]).name)
+        )
     console.print(overview)
     for finding in report.findings:
         head = Table.grid(padding=(0, 2, 0, 0))

@@ -79,7 +79,9 @@ def predict(
         for role in model.adapter.inputs
     }
     if escape_formulas and write_as not in ("csv", "tsv"):
-        raise InputError(f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv")
+        raise InputError(
+            f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv"
+        )
     found = Outcome()
 
     def judge(row: dict[str, Any]) -> str:

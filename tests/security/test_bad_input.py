@@ -36,7 +36,9 @@ PLAIN_JSON = {"beyond a float": "1e999", "minus zero": "-0", "not a number": "Na
 
 def load(path: Any, family: Any = Classification, name: str = "classification", **keys: Any) -> data.Splits:
     sets = given.sets(path, path, None)
-    bound = load_task(name).override(given.changes(sets) | {key.replace("__", "."): value for key, value in keys.items()})
+    bound = load_task(name).override(
+        given.changes(sets) | {key.replace("__", "."): value for key, value in keys.items()}
+    )
     return data.load(bound, family, given.objects(sets), others=name == "classification")
 
 
@@ -53,7 +55,9 @@ def lines(path: Path, odd: str, key: str = "note") -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
-@pytest.mark.parametrize("odd", [*(value for value, _ in ODD_JSON.values()), *PLAIN_JSON.values()], ids=[*ODD_JSON, *PLAIN_JSON])
+@pytest.mark.parametrize(
+    "odd", [*(value for value, _ in ODD_JSON.values()), *PLAIN_JSON.values()], ids=[*ODD_JSON, *PLAIN_JSON]
+)
 def test_an_odd_value_in_a_column_nobody_reads_stops_no_file(tmp_path: Path, suffix: str, odd: str) -> None:
     splits = load(lines(tmp_path / f"rows{suffix}", odd))
     assert splits.train.table["text"].to_pylist() == ["row 0", "row 1", "row 2"]
@@ -62,7 +66,9 @@ def test_an_odd_value_in_a_column_nobody_reads_stops_no_file(tmp_path: Path, suf
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
 @pytest.mark.parametrize("key", ["text", "label"])
 @pytest.mark.parametrize(("odd", "said"), ODD_JSON.values(), ids=[*ODD_JSON])
-def test_an_odd_value_that_is_read_is_told_with_its_row(tmp_path: Path, suffix: str, key: str, odd: str, said: str) -> None:
+def test_an_odd_value_that_is_read_is_told_with_its_row(
+    tmp_path: Path, suffix: str, key: str, odd: str, said: str
+) -> None:
     with pytest.raises(InputError) as error:
         load(lines(tmp_path / f"rows{suffix}", odd, key))
     assert f"rows{suffix}, row 2: '{key}'" in str(error.value) and said in str(error.value)
@@ -156,7 +162,9 @@ def test_a_table_of_very_many_columns(tmp_path: Path) -> None:
     wide = 100_000
     head = ",".join(f"c{i}" for i in range(wide))
     file = tmp_path / "rows.csv"
-    file.write_text(f"text,label,{head},c1\n" + "".join(f"t{i},{'ab'[i % 2]}" + ",1" * (wide + 1) + "\n" for i in range(4)))
+    file.write_text(
+        f"text,label,{head},c1\n" + "".join(f"t{i},{'ab'[i % 2]}" + ",1" * (wide + 1) + "\n" for i in range(4))
+    )
     start = time.perf_counter()
     sets = given.sets(str(file), str(file), None)
     data.load(load_task("classification").override(given.changes(sets)), Classification)
@@ -178,7 +186,11 @@ def test_a_very_long_cell(tmp_path: Path) -> None:
     assert len(str(error.value)) < 3000
 
 
-@pytest.mark.parametrize("cell", ["1e999", "-1e999", "NaN", "inf", DIGITS, "0x10", "--1", "1_000", "\u0661"], ids=lambda text: ascii(text[:9]))
+@pytest.mark.parametrize(
+    "cell",
+    ["1e999", "-1e999", "NaN", "inf", DIGITS, "0x10", "--1", "1_000", "\u0661"],
+    ids=lambda text: ascii(text[:9]),
+)
 def test_a_number_that_is_none_is_told_with_its_row(tmp_path: Path, cell: str) -> None:
     file = tmp_path / "rows.csv"
     file.write_text(f"text,label\na,-0\nb,{cell}\nc,1e3\n")
@@ -201,7 +213,9 @@ def test_a_parquet_file_whose_texts_are_no_utf8(tmp_path: Path) -> None:
                 load(tmp_path / "rows.parquet")
 
 
-@pytest.mark.parametrize("odd", [10**5000, "\ud83d", {1: 2}, object(), [1, "a"], b"x", float("nan")], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "odd", [10**5000, "\ud83d", {1: 2}, object(), [1, "a"], b"x", float("nan")], ids=lambda v: type(v).__name__
+)
 def test_python_rows_with_odd_values_in_a_column_nobody_reads(odd: Any) -> None:
     rows = [{"text": "a", "label": "x", "note": 1}, {"text": "b", "label": "y", "note": odd}]
     columns = {key: [row[key] for row in rows] for key in rows[0]}
@@ -281,10 +295,17 @@ def test_a_nul_in_a_path_of_the_command_line_is_one_message(cli: Any, arguments:
     assert done.code == 2 and "NUL" in done.err and len(done.err.splitlines()) <= 2
 
 
-@pytest.mark.parametrize("name", ["n" * 300 + ".csv", "~nobody-of-that-name/rows.csv", "rows.csv/below.csv"], ids=["long", "home", "below a file"])
+@pytest.mark.parametrize(
+    "name",
+    ["n" * 300 + ".csv", "~nobody-of-that-name/rows.csv", "rows.csv/below.csv"],
+    ids=["long", "home", "below a file"],
+)
 def test_a_path_that_no_file_can_have_is_one_message(cli: Any, run: bert_ft.Run, tmp_path: Path, name: str) -> None:
     (tmp_path / "rows.csv").write_text("text\na\n")
-    for arguments in (("predict", str(run.path), name), ("check", "classification", "--train", name, "--validation", "10%")):
+    for arguments in (
+        ("predict", str(run.path), name),
+        ("check", "classification", "--train", name, "--validation", "10%"),
+    ):
         done = cli(*arguments)
         assert done.code == 2 and len(done.err.splitlines()) <= 2, done.err
 
@@ -350,7 +371,11 @@ def test_a_line_that_is_too_long_is_one_message(several: Path, monkeypatch: pyte
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [f"epochs={DIGITS}", "labels=" + "[" * 10**5, "epochs=1e999", "label_names=a\x01b"], ids=["digits", "deep", "float", "control"])
+@pytest.mark.parametrize(
+    "text",
+    [f"epochs={DIGITS}", "labels=" + "[" * 10**5, "epochs=1e999", "label_names=a\x01b"],
+    ids=["digits", "deep", "float", "control"],
+)
 def test_an_odd_setting_is_one_message(cli: Any, text: str) -> None:
     done = cli("check", "mrpc", "--set", text)
     assert done.code == 2 and len(done.err) < 6000
@@ -360,4 +385,6 @@ def test_json_is_read_as_the_standard_library_reads_it() -> None:
     """An independent reference for whatever has nothing odd in it."""
     for text in ('{"a": [1, -0.0, 1e5, "\\ud83d\\ude00", null, true, {"b": []}]}', "[]", '"x"', " 5 ", '{"": {"": ""}}',
                  "[" * 40 + "]" * 40, str(10**4000), '{"a": "[[[[{{{{"}'):  # fmt: skip
-        assert reading.loads(text) == json.loads(text) and json.loads(reading.dumps(json.loads(text))) == json.loads(text)
+        assert reading.loads(text) == json.loads(text) and json.loads(reading.dumps(json.loads(text))) == json.loads(
+            text
+        )
