@@ -92,8 +92,7 @@ def report(
     views: list[page.View] = []
     for run in runs:
         try:
-            view = page.View(Run(run).dir)
-            view.complete()
+            view = page.view_of(Run(run).dir)
         except InputError as error:
             if len(runs) == 1:
                 raise

@@ -24,10 +24,6 @@ class View:
     """What the page says of one run. `results`: those of a run whose `results.json` is not there yet."""
 
     def __init__(self, folder: RunDir, results: Mapping[str, Any] | None = None) -> None:
-        with consistent(folder.path):
-            self._read(folder, results)
-
-    def _read(self, folder: RunDir, results: Mapping[str, Any] | None) -> None:
         self.path, self.task, self.log = folder.path, folder.task(), folder.log()
         self.name = self.path.resolve().name
         self.results = results or (folder.results() if folder.results_json.is_file() else {})
@@ -36,11 +32,6 @@ class View:
         self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
         self.sets = families.scored(folder, self.task, self.results) if self.results else []
         self.title = self.task.title or self.task.name
-
-    def complete(self) -> None:
-        """Computes what the page shows. Raises InputError: files of the run that do not fit together."""
-        with consistent(self.path):
-            self.headline(), self.scores(), self.facts(), self.curves, self.details
 
     def headline(self) -> dict[str, Any]:
         """The metric that picks the best step, with its interval."""
@@ -67,18 +58,12 @@ class View:
     @cached_property
     def curves(self) -> list[str]:
         """The learning curves as SVG."""
-        with consistent(self.path):
-            return plots.charts({self.name: self.log}, self.task.best_metric)
+        return plots.charts({self.name: self.log}, self.task.best_metric)
 
     @cached_property
     def details(self) -> list[tuple[Scored, list[Table | Chart]]]:
-        """The sets with their own tables and charts, the errors last.
-
-        Raises:
-            InputError: files of the run that do not fit together.
-        """
-        with consistent(self.path):
-            return list(self._details())
+        """The sets with their own tables and charts, the errors last."""
+        return list(self._details())
 
     def _details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
         for one in self.sets:
@@ -114,6 +99,18 @@ class View:
         return [table for table in tables if table.rows]
 
 
+def view_of(folder: RunDir) -> View:
+    """The view of a run whose folder may be anybody's, with all that its page shows.
+
+    Raises:
+        InputError: files of the run that are missing, damaged, or do not fit together.
+    """
+    with consistent(folder.path):
+        view = View(folder)
+        view.headline(), view.scores(), view.facts(), view.curves, view.details
+    return view
+
+
 def beside(views: Sequence[View]) -> list[Table]:
     """What several runs share, and where they differ."""
     keys = dict.fromkeys((n, metric) for view in views for n, values in view.metrics.items() for metric in values)
@@ -139,9 +136,10 @@ def html(views: Sequence[View]) -> str:
 
 def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
     """What a notebook shows of a run: its metrics and its learning curves."""
-    view = View(folder, results)
-    curves = plots.figure(view.log, view.task.best_metric) if view.log else None
-    svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
+    with consistent(folder.path):
+        view = View(folder, results)
+        curves = plots.figure(view.log, view.task.best_metric) if view.log else None
+        svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
     return render("run.html.j2", view=view, svg=svg, state=folder.state)
 
 
