@@ -14,11 +14,13 @@ help: ## show this
 
 install: $(STAMP) ## set up .venv with the pinned packages
 
-$(STAMP): pyproject.toml constraints.txt
+# Every package by its hash but torch, whose files differ by index; then torch, and bert-ft itself.
+$(STAMP): pyproject.toml constraints.txt constraints-hashed.txt
 	@test -n "$(PYTHON)" || { echo "bert-ft needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the pinned packages into .venv: a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peft]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints-hashed.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e ".[dev,peft]"
 	@touch $@
 
 assets: install

@@ -4,9 +4,41 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+MANY = 2000  # names that a wrong one is compared with
+LONGEST = 2000  # characters of a value, or of one part of a message, that are shown
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e001f]"
+)
+"""What a person can't see and a terminal may obey: control characters, marks of direction, line and paragraph separators,
+fillers, halves of surrogate pairs. The joiners (U+200C, U+200D), variation selectors and tags of emoji stay."""
+
+
+def escaped(text: str) -> str:
+    """The text with what can't be seen as its escape: \\x1b, \\u202e, \\n."""
+    return UNSEEN.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if match[0] in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[match[0]]
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def shown(value: object, most: int = LONGEST) -> str:
+    """A value as a person sees it, in one line: escaped, and of more than `most` characters the beginning and the end.
+    Letters of any script and emoji stay as they are."""
+    text = str(value)
+    if len(text) > most:
+        end = most // 3
+        text = f"{text[: most - end - 1]}…{text[-end:]}"
+    return escaped(text)
 
 
 class BertFtError(Exception):
@@ -14,13 +46,20 @@ class BertFtError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
-        self.message, self.where, self.remedy = message, where, remedy
+    def __init__(self, message: str, *, where: str = "", remedy: str = "", details: Sequence[str] = ()) -> None:
+        self.message, self.where, self.remedy, self.details = message, where, remedy, details
         super().__init__(str(self))
 
+    @property
+    def lines(self) -> list[str]:
+        """The message, its details and the remedy as a person sees them: whatever they quote, each is one line."""
+        message = shown(self.message)
+        first = f"{shown(self.where)}: {message}" if self.where else message
+        remedy = [f"  {shown(self.remedy)}"] if self.remedy else []
+        return [first, *(f"    {shown(detail)}" for detail in self.details), *remedy]
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}\n  {self.remedy}" if self.remedy else text
+        return "\n".join(self.lines)
 
 
 class InputError(BertFtError):
@@ -52,10 +91,11 @@ def machine() -> Iterator[None]:
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A remedy line: the nearest known name where there is one, otherwise all of them."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    comparable = [name for name in names[:MANY] if len(name) <= 100]
+    near = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    told = [name if len(name) < 50 else f"{name[:47]!r}..." for name in names[:30]]
+    told = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
     return "known: " + ", ".join(told) + ", ..." * (len(names) > 30) if names else "none is known"
 
 

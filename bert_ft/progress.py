@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from bert_ft.adapters.base import Features
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.training import Callback, Metrics
+from bert_ft.errors import shown
 
 LOST = 0.02  # share of the tokens, or characters, from which unknown, or uncovered, ones are a warning
 SECONDS = 10  # between two plain lines; a notebook's is written over
@@ -26,7 +26,7 @@ def table_of(metrics: Metrics) -> str:
     for name, values in metrics.items():
         inner = " · ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items())
         parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
-    return "   ".join(parts)
+    return shown("   ".join(parts))
 
 
 class Display(Callback):
@@ -41,9 +41,10 @@ class Display(Callback):
         self.loss = ""
 
     def say(self, text: str, style: str = "") -> None:
-        """One line to the person."""
+        """One line to the person, whatever it quotes."""
+        text = shown(text)
         if self.cell is None:
-            self.console.print(f"[{style}]{escape(text)}[/]" if style else escape(text))
+            self.console.print(Text(text, style))
         else:
             self._show(self.cell.append("\n" * bool(self.cell) + text, style))
 

@@ -10,7 +10,7 @@ from bert_ft import data, rundir
 from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.report import families, page, plots
-from bert_ft.report.scored import Scored
+from bert_ft.report.scored import Scored, consistent
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
 
@@ -106,12 +106,14 @@ class Run:
         Raises:
             InputError: no scored set of that name, or a family of the user's own.
         """
-        return self.scored(split).errors()[:n]
+        with consistent(self.path):
+            return self.scored(split).errors()[:n]
 
     def scored(self, split: str | None = None) -> Scored:
         """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
-        found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
+        with consistent(self.path):
+            found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
         if split not in found:
             raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
         return found[split]

@@ -17,12 +17,20 @@ from typing import IO, Any
 
 import tomli_w
 
+from bert_ft import reading
 from bert_ft.errors import InputError, disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
 
 MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": ("run", {"checkpoint"})}
 """Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the data)."""
+LARGEST = 100_000_000  # bytes of one of a run's JSON files, or of a line of its logs and predictions
+RESULTS: dict[str, Any] = {
+    "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
+    "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"],
+}  # fmt: skip
+ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
+"""The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""
 HELD = "another command is working on this run"
 
 
@@ -30,7 +38,7 @@ class RunDir:
     """Paths and files of one run. `results.json` is written last: a run that has it is whole."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = reading.path(path, "a run folder")
         self.task_toml = self.path / "task.toml"
         self.environment_json = self.path / "environment.json"
         self.log_jsonl = self.path / "log.jsonl"
@@ -64,26 +72,37 @@ class RunDir:
         return load_task(self.task_toml)
 
     def results(self) -> dict[str, Any]:
-        return self._read(self.results_json)
+        """`results.json`, once its parts have the shapes that every reader relies on."""
+        return self._read(self.results_json, RESULTS)
 
     def environment(self) -> dict[str, Any]:
-        return self._read(self.environment_json)
+        return self._read(self.environment_json, ENVIRONMENT)
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log so far."""
-        return list(read_jsonl(self.log_jsonl)) if self.log_jsonl.is_file() else []
+        return list(read_jsonl(self.log_jsonl, growing=True)) if self.log_jsonl.is_file() else []
 
     def prediction_file(self, name: str) -> Path:
         """Where the predictions of a set lie."""
         return self.predictions / f"{name}.jsonl"
 
-    def _read(self, file: Path) -> dict[str, Any]:
+    def _read(self, file: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        if not file.exists():
+            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?")
         try:
-            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?") from None
-        except json.JSONDecodeError as error:
+            value = reading.strict(reading.text(file, LARGEST))
+        except ValueError as error:
             raise InputError(f"not JSON: {error}", where=str(file)) from None
+        remedy = "a file of another program, or one that was damaged"
+        if not isinstance(value, dict):
+            raise InputError(f"{type(value).__name__}, not an object", where=str(file), remedy=remedy)
+        for key, shape in shapes.items():
+            if not reading.fits(value.get(key, shape), shape):
+                raise InputError(
+                    f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy
+                )
+        if shapes is RESULTS and "metrics" not in value:
+            raise InputError("no 'metrics'", where=str(file), remedy=remedy)
         return value
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
@@ -182,10 +201,28 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write(path, (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of one a line."""
+def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file of one a line; of one that is still `growing`, without a last line that is not ended yet.
+
+    Raises:
+        InputError: a line that is no object, with its number.
+    """
     with path.open(encoding="utf-8") as stream:
-        yield from (json.loads(line) for line in stream if line.strip())
+        try:
+            for number, line in enumerate(iter(lambda: stream.readline(LARGEST), ""), 1):
+                if not line.strip():
+                    continue
+                try:
+                    value = reading.strict(line)
+                except ValueError as error:
+                    if growing and not line.endswith("\n") and len(line) < LARGEST:
+                        return
+                    raise InputError(f"not JSON: {error}", where=f"{path}, line {number}") from None
+                if not isinstance(value, dict):
+                    raise InputError(f"{type(value).__name__}, not an object", where=f"{path}, line {number}")
+                yield value
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8: {error}", where=str(path)) from None
 
 
 def save_model(
@@ -325,6 +362,6 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
                 tree[table] = {key: value for key, value in tree[table].items() if key not in keys}
                 tree["run"] = {key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")}
     if changes := difference(old, new):
-        raise InputError("another run lies here; it differs in\n    " + "\n    ".join(changes), where=str(folder.path),
+        raise InputError("another run lies here; it differs in", details=changes, where=str(folder.path),
                          remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
     return folder.state == "finished"

@@ -22,12 +22,23 @@ from pydantic import (
     model_validator,
 )
 
+from bert_ft import reading
 from bert_ft.errors import did_you_mean
 from bert_ft.metrics import METRIC_NAMES
 
 Label = str | int | bool
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("no file can have a NUL character in its name")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_no_nul)]
+"""A path, a hub id, or a part of one."""
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-Splits = str | dict[str, str]
+Splits = Place | dict[str, Place]
 LabelNames = Annotated[
     dict[str, str],
     BeforeValidator(lambda names: {str(i): name for i, name in enumerate(names)} if isinstance(names, list) else names),
@@ -45,8 +56,8 @@ class Original(Strict):
     """The files of the benchmark's original distribution, read with `--data-dir DIR`; tables among them are
     tab-separated and not quoted."""
 
-    folder: str = Field("", description="the distribution's folder name, below DIR (or DIR itself)")
-    train: str | None = None
+    folder: Place = Field("", description="the distribution's folder name, below DIR (or DIR itself)")
+    train: Place | None = None
     evaluate: Splits = "dev.tsv"
     test: Splits | None = None
     columns: dict[str, str] = Field({}, description="as data.columns, in the names of these files")
@@ -58,10 +69,10 @@ class Original(Strict):
 class Data(Strict):
     """Where the rows come from and what their columns mean."""
 
-    path: str | None = Field(None, description="hub id, folder or file; relative paths start at the TOML file")
-    name: str | None = Field(None, description="configuration of the hub data set")
-    revision: str | None = Field(None, description="branch, tag or commit of the hub data set")
-    train: str = Field("train", description='split name, or a file; "" where there is none')
+    path: Place | None = Field(None, description="hub id, folder or file; relative paths start at the TOML file")
+    name: Place | None = Field(None, description="configuration of the hub data set")
+    revision: Place | None = Field(None, description="branch, tag or commit of the hub data set")
+    train: Place = Field("train", description='split name, or a file; "" where there is none')
     evaluate: Splits = Field(
         "validation", description='split or file, or a table of name -> these; "": nothing is trained'
     )
@@ -236,16 +247,18 @@ class Qa(Strict):
 
 
 def _absolute(path: Any) -> Any:
-    return str(Path(path).expanduser().resolve()) if isinstance(path, (str, Path)) else path
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        return path
+    return str(reading.path(path).resolve())
 
 
 class RunSpec(Strict):
     """What makes one run of a task: written into the run's task.toml, so that the file alone repeats it."""
 
-    checkpoint: Annotated[str | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)] = None
-    revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
+    checkpoint: Annotated[Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)] = None
+    revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     seed: int = Field(42, ge=0, lt=2**32)
-    data_dir: Annotated[str | None, BeforeValidator(_absolute)] = None
+    data_dir: Annotated[Place | None, BeforeValidator(_absolute)] = None
     trust_remote_code: bool = False
     save_dtype: Literal["float32", "checkpoint"] = Field("float32",
         description="type of the saved weights; checkpoint: as its file has them. Training is always in float32")  # fmt: skip

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft import reading
+from bert_ft.errors import InputError, did_you_mean, shown
 from bert_ft.metrics import DEFAULTS
 from bert_ft.schema import (
     Batching,
@@ -32,6 +33,9 @@ from bert_ft.schema import (
 )  # fmt: skip
 
 RESERVED = ("classification", "ner", "qa")
+SET_NAME = re.compile(r"\w[\w .-]*")  # predictions/<name>.jsonl
+LONGEST_NAME = 200  # bytes of a set's name: most disks take 255, and suffixes come behind it
+LONGEST_FILE = 10_000_000  # bytes of a task file, or of a list of label names
 
 
 class Task(Strict):
@@ -61,14 +65,19 @@ class Task(Strict):
         if not isinstance(metric, dict) or "compute" in metric:
             return tree
         kinds = [data.get("problem_type") if isinstance(data, dict) else None, tree.get("family"), "classification"]
-        return tree | {"metric": metric | {"compute": next(DEFAULTS[k] for k in kinds if k in DEFAULTS)}}
+        return tree | {
+            "metric": metric | {"compute": next(DEFAULTS[k] for k in kinds if isinstance(k, str) and k in DEFAULTS)}
+        }
 
     @model_validator(mode="after")
     def _check(self) -> Task:
         sets = self.data.evaluation_sets
         for name in [*sets, *self.data.test_sets]:
-            if not re.fullmatch(r"\w[\w .-]*", name):  # predictions/<name>.jsonl
+            if not SET_NAME.fullmatch(name):
                 raise ValueError(f"data: '{name}' can't name a set; letters, digits, - and _ can")
+            if len(name.encode(errors="replace")) > LONGEST_NAME:
+                raise ValueError(f"data: '{shown(name, most=50)}' is too long to name a set, whose predictions are a file of "
+                                 f"that name; {LONGEST_NAME} bytes are the most")  # fmt: skip
         if not sets and self.data.train:
             raise ValueError("data.evaluate is empty, but training needs an evaluation set to pick a checkpoint by")
         if clash := set(sets) & set(self.data.test_sets) | {"train"} & (set(sets) | set(self.data.test_sets)):
@@ -85,8 +94,8 @@ class Task(Strict):
                 "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
                 **self.recipe.model_dump(exclude_defaults=True, exclude=Recipe.SPACES)}  # fmt: skip
         cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
-        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
-        return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
+        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(shown(value))}</td></tr>" for key, value in cells)
+        return f"<div><p><b>{html.escape(shown(self.title or self.name))}</b></p><table>{rows}</table></div>"
 
     @property
     def best_metric(self) -> tuple[str, str]:
@@ -176,7 +185,7 @@ def builtin() -> dict[str, Path]:
 
 def find(name: str) -> Path:
     """The TOML file of a task: a path, or the name of a built-in one."""
-    path = Path(name).expanduser()
+    path = reading.path(name, "the task")
     if path.suffix == ".toml":
         if not path.is_file():
             raise InputError("no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks")
@@ -228,49 +237,65 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise InputError("`extends` runs in a circle", where=str(path), remedy="give the variant a name of its own")
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not a TOML file: {error}", where=str(path)) from None
+        tree = tomllib.loads(reading.text(path, LONGEST_FILE))
+    except RecursionError:
+        raise InputError("not a TOML file that can be read: it is nested too deeply", where=str(path)) from None
+    except ValueError as error:  # beside its own, that of a number with too many digits
+        raise InputError(f"not a TOML file: {error}".partition("; use sys.")[0], where=str(path)) from None
     if "extends" in tree:
         parent = str(tree.pop("extends"))
-        near = path.parent / (parent if parent.endswith(".toml") else f"{parent}.toml")
+        near = reading.inside(parent if parent.endswith(".toml") else f"{parent}.toml", path.parent, f"{path}, extends")
         base = _read(near if near.is_file() else find(parent.rpartition("/")[2]), (*seen, path))
         base.pop("name", None)  # a variant bears its own file's name
         tree = _merge(base, tree)
-    _anchor(tree.get("data"), path.parent)
+    _anchor(tree.get("data"), path.parent, path)
     return tree
 
 
-def _anchor(data: Any, folder: Path) -> None:
-    """Makes the local paths of a `[data]` table absolute: relative ones start at `folder`."""
+def _anchor(data: Any, folder: Path, by: Path | None = None) -> None:
+    """Makes the local paths of a `[data]` table absolute: relative ones start at `folder`. Where the rows lie is for whoever
+    wrote the table to say; label names that a file (`by`) does not have itself are read beside it alone."""
 
     def absolute(path: str) -> str:
-        return str((folder / Path(path).expanduser()).resolve())
+        return path if "\0" in path else str((folder / reading.path(path)).resolve())
 
     def file(split: Any) -> Any:
         if not isinstance(split, str) or not Path(split).suffix:
             return split
-        parts = [split] if (folder / split).exists() else split.split("+")
+        parts = [split] if _exists(folder / split) else split.split("+")
         return "+".join(map(absolute, parts))
 
     if not isinstance(data, dict):
         return
     for table in (data, data.get("original")):
         if isinstance(table, dict) and isinstance(names := table.get("label_names"), str):
-            table["label_names"] = _lines(Path(absolute(names)))
+            file_ = (
+                reading.inside(names, folder, f"{by}, data.label_names")
+                if by
+                else reading.path(names, "data.label_names")
+            )
+            table["label_names"] = _lines(file_)
     if isinstance(path := data.get("path"), str):
-        data["path"] = absolute(path) if path.startswith((".", "/", "~")) or (folder / path).exists() else path
+        data["path"] = absolute(path) if path.startswith((".", "/", "~")) or _exists(folder / path) else path
         return  # the splits are below it
     for key in data.keys() & {"train", "evaluate", "test"}:
         sets = data[key]
         data[key] = {name: file(split) for name, split in sets.items()} if isinstance(sets, dict) else file(sets)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no file can have this name
+        return False
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"no list of label names: {error}", where="data.label_names", remedy="a name a line") from None
+        return [line.strip() for line in reading.text(path, LONGEST_FILE).rstrip().splitlines()]
+    except InputError as error:
+        raise InputError(f"no list of label names: {error.where}: {error.message}", where="data.label_names",
+                         remedy="a name a line") from None  # fmt: skip
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

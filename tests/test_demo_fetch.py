@@ -3,8 +3,10 @@
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -82,12 +84,41 @@ def test_with_a_cache_it_needs_no_network(cache: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.pretrained
+@pytest.mark.parametrize("name", [*fetch.FILES])
+def test_every_file_of_the_checkpoint_is_pinned(cache: Path, tmp_path: Path, name: str) -> None:
+    """Tokenizer and configuration decide what the demo computes as the weights do."""
+    folder = tmp_path / "all-MiniLM-L6-v2"
+    folder.mkdir()
+    for file in (cache / "all-MiniLM-L6-v2").iterdir():
+        if file.name != name:
+            (folder / file.name).symlink_to(file.resolve())
+    content = (cache / "all-MiniLM-L6-v2" / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(fetch.FetchError, match=f"{name} is not that of"):
+        fetch.checkpoint(tmp_path)
+
+
+def test_the_hub_is_asked_for_one_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(name: str, *, revision: str, **options: object) -> str:
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    fetch._from_hub(tmp_path / "out", local_files_only=True)
+    assert asked == [(fetch.MODEL, fetch.REVISION)] and len(fetch.REVISION) == 40
+
+
 def test_corrupt_weights_in_the_cache_are_refused(tmp_path: Path) -> None:
     folder = fake_checkpoint(tmp_path / "all-MiniLM-L6-v2")
     done = run_offline(tmp_path, tmp_path / "home")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert fetch.WEIGHTS in line
+    assert fetch.FILES["config.json"] in line
     assert f"delete {folder}" in line
     assert folder.is_dir()  # deleting is left to the user
 
@@ -117,14 +148,13 @@ def test_wrong_weights_from_one_source_are_said_and_the_next_is_asked(
 
 def test_the_hubs_cache_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = tmp_path / "hub"
-    snapshot = hub / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / ("0" * 40)
+    snapshot = hub / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / fetch.REVISION
     fake_checkpoint(snapshot)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
     code = (
         "import sys; from pathlib import Path; from demo import fetch\n"
-        f"fetch.WEIGHTS = fetch._sha256(Path({str(snapshot)!r}, 'model.safetensors')); fetch.WHEELS = ()\n"
+        f"fetch.FILES = {{name: fetch._sha256(Path({str(snapshot)!r}, name)) for name in fetch.NEEDED}}\n"
+        "fetch.WHEELS = ()\n"
         f"print(fetch.checkpoint(Path({str(tmp_path)!r})))"
     )
     done = subprocess.run(
@@ -209,3 +239,27 @@ def test_the_checkpoint_loads(cache: Path) -> None:
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"][0])[:3] == ["[CLS]", "a", "real"]
     hidden = AutoModel.from_pretrained(folder)(**tokens).last_hidden_state
     assert hidden.shape == (*tokens["input_ids"].shape, 384)
+
+
+def test_every_package_that_make_installs_has_its_hash() -> None:
+    """All but torch and what its CUDA build brings: `constraints-hashed.txt` has what `constraints.txt` says."""
+
+    def pins(name: str) -> tuple[dict[str, str], str]:
+        text = (SCRIPT.parent.parent / name).read_text(encoding="utf-8")
+        found = re.findall(r"^([\w.-]+)==([^\s;]+)([^\n\\]*(?:\\\n[^\n\\]*)*)", text, re.MULTILINE)
+        assert name == "constraints.txt" or all(
+            re.search(r"--hash=sha256:[0-9a-f]{64}\b", rest) for _, _, rest in found
+        )
+        return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version, _ in found}, text
+
+    (pinned, _), (hashed, _) = pins("constraints.txt"), pins("constraints-hashed.txt")
+    assert {name: version for name, version in hashed.items() if name in pinned and pinned[name] != version} == {}
+    with (SCRIPT.parent.parent / "pyproject.toml").open("rb") as stream:
+        project = tomllib.load(stream)["project"]
+    wanted = [
+        *project["dependencies"],
+        *(r for e in ("dev", "peft", "notebooks") for r in project["optional-dependencies"][e]),
+    ]
+    names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower() for requirement in wanted}
+    assert names - hashed.keys() == {"torch", "bert-ft"}
+    assert "--require-hashes --no-deps -r constraints-hashed.txt" in (SCRIPT.parent.parent / "Makefile").read_text()

@@ -131,7 +131,7 @@ def test_copy_edit_load(cli: Any, tmp_path: Path) -> None:
 
 
 def test_extends(toml: Write, tmp_path: Path) -> None:
-    toml("base.toml", """
+    toml("below/base.toml", """
 name = "the-base"
 title = "Base"
 [data]
@@ -143,8 +143,8 @@ labels = [1, 2]
 epochs = 2
 class_weights = { 1 = 1.0, 2 = 3.0 }
 """)  # fmt: skip
-    path = toml("below/variant.toml", """
-extends = "../base"
+    path = toml("variant.toml", """
+extends = "below/base"
 [data]
 evaluate = { dev = "dev.csv" }
 columns = { label = "mark" }
@@ -159,12 +159,12 @@ class_weights = { 2 = 9.0 }
     assert task.recipe.class_weights == {"2": 9.0}
     assert task.data.columns == {"text": "review", "label": "mark"}
     # a file is beside the task file that names it
-    assert task.data.train == str(tmp_path / "train.csv")
-    assert task.data.evaluate == {"dev": str(tmp_path / "below" / "dev.csv")}
+    assert task.data.train == str(tmp_path / "below" / "train.csv")
+    assert task.data.evaluate == {"dev": str(tmp_path / "dev.csv")}
     assert load_task(toml("of-builtin.toml", 'extends = "glue/mrpc"\n')).data == load_task("mrpc").data
 
 
-@pytest.mark.parametrize(("a", "b"), [("b", "a"), ("../circle/b", "../circle/a"), ("a", "")])
+@pytest.mark.parametrize(("a", "b"), [("b", "a"), ("./b", "./a"), ("a", "")])
 def test_extends_in_a_circle(toml: Write, a: str, b: str) -> None:
     path = toml("circle/a.toml", f'extends = "{a}"')
     toml("circle/b.toml", f'extends = "{b}"')

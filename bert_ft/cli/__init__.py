@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -10,12 +11,16 @@ from bert_ft.cli import judge, look, reproduce, search, work  # noqa: F401 - imp
 from bert_ft.cli.options import app, fail, note
 
 DEBUG = "--debug"
+NO_FILE = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What is wrong with a file that the user named: it is not there, can't be read, or can't have this name."""
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command. Exit codes: 0 done; 2 the user's input is at fault; 1 anything else; 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = DEBUG in arguments
+    if nul := [argument for argument in arguments if "\0" in argument]:
+        fail(f"{nul[0]}: no argument can hold a NUL character", 2)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app([argument for argument in arguments if argument != DEBUG], prog_name="bert-ft", standalone_mode=True)
@@ -28,13 +33,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        from bert_ft.errors import BertFtError
+        from bert_ft.errors import BertFtError, shown
 
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # so that the launcher's last lines name the cause
             from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
             ErrorHandler().record_exception(error)
         if isinstance(error, BertFtError):
-            fail(str(error), error.exit_code)
-        fail(f"{type(error).__name__}: {error}\n  this is a fault of bert-ft or of the machine; --debug shows where", 1)
+            first, *more = error.lines
+            fail(first, error.exit_code, *more)
+        if isinstance(error, OSError) and error.filename is not None and error.errno in NO_FILE:
+            fail(f"{shown(error.filename)}: {error.strerror}", 2)
+        told = " ".join(str(error).split())
+        fail(
+            f"{type(error).__name__}: {told}", 1, "  this is a fault of bert-ft or of the machine; --debug shows where"
+        )
     raise SystemExit(0)

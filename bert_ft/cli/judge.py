@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from bert_ft.cli.options import DataDir, Json, app, note, print_table
+from bert_ft.cli.options import DataDir, Json, app, note, print_json, print_line, print_table
 
 VERSUS = "vs"
 
@@ -36,7 +35,7 @@ def compare(
     bert-ft compare runs/mrpc-bert-base-uncased-seed* runs/mrpc-roberta-base-seed*
     bert-ft compare before/mrpc-seed* vs after/mrpc-seed*     # groups of one's own: RUN... vs RUN...
     """
-    from bert_ft.data.checks import shown
+    from bert_ft.errors import shown
     from bert_ft.report import show
     from bert_ft.tools.compare import compare as compared
 
@@ -48,18 +47,19 @@ def compare(
             groups[-1].append(run)
     found = compared(*(groups if len(groups) > 1 else runs), split=split, metrics=metric or ())
     if as_json:
-        print(json.dumps(found.dump(show_flips), indent=2, ensure_ascii=False))
+        print_json(found.dump(show_flips))
         return
     for group in found.groups:
-        print(f"{group.name}  {group}", *(f"   {line}" for line in group.differs), sep="\n")
+        for line in (f"{group.name}  {group}", *(f"   {line}" for line in group.differs)):
+            print_line(line)
     for table in found.tables(show_flips):
-        print(f"\n{table.title}")
-        cells = [
-            [cell if "metric" in table.columns else shown(show(cell), most=200) for cell in row] for row in table.rows
-        ]
+        print()
+        print_line(table.title)
+        ours = "metric" in table.columns  # cells of ours have line breaks that are meant
+        cells = [[str(cell).split("\n") if ours else shown(show(cell), most=200) for cell in row] for row in table.rows]
         print_table([dict(zip(table.columns, row, strict=True)) for row in cells])
     for line in found.lines():
-        print(line)
+        print_line(line)
 
 
 def submission(
@@ -83,7 +83,7 @@ def submission(
 
     entries = [asdict(entry) for entry in written(runs, output, fill=fill, data_dir=data_dir)]
     if as_json:
-        print(json.dumps(entries, indent=2))
+        print_json(entries)
     else:
         print_table([{name: "" if value is None else str(value) for name, value in entry.items()} for entry in entries])
     note(f"written: {output}")

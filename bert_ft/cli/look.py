@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime
 from operator import itemgetter
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Json, app, cache_app, note, print_table, tasks_app
+from bert_ft.cli.options import Json, app, cache_app, note, print_json, print_line, print_table, tasks_app
 
 
 @app.command()
@@ -46,17 +45,17 @@ def runs(
             if run.state == "finished":
                 results, (name, metric) = run.results(), made.best_metric
                 found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
-                              "seconds": results["timing"]["train_seconds"]}  # fmt: skip
+                              "seconds": results.get("timing", {}).get("train_seconds")}  # fmt: skip
             found[-1]["state"] = run.state
         except InputError as error:
-            note(str(error))
+            note(*error.lines)
     everything = len(found)
     found = [row for row in found if task in (None, row["task"]) and state in (None, row["state"])
              and (checkpoint or "") in (row["checkpoint"] or "")]  # fmt: skip
     have = sorted((row for row in found if row[sort] is not None), key=itemgetter(sort), reverse=sort == "value")
     found = have + [row for row in found if row[sort] is None]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     elif not found:
         told = f"none of {everything} runs below {folder} is of that kind" if everything else f"no runs below {folder}"
         note(told + "; `bert-ft train` makes one" * (not everything))
@@ -76,7 +75,7 @@ def report(
         str | None, typer.Option("--output", "-o", help="The HTML file; RUN/report.html for a single run.")
     ] = None,
 ) -> None:
-    """Write the report of a run anew, or one of several runs side by side.
+    """Write the report of a run anew, or one of several runs side by side; those that can't be read are told and left out.
 
     \b
     bert-ft report runs/mrpc-bert-base-uncased-seed1 runs/mrpc-bert-base-uncased-seed2 -o mrpc.html
@@ -86,14 +85,28 @@ def report(
     from bert_ft.report import page
     from bert_ft.run import Run
 
-    folders = [Run(run).dir for run in runs]
-    if len(folders) > 1 and output is None:
+    if len(runs) > 1 and output is None:
         raise InputError(
             "several runs share one report", where="bert-ft report", remedy="name its file: -o report.html"
         )
-    target = Path(output) if output is not None else folders[0].report_html
-    rundir.write(target, page.html([page.View(folder) for folder in folders]))
-    print(target)
+    views: list[page.View] = []
+    for run in runs:
+        try:
+            view = page.view_of(Run(run).dir)
+        except InputError as error:
+            if len(runs) == 1:
+                raise
+            note(*error.lines)
+        else:
+            views.append(view)
+    if not views:
+        raise InputError("none of these runs can be read", where="bert-ft report")
+    target = Path(output) if output is not None else rundir.RunDir(views[0].path).report_html
+    rundir.write(target, page.html(views))
+    print_line(target)
+    if len(views) < len(runs):
+        note(f"{len(runs) - len(views)} of {len(runs)} runs can't be read, and are left out")
+        raise SystemExit(2)
 
 
 @tasks_app.callback(invoke_without_command=True)
@@ -116,7 +129,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
     ]
     rows += [{"task": s.name, "family": "suite", "metrics": "the mean of " + ", ".join(s.tasks), "references": "",
               "title": s.title} for s in suites().values()]  # fmt: skip
-    print(json.dumps(rows, indent=2)) if as_json else print_table(rows)
+    print_json(rows) if as_json else print_table(rows)
 
 
 @tasks_app.command("show")
@@ -124,13 +137,16 @@ def tasks_show(task: Annotated[str, typer.Argument(help="Built-in task or TOML f
     """Print a task as it is read: every default filled in."""
     import tomli_w
 
+    from bert_ft.errors import UNSEEN
     from bert_ft.task import load_task
 
     tree = load_task(task).dump()
     if as_json:
-        print(json.dumps(tree, indent=2))
+        print_json(tree)
         return
     text = tomli_w.dumps({key: value for key, value in tree.items() if key != "run"})
+    # what can't be seen in its strings as an escape of TOML; the line breaks are between them
+    text = UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else f"\\U{ord(match[0]):08x}", text)
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.syntax import Syntax
@@ -162,7 +178,7 @@ def tasks_copy(
             raise InputError("there is a file already", where=str(place), remedy="name another one")
     for file, place in pairs:
         rundir.write(place, file.read_text(encoding="utf-8"))
-    print(target)
+    print_line(target)
 
 
 @cache_app.callback(invoke_without_command=True)
@@ -175,12 +191,12 @@ def cache(context: typer.Context, as_json: Json = False) -> None:
     kept, place = features.kept(), str(features.root())
     total = sum(entry["bytes"] for entry in kept)
     if as_json:
-        print(json.dumps({"folder": place, "bytes": total, "entries": kept}, indent=2))
+        print_json({"folder": place, "bytes": total, "entries": kept})
         return
     if kept:
         print_table([{"entry": e["entry"], "rows": f"{e['rows']:,}", "tokens": f"{e['tokens']:,}", "size": _size(e["bytes"]),
                  "made": f"{datetime.fromtimestamp(e['made']):%Y-%m-%d %H:%M}"} for e in kept])  # fmt: skip
-    print(f"{place}: {len(kept)} entries, {_size(total)}")
+    print_line(f"{place}: {len(kept)} entries, {_size(total)}")
 
 
 @cache_app.command("clear")
@@ -189,7 +205,7 @@ def cache_clear(as_json: Json = False) -> None:
     from bert_ft.engine import features
 
     place, freed = str(features.root()), features.clear()
-    print(json.dumps({"folder": place, "freed": freed}) if as_json else f"{place}: {_size(freed)} freed")
+    print_json({"folder": place, "freed": freed}) if as_json else print_line(f"{place}: {_size(freed)} freed")
 
 
 def _size(size: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tomllib
@@ -24,6 +23,7 @@ app.add_typer(tasks_app, name="tasks")
 cache_app = typer.Typer(help="The cache of tokenized rows: what it holds; `clear` empties it.")
 app.add_typer(cache_app, name="cache")
 
+WIDEST = 500  # characters of a table's cell
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
 DataDir = Annotated[
     str | None, typer.Option(help="Folder of the benchmark's original files (DIR/MRPC/train.tsv, ...).")
@@ -62,7 +62,7 @@ def settings_of(sets: list[str] | None) -> dict[str, Any]:
         key = f"{tables[0]}.{key}" if len(tables) == 1 else key
         try:
             settings[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML
             settings[key] = text
     return settings
 
@@ -89,38 +89,60 @@ def print_metrics(result: dict[str, Any], as_json: bool) -> None:
 
     result = finite(result)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
         return
     print_table([{"set": name, "metric": metric, "value": "undefined" if value is None else f"{value:.4f}"}
             for name, values in result.items() for metric, value in values.items()])  # fmt: skip
 
 
-def print_table(rows: list[dict[str, str]]) -> None:
-    """Rows of one shape, on standard output."""
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows of one shape, on standard output. A cell is a text that may come from anywhere, or a list of its lines."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from bert_ft.errors import shown
+
+    def cell(value: Any) -> Text:
+        lines = value if isinstance(value, list) else [value]
+        return Text("\n".join(shown(line, most=WIDEST) for line in lines))
+
     table = Table(box=SIMPLE_HEAD)
     for column in rows[0] if rows else ():
-        table.add_column(
-            column, justify="right" if column in ("value", "seconds", "seed", "references") else "left", overflow="fold"
-        )
+        right = column in ("value", "seconds", "seed", "references")
+        table.add_column(cell(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row.values()))
+        table.add_row(*map(cell, row.values()))
     # a pipe has no width: give every row its line
     if rows:
         Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def note(text: str) -> None:
-    """A line on standard error."""
-    print(text, file=sys.stderr)
+def print_json(value: Any) -> None:
+    """A value as JSON, on standard output. What can't be seen is an escape of JSON, so that the value is the same."""
+    from bert_ft import reading
+
+    print(reading.dumps(value, indent=2))
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Leaves with a message on standard error."""
+def print_line(text: object) -> None:
+    """A line on standard output; whatever it quotes, it is one."""
+    from bert_ft.errors import escaped
+
+    print(escaped(str(text)))
+
+
+def note(*lines: str) -> None:
+    """Lines on standard error; whatever they quote, each is one."""
+    from bert_ft.errors import shown
+
+    for line in lines:
+        print(shown(line), file=sys.stderr)
+
+
+def fail(message: str, code: int, *more: str) -> NoReturn:
+    """Leaves with a message on standard error, and more lines below it."""
     rank = os.environ.get("RANK", "0")
-    note(f"bert-ft: {message}" if rank == "0" else f"bert-ft (process {rank}): {message}")
+    note(f"bert-ft: {message}" if rank == "0" else f"bert-ft (process {rank}): {message}", *more)
     raise SystemExit(code)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from bert_ft.cli import judge
-from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_table, settings_of
+from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_json, print_line, print_table, settings_of
 
 OWN = "task"  # the word that may be left out
 
@@ -73,18 +72,20 @@ def reproduce(
         from bert_ft.tools.plan import plan as make
 
         runs = make(name, checkpoint, **options).runs
-        print(
-            json.dumps([run.command for run in runs], indent=2) if as_json else "\n".join(run.command for run in runs)
-        )
+        if as_json:
+            print_json([run.command for run in runs])
+        for run in () if as_json else runs:
+            print_line(run.command)
         return
     from bert_ft.tools.reproduce import reproduce as measure
 
     outcome = measure(name, checkpoint, margin=margin, signals=True, **options)
     if as_json:
-        print(json.dumps(outcome.results, indent=2, ensure_ascii=False))
+        print_json(outcome.results)
     else:
         print_table(outcome.table)
-        print("\n".join([*outcome.suite_lines, *outcome.notes]))
+        for line in (*outcome.suite_lines, *outcome.notes):
+            print_line(line)
     note(f"below {outcome.folder}: results.json, table.md, page.html")
     for run in outcome.failed:
         note(f"failed: {run.folder.path.name}: {run.cause}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from typing import Annotated, Any
 
@@ -27,6 +26,8 @@ from bert_ft.cli.options import (
     note,
     own_data,
     pair,
+    print_json,
+    print_line,
     print_table,
     settings_of,
 )
@@ -91,7 +92,7 @@ def search(
                  validation=validation, save_every=save_every, signals=True, **settings)  # fmt: skip
     results = found.results()
     if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print_json(results)
         return
     from bert_ft.report import searches, show
 
@@ -99,8 +100,8 @@ def search(
     if table.rows:
         print_table([dict(zip(table.columns, map(show, row), strict=True)) for row in table.rows])
     if best := results["best"]:
-        print(f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})")
-        print(results["caution"])
+        print_line(f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})")
+        print_line(results["caution"])
         note(f"bert-ft train {found.path}/best.toml --output {found.path}-best")
     note(f"search folder: {found.path}")
 
@@ -118,6 +119,6 @@ def _space(given: list[str] | None) -> dict[str, Any]:
         )
         try:
             space[key] = tomllib.loads(f"values = {body}")["values"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML
             space[key] = [value.strip() for value in text.split(",")]
     return space

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from bert_ft.cli.options import (
     note,
     own_data,
     pair,
+    print_json,
     print_metrics,
     settings_of,
 )
@@ -144,7 +144,7 @@ def check(
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
                             **settings)  # fmt: skip
     if as_json:
-        print(json.dumps(report.dump(limit), indent=2, ensure_ascii=False))
+        print_json(report.dump(limit))
     else:
         checking.show(report, limit, width=None if sys.stdout.isatty() else 200)
     if strict and not report.clean:
@@ -217,6 +217,12 @@ def predict(
         bool,
         typer.Option("--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."),
     ] = False,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
+        ),
+    ] = False,
 ) -> None:
     """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
 
@@ -239,7 +245,7 @@ def predict(
         )
     model.adapter.task = model.adapter.task.override(settings)
     found = answer(model, source, output, read_as=read_as, write_as=write_as, columns=named,
-                   keep_bad=keep_bad, tell=note)  # fmt: skip
+                   keep_bad=keep_bad, escape_formulas=escape_formulas, tell=note)  # fmt: skip
     if found.bad:
         note(
             f"{len(found.bad):,} of {found.rows:,} rows are at fault"

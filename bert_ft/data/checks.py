@@ -14,6 +14,7 @@ import pyarrow.compute as pac
 
 from bert_ft.data import Family, Rows
 from bert_ft.data import columns as cells
+from bert_ft.errors import escaped
 
 Severity = Literal["fault", "warning", "note"]
 KEPT = 100  # examples that a finding keeps
@@ -86,7 +87,7 @@ def shown(text: str, pattern: str = "", most: int = WIDTH) -> str:
     match = re.search(pattern, text) if pattern else None
     start = max(0, match.start() - 20) if match else 0
     cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return escaped(cut)
 
 
 def of_rows(family: Family, sets: Mapping[str, Rows]) -> list[Finding]:

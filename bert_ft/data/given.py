@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bert_ft import reading
 from bert_ft.data.sources import OBJECT
 from bert_ft.errors import InputError
 from bert_ft.task import Task
@@ -67,7 +68,7 @@ def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _place(value: Any) -> str:
     """The file of a set, or its files joined by "+"."""
-    return "+".join(str(file.expanduser().resolve()) for file in _files(value)) or OBJECT
+    return "+".join(str(reading.path(file, "the rows").resolve()) for file in _files(value)) or OBJECT
 
 
 def _files(value: Any) -> list[Path]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from bert_ft.errors import InputError
 
 
 @contextmanager
@@ -52,5 +56,22 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
         # the hub's own Parquet copy of a data set that is a script has folders for configurations
         place = {"data_dir" if revision == "refs/convert/parquet" else "name": name}
         builder = datasets.load_dataset_builder(path, revision=revision, **place)
+        _stay_inside(builder, path)
         builder.download_and_prepare()
     return builder
+
+
+def _stay_inside(builder: Any, path: str) -> None:
+    """Refuses a data set whose README names files of another place: of this machine, of another repository, of a server.
+
+    Raises:
+        InputError: the first of them.
+    """
+    base = str(builder.base_path) if "://" in str(builder.base_path or "") else str(Path(path).resolve())
+    home = base.rstrip("/") + "/"
+    for file in (str(file) for files in (builder.config.data_files or {}).values() for file in files):
+        *archives, place = file.split("::")  # zip://inner.csv::archive.zip
+        whole = place if "://" in place else os.path.abspath(place)
+        if not whole.startswith(home) or ".." in whole.split("/") or not all("://" in hop for hop in archives):
+            raise InputError(f"its README names the data file '{file}', which is not in the data set", where=path,
+                             remedy="name files yourself: --train FILE; or take another data set")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bert_ft import reading
 from bert_ft.data import hub
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
@@ -16,6 +17,7 @@ from bert_ft.schema import Data, Original
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
+LARGEST_LIST = 10_000_000  # bytes of a saved data set's list of its files
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
 
 
@@ -66,7 +68,7 @@ def read(split: str, wanted: Wanted) -> Raw:
     if wanted.data_dir is not None and data.original is not None:
         return _original(Path(wanted.data_dir), split, wanted, data.original)
     if Path(split).suffix.lower() in (*SUFFIXES, *wanted.readers) or Path(split).is_absolute():
-        return _file(Path(data.path or ".", split).expanduser(), wanted)
+        return _file(reading.path(Path(data.path or ".", split)), wanted)
     if split == OBJECT:
         raise InputError("the rows of this set were Python objects, which a task can't name",
                          remedy="give them again: finetune(train=, validation=), run.evaluate(rows)")  # fmt: skip
@@ -98,7 +100,7 @@ def _file(path: Path, wanted: Wanted) -> Raw:
     if path.is_dir():
         raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
     if not path.is_file():
-        raise InputError("no such file", where=str(path))
+        raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
     if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*wanted.readers, *SUFFIXES))):
         raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known))
     if path.stat().st_size == 0:
@@ -112,18 +114,27 @@ def _file(path: Path, wanted: Wanted) -> Raw:
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        table = _arrow(path)
-        table = table.select(chosen(table.column_names, columns, optional, str(path)))
+        table = _arrow(path, wanted)
     return Raw(table, str(path))
 
 
-def _arrow(path: Path) -> pa.Table:
+def _arrow(path: Path, wanted: Wanted) -> pa.Table:
+    """The columns of a Parquet or Arrow file whose values are what their types say."""
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
+        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
+    table = table.select(chosen(table.column_names, wanted.columns, wanted.optional, str(path)))
+    for name in table.column_names:
+        try:
+            table[name].validate(full=True)  # its texts are UTF-8, its offsets within
+        except pa.ArrowInvalid as error:
+            if name in wanted.columns:
+                raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
+            table = table.drop_columns([name])
+    return table
 
 
 def _ipc(path: Path) -> pa.Table:
@@ -155,11 +166,7 @@ def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> R
 
 def _folder(path: Path, split: str, wanted: Wanted) -> Raw:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        import datasets
-
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.Dataset):
-            saved = datasets.DatasetDict({"train": saved})
+        saved = _saved(path)
         return of_object(_pick(saved, split, str(path)), wanted.columns, wanted.optional, f"{path} [{split}]")
     for stem in ALIASES.get(split, (split,)):
         for suffix in dict.fromkeys((*wanted.readers, *SUFFIXES)):
@@ -170,6 +177,29 @@ def _folder(path: Path, split: str, wanted: Wanted) -> Raw:
     found = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *wanted.readers))
     remedy = f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ..."
     raise InputError(f"no file for the split '{split}'", where=str(path), remedy=remedy)
+
+
+def _saved(path: Path) -> Any:
+    """The `DatasetDict` of a folder that `save_to_disk` wrote, whose files all lie in it."""
+    import datasets
+
+    listing, folders = path / "dataset_dict.json", [path]
+    try:
+        if listing.is_file():
+            splits = reading.strict(reading.text(listing, LARGEST_LIST))["splits"]
+            folders = [reading.inside(str(split), path, str(listing)) for split in splits]
+        for folder in folders:
+            state = folder / "state.json"
+            for item in reading.strict(reading.text(state, LARGEST_LIST))["_data_files"]:
+                if not (file := reading.inside(str(item["filename"]), folder, str(state))).is_file():
+                    raise InputError(
+                        "it names a file that is not there, or is none", where=str(state), remedy=str(file)
+                    )
+        saved = datasets.load_from_disk(str(path))
+    except (LookupError, TypeError, ValueError, OSError) as error:  # Arrow's own are among them
+        message = f"not what `save_to_disk` writes: {type(error).__name__}: {error}"
+        raise InputError(message, where=str(path)) from None
+    return datasets.DatasetDict({"train": saved}) if isinstance(saved, datasets.Dataset) else saved
 
 
 def _hub(split: str, wanted: Wanted) -> Raw:
@@ -196,6 +226,11 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         remedy = 'data.revision = "refs/convert/parquet" reads what the hub made of it' if "scripts" in first else ""
         raise InputError(first, where=where, remedy=" ".join(rest[:2]) or remedy) from None
     except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise InputError("the YAML at the head of its README can't be read", where=where) from None
+        if Path(data.path).is_dir() and isinstance(error, FileNotFoundError):
+            message = f"a data file that its README names is not there: {error}"
+            raise InputError(message, where=where) from None
         transport = type(error).__module__.startswith("httpx")  # below the hub's client; its name differs by version
         if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
             raise
@@ -212,6 +247,23 @@ def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
         try:
             arrays[column] = pa.Table.from_pandas(frame[[column]], preserve_index=False).column(0)
         except (pa.ArrowException, TypeError, ValueError):
+            if column in wanted:
+                raise
+    return pa.table(arrays)
+
+
+def _columns(rows: list[Any]) -> dict[str, list[Any]]:
+    """The columns of a list of dicts, those that only later rows have among them."""
+    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+
+
+def _of_lists(columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
+    """These columns of a dict of lists; what Arrow can't hold is only a fault in a wanted one."""
+    named, arrays = {str(key): value for key, value in columns.items()}, {}
+    for column in chosen([str(key) for key in columns], wanted, optional, where):
+        try:
+            arrays[column] = pa.array(list(named[column]))
+        except (ValueError, TypeError, OverflowError):
             if column in wanted:
                 raise
     return pa.table(arrays)
@@ -239,10 +291,8 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
         elif hasattr(rows, "iloc"):
             rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
             table = _of_frame(rows, chosen(list(rows.columns), wanted, optional, where), wanted)
-        elif isinstance(rows, Mapping):
-            table = pa.table({str(key): pa.array(list(value)) for key, value in rows.items()})
         else:
-            table = pa.Table.from_pylist(list(rows))
+            table = _of_lists(rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
         remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_ft import pretrained, rundir
+from bert_ft import pretrained, reading, rundir
+from bert_ft.errors import shown
 from bert_ft.report import render
 from bert_ft.rundir import RunDir, short_name
 from bert_ft.task import Task
 
 PIPELINES = {"classification": "text-classification", "ner": "token-classification", "qa": "question-answering"}
+LARGEST = 10_000_000  # bytes of a checkpoint's README
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
 
@@ -37,15 +39,15 @@ def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence:
 
     pipeline = PIPELINES.get(task.family, task.family)
     evaluations = [
-        EvalResult(task_type=pipeline, dataset_type=hub or task.name, dataset_name=task.title or task.name,
-                   dataset_config=task.data.name if hub else None, dataset_split=name, metric_type=metric,
-                   metric_name=metric, metric_value=value)
+        EvalResult(task_type=pipeline, dataset_type=hub or shown(task.name), dataset_name=shown(task.title or task.name),
+                   dataset_config=task.data.name if hub else None, dataset_split=name, metric_type=shown(metric),
+                   metric_name=shown(metric), metric_value=value)
         for name, values in results["metrics"].items() for metric, value in values.items() if value is not None
     ]  # fmt: skip
     return ModelCardData(
         base_model=base, license=licence, library_name="transformers", datasets=[hub] if hub else None,
         pipeline_tag=pipeline if task.family in PIPELINES else None, tags=["bert-ft", task.family],
-        model_name=f"{short_name(task.run.checkpoint or 'model')}-{task.name}", eval_results=evaluations or None,
+        model_name=shown(f"{short_name(task.run.checkpoint or 'model')}-{task.name}"), eval_results=evaluations or None,
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def _base(task: Task) -> tuple[str | None, Any]:
         with pretrained.told(where):
             name = "README.md"
             file = Path(where, name) if local else hf_hub_download(where, name, revision=task.run.revision)
-            data: Any = ModelCard(Path(file).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+            data: Any = ModelCard(reading.text(Path(file), LARGEST), ignore_metadata_errors=True).data
     except Exception:  # there is none, or it has some fault: it is somebody else's
         return None if local else where, None
     return data.base_model if local else where, data.license

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pac
 
+from bert_ft import reading
 from bert_ft.errors import InputError
 from bert_ft.metrics import entities, multilabel, squad
 from bert_ft.report import plots, resamples
 from bert_ft.report.resamples import Resamples
 from bert_ft.report.scored import Chart, Scored, Table
-from bert_ft.rundir import RunDir
-from bert_ft.task import Task
+from bert_ft.rundir import LARGEST, RunDir
+from bert_ft.task import SET_NAME, Task
 
 MOST_CLASSES, MOST_POINTS = 20, 2000
 
@@ -210,7 +210,7 @@ class Answers(Scored):
     def at_zero(self) -> list[str]:
         """The answers at null odds of 0: what the threshold has emptied stands among the n best."""
         file = self.folder.predictions / f"{self.name}.nbest.json"
-        best = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        best = reading.strict(reading.text(file, LARGEST)) if file.is_file() else {}
         texts = {key: next((item["text"] for item in items if item["text"]), "") for key, items in best.items()}
         return ["" if line["null_odds"] > 0 else line["prediction"] or texts.get(line["id"], "") for line in self.lines]
 
@@ -272,4 +272,6 @@ def scored(folder: RunDir, task: Task, results: Mapping[str, Any]) -> list[Score
     names = (
         ["out_of_fold"] if task.run.folds else sorted(results["metrics"], key=lambda name: name != task.best_metric[0])
     )
+    if strange := [name for name in names if not SET_NAME.fullmatch(name)]:  # a name of another file, perhaps
+        raise InputError(f"'{strange[0]}' can't name a set", where=str(folder.results_json))
     return [known(folder, task, name, results) for name in names if folder.prediction_file(name).is_file()]

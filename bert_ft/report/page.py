@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from bert_ft import rundir
 from bert_ft.errors import InputError
 from bert_ft.report import card, families, plots, render, resamples, show
-from bert_ft.report.scored import Chart, Scored, Table
+from bert_ft.report.scored import Chart, Scored, Table, consistent
 from bert_ft.rundir import RunDir, short_name
 
 SHOWN, CUT = 20, 400  # errors of a set; characters of a text in one
@@ -54,12 +55,17 @@ class View:
                 for name, values in self.metrics.items() for metric, value in values.items()]  # fmt: skip
         return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
 
+    @cached_property
     def curves(self) -> list[str]:
         """The learning curves as SVG."""
         return plots.charts({self.name: self.log}, self.task.best_metric)
 
-    def details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
+    @cached_property
+    def details(self) -> list[tuple[Scored, list[Table | Chart]]]:
         """The sets with their own tables and charts, the errors last."""
+        return list(self._details())
+
+    def _details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
         for one in self.sets:
             sections = one.sections()
             found: list[dict[str, Any]] = []
@@ -93,6 +99,18 @@ class View:
         return [table for table in tables if table.rows]
 
 
+def view_of(folder: RunDir) -> View:
+    """The view of a run whose folder may be anybody's, with all that its page shows.
+
+    Raises:
+        InputError: files of the run that are missing, damaged, or do not fit together.
+    """
+    with consistent(folder.path):
+        view = View(folder)
+        view.headline(), view.scores(), view.facts(), view.curves, view.details
+    return view
+
+
 def beside(views: Sequence[View]) -> list[Table]:
     """What several runs share, and where they differ."""
     keys = dict.fromkeys((n, metric) for view in views for n, values in view.metrics.items() for metric in values)
@@ -118,9 +136,10 @@ def html(views: Sequence[View]) -> str:
 
 def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
     """What a notebook shows of a run: its metrics and its learning curves."""
-    view = View(folder, results)
-    curves = plots.figure(view.log, view.task.best_metric) if view.log else None
-    svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
+    with consistent(folder.path):
+        view = View(folder, results)
+        curves = plots.figure(view.log, view.task.best_metric) if view.log else None
+        svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
     return render("run.html.j2", view=view, svg=svg, state=folder.state)
 
 

@@ -10,6 +10,8 @@ from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from bert_ft.report import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -179,5 +181,6 @@ def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub("|".join(theme), lambda m: theme[m[0]], body) if theme else body
     font = "" if theme else 'font-family="sans-serif" '  # the page has its own
+    body, said = visible(body), visible(said)
     return (f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'{font}role="img" aria-label="{escape(said)}">{body}')  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,16 @@ from bert_ft.report import resamples
 from bert_ft.report.resamples import Resamples
 from bert_ft.rundir import RunDir
 from bert_ft.task import Task
+
+
+@contextmanager
+def consistent(folder: Path) -> Iterator[None]:
+    """What is read of a run's folder may be damaged, or anybody's: files that do not fit together are one InputError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # Arrow's own are among them
+        message = f"the files of this run do not fit together: {type(error).__name__}: {error}"
+        raise InputError(message, where=str(folder), remedy="was one of them changed, or damaged?") from error
 
 
 @dataclass

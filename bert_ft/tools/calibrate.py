@@ -35,7 +35,8 @@ def cost(task: Task, environment: Mapping[str, str]) -> dict[str, float]:
         done = subprocess.run([sys.executable, "-m", __name__, str(file)], env=dict(environment), text=True,
                               capture_output=True)  # fmt: skip
     if done.returncode:
-        raise InputError(done.stderr.strip().rpartition("bert-ft: ")[2] or f"exit code {done.returncode}")
+        message, _, remedy = done.stderr.strip().rpartition("bert-ft: ")[2].partition("\n")
+        raise InputError(message or f"exit code {done.returncode}", remedy=" ".join(remedy.split()))
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     found["seconds"] += time.perf_counter() - began - found.pop("timed")
     return found

@@ -15,7 +15,7 @@ from bert_ft import adapters, data, vocabulary
 from bert_ft.adapters import tokenizing
 from bert_ft.data import Rows, checks, given, targets
 from bert_ft.data.checks import Finding
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, shown
 from bert_ft.task import Task, load_task
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
@@ -191,6 +191,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    def cell(value: str, style: str = "") -> Text:
+        return Text(shown(value, most=400), style)
+
     console = Console(width=width, highlight=False)
     overview = Table("set", box=SIMPLE_HEAD, pad_edge=False)
     overview.add_column("rows", justify="right")
@@ -201,7 +204,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
     overview.add_column("source", overflow="fold")
     for name, of in report.sets.items():
         tokens = [f"{n:,}" for n in of.get("tokens", {}).values()]
-        overview.add_row(*map(Text, (name, f"{of['rows']:,}", *tokens, _shares(of["labels"]), Path(of["where"]).name)))
+        overview.add_row(
+            *map(cell, (name, f"{of['rows']:,}", *tokens)), Text(_shares(of["labels"])), cell(Path(of["where"]).name)
+        )
     console.print(overview)
     for finding in report.findings:
         head = Table.grid(padding=(0, 2, 0, 0))
@@ -209,8 +214,8 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
             head.add_column(min_width=least, justify="right" if least == 6 else "left", no_wrap=True)
         share = finding.count / report.sets.get(finding.set, {"rows": np.inf})["rows"]
         part = f" ({share:.1%} of the set)" if finding.message.startswith("rows") and share >= 0.001 else ""
-        head.add_row(Text(finding.severity, STYLES[finding.severity]), Text(finding.set), f"{finding.count:,}",
-                     Text(finding.phrase + part))  # fmt: skip
+        head.add_row(cell(finding.severity, STYLES[finding.severity]), cell(finding.set), f"{finding.count:,}",
+                     cell(finding.phrase + part))  # fmt: skip
         console.print(head)
         where = f"{report.sets.get(finding.set, {}).get('where')}, "
         columns = [[place.removeprefix(where) for place in finding.places[:limit]]] if finding.places else []
@@ -219,12 +224,12 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
             body.add_column(no_wrap=True, style="dim", min_width=min(36, max(map(len, places), default=0)))
         body.add_column(no_wrap=True, overflow="ellipsis")
         for row in zip(*columns, finding.examples[:limit], strict=True):
-            body.add_row(*map(Text, row))
+            body.add_row(*map(cell, row))
         console.print(Padding(body, (0, 0, 1, 9), expand=False))
     counts = [f"{n} {s}{'s' * (n != 1)}" for s in STYLES if (n := sum(f.severity == s for f in report.findings))]
     console.print(Text(", ".join(counts) or "nothing to report", "bold"))
     for line in (*report.notes, *(f"not checked: {what}" for what in report.skipped)):
-        console.print(Text(line, "dim"))
+        console.print(cell(line, "dim"))
 
 
 def _shares(labels: Mapping[str, int]) -> str:

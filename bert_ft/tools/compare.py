@@ -17,7 +17,7 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import families
 from bert_ft.report.resamples import Values, percentiles
-from bert_ft.report.scored import Scored
+from bert_ft.report.scored import Scored, consistent
 from bert_ft.run import Run
 from bert_ft.tools import paired
 from bert_ft.tools.comparison import Comparison, Difference, Flips, Group
@@ -35,7 +35,10 @@ class _Side:
         self.group = Group(name, [str(run.path) for run in runs], [run.task.run.seed for run in runs])
         self.resamples = [one.resamples for one in sets if one.resamples is not None]
         self.whole = [one.of() for one in self.resamples]
-        self.errors = [{line["row"]: line for line in one.errors()} for one in sets]
+        self.errors: list[dict[int, dict[str, Any]]] = []
+        for one in sets:
+            with consistent(one.folder.path):
+                self.errors.append({line["row"]: line for line in one.errors()})
         self.wrong = np.zeros((len(sets), len(sets[0].lines)))
         for row, found in zip(self.wrong, self.errors, strict=True):
             row[list(found)] = [abs(line.get("error", 1)) for line in found.values()]
@@ -71,7 +74,8 @@ def compare(
     first = divided[0][0].scored(split)
     loaded = [[run.scored(first.name) for run in runs] for runs in divided]
     for one in (one for sets in loaded for one in sets):
-        _same(first, one)
+        with consistent(one.folder.path):
+            _same(first, one)
     sides = [_Side(chr(ord("A") + i), runs, sets) for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))]
     names = _metrics(sides, metrics, notes)
     drawn = paired.bootstrap([side.resamples for side in sides], draws, seed)
@@ -127,7 +131,7 @@ def _same(first: Scored, other: Scored) -> None:
     """Refuses a set that is not the first one's rows, counted in the first one's way; binds its labels in the same order."""
     where, remedy = f"{other.folder.path}, {other.name}", f"it must be the set that {first.folder.path} was scored on"
     if changes := rundir.difference(_way(first), _way(other)):
-        raise InputError("it is scored in another way:\n    " + "\n    ".join(changes), where=where, remedy=remedy)
+        raise InputError("it is scored in another way:", details=changes, where=where, remedy=remedy)
     data = other.task.data.model_copy(update={"labels": first.task.data.labels})
     other.task = other.task.model_copy(update={"data": data})
     if other.resamples is None:

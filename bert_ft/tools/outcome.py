@@ -178,13 +178,15 @@ class Outcome:
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         lines += [f"| {' | '.join(map(markdown, row.values()))} |" for row in self.table]
         lines += ["", *(f"- {markdown(line)}" for line in [*self.suite_lines, *self.notes, self.grid_note] if line)]
-        lines += [f"- failed: {run.folder.path.name}: {markdown(run.cause)}" for run in self.failed]
+        lines += [f"- failed: {markdown(run.folder.path.name)}: {markdown(run.cause)}" for run in self.failed]
         made = self.made
-        versions = ", ".join(f"{package} {show(version)}" for package, version in made["versions"].items() if version)
+        versions = ", ".join(
+            f"{package} {markdown(show(version))}" for package, version in made["versions"].items() if version
+        )
         lines += ["", f"Values in points; measured is the mean (the median where that is published) ± the standard deviation over seeds {show(self.plan.seeds)} of {markdown(rundir.short_name(self.plan.checkpoint))}. "
                   "What a source's recipe leaves open is the task's own.",
                   f"{made['runs']} runs, {made['train_seconds']:,.0f} seconds of training; {markdown(show(made['device']))}, "
-                  f"{show(made['precision'])}; {versions}."]  # fmt: skip
+                  f"{markdown(show(made['precision']))}; {versions}."]  # fmt: skip
         return "\n".join([f"# {markdown(self.title)}", "", *lines, ""])
 
     @property

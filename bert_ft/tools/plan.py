@@ -103,7 +103,7 @@ def plan(
                     *["--no-save-model"] * (not save_model)]  # fmt: skip
             entry.runs.append(Planned(bound, point, run, argv))
             if run.task_toml.is_file() and (other := rundir.difference(_identity(run.task()), _identity(bound))):
-                raise InputError("another run lies here; it differs in\n    " + "\n    ".join(other),
+                raise InputError("another run lies here; it differs in", details=other,
                                  where=str(run.path), remedy="choose another place with --output DIR")  # fmt: skip
     if reference is not None and not any(entry.references for entry in made.entries):
         sources = sorted({r.source for entry in made.entries for r in entry.base.reference})

@@ -17,11 +17,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from bert_ft import reading
 from bert_ft.adapters.base import Adapter
-from bert_ft.data.formats import chosen, delimited, json_rows
-from bert_ft.errors import InputError, did_you_mean, disk
+from bert_ft.data.formats import chosen, delimited, distinct, json_rows
+from bert_ft.errors import InputError, did_you_mean, disk, escaped
 from bert_ft.model import Model
 from bert_ft.task import Task
+from bert_ft.tools.cells import changed, unwritable, without_formula
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
@@ -48,6 +50,7 @@ def predict(
     write_as: str | None = None,
     columns: dict[str, str] | None = None,
     keep_bad: bool = False,
+    escape_formulas: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Answers every row of a file, or of standard input, in the order of the rows.
@@ -58,6 +61,7 @@ def predict(
         columns: role (text, text_pair, question, context) -> column; a role's own name by default. Encoding, delimiter and
             quoting of tables are those of the model's task.
         keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
+        escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
         tell: takes one line for each row at fault.
     Raises:
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an answer's.
@@ -67,18 +71,26 @@ def predict(
             raise InputError(
                 f"there is no role '{role}'", where="--column", remedy=did_you_mean(role, model.adapter.inputs)
             )
+    reading.path(source), reading.path(target)
     read_as = _format(source, read_as)
     write_as = _format(target, write_as, read_as if read_as in ("csv", "tsv") else "jsonl")
     names = {
         role: (columns or {}).get(role, model.adapter.task.data.columns.get(role, role))
         for role in model.adapter.inputs
     }
+    if escape_formulas and write_as not in ("csv", "tsv"):
+        raise InputError(
+            f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv"
+        )
     found = Outcome()
+
+    def judge(row: dict[str, Any]) -> str:
+        return _unfit(row, model.adapter, names) or ("" if write_as == "jsonl" else unwritable(row, write_as))
 
     def answered(stream: Iterable[Line]) -> Iterator[dict[str, Any]]:
         lines = iter(stream)
         while window := list(islice(lines, WINDOW)):
-            judged = [(where, row, wrong or _unfit(row or {}, model.adapter, names)) for where, row, wrong in window]
+            judged = [(where, row, wrong or judge(row or {})) for where, row, wrong in window]
             try:
                 rows = model.rows([row for _, row, wrong in judged if not wrong], names)
             except InputError:  # of one row at least
@@ -108,7 +120,10 @@ def predict(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
     with _reading(source, read_as, needed, model.adapter.task) as stream, _writing(target, write_as, tell) as write:
-        write(answered(stream))
+        rows = answered(stream)
+        if escape_formulas:
+            rows = (changed(row, without_formula) for row in rows)
+        write(rows)
     if found.broken:
         tell(f"{found.broken:,} rows hold line breaks within quotes; where each line is a row: --set quoting=false")
     return found
@@ -157,14 +172,16 @@ def _reading(source: str, kind: str, needed: list[str], task: Task) -> Iterator[
         yield _lines(text, kind, "standard input", needed, task)
         return
     if not Path(source).is_file():
-        raise InputError("no such file", where=source)
+        there = Path(source).exists()
+        raise InputError("not a regular file" if there else "no such file", where=source,
+                         remedy="standard input can be anything: ... | bert-ft predict RUN -" if there else "")  # fmt: skip
     if kind == "parquet":
         yield _parquet(source)
         return
     with Path(source).open(encoding=encoding, errors="surrogateescape", newline="") as stream:
         if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
             rows = json_rows.objects(Path(source), task.data.encoding)
-            yield ((f"{source}, row {number}", row, "") for number, row in enumerate(rows, 1))
+            yield (_clean(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
             return
         stream.seek(0)
         yield _lines(stream, kind, source, needed, task)
@@ -184,9 +201,9 @@ def _lines(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
 
 def _object(line: str, where: str) -> Line:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return where, None, f"not JSON: {getattr(error, 'msg', 'too deep')}"
+        row = reading.loads(line)
+    except json.JSONDecodeError as error:
+        return where, None, f"not JSON: {error.msg}"
     return _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
 
 
@@ -200,7 +217,7 @@ def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
     except csv.Error as error:
         raise InputError(f"the header can't be read: {error}", where=where, remedy="--set quoting=false?") from None
     chosen(header, needed, (), where)
-    header = [name if header.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(header)]  # each is kept
+    header = distinct(header)  # each is kept
     while True:
         try:
             cells = next(reader)
@@ -222,7 +239,10 @@ def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
 
 
 def _clean(where: str, row: dict[str, Any]) -> Line:
-    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here)."""
+    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here), or one of its
+    values can't be passed on as it stands."""
+    for name, fault in getattr(row, "faults", {}).items():
+        return where, None, f"'{name}' {fault}"
     for name, value in row.items():
         if isinstance(value, str) and not value.isascii() and any("\udc80" <= c <= "\udcff" for c in value):
             return where, None, f"'{name}' is not UTF-8"
@@ -231,7 +251,11 @@ def _clean(where: str, row: dict[str, Any]) -> Line:
 
 def _printable(row: dict[str, Any]) -> dict[str, Any]:
     """What can't be written as UTF-8 is written as its escape."""
-    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
+
+    def printable(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return {printable(name): printable(value) for name, value in row.items()}
 
 
 def _parquet(source: str) -> Iterator[Line]:
@@ -241,11 +265,23 @@ def _parquet(source: str) -> Iterator[Line]:
     try:
         file, number = pq.ParquetFile(source), 0
         for batch in file.iter_batches(WINDOW):
-            for row in batch.to_pylist():
+            for row in _of_batch(batch):
                 number += 1
-                yield f"{source}, row {number}", row, ""
+                yield f"{source}, row {number}", *row
     except pa.ArrowException as error:
         raise InputError(f"not a Parquet file: {error}", where=source) from None
+
+
+def _of_batch(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """(row, what is wrong with it) of each: a date, a number or bytes that Python can't hold as what their column is."""
+    try:
+        yield from [(row, "") for row in batch.to_pylist()]
+    except (ValueError, OverflowError):
+        for i in range(len(batch)):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0], ""
+            except (ValueError, OverflowError) as error:
+                yield None, f"a value can't be read: {error}"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -280,9 +316,11 @@ def _writing(
 def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
     if kind == "jsonl":
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            stream.write(reading.dumps(row) + "\n")
         return
-    flat = map(_flat, rows)
+    flat: Iterator[dict[str, Any]] = map(_flat, rows)
+    if stream.isatty():  # a terminal gets nothing that it would obey
+        flat = (changed(row, escaped) for row in flat)
     first = list(islice(flat, WINDOW))  # a row at fault may be the first, and has no answer's columns
     header = list(dict.fromkeys(name for row in first for name in row))
     writer = csv.DictWriter(stream, header, restval="", extrasaction="ignore", delimiter="," if kind == "csv" else "\t",
@@ -304,7 +342,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         if name == "probabilities" and isinstance(value, dict):
             cells |= {f"probability of {label}": p for label, p in value.items()}
         else:
-            cells[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+            cells[name] = reading.dumps(value) if isinstance(value, (list, dict)) else value
     return cells
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import progress
-from bert_ft.errors import BertFtError, disk
+from bert_ft.errors import BertFtError, disk, shown
 from bert_ft.tools import calibrate, children
 from bert_ft.tools.outcome import Outcome
 from bert_ft.tools.plan import Plan, Planned, plan
@@ -79,7 +79,7 @@ def _announce(
             try:
                 found = calibrate.cost(todo[0].task, children.environment(places[0]))
             except BertFtError as error:
-                show.say(f"{entry.base.name}: no estimate: {error}", "yellow")
+                show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
                 continue
         source = f"published by {entry.reference.source}" if entry.reference else "the task's own recipe"
         show.say(f"  {entry.base.name}: {len(todo)} runs of about {_words(found['seconds'])}; {source}")
@@ -94,6 +94,7 @@ def _make(
     made: Plan, missing: Sequence[Planned], logs: Path, places: Sequence[str | None], show: progress.Display, signals: bool
 ) -> None:  # fmt: skip
     from rich.table import Table
+    from rich.text import Text
 
     with children.display(show.console) as live:
 
@@ -117,7 +118,8 @@ def _make(
                 lines = [f"{name}: {child.last()} ({_words(time.monotonic() - child.began)})"
                          for name, child in running.items() if name in names]  # fmt: skip
                 done = sum(run.folder.state == "finished" for run in entry.runs)
-                table.add_row(entry.base.name, f"{done} of {len(entry.runs)}", "\n".join(lines))
+                said = "\n".join(map(shown, lines))
+                table.add_row(Text(shown(entry.base.name)), f"{done} of {len(entry.runs)}", Text(said))
             live.update(table, refresh=True)
 
         children.run(missing, logs, places, tell, look, signals)

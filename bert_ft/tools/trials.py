@@ -81,7 +81,7 @@ class Trials:
             )  # fmt: skip
             before = self.study.user_attrs.get("made_from", made_from)
             if changes := rundir.difference(before, made_from):
-                raise InputError("another search lies here; it differs in\n    " + "\n    ".join(changes),
+                raise InputError("another search lies here; it differs in", details=changes,
                                  where=str(folder), remedy="--output DIR puts the new one elsewhere")  # fmt: skip
             self.study.set_user_attr("made_from", made_from)
 

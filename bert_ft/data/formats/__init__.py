@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bert_ft.errors import InputError, did_you_mean
@@ -15,10 +16,25 @@ def chosen(columns: Sequence[str], wanted: Sequence[str], optional: Sequence[str
     Raises:
         InputError: a wanted column that is doubled, or missing and not optional.
     """
+    counts = Counter(columns)
     for column in wanted:
-        if columns.count(column) > 1:
+        if counts[column] > 1:
             raise InputError(f"two columns are called '{column}'", where=where, remedy="rename one of them")
-        if column not in columns and column not in optional:
+        if not counts[column] and column not in optional:
             raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, columns))
-    others = [column for column in columns if columns.count(column) == 1] if OTHERS in optional else []
-    return [column for column in dict.fromkeys([*wanted, *others]) if column in columns]
+    others = [column for column, count in counts.items() if count == 1] if OTHERS in optional else []
+    return [column for column in dict.fromkeys([*wanted, *others]) if counts[column]]
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """The names in their order, each once: one that was there before has its place behind it, "name (3)"."""
+    counts, seen = Counter(columns), set[str]()
+    out = []
+    for place, name in enumerate(columns, 1):
+        if name in seen:
+            name = f"{name} ({place})"
+            while counts[name] or name in seen:
+                name += " "
+        seen.add(name)
+        out.append(name)
+    return out

@@ -8,10 +8,14 @@ import io
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pac
 import pyarrow.csv as pc
 
-from bert_ft.data.formats import chosen
+from bert_ft.data.formats import chosen, distinct
 from bert_ft.errors import InputError
+from bert_ft.reading import HALF
+
+NO_CHARACTER = "\ufdd0"  # Unicode has promised never to give it a meaning
 
 
 def read(
@@ -38,7 +42,7 @@ def read(
         InputError: empty file, a ragged row, a missing or doubled column, bytes that are not of the encoding.
     """
     delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    text = decode(path, encoding)
+    text = decode(path, encoding, lenient=True)
     lines = io.StringIO(text, newline="")
     try:
         header = next(csv.reader(lines, delimiter=delimiter, quoting=0 if quoting else csv.QUOTE_NONE), [])
@@ -49,22 +53,29 @@ def read(
     has_header = names is None or wanted[0] in header
     columns = header if has_header else list(names or [])
     chosen(columns, wanted, optional, str(path))
+    if HALF.search("".join(columns)):
+        decode(path, encoding)  # says which byte of the header it is
+    try:
+        content, broken = text.encode(), False
+    except UnicodeEncodeError:  # what is no character may stand in a column that nobody reads
+        content, broken = HALF.sub(NO_CHARACTER, text).encode(), True
     # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
-    distinct = [name if columns.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(columns)]
+    names_ = distinct(columns)
     bad: list[pc.InvalidRow] = []
 
     def noting(row: pc.InvalidRow) -> str:
         bad.append(row)
         return "error" if skipped is None else "skip"
 
+    kept = chosen(names_, wanted, optional, str(path))
     try:
         table = pc.read_csv(
-            io.BytesIO(text.encode()),
+            io.BytesIO(content),
             read_options=pc.ReadOptions(
                 use_threads=False,  # only then does a ragged row know its number
-                column_names=distinct,
+                column_names=names_,
                 skip_rows_after_names=int(has_header),
-                block_size=max(1 << 20, min(len(text.encode()) + 1, 1 << 30)),
+                block_size=max(1 << 20, min(len(content) + 1, 1 << 30)),
             ),
             parse_options=pc.ParseOptions(
                 delimiter=delimiter,
@@ -74,8 +85,8 @@ def read(
                 invalid_row_handler=noting,
             ),
             convert_options=pc.ConvertOptions(
-                column_types={column: pa.string() for column in distinct},
-                include_columns=chosen(distinct, wanted, optional, str(path)),
+                column_types={column: pa.string() for column in names_},
+                include_columns=kept,
                 strings_can_be_null=True,
                 null_values=[""],
                 quoted_strings_can_be_null=False,
@@ -94,7 +105,15 @@ def read(
         skipped.extend((row.number or 0) - has_header for row in bad)
     if not table.num_rows:
         raise InputError("no rows below the header", where=str(path))
-    return table
+    return _without_bytes(table, wanted, path, encoding) if broken else table
+
+
+def _without_bytes(table: pa.Table, wanted: list[str], path: Path, encoding: str) -> pa.Table:
+    """The table without the columns that hold bytes of another encoding; in a wanted column they are an error."""
+    broken = [name for name in table.column_names if pac.any(pac.match_substring(table[name], NO_CHARACTER)).as_py()]
+    if set(broken) & set(wanted):
+        decode(path, encoding)
+    return table.drop_columns(broken)
 
 
 def known(encoding: str) -> str:
@@ -106,13 +125,15 @@ def known(encoding: str) -> str:
         raise InputError(f"unknown encoding '{encoding}'", where="data.encoding", remedy=remedy) from None
 
 
-def decode(path: Path, encoding: str) -> str:
-    """The file's text without a byte-order mark; bytes that do not fit are an error with their line."""
+def decode(path: Path, encoding: str, lenient: bool = False) -> str:
+    """The file's text without a byte-order mark; bytes that do not fit are an error with their line, or if `lenient`
+    halves of surrogate pairs, as `surrogateescape` has them."""
     raw, encoding = path.read_bytes(), known(encoding)
     if encoding == "utf-8" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
         raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
     try:
-        return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        codec, errors = "utf-8-sig" if encoding == "utf-8" else encoding, "surrogateescape" if lenient else "strict"
+        return raw.decode(codec, errors)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"byte {raw[error.start]:#04x} is not {encoding}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bert_ft import reading
 from bert_ft.data.formats import OTHERS
 from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError, did_you_mean
@@ -20,7 +21,12 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
     """
-    return table(objects(path, encoding), path, wanted, optional)
+    try:
+        return table(objects(path, encoding), path, wanted, optional)
+    except InputError as error:
+        if isinstance(error.__context__, UnicodeEncodeError):
+            decode(path, encoding)  # says which byte it is, where it is not an escape that stands there
+        raise
 
 
 def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()) -> pa.Table:
@@ -33,6 +39,9 @@ def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: t
                 continue
             raise InputError(f"no key '{key}'", where=str(path), remedy=did_you_mean(key, known))
         values = [row.get(key) for row in rows]
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, reading.Row) and (fault := row.faults.get(key)):
+                raise InputError(f"'{key}' {fault}", where=f"{path}, row {number}")
         kinds = [type(value) for value in values if value is not None]
         if kinds and (
             odd := next((i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), None)
@@ -44,7 +53,8 @@ def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: t
                 raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
         columns[key] = array(values, key, path)
     for key in sorted(known - set(wanted)) if OTHERS in optional else ():
-        with suppress(TypeError, ValueError, OverflowError):  # of several types: left out
+        with suppress(TypeError, ValueError, OverflowError):  # nobody reads it: of several types, or not UTF-8
+            pa.array([key])
             columns[key] = pa.array([row.get(key) for row in rows])
     return pa.table(columns)
 
@@ -70,7 +80,7 @@ def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     Raises:
         InputError: none, or a line that is no object.
     """
-    text = decode(path, encoding)
+    text = decode(path, encoding, lenient=True)
     rows = _whole(path, text) if path.suffix.lower() == ".json" else None
     rows = _lines(path, text) if rows is None else rows
     if not rows:
@@ -84,7 +94,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = reading.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
@@ -96,7 +106,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
 def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
     """The rows of a file that is one JSON document; None where it must be read line by line."""
     try:
-        value = json.loads(text)
+        value = reading.loads(text)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("["):
             return None

@@ -7,11 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from bert_ft import reading
 from bert_ft.data.formats import json_rows
+from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError
 from bert_ft.schema import Data
 
-KEYS = ("label", "labels", "spans", "entities", "annotations")
+READ = ("text", "data", "answer", "label", "labels", "spans", "entities", "annotations")
+KEYS = READ[3:]
 SPANS = pa.list_(pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()}))
 
 
@@ -34,6 +37,8 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     texts, spans = [], []
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
+        if faults := {key: fault for key, fault in getattr(row, "faults", {}).items() if key in (words, tags, *READ)}:
+            raise InputError("'{}' {}".format(*min(faults.items())), where=where)
         if row.get("answer", "accept") != "accept":  # Prodigy's
             raise InputError(f"this row's answer is '{row['answer']}'", where=where, remedy="export accepted rows only")
         inner = row["data"] if isinstance(row.get("data"), dict) else row
@@ -41,6 +46,9 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
         if not isinstance(text, str):
             raise InputError(f"no '{words}' (a list of words) and no 'text'", where=where,
                              remedy="name the keys: --tokens KEY --tags KEY")  # fmt: skip
+        if reading.HALF.search(text):
+            decode(path, data.encoding)  # says which byte it is, where it is not an escape that stands there
+            raise InputError("the text holds half a surrogate pair", where=where)
         key = next((key for key in (tags, *KEYS) if key in row), None)
         texts.append(text)
         spans.append(None if key is None else [_checked(mark, text, where) for mark in _marks(row[key], where)])
@@ -83,7 +91,7 @@ def _mark(item: Any) -> tuple[Any, ...]:
 
 def _checked(mark: tuple[Any, ...], text: str, where: str) -> dict[str, Any]:
     start, end, label, surface = (*mark, None, None, None)[:4]
-    if type(start) is not int or type(end) is not int or not isinstance(label, str):
+    if type(start) is not int or type(end) is not int or not isinstance(label, str) or reading.HALF.search(label):
         raise InputError(f"no span: {mark!r:.80}", where=where, remedy="a span is a start, an end and a type")
     if surface is not None and start >= 0 and text[start:end] != surface:
         raise InputError(f"the span {start} to {end} is {text[start:end]!r:.60} in the text, and {surface!r:.60} beside it",

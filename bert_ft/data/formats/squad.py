@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from bert_ft import reading
 from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError
@@ -24,7 +25,7 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     `answers` are {"text": [...], "answer_start": [...]} as on the hub; null where the question has no such key.
     """
     try:
-        tree = json.loads(decode(path, data.encoding))
+        tree = reading.loads(decode(path, data.encoding, lenient=True))
     except json.JSONDecodeError:
         tree = None  # JSON lines, or a fault that their reader tells
     if isinstance(tree, dict) and isinstance(tree.get("data"), list) and "id" not in tree:
@@ -50,6 +51,9 @@ def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
                 context = paragraph["context"] if "context" in paragraph else paragraph["context_text"]
                 for q, question in enumerate(paragraph["qas"]):
                     place = f"data[{a}].paragraphs[{p}].qas[{q}]"
+                    for part in (article, paragraph, question):
+                        if twice := getattr(part, "keys_twice", ()):
+                            raise ValueError(f"the key '{min(twice)}' is there twice")
                     row = {key: question.get(key, question.get(other)) for key, other in KEYS.items()}
                     place += f" (question '{row['id']}')"
                     found = pairs(question.get("answers"))
@@ -58,6 +62,9 @@ def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
                     answers = found and {"text": [t for t, _ in found], "answer_start": [s for _, s in found]}
                     empty: dict[str, list[Any]] = {"text": [], "answer_start": []}
                     row |= {"context": context, "answers": empty if found == [] else answers}
+                    for key, value in row.items():
+                        if fault := next(reading.faults(value), ""):
+                            raise ValueError(f"'{key}' holds {fault}")
                     yield row | {"title": article.get("title")}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
@@ -76,7 +83,7 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     """
     if isinstance(cell, str):
         try:
-            parsed = json.loads(cell)
+            parsed = reading.strict(cell) if cell.lstrip().startswith(("[", "{")) else None
         except json.JSONDecodeError:
             parsed = None
         cell = parsed if isinstance(parsed, (list, dict)) else [cell] if cell.strip() else []
@@ -94,6 +101,8 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     for text, start in found:
         if not isinstance(text, str):
             raise ValueError(f"an answer is {text!r}, not a text")
+        if reading.HALF.search(text):
+            raise ValueError("an answer holds half a surrogate pair")
         if start is not None and (isinstance(start, bool) or not isinstance(start, int)):
             raise ValueError(f"answer_start is {start!r}, not a whole number")
         if start is not None and start < 0:

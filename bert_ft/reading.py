@@ -1,0 +1,212 @@
+"""Small files and JSON that somebody else wrote: regular, of a bounded size, and parsed without surprises."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_ft.errors import UNSEEN, InputError
+
+DEEPEST = 50  # levels of a JSON value that are read
+HALF = re.compile("[\ud800-\udfff]")  # half a surrogate pair: no character, and nothing that UTF-8 can hold
+TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+def path(value: str | Path, where: str = "") -> Path:
+    """A path that somebody gave, `~` expanded.
+
+    Raises:
+        InputError: a NUL in it, or a home folder that is not there: no file can have this name.
+    """
+    if "\0" in str(value):
+        raise InputError(f"a path can't hold a NUL character: {value!r:.100}", where=where)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise InputError("the home folder of that user is not known", where=str(value)) from None
+
+
+def inside(name: str, folder: Path, where: str) -> Path:
+    """The file that a file in `folder` names.
+
+    Raises:
+        InputError: it is absolute, or leads out of the folder.
+    """
+    given = Path(name)
+    if "\0" in name or given.is_absolute() or name.startswith("~") or ".." in given.parts:
+        raise InputError(f"'{name}' leads out of the folder of the file that names it", where=where,
+                         remedy="name a file in that folder, or below it, by its relative path")  # fmt: skip
+    return folder / given
+
+
+def text(file: Path, most: int) -> str:
+    """The text of a UTF-8 file of at most `most` bytes.
+
+    Raises:
+        InputError: there is none, it is no regular file (a pipe, a device, a folder), too large, or not UTF-8.
+    """
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write into it
+            raise InputError("not a regular file", where=str(file))
+        if status.st_size > most:
+            message = (
+                f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB that are read here"
+            )
+            raise InputError(message, where=str(file), remedy="is it the file that is meant?")
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=str(file)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(getattr(error, "strerror", None) or str(error), where=str(file)) from None
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+class Huge(str):
+    """The digits of a whole number that Python refuses to read."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"a number of {len(self.lstrip('-')):,} digits"
+
+
+class TooDeep:
+    """What stands in the place of a value below `DEEPEST` levels."""
+
+    def __repr__(self) -> str:
+        return f"what is nested more than {DEEPEST} levels deep"
+
+
+class Doubled(dict[str, Any]):
+    """An object with a key that is there twice, in `keys_twice`; the last one's value counts, as in `json`."""
+
+    keys_twice: frozenset[str] = frozenset()
+
+
+class Row(dict[str, Any]):
+    """An object with values that can't be taken as they stand: `faults`, key -> what is wrong with it."""
+
+    faults: dict[str, str]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key is there twice")
+    return value
+
+
+PLAIN = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def loads(document: str) -> Any:
+    """The value of a JSON text; where one part can't be held, the rest can be read all the same.
+
+    An object with such parts (also each of a list of them) is a `Row`: a number of more digits than Python reads is there
+    as `Huge`, what is nested too deeply has `TooDeep` in it, and of a doubled key the last value is taken.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+    """
+    try:
+        return PLAIN.decode(document)
+    except json.JSONDecodeError:
+        if document.startswith("\ufeff"):
+            raise json.JSONDecodeError("a byte-order mark stands here", document, 0) from None
+        raise
+    except (RecursionError, ValueError):  # more levels, or more digits of a number, than Python reads; a doubled key
+        value = _lenient(document)
+    return [_row(item) for item in value] if isinstance(value, list) else _row(value)
+
+
+def _lenient(document: str) -> Any:
+    def of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) == len(pairs):
+            return value
+        counts = Counter(key for key, _ in pairs)
+        value = Doubled(value)
+        value.keys_twice = frozenset(key for key, n in counts.items() if n > 1)
+        return value
+
+    def whole(digits: str) -> int | Huge:
+        try:
+            return int(digits)
+        except ValueError:
+            return Huge(digits)
+
+    shallow = _shallow(document)
+    cut = None if shallow == document else lambda name: TooDeep() if name == "-Infinity" else float(name)
+    return json.loads(shallow, object_pairs_hook=of_pairs, parse_int=whole, parse_constant=cut)
+
+
+def strict(document: str) -> Any:
+    """`loads`, of what is read as a whole. Raises ValueError where any part can't be taken as it stands."""
+    value = loads(document)
+    for row in value if isinstance(value, list) else [value]:
+        for key, fault in getattr(row, "faults", {}).items():
+            raise ValueError(f"'{key}' {fault}")
+    return value
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that can be shown and written anywhere: what can't be seen, half a surrogate pair too, is an escape of
+    JSON, so that the value is the same. What JSON does not know is written as its text."""
+    document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else json.dumps(match[0])[1:-1], document)
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value of JSON has the shape of an example: its kind, and that of all items where the example has one. Where
+    it has a number, null will do too, which stands for what is undefined."""
+    if isinstance(shape, dict):
+        inner = next(iter(shape.values()), None)
+        return isinstance(value, dict) and (inner is None or all(fits(item, inner) for item in value.values()))
+    if isinstance(shape, list):
+        return isinstance(value, list) and (not shape or all(fits(item, shape[0]) for item in value))
+    if isinstance(shape, str):
+        return isinstance(value, str)
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _row(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    row = Row(value)
+    row.faults = {key: f"holds {fault}" for key, item in value.items() if (fault := next(faults(item), ""))}
+    row.faults |= dict.fromkeys(getattr(value, "keys_twice", ()), "is there twice")
+    return row if row.faults else value
+
+
+def faults(value: Any) -> Iterator[str]:
+    """What is in a value that can't be taken as it stands."""
+    if isinstance(value, (Huge, TooDeep)):
+        yield repr(value)
+    elif isinstance(value, Doubled):
+        yield f"the key '{min(value.keys_twice)}' twice"
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from faults(item)
+
+
+def _shallow(document: str) -> str:
+    """The text with -Infinity in the place of every list and object below `DEEPEST` levels."""
+    depth, start, parts = 0, 0, []
+    for token in TOKENS.finditer(document):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth == DEEPEST + 1:
+                parts.append(document[start : token.start()] + "-Infinity")
+        elif token[0] in ("]", "}"):
+            depth -= 1
+            if depth == DEEPEST:
+                start = token.end()
+    # where brackets are missing, the rest is no JSON, whatever its depth
+    return "".join(parts) + (document[start:] if depth <= DEEPEST else "")
