@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from bert_ft import remote_code
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import hub
 from bert_ft.errors import InputError
@@ -22,7 +23,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "se
 def locate(checkpoint: str) -> str:
     """The folder of a checkpoint (of a run: its model), or the hub id as it is."""
     path = Path(checkpoint).expanduser()
-    if (path / "task.toml").is_file():
+    if (path / "task.toml").is_file() and not (path / "config.json").is_file():
         if not (path / "model").is_dir():
             remedy = "finish it, or name another checkpoint"
             raise InputError("this run has no model yet", where=checkpoint, remedy=remedy)
@@ -60,8 +61,20 @@ def commit(run: RunSpec) -> str | None:
     return Path(file).parent.name if isinstance(file, str) else None
 
 
-def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
-    """The checkpoint's own fast tokenizer."""
+def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ()) -> Any:
+    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this call."""
+    from transformers import AutoConfig
+
+    with told(where):
+        trust = remote_code.allowed(where, revision, trusted)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
+    if config._attn_implementation not in (None, "eager", "sdpa"):  # others may be programs that the hub serves
+        config._attn_implementation = None
+    return config
+
+
+def load_tokenizer(run: RunSpec, checkpoint: str, trusted: Sequence[str] = ()) -> Any:
+    """The checkpoint's own fast tokenizer; `trusted` as for `load_config`."""
     from transformers import AutoTokenizer
 
     where = locate(checkpoint)
@@ -69,25 +82,27 @@ def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     with told(where):
-        return AutoTokenizer.from_pretrained(
-            where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
-        )
+        revision = run.revision or "main"
+        trust = remote_code.allowed(where, revision, trusted)
+        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust)
 
 
-def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, list[str]]:
+def load_model(
+    run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
     A head that fits the task's labels by name is kept (in the checkpoint's label order, which the adapter takes over);
     any other is initialised anew from torch's random state.
     """
     import transformers
-    from transformers import AutoConfig
 
     where = locate(checkpoint)
-    options: dict[str, Any] = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    config = load_config(where, run.revision or "main", trusted)
+    options: dict[str, Any] = {"revision": run.revision or "main"}
     auto = getattr(transformers, adapter.head)
     with told(where):
-        config = AutoConfig.from_pretrained(where, **options)
+        options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
         old = config.architectures[0] if config.architectures else "?"
         # a token classifier's weights may bear the names of a sequence classifier's
         kept = (old == "?" or adapter.head.removeprefix("AutoModel") in old) and _keeps_head(config, adapter)
@@ -223,6 +238,6 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         return message, "check the id; try again once the hub is there, or give a folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
-        return message, "read it, then --trust-remote-code"
+        return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
     remedy = "is it the folder of an encoder that this version of transformers knows?"
     return f"it can't be loaded: {str(error).splitlines()[0]}", remedy

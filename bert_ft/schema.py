@@ -246,7 +246,7 @@ class RunSpec(Strict):
     revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     seed: int = Field(42, ge=0, lt=2**32)
     data_dir: Annotated[str | None, BeforeValidator(_absolute)] = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(False, description="not obeyed: --trust-remote-code ORG/NAME, in each call, is")
     folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
     custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")
 

@@ -102,6 +102,9 @@ class Task(Strict):
             del tree["metric"]["compute"]  # another problem type brings its own
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
+            if leaf == "trust_remote_code":
+                raise InputError("a setting does not say whose code may run", where=key, remedy="name the checkpoint: "
+                                 '--trust-remote-code ORG/NAME (in Python trust_remote_code="ORG/NAME")')  # fmt: skip
             table = table or _table_of(key, where, self.family)
             node = tree
             for part in table.split("."):
@@ -110,7 +113,7 @@ class Task(Strict):
                 node = node[part]
             node[leaf] = value
         _anchor(tree["data"], Path())
-        return _validated(tree, where)
+        return validated(tree, where)
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
@@ -139,7 +142,8 @@ def _table_of(key: str, where: str, family: str) -> str:
     return tables[0]
 
 
-def _validated(tree: dict[str, Any], where: str) -> Task:
+def validated(tree: dict[str, Any], where: str) -> Task:
+    """The task of a tree of tables. Raises InputError: an unknown key, or a value of another type or range."""
     try:
         return Task.model_validate(tree)
     except ValidationError as error:
@@ -207,7 +211,7 @@ def load_task(name: str | Path | Task) -> Task:
     if tree["name"] in RESERVED:
         raise InputError(f"'{tree['name']}' is the name of a family, so no task can bear it", where=str(path),
                          remedy="rename the file, or set `name`")  # fmt: skip
-    return _validated(tree, str(path))
+    return validated(tree, str(path))
 
 
 def suites() -> dict[str, Suite]:

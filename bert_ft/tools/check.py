@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import adapters, data, pretrained
+from bert_ft import adapters, data, pretrained, remote_code
 from bert_ft.adapters import tokenizing
 from bert_ft.data import Rows, checks, given, targets
 from bert_ft.data.checks import Finding
@@ -56,7 +56,8 @@ class Report:
 
 def check(
     task: str | Path | Task, checkpoint: str | None = None, *, data_dir: str | Path | None = None,
-    train: Any = None, validation: Any = None, test: Any = None, **settings: Any,
+    train: Any = None, validation: Any = None, test: Any = None, trust_remote_code: remote_code.Names = None,
+    **settings: Any,
 ) -> Report:  # fmt: skip
     """Checks a task's rows. The arguments are those of `finetune`; without a checkpoint nothing is tokenized.
 
@@ -70,7 +71,7 @@ def check(
     splits = data.load(bound, family, given.objects(sets_), training=training, others=True)
     sets = splits.all() if training else {**splits.evaluation, **splits.test}
     adapter = family(bound, family.find_labels(splits.train, bound))
-    report = Report(bound.name, notes=splits.notes)
+    report = Report(bound.name, notes=splits.notes + remote_code.notes(bound.run))
     for name, rows in sets.items():
         known = adapter.labels and checks.has_target(rows, family.target)
         labels = targets.label_counts(rows.table[family.target]) if known else {}
@@ -88,7 +89,8 @@ def check(
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
-        tokenizer = pretrained.load_tokenizer(bound.run, bound.run.checkpoint)
+        trusted = remote_code.names(trust_remote_code)
+        tokenizer = pretrained.load_tokenizer(bound.run, bound.run.checkpoint, trusted)
         for name, rows in sets.items():
             report.sets[name]["tokens"], more = _of_tokens(
                 name, rows, adapter.texts, tokenizer, bound.recipe.max_length

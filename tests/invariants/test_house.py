@@ -11,13 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bert_ft"
 FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"errors"},
+    {"files"},
     {"metrics"},
     {"schema"},
     {"task"},
     {"data"},
     {"adapters"},
     {"engine"},
-    {"environment", "rundir", "pretrained", "progress"},
+    {"environment", "rundir", "remote_code", "pretrained", "progress"},
     {"model", "report"},
     {"run"},
     {"folds"},
