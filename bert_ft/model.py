@@ -317,8 +317,8 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
         data["problem_type"] = pretrained.problem_type(config)
         if data["problem_type"] == "regression":
             data["labels"], metric = None, {"compute": ["mean_squared_error"]}
-    tree = {"name": Path(where).name, "family": family, "metric": metric, "data": data,
-            "recipe": {"max_length": int(min(lengths))}}  # fmt: skip
+    tree: dict[str, Any] = {"name": Path(where).name, "family": family, "metric": metric, "data": data,
+                            "recipe": {"max_length": int(min(lengths))}}  # fmt: skip
     for table in ("data", "recipe"):
         given = _table(own, table, where)
         tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}

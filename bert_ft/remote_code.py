@@ -63,7 +63,8 @@ def _sources(where: str, revision: str) -> Iterator[str]:
     """The checkpoint itself and the other repositories that its code would come from; nothing where none would."""
     from transformers import PreTrainedConfig
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
-    from transformers.utils import find_adapter_config_file, is_peft_available
+    from transformers.utils.import_utils import is_peft_available
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     config, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
     references: list[str] = []

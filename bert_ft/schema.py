@@ -268,6 +268,13 @@ class Reference(Strict):
     source: str
     note: str | None = None
 
+    @field_validator("recipe")
+    @classmethod
+    def _keys(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        for key in recipe.keys() - Recipe.model_fields.keys():
+            raise ValueError(f"unknown key '{key}'; {did_you_mean(key, Recipe.model_fields)}")
+        return recipe
+
 
 class Submission(Strict):
     """A file of the zip that a suite's server takes: a prediction for each row of a test set, labels and numbers written

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import DEFAULTS
@@ -32,6 +32,8 @@ from bert_ft.schema import (
 )  # fmt: skip
 
 RESERVED = ("classification", "ner", "qa")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters and line breaks: no name of ours has one, since names become commands, paths and lines."""
 
 
 class Task(Strict):
@@ -55,6 +57,7 @@ class Task(Strict):
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
         """The metrics of the family or problem type, and the family's usual length, where the task names none."""
+        _refuse_control(tree)
         if isinstance(tree, dict) and tree.get("family") == "qa" and isinstance(recipe := tree.get("recipe", {}), dict):
             tree = tree | {"recipe": {"max_length": 384} | recipe}
         metric, data = (tree.get(key, {}) for key in ("metric", "data")) if isinstance(tree, dict) else (None, None)
@@ -88,6 +91,13 @@ class Task(Strict):
         rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in cells)
         return f"<div><p><b>{html.escape(self.title or self.name)}</b></p><table>{rows}</table></div>"
 
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        if CONTROL.search(name):
+            raise ValueError("a name has no control characters and no line breaks")
+        return name
+
     @property
     def best_metric(self) -> tuple[str, str]:
         """(evaluation set, metric) that picks the best checkpoint."""
@@ -119,6 +129,15 @@ class Task(Strict):
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
         others = set(RESERVED) - {self.family}
         return self.model_dump(exclude_none=True, exclude=others)
+
+
+def _refuse_control(tree: Any) -> None:
+    """Refuses keys that break a line; those that are labels, and so part of the data, may."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(key, str) and CONTROL.search(key):
+            raise ValueError(f"the key {key!r} holds a control character or a line break")
+        if key not in ("class_weights", "label_names"):
+            _refuse_control(value)
 
 
 TABLES = {name: type(table) for name, table in Task() if isinstance(table, Strict)}
