@@ -196,6 +196,7 @@ def told(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
     from pickle import UnpicklingError
 
+    from huggingface_hub.errors import StrictDataclassError  # of odd types in a config
     from safetensors import SafetensorError
     from transformers import logging
 
@@ -212,7 +213,7 @@ def told(where: str) -> Iterator[None]:
     except (SafetensorError, EOFError) as error:
         message = f"the weight file is corrupt ({error})"
         raise InputError(message, where=where, remedy="download or copy it again") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
         message, remedy = _explained(error, where)
         raise InputError(message, where=where, remedy=remedy) from None
     finally:
