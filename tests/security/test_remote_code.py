@@ -32,9 +32,9 @@ def mark(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def yes(tmp_path: Path, reviews: Path, tiny_checkpoint: Path, mark: Path) -> Path:
+def yes(tmp_path: Path, reviews: Path, trained: Path, mark: Path) -> Path:
     """A folder with a checkpoint that brings code, `evil`, and files that all say that it may run."""
-    with_code(tiny_checkpoint, tmp_path / "evil", mark, **SAYS_YES)
+    with_code(trained / "model", tmp_path / "evil", mark, **SAYS_YES)
     (tmp_path / "task.toml").write_text(
         'family = "classification"\n[data]\ntrain = "train.csv"\nevaluate = "validation.csv"\n'
         '[run]\ncheckpoint = "./evil"\ntrust_remote_code = true\n'
@@ -238,8 +238,8 @@ def loads(hub: Hub, tmp_path: Path, name: str, *names: Any) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_code_on_the_hub(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark: Path) -> None:
-    hub.add("models", "org/evil", with_code(tiny_checkpoint, tmp_path / "evil", mark, **SAYS_YES))
+def test_code_on_the_hub(hub: Hub, tmp_path: Path, trained: Path, mark: Path) -> None:
+    hub.add("models", "org/evil", with_code(trained / "model", tmp_path / "evil", mark, **SAYS_YES))
     refused = loads(hub, tmp_path, "org/evil", None, "org/other", "evil", "ORG/evil")
     assert all("--trust-remote-code org/evil" in line for line in refused) and len(refused) == 4, refused
     assert not mark.exists()
@@ -247,10 +247,10 @@ def test_code_on_the_hub(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark: 
     assert mark.exists()
 
 
-def test_code_of_another_repository(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark: Path) -> None:
+def test_code_of_another_repository(hub: Hub, tmp_path: Path, trained: Path, mark: Path) -> None:
     """Naming the checkpoint is not enough where its code comes from elsewhere."""
-    hub.add("models", "org/evil", with_code(tiny_checkpoint, tmp_path / "evil", mark, **SAYS_YES))
-    pointing = with_code(tiny_checkpoint, tmp_path / "pointing", mark, code_of="org/evil", **SAYS_YES)
+    hub.add("models", "org/evil", with_code(trained / "model", tmp_path / "evil", mark, **SAYS_YES))
+    pointing = with_code(trained / "model", tmp_path / "pointing", mark, code_of="org/evil", **SAYS_YES)
     hub.add("models", "org/pointing", pointing)
     refused = loads(hub, tmp_path, "org/pointing", None, "org/pointing", "org/evil")
     assert "code would come from org/evil" in refused[1] and "code would come from org/pointing" in refused[2], refused
