@@ -3,7 +3,9 @@
 import os
 import sys
 
-if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:  # `-m` has put it there: somebody's torch.py may lie in it
+if not sys.flags.safe_path and sys.path[:1] == [
+    os.getcwd()
+]:  # `-m` has put it there: somebody's torch.py may lie in it
     del sys.path[0]
 
 from bert_ft.cli import main

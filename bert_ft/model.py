@@ -301,7 +301,9 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     own = _table(getattr(config, "bert_ft", None), "task", where)
     architecture = str((config.architectures or ["?"])[0])
     heads = {family: adapters.find(family).head for family in adapters.FAMILIES}
-    kind = next((family for family, head in heads.items() if architecture.endswith(head.removeprefix("AutoModel"))), None)
+    kind = next(
+        (family for family, head in heads.items() if architecture.endswith(head.removeprefix("AutoModel"))), None
+    )
     family = own.get("family", kind)
     if kind is None or not isinstance(family, str) or adapters.find(family).head != heads[kind]:
         remedy = "fine-tune it first: bert-ft train"

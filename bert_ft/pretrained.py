@@ -87,9 +87,7 @@ def load_tokenizer(run: RunSpec, checkpoint: str, trusted: Sequence[str] = ()) -
         return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust)
 
 
-def load_model(
-    run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = ()
-) -> tuple[Any, list[str]]:
+def load_model(run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = ()) -> tuple[Any, list[str]]:
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
     A head that fits the task's labels by name is kept (in the checkpoint's label order, which the adapter takes over);

@@ -50,7 +50,9 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
 
 def notes(run: RunSpec) -> list[str]:
     """What a person should know of what the task's file says."""
-    said = "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names whose code may run"
+    said = (
+        "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names whose code may run"
+    )
     return [said] if run.trust_remote_code else []
 
 

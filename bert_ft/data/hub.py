@@ -81,7 +81,9 @@ def _refuse_builders(path: str) -> None:
     from datasets import packaged_modules
 
     if not Path(path).is_dir() and not HUB_ID.fullmatch(path):
-        raise InputError("neither a folder nor a data set's id", where=path, remedy="data.path = \"ORG/NAME\", or a folder")
+        raise InputError(
+            "neither a folder nor a data set's id", where=path, remedy='data.path = "ORG/NAME", or a folder'
+        )
     names = {name.casefold() for name in (*packaged_modules._PACKAGED_DATASETS_MODULES, *BUILDERS)}
     parts = path.casefold().removesuffix(".py").split("/")
     if parts[-1] in names and len(set(parts)) == 1:

@@ -32,7 +32,16 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def whole(folder: Path) -> bool:
-    names = {"step-1", "step-2", "mine", "validation.jsonl", "best-1.safetensors", "config.json", "study.db", "results.json"}
+    names = {
+        "step-1",
+        "step-2",
+        "mine",
+        "validation.jsonl",
+        "best-1.safetensors",
+        "config.json",
+        "study.db",
+        "results.json",
+    }
     every = [path for path in folder.rglob("*") if path.is_file()]
     return {path.name for path in folder.iterdir()} == names and all(path.read_text() == "mine" for path in every)
 
@@ -125,7 +134,9 @@ def test_predictions_that_are_links(train: Any, tmp_path: Path, elsewhere: Path)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
-def test_outputs_that_are_no_files_are_refused(train: Any, cli: Any, tmp_path: Path, elsewhere: Path, kind: str) -> None:
+def test_outputs_that_are_no_files_are_refused(
+    train: Any, cli: Any, tmp_path: Path, elsewhere: Path, kind: str
+) -> None:
     assert train().code == 0
     out = tmp_path / "out"
     os.mkfifo(out) if kind == "pipe" else out.symlink_to(elsewhere / ("mine" if kind == "link" else "none"))

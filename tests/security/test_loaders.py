@@ -94,7 +94,11 @@ def files(folder: Path, kind: str) -> Path:
     if kind == "tar":
         with tarfile.open(folder / "train.tar", "w") as packed:
             for i in range(3):
-                for suffix, content in (("txt", b"a text"), ("json", b'{"label": "x"}'), ("pyd", pickle.dumps(Mark(folder / "m")))):
+                for suffix, content in (
+                    ("txt", b"a text"),
+                    ("json", b'{"label": "x"}'),
+                    ("pyd", pickle.dumps(Mark(folder / "m"))),
+                ):
                     entry = tarfile.TarInfo(f"{i}.{suffix}")
                     entry.size = len(content)
                     packed.addfile(entry, io.BytesIO(content))
@@ -104,7 +108,9 @@ def files(folder: Path, kind: str) -> Path:
         (folder / "train").mkdir()
         (folder / "train" / "a.png").write_bytes(b"\x89PNG")
     else:
-        (folder / f"rows.{kind}").write_text("text,label\na,x\nb,y\n" if kind == "csv" else '{"text": "a", "label": "x"}\n' * 2)
+        (folder / f"rows.{kind}").write_text(
+            "text,label\na,x\nb,y\n" if kind == "csv" else '{"text": "a", "label": "x"}\n' * 2
+        )
     return folder
 
 

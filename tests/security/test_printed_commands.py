@@ -36,7 +36,10 @@ def test_control_characters_in_keys_and_names_are_refused(cli: Any, tmp_path: Pa
              "grid": f"{TASK}[recipe.grid]\n{json.dumps('class_weights.' + nasty)} = [1.0]\n",
              "name": f"name = {key}\n{TASK}", "table": f"{TASK}[{key}]\nx = 1\n", "file name": TASK}  # fmt: skip
     file = written(tmp_path / (f"{nasty}.toml" if where == "file name" else "t.toml"), texts[where])
-    for arguments in (("reproduce", file, "-c", "org/bert", "--plan", "--grid"), ("reproduce", file, "-c", "org/bert", "--plan")):
+    for arguments in (
+        ("reproduce", file, "-c", "org/bert", "--plan", "--grid"),
+        ("reproduce", file, "-c", "org/bert", "--plan"),
+    ):
         done = cli(*arguments)
         assert done.code == 2 and not done.out, done
     with pytest.raises(InputError):
@@ -56,7 +59,9 @@ def test_a_plan_has_a_line_a_command(cli: Any, tmp_path: Path, nasty: str) -> No
     assert tomllib.loads(f"value = {value}")["value"] == {nasty: 1.0}
 
 
-@pytest.mark.parametrize("name", ["my task; rm -rf x", "$(touch mark)", "`touch mark`", "../../up", "a?mode=memory", "a#b", "评论 一"])
+@pytest.mark.parametrize(
+    "name", ["my task; rm -rf x", "$(touch mark)", "`touch mark`", "../../up", "a?mode=memory", "a#b", "评论 一"]
+)
 def test_names_from_files_are_cleaned_and_quoted(cli: Any, reviews: Path, tiny_checkpoint: Path, name: str) -> None:
     """In the folder of a search, in its study's place, and in the command that trains with what it found."""
     file = written(reviews / "t.toml", f"name = {json.dumps(name)}\n{TASK}")

@@ -71,7 +71,9 @@ def test_the_commit_is_what_git_says(checkout: Path, tmp_path: Path, monkeypatch
     assert environment.git_commit() == git(place, "rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("head", ["", "ref: ../../secret", "ref: refs/../../../secret", "ref: refs/heads/none", "words", "\0"])
+@pytest.mark.parametrize(
+    "head", ["", "ref: ../../secret", "ref: refs/../../../secret", "ref: refs/heads/none", "words", "\0"]
+)
 def test_what_is_no_commit_is_none(tmp_path: Path, monkeypatch: Any, head: str) -> None:
     (tmp_path / "x" / ".git" / "refs").mkdir(parents=True)
     (tmp_path / "x" / ".git" / "HEAD").write_text(head)
@@ -105,7 +107,9 @@ def trap(tmp_path: Path, monkeypatch: Any) -> Path:
 
 def test_children_import_nothing_from_the_working_directory(trap: Path, tmp_path: Path) -> None:
     for module in ("bert_ft", "bert_ft.tools.calibrate"):
-        done = subprocess.run(children.python(module, "--help"), env=children.environment(None), capture_output=True, text=True)
+        done = subprocess.run(
+            children.python(module, "--help"), env=children.environment(None), capture_output=True, text=True
+        )
         assert done.returncode in (0, 2) or "no such task" in done.stderr or "unknown task" in done.stderr, done
         assert done.returncode != 9
     assert not (tmp_path / "mark").exists()
@@ -132,14 +136,18 @@ def test_an_empty_part_of_pythonpath_is_not_the_working_directory(trap: Path, mo
 def test_children_run_this_very_package(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     code = "import bert_ft; print(bert_ft.__file__)"
-    done = subprocess.run([sys.executable, "-P", "-c", code], env=children.environment(None), text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=children.environment(None), text=True, capture_output=True
+    )
     assert done.stdout.strip() == str(Path(environment.__file__).parent / "__init__.py"), done
 
 
 def test_the_module_and_the_installed_command(trap: Path, tmp_path: Path) -> None:
     """`python -m` itself looks for bert_ft in the working directory first, so that it must not be called so there."""
     script = Path(sys.executable).with_name("bert-ft")
-    code = f"import sys; sys.argv = ['bert-ft', 'tasks']; exec(open({str(script)!r}).read())" if script.is_file() else ""
+    code = (
+        f"import sys; sys.argv = ['bert-ft', 'tasks']; exec(open({str(script)!r}).read())" if script.is_file() else ""
+    )
     for name in ("bert_ft", "sitecustomize", "tomllib"):
         (trap / f"{name}.py").unlink()
     root = str(Path(environment.__file__).parents[1])

@@ -263,7 +263,9 @@ def test_a_tokenizers_code(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark
     """A tokenizer may bring code of its own, beside a model that needs none."""
     folder = tmp_path / "tokens"
     shutil.copytree(tiny_checkpoint, folder)
-    (folder / "tokens.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom transformers import BertTokenizerFast as Own")
+    (folder / "tokens.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\nfrom transformers import BertTokenizerFast as Own"
+    )
     rewrite(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer",
             auto_map={"AutoTokenizer": ["tokens.Own", "tokens.Own"]})  # fmt: skip
     rewrite(folder / "config.json", **{key: SAYS_YES[key] for key in ("id2label", "label2id")},
@@ -297,7 +299,9 @@ def test_only_what_prediction_needs_is_taken(cli: Any, trained: Path, tmp_path: 
     assert task.override({"run.checkpoint": None}) == plain.override(taken | {"run.checkpoint": None})
     (tmp_path / "rows.csv").write_text("body\na fine film\n")
     done = cli("predict", folder, "rows.csv")
-    assert done.code == 0 and "not taken from the model's config: 'batching', 'data.label_names', 'data.path'" in done.err
+    assert (
+        done.code == 0 and "not taken from the model's config: 'batching', 'data.label_names', 'data.path'" in done.err
+    )
 
 
 @pytest.mark.parametrize(("own", "changes"), [

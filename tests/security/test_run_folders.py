@@ -66,13 +66,21 @@ def test_a_task_file_that_a_run_wrote_makes_no_run(cli: Any, project: Path) -> N
 def test_what_is_not_ours_stays_in_a_run(cli: Any, project: Path) -> None:
     """With --overwrite too: in its folders, and in those of folds that are no longer there."""
     assert cli("train", "task.toml", "-o", "run", "--folds", "3", *QUICK).code == 0
-    kept = ("run/notes.md", "run/predictions/mine.txt", "run/fold-1/model/mine.txt", "run/fold-3/why.txt", "run/fold-9/x.txt")
+    kept = (
+        "run/notes.md",
+        "run/predictions/mine.txt",
+        "run/fold-1/model/mine.txt",
+        "run/fold-3/why.txt",
+        "run/fold-9/x.txt",
+    )
     for name in kept:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(name)
     assert cli("train", "task.toml", "-o", "run", "--folds", "2", "--overwrite", *QUICK).code == 0
     assert [name for name in kept if (project / name).read_text() != name] == []
-    assert RunDir(project / "run" / "fold-3").state == "foreign" and RunDir(project / "run" / "fold-2").state == "finished"
+    assert (
+        RunDir(project / "run" / "fold-3").state == "foreign" and RunDir(project / "run" / "fold-2").state == "finished"
+    )
     assert cli("train", "task.toml", "-o", "single", *QUICK).code == 0
     (project / "single" / "model" / "mine.txt").write_text("mine")
     (project / "single" / "checkpoints").mkdir()
