@@ -11,7 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,9 +33,10 @@ FOLDERS = {
     "model": re.compile(r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
                         r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
                         r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"),
-    "predictions": re.compile(r".+\.jsonl|.+\.rows\.parquet|.+\.json|\..+\.tmp"),
+    "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
 }  # fmt: skip
-"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted."""
+"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of predictions
+these are the run's own sets alone."""
 FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
 """The files of a run."""
 
@@ -117,10 +118,11 @@ class RunDir:
     def start(self, task: Task, environment: dict[str, Any]) -> None:
         """Empties what an earlier attempt left and writes what is known before training."""
         with disk(self.path):
-            for old in (self.results_json, self.log_jsonl, self.task_toml, self.report_html):
+            self.results_json.unlink(missing_ok=True)
+            self.clear()
+            for old in (self.log_jsonl, self.task_toml, self.report_html):
                 old.unlink(missing_ok=True)
             write_json(self.environment_json, environment)
-            self.clear()
             self.predictions.mkdir(exist_ok=True)
         self._write_task(task)  # from here on the folder is known as a run
 
@@ -128,10 +130,19 @@ class RunDir:
         """Deletes what bears a name of ours in these folders of the run, by default in all; what else lies there stays."""
         with disk(self.path):
             for name in folders or FOLDERS:
-                files.clear(self.path / name, FOLDERS[name])
+                ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
+                files.clear(self.path / name, ours)
             for entry in self.path.iterdir() if self.path.is_dir() else ():
                 if files.TEMPORARY.fullmatch(entry.name) and entry.is_file():
                     entry.unlink(missing_ok=True)
+
+    def _predicted(self) -> str:
+        """The names of what is written below `predictions/` for the sets of the run's task."""
+        sets = {"out_of_fold"}
+        with suppress(InputError):  # it has none yet, or one that can't be read: then its sets are not known
+            data = self.task().data
+            sets |= {*data.evaluation_sets, *data.test_sets}
+        return FOLDERS["predictions"].pattern.replace(".+?", "|".join(map(re.escape, sorted(sets))))
 
     def remove(self) -> None:
         """Deletes the whole run, and its folder where nothing else lies in it."""

@@ -68,7 +68,7 @@ def test_what_is_not_ours_stays_in_a_run(cli: Any, project: Path) -> None:
     assert cli("train", "task.toml", "-o", "run", "--folds", "3", *QUICK).code == 0
     kept = (
         "run/notes.md",
-        "run/predictions/mine.txt",
+        "run/predictions/mine.jsonl",
         "run/fold-1/model/mine.txt",
         "run/fold-3/why.txt",
         "run/fold-9/x.txt",
@@ -195,3 +195,13 @@ def test_a_files_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     assert (tmp_path / "folder").stat().st_mode == (tmp_path / "made").stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "made", "plain", "written"]
+
+
+def test_a_set_that_was_renamed_leaves_nothing_stale(cli: Any, project: Path) -> None:
+    """What the earlier run wrote for its own sets is deleted, whatever the next one's are called."""
+    assert cli("train", "task.toml", "-o", "run", "--set", 'data.evaluate={"a.b"="validation.csv"}', *QUICK).code == 0
+    assert (project / "run" / "predictions" / "a.b.jsonl").is_file()
+    (project / "run" / "predictions" / "axb.jsonl").write_text("mine")
+    assert cli("train", "task.toml", "-o", "run", "--overwrite", *QUICK).code == 0
+    names = {path.name for path in (project / "run" / "predictions").iterdir()}
+    assert names == {"axb.jsonl", "validation.jsonl", "validation.rows.parquet"}
