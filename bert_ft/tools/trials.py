@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -78,9 +77,8 @@ class Trials:
         pruner = optuna.pruners.MedianPruner() if pruner == "median" else pruner or optuna.pruners.NopPruner()
         with self.alone():
             if storage is None:
-                # as a URI of its own: whatever the folder is called, none of it is an option of the connection
-                url = f"sqlite:///file:{quote(str((folder / 'study.db').resolve()))}?uri=true"
-                storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+                storage = optuna.storages.RDBStorage(_address(folder / "study.db"),
+                                                     engine_kwargs={"connect_args": {"timeout": 60}})  # fmt: skip
             self.study = optuna.create_study(
                 storage=storage, study_name=folder.resolve().name, load_if_exists=True, pruner=pruner, sampler=sampler,
                 direction="maximize" if self.sign > 0 else "minimize",
@@ -235,6 +233,18 @@ class Pruning(Callback):
             if step < self.plan.steps and self.trial.should_prune():
                 raise optuna.TrialPruned
         return None
+
+
+def _address(file: Path) -> str:
+    """The URL of an SQLite file. Raises InputError: its name would be read as an option of the connection."""
+    from sqlalchemy import URL, make_url
+
+    place = str(file.resolve())
+    url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
+    if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
+        raise InputError("a database can't lie in a folder of this name", where=str(file.parent),
+                         remedy="name another one: --output DIR")  # fmt: skip
+    return url
 
 
 def _first(trial: FrozenTrial) -> int:

@@ -60,7 +60,7 @@ def test_a_plan_has_a_line_a_command(cli: Any, tmp_path: Path, nasty: str) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["my task; rm -rf x", "$(touch mark)", "`touch mark`", "../../up", "a?mode=memory", "a#b", "评论 一"]
+    "name", ["$(touch mark); `touch mark` #", "../../up", "a?mode=memory", "评论 一"]
 )
 def test_names_from_files_are_cleaned_and_quoted(cli: Any, reviews: Path, tiny_checkpoint: Path, name: str) -> None:
     """In the folder of a search, in its study's place, and in the command that trains with what it found."""
@@ -86,6 +86,9 @@ def test_a_folder_of_any_name_is_quoted(cli: Any, reviews: Path, tiny_checkpoint
     written(reviews / "t.toml", TASK)
     done = cli("search", "t.toml", "-c", tiny_checkpoint, "--trials", "1", "--space", "learning_rate=1e-5", "--set", "max_steps=1",
                "--set", "max_length=16", "-o", "it's; 100%?mode=ro&x #1")  # fmt: skip
+    if done.code == 2:  # SQLAlchemy before 2.1
+        assert "a database can't lie in a folder of this name" in done.err
+        return
     assert done.code == 0 and (reviews / "it's; 100%?mode=ro&x #1" / "study.db").is_file(), done
     printed = next(line for line in done.err.splitlines() if line.startswith("bert-ft train"))
     assert shlex.split(printed)[2] == "it's; 100%?mode=ro&x #1/best.toml"
