@@ -19,7 +19,7 @@ def promises(page: str) -> list[str]:
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -32,7 +32,7 @@ def test_each_sentence_names_tests_that_exist(page: str) -> None:
         named = TEST.findall(line)
         assert named, line
         for file, name in named:
-            assert name in tests_of(file), f"{file}::{name}, of: {line}"
+            assert name in names_in(file), f"{file}::{name}, of: {line}"
 
 
 def test_both_languages_promise_the_same() -> None:
