@@ -1,5 +1,13 @@
 """`python -m bert_ft`: what `accelerate launch -m bert_ft` starts."""
 
+import os
+import sys
+
+if not sys.flags.safe_path and sys.path[:1] == [
+    os.getcwd()
+]:  # `-m` has put it there: somebody's torch.py may lie in it
+    del sys.path[0]
+
 from bert_ft.cli import main
 
 main()

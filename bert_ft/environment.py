@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
-import subprocess
+import re
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("bert-ft", "torch", "transformers", "tokenizers", "accelerate", "datasets", "evaluate", "scikit-learn",
             "numpy", "pyarrow")  # fmt: skip
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+LARGE = 10_000_000  # bytes: a repository has no longer list of its branches
 
 
 def version(package: str) -> str:
@@ -65,10 +68,38 @@ def device_line(accelerator: Any) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory's checkout, `+` where it has changes; None outside of one."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    """The commit that the working directory's checkout is at; None outside of one.
+
+    It is read from git's files. git itself is not asked, since it would run the programs that the configuration of that
+    folder names; so it is not known whether the checkout has changes.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
+        here = Path.cwd()
+        git = next((place for folder in (here, *here.parents) if (place := folder / ".git").exists()), None)
+        if git is None:
+            return None
+        if git.is_file():  # of a worktree or a submodule: "gitdir: ITS/PLACE"
+            git = git.parent / _text(git).removeprefix("gitdir:").strip()
+        head = _text(git / "HEAD").strip()
+        reference = head.removeprefix("ref:").strip()
+        if reference == head:
+            return head if COMMIT.fullmatch(head) else None
+        if not reference.startswith("refs/") or ".." in reference:
+            return None
+        common = git / _text(git / "commondir").strip() if (git / "commondir").is_file() else git
+        for place in (git, common):
+            if (place / reference).is_file():
+                commit = _text(place / reference).strip()
+                return commit if COMMIT.fullmatch(commit) else None
+        packed = _text(common / "packed-refs").splitlines() if (common / "packed-refs").is_file() else []
+    except (OSError, ValueError):  # it can't be read, is no text, or no file can have its name
         return None
-    return done.stdout.strip()
+    commits = (line.partition(" ")[0] for line in packed if line.partition(" ")[2] == reference)
+    return next((commit for commit in commits if COMMIT.fullmatch(commit)), None)
+
+
+def _text(file: Path) -> str:
+    """What a small regular file holds. Raises OSError: it is none."""
+    if not file.is_file() or file.stat().st_size > LARGE:
+        raise OSError(f"{file} is no small file")
+    return file.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_ft import adapters, data, environment, pretrained, rundir, weights
+from bert_ft import adapters, data, environment, pretrained, remote_code, rundir, weights
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.folds import cross_validate
@@ -36,6 +36,7 @@ class Custom:
     save_model: bool
     signals: bool
     quiet: bool
+    trust_remote_code: tuple[str, ...]
 
     def names(self) -> list[str]:
         """Which of them change what is trained: the run's task.toml alone can't repeat it."""
@@ -88,6 +89,7 @@ def finetune(
     save_model: bool = True,
     signals: bool = False,
     quiet: bool = False,
+    trust_remote_code: remote_code.Names = None,
     **settings: Any,
 ) -> Run:
     """Fine-tunes a checkpoint on a task and gives the finished run.
@@ -114,6 +116,8 @@ def finetune(
         keep_checkpoints: keeps them when the run succeeds.
         save_model: False leaves `model/` out: for suites of which only the numbers are wanted.
         signals: SIGINT and SIGTERM save the state and leave; the command line's way.
+        trust_remote_code: names the checkpoint ("ORG/NAME", or "./FOLDER") whose own code may run, and any other repository
+            that its code comes from. What a file says of it is not obeyed.
         settings: any other key of the task: `learning_rate=5e-5`, or `**{"data.validation": "10%"}`.
     Raises:
         InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
@@ -121,7 +125,7 @@ def finetune(
     began = time.perf_counter()
     base = load_task(task)
     custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer, log_with, save_every, keep_checkpoints,
-                    save_model, signals, quiet)  # fmt: skip
+                    save_model, signals, quiet, remote_code.names(trust_remote_code))  # fmt: skip
     if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(save_every)):
         remedy = "steps (500) or minutes (10min)"
         raise InputError(f"'{save_every}' is no interval", where="--save-every", remedy=remedy)
@@ -180,7 +184,7 @@ def finetune(
             show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
             return Run(folder.path)
         if overwrite and rundir.first_process():
-            rundir.remove(folder.checkpoints)
+            folder.clear("checkpoints")
         if check and rundir.first_process():
             splits.notes += checks.lines(checks.of_rows(adapter_, splits.all()))
         with machine():
@@ -200,7 +204,8 @@ def _train(
 
     model, notes = models.build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
                                 log_with=custom.log_with, folder=folder.path,
-                                texts=checks.first_texts(splits.train, adapter.texts))  # fmt: skip
+                                texts=checks.first_texts(splits.train, adapter.texts),
+                                trusted=custom.trust_remote_code)  # fmt: skip
     model.scorers = list(custom.scorers().values())
     if custom.loss is not None:
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
@@ -211,11 +216,12 @@ def _train(
                         task.recipe.keep == "best")  # fmt: skip
     if main:
         now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
+        now["trusted_remote_code"] = list(custom.trust_remote_code)
         found = store.newest() if folder.state == "unfinished" else None
         folder.start(task, now) if found is None else folder.resume(task, found[1]["log"], now)
     accelerator.wait_for_everyone()
     show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
-    notes = splits.notes + notes
+    notes = splits.notes + remote_code.notes(task.run) + notes
     for note in notes:
         show.say(note)
     features = model.encode(splits.train)
@@ -288,7 +294,9 @@ def _train(
         store.load_best(model.network, state.best_step)
         latest.clear()
         show.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
-    if dtype := pretrained.save_dtype(task.run):  # what is scored below is what the saved model gives
+    if dtype := pretrained.save_dtype(
+        task.run, custom.trust_remote_code
+    ):  # what is scored below is what the saved model gives
         weights.rounded(model.network, dtype)
         latest.clear()
     final: dict[str, dict[str, float]] = {}
@@ -329,7 +337,7 @@ def _train(
         }  # fmt: skip
         page.leave(folder, results, show.say)
         if not custom.keep_checkpoints:
-            rundir.remove(folder.checkpoints)
+            folder.clear("checkpoints")
         rundir.write_json(folder.results_json, results)
     accelerator.wait_for_everyone()
     run = Run(folder.path)

@@ -60,7 +60,8 @@ def cross_validate(
         runs = [train(_fold(task, i), folder.path / f"fold-{i}") for i in range(1, k + 1)]
         if first:
             for old in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
-                rundir.remove(old)
+                if (other := RunDir(old)).state in ("finished", "unfinished") and not old.is_symlink():
+                    other.remove()
             held = [data.split_off(rows, family.target, _fold(task, i).data)[1] for i in range(1, k + 1)]
             rundir.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held))
             scored.keep(folder, "out_of_fold", rows.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from bert_ft.adapters.base import Adapter, Features
 from bert_ft.data import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.rundir import RunDir
-from bert_ft.task import Task
+from bert_ft.task import RESERVED, Task, validated
 
 FORM = {"encoding", "delimiter", "quoting"}  # of the user's files: what `predict` reads has it too
+SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
+"""Of a task, what is saved in the model's config, and taken from it; beside the family and its own table."""
 BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 
@@ -31,6 +34,7 @@ class Model:
     accelerator: Any
     unpadding: Any = None  # the handle that makes the network plain again
     scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
+    notes: Sequence[str] = ()  # what a person should know of it
 
     def encode(self, rows: Rows, of: int | None = None) -> Features:
         """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
@@ -125,7 +129,7 @@ class Model:
         """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all; the
         tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
-        kept = task.model_dump(include={"family": True, task.family: True, "recipe": {"max_length"},
+        kept = task.model_dump(include={"family": True, task.family: True, "recipe": SAVED["recipe"],
                                         "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
         columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
         kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
@@ -197,11 +201,11 @@ def positions(network: Any) -> int | None:
 
 def build(
     task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
-    folder: Path | None = None, fit: bool = False, texts: Sequence[str] = (),
+    folder: Path | None = None, fit: bool = False, texts: Sequence[str] = (), trusted: Sequence[str] = (),
 ) -> tuple[Model, list[str]]:  # fmt: skip
     """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights and the
     tokenizer, which is tried on `texts`. To `fit`, rows are as long as the checkpoint has positions for; otherwise a length
-    beyond that is refused."""
+    beyond that is refused. `trusted` is what this call names to run code from (`remote_code.names`)."""
     import torch
     from accelerate.utils import set_seed
 
@@ -215,10 +219,10 @@ def build(
     if tokenizer is None:
         if checkpoint is None:
             raise InputError("no checkpoint", remedy="name one: --checkpoint ORG/NAME, a folder, or an earlier run")
-        tokenizer, of_tokenizer = vocabulary.load(task.run, checkpoint, texts)
+        tokenizer, of_tokenizer = vocabulary.load(task.run, checkpoint, texts, trusted)
     if network is None:
         assert checkpoint is not None
-        network, notes = pretrained.load_model(task.run, checkpoint, adapter)
+        network, notes = pretrained.load_model(task.run, checkpoint, adapter, trusted)
     else:
         notes = pretrained.bind_head(network, adapter)
     notes = [*of_tokenizer, *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1), *notes]
@@ -244,31 +248,32 @@ def build(
     return Model(adapter, network, tokenizer, device, handle), [*notes, handle.reason]
 
 
-def load_folder(folder: str, task: Task | None = None) -> Model:
-    """A saved model, with what its config says about family, labels and length (or with a task's own)."""
-    from transformers import AutoConfig
-
+def load_folder(folder: str, task: Task | None = None, trusted: Sequence[str] = ()) -> Model:
+    """A saved model, with what its config says about family, labels and length (or with a task's own); `trusted` as for
+    `build`."""
     # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training
     # does meet them again, in each layer and backwards
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     where = pretrained.locate(folder)
-    with pretrained.told(where):
-        config = AutoConfig.from_pretrained(where)
-    fit, task = task is None, task or task_of(config, where)
+    config = pretrained.load_config(where, trusted=trusted)
+    fit, task = task is None, task or task_of(config, where, trusted)
     labels: list[Any] = task.data.labels or []
     if not labels and task.family != "qa" and task.data.problem_type != "regression":
-        labels = [config.id2label[i] for i in range(config.num_labels)]
+        labels = _labels(config, where)
     adapter = adapters.find(task.family)(task, labels)
-    adapter.tuned = dict(getattr(config, "bert_ft", {}).get("tuned", {}))
-    model, notes = build(task.override({"run.checkpoint": where}), adapter, task.recipe.precision, fit=fit)
+    adapter.tuned = tuned_of(config, where)
+    bound = task.override({"run.checkpoint": where})
+    model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted)
     if any(note.startswith("new weights") for note in notes):
         raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
                          remedy="fine-tune it first: bert-ft train")  # fmt: skip
+    model.notes = passed_over(config)
     return model
 
 
-def load_unfinished(folder: RunDir) -> Model:
-    """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint."""
+def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
+    """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint; `trusted` as
+    for `build`."""
     from safetensors.torch import load_file
 
     kept = [*folder.checkpoints.glob("best-*.safetensors"), *folder.checkpoints.glob("step-*[0-9]/state.safetensors")]
@@ -277,7 +282,7 @@ def load_unfinished(folder: RunDir) -> Model:
                          remedy="finish it: the same command or call goes on with it")  # fmt: skip
     task = folder.task()
     adapter = adapters.find(task.family)(task, task.data.labels or [])
-    model, _ = build(task, adapter, task.recipe.precision)
+    model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
     best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with pretrained.told(str(best)):
         whole = load_file(best)
@@ -286,28 +291,85 @@ def load_unfinished(folder: RunDir) -> Model:
     return model
 
 
-def task_of(config: Any, where: str) -> Task:
-    """A task made from a model's config alone: enough to predict."""
-    architecture = (config.architectures or ["?"])[0]
-    heads = {family: adapters.find(family).head.removeprefix("AutoModel") for family in adapters.FAMILIES}
-    family = next((family for family, head in heads.items() if architecture.endswith(head)), None)
-    if family is None:
+def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
+    """A task made from a model's config alone: enough to predict. Of the task that bert-ft wrote into it when the model
+    was saved, nothing else than `SAVED` and the family's own table is taken.
+
+    Raises:
+        InputError: a head that is not known here, or a value of another type or range.
+    """
+    own = _table(getattr(config, "bert_ft", None), "task", where)
+    architecture = str((config.architectures or ["?"])[0])
+    heads = {family: adapters.find(family).head for family in adapters.FAMILIES}
+    kind = next(
+        (family for family, head in heads.items() if architecture.endswith(head.removeprefix("AutoModel"))), None
+    )
+    family = own.get("family", kind)
+    if kind is None or not isinstance(family, str) or adapters.find(family).head != heads[kind]:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    own = getattr(config, "bert_ft", {}).get("task", {})
     positions = getattr(config, "max_position_embeddings", None) or 512
-    length = min(positions, get_tokenizer_config(where).get("model_max_length") or positions)
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    if twice := {str(name) for name in labels if labels.count(name) > 1}:
-        message = f"two labels of its head are called '{min(twice)}'"
-        raise InputError(message, where=where, remedy="rename one in config.json")
-    data: dict[str, Any] = {"labels": None if family == "qa" else labels}
+    lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
+    if not all(isinstance(length, (int, float)) for length in lengths):
+        raise InputError("max_position_embeddings and model_max_length have to be numbers", where=where)
+    labels = _labels(config, where)
+    data: dict[str, Any] = {"labels": None if kind == "qa" else labels}
     metric: dict[str, Any] = {}
-    if family == "classification":
+    if kind == "classification":
         data["problem_type"] = pretrained.problem_type(config)
         if data["problem_type"] == "regression":
             data["labels"], metric = None, {"compute": ["mean_squared_error"]}
-    tree = {"name": Path(where).name, "family": family, "metric": metric, "recipe": {"max_length": int(length)}}
-    return Task.model_validate(tree | own | {"data": data | own.get("data", {})})
+    tree: dict[str, Any] = {"name": Path(where).name, "family": family, "metric": metric, "data": data,
+                            "recipe": {"max_length": int(min(lengths))}}  # fmt: skip
+    for table in ("data", "recipe"):
+        given = _table(own, table, where)
+        tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}
+    if family in own and family in RESERVED:
+        tree[family] = own[family]
+    return validated(tree, f"{where}: bert_ft in its config")
+
+
+def tuned_of(config: Any, where: str) -> dict[str, Any]:
+    """The thresholds that were tuned when the model was trained: by label, or of no answer."""
+    tuned = _table(getattr(config, "bert_ft", None), "tuned", where)
+    thresholds = _table(tuned, "thresholds", where)
+    for name, value in [*thresholds.items(), ("null_threshold", tuned.get("null_threshold", 0.0))]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"the threshold '{name}' is not a number", where=f"{where}: bert_ft in its config",
+                             remedy="train the model again, or mend config.json")  # fmt: skip
+    return dict(tuned)
+
+
+def passed_over(config: Any) -> list[str]:
+    """What a person should know of a config's table `bert_ft`: the keys that are not obeyed."""
+    own = getattr(config, "bert_ft", None)
+    own = own.get("task") if isinstance(own, dict) else None
+    if not isinstance(own, dict):
+        return []
+    strange = [table for table in own if table not in {"family", "data", "recipe", own.get("family")}]
+    for table in SAVED:
+        strange += [f"{table}.{key}" for key in own.get(table) or () if key not in SAVED[table]]
+    return [f"not taken from the model's config: {', '.join(map(repr, sorted(map(str, strange))))}"] if strange else []
+
+
+def _table(tree: Any, key: str, where: str) -> dict[str, Any]:
+    """A table within another; empty where there is none."""
+    value = tree.get(key, {}) if isinstance(tree, dict) else {} if tree is None else tree
+    if not isinstance(value, dict):
+        raise InputError(f"'{key}' is not a table", where=f"{where}: bert_ft in its config",
+                         remedy="train the model again, or mend config.json")  # fmt: skip
+    return value
+
+
+def _labels(config: Any, where: str) -> list[str]:
+    """The labels of a config's head, in order."""
+    names = config.id2label
+    if not isinstance(names, dict) or set(names) != set(range(len(names))):
+        raise InputError("id2label does not name the labels 0, 1, 2, ...", where=where, remedy="mend config.json")
+    labels = [str(names[i]) for i in range(len(names))]
+    if twice := {name for name in labels if labels.count(name) > 1}:
+        message = f"two labels of its head are called '{min(twice)}'"
+        raise InputError(message, where=where, remedy="rename one in config.json")
+    return labels

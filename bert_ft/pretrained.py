@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bert_ft import weights
+from bert_ft import remote_code, weights
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import hub
 from bert_ft.errors import InputError
@@ -20,7 +20,7 @@ from bert_ft.schema import RunSpec
 def locate(checkpoint: str) -> str:
     """The folder of a checkpoint (of a run: its model), or the hub id as it is."""
     path = Path(checkpoint).expanduser()
-    if (path / "task.toml").is_file():
+    if (path / "task.toml").is_file() and not (path / "config.json").is_file():
         if not (path / "model").is_dir():
             remedy = "finish it, or name another checkpoint"
             raise InputError("this run has no model yet", where=checkpoint, remedy=remedy)
@@ -58,7 +58,21 @@ def commit(run: RunSpec) -> str | None:
     return Path(file).parent.name if isinstance(file, str) else None
 
 
-def load_model(run: RunSpec, checkpoint: str, adapter: Adapter, stored: bool = False) -> tuple[Any, list[str]]:
+def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ()) -> Any:
+    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this call."""
+    from transformers import AutoConfig
+
+    with told(where):
+        trust = remote_code.allowed(where, revision, trusted)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
+    if config._attn_implementation not in (None, "eager", "sdpa"):  # others may be programs that the hub serves
+        config._attn_implementation = None
+    return config
+
+
+def load_model(
+    run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = (), stored: bool = False
+) -> tuple[Any, list[str]]:
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
     Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head that fits the
@@ -72,13 +86,13 @@ def load_model(run: RunSpec, checkpoint: str, adapter: Adapter, stored: bool = F
     """
     import torch
     import transformers
-    from transformers import AutoConfig
 
     where = locate(checkpoint)
-    options: dict[str, Any] = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    config = load_config(where, run.revision or "main", trusted)
+    options: dict[str, Any] = {"revision": run.revision or "main"}
     auto = getattr(transformers, adapter.head)
     with told(where):
-        config = AutoConfig.from_pretrained(where, **options)
+        options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
         old = config.architectures[0] if config.architectures else "?"
         kind = weights.task_head(old)
         kept = (old == "?" or f"AutoModelFor{kind}" == adapter.head) and _keeps_head(config, adapter)
@@ -119,15 +133,12 @@ def _folder(where: str, run: RunSpec) -> Path | None:
     return Path(file).parent if isinstance(file, str) else None
 
 
-def save_dtype(run: RunSpec) -> str | None:
+def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
     """The type that a run's weights are saved in where it is not float32: that of the checkpoint's file, if asked for."""
     if run.save_dtype == "float32" or run.checkpoint is None:
         return None
-    from transformers import AutoConfig
-
     where = locate(run.checkpoint)
-    with told(where):
-        config = AutoConfig.from_pretrained(where, revision=run.revision or "main", trust_remote_code=False)
+    config = load_config(where, run.revision or "main", trusted)
     dtype = weights.stored_dtype(_folder(where, run), config)
     return None if dtype == "float32" else dtype
 
@@ -215,6 +226,7 @@ def told(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
     from pickle import UnpicklingError
 
+    from huggingface_hub.errors import StrictDataclassError  # of odd types in a config
     from safetensors import SafetensorError
     from transformers import logging
 
@@ -231,7 +243,7 @@ def told(where: str) -> Iterator[None]:
     except (SafetensorError, EOFError) as error:
         message = f"the weight file is corrupt ({error})"
         raise InputError(message, where=where, remedy="download or copy it again") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
         message, remedy = _explained(error, where)
         raise InputError(message, where=where, remedy=remedy) from None
     finally:
@@ -257,6 +269,6 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         return message, "check the id; try again once the hub is there, or give a folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
-        return message, "read it, then --trust-remote-code"
+        return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
     remedy = "is it the folder of an encoder that this version of transformers knows?"
     return f"it can't be loaded: {str(error).splitlines()[0]}", remedy

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_ft import data, rundir
+from bert_ft import data, remote_code, rundir
 from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.report import families, page, plots
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A finished (or unfinished) run: everything its folder holds."""
+    """A finished (or unfinished) run: everything its folder holds.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for `finetune`.
+    """
+
+    def __init__(self, path: str | Path, *, trust_remote_code: remote_code.Names = None) -> None:
         self.dir = RunDir(path)
+        self._trusted = remote_code.names(trust_remote_code)
         if self.dir.state in ("new", "foreign"):
             raise InputError("this is no run folder", where=str(path), remedy="`bert-ft runs` lists the runs")
 
@@ -73,11 +78,11 @@ class Run:
             raise InputError(f"this run was made with a {custom[0]} of your own, which its folder does not hold",
                              where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
         if self.dir.state == "unfinished":
-            return models.load_unfinished(self.dir)
+            return models.load_unfinished(self.dir, self._trusted)
         if not self.dir.model.is_dir():
             remedy = "train it with --save-model, not in folds"
             raise InputError("this run keeps no model", where=str(self.path), remedy=remedy)
-        return models.load_folder(str(self.dir.model), self.task)
+        return models.load_folder(str(self.dir.model), self.task, self._trusted)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
         """Answers raw inputs: a text, a list of texts, or a list of pairs."""
@@ -129,13 +134,17 @@ class Run:
         return page.of_run(self.dir)
 
 
-def load(folder: str | Path) -> Any:
-    """A run, or a saved model that is ready to predict: both have `predict`."""
+def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None) -> Any:
+    """A run, or a saved model that is ready to predict: both have `predict`.
+
+    Args:
+        trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
+    """
     if RunDir(folder).state in ("finished", "unfinished"):
-        return Run(folder)
+        return Run(folder, trust_remote_code=trust_remote_code)
     from bert_ft import model as models
 
-    return models.load_folder(str(folder))
+    return models.load_folder(str(folder), trusted=remote_code.names(trust_remote_code))
 
 
 def evaluate(
@@ -150,7 +159,7 @@ def evaluate(
     if task is not None and isinstance(run, Run):
         from bert_ft import model as models
 
-        run = models.load_folder(str(run.path), task)
+        run = models.load_folder(str(run.path), task, run._trusted)
     task = run.task if isinstance(run, Run) else task or run.adapter.task
     model = run.model if isinstance(run, Run) else run
     adapter = model.adapter

@@ -8,16 +8,16 @@ import json
 import math
 import os
 import platform
-import shutil
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import tomli_w
 
-from bert_ft import reading
+from bert_ft import files, reading
 from bert_ft.errors import InputError, disk
 from bert_ft.schema import Recipe
 from bert_ft.task import Task, load_task
@@ -32,6 +32,20 @@ RESULTS: dict[str, Any] = {
 ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
 """The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""
 HELD = "another command is working on this run"
+MARKER = "data_fingerprint"
+"""The key of `environment.json` that says that bert-ft wrote it, and with it the folder."""
+LARGE = 2**24  # bytes: no environment.json is so long
+FOLDERS = {
+    "checkpoints": re.compile(r"step-\d+(\.tmp)?|best-\d+\.safetensors|best\.tmp|\..+\.tmp"),
+    "model": re.compile(r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
+                        r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
+                        r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"),
+    "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
+}  # fmt: skip
+"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of predictions
+these are the run's own sets alone."""
+FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
+"""The files of a run."""
 
 
 class RunDir:
@@ -50,14 +64,28 @@ class RunDir:
 
     @property
     def state(self) -> str:
-        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at all)."""
-        if self.results_json.is_file() and self.task_toml.is_file():
-            return "finished"
-        if self.task_toml.is_file():
-            return "unfinished"
-        if self.path.is_dir():
-            return "foreign" if any(p.name not in ("task.toml.tmp", ".lock") for p in self.path.iterdir()) else "new"
-        return "foreign" if self.path.exists() else "new"
+        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at all).
+
+        A run is known by the `environment.json` that bert-ft writes: a task.toml lies in many a project's folder.
+        """
+        if not self.path.is_dir():
+            return "foreign" if self.path.exists() else "new"
+        marked = self._is_marked()
+        if marked and self.task_toml.is_file():
+            return "finished" if self.results_json.is_file() else "unfinished"
+        ours = {*FILES, *FOLDERS} if marked else {".lock"}  # one that was ended between its marker and its task
+        left = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
+        return "foreign" if any(name not in ours for name in left) else "new"
+
+    def _is_marked(self) -> bool:
+        """Whether `environment.json` is one that bert-ft wrote."""
+        try:
+            if not self.environment_json.is_file() or self.environment_json.stat().st_size > LARGE:
+                return False
+            value = json.loads(self.environment_json.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(value, dict) and MARKER in value
 
     @property
     def busy(self) -> bool:
@@ -108,17 +136,44 @@ class RunDir:
     def start(self, task: Task, environment: dict[str, Any]) -> None:
         """Empties what an earlier attempt left and writes what is known before training."""
         with disk(self.path):
-            for old in (self.results_json, self.log_jsonl, self.environment_json, self.report_html):
+            self.results_json.unlink(missing_ok=True)
+            self.clear()
+            for old in (self.log_jsonl, self.task_toml, self.report_html):
                 old.unlink(missing_ok=True)
-            self._write_task(task)  # from here on the folder is known as a run
-            for folder in (self.checkpoints, self.model, self.predictions):
-                shutil.rmtree(folder, ignore_errors=True)
+            write_json(self.environment_json, environment)
             self.predictions.mkdir(exist_ok=True)
-        write_json(self.environment_json, environment)
+        self._write_task(task)  # from here on the folder is known as a run
+
+    def clear(self, *folders: str) -> None:
+        """Deletes what bears a name of ours in these folders of the run, by default in all; what else lies there stays."""
+        with disk(self.path):
+            for name in folders or FOLDERS:
+                ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
+                files.clear(self.path / name, ours)
+            for entry in self.path.iterdir() if self.path.is_dir() else ():
+                if files.TEMPORARY.fullmatch(entry.name) and entry.is_file():
+                    entry.unlink(missing_ok=True)
+
+    def _predicted(self) -> str:
+        """The names of what is written below `predictions/` for the sets of the run's task."""
+        sets = {"out_of_fold"}
+        with suppress(InputError):  # it has none yet, or one that can't be read: then its sets are not known
+            data = self.task().data
+            sets |= {*data.evaluation_sets, *data.test_sets}
+        return FOLDERS["predictions"].pattern.replace(".+?", "|".join(map(re.escape, sorted(sets))))
+
+    def remove(self) -> None:
+        """Deletes the whole run, and its folder where nothing else lies in it."""
+        self.clear()
+        with disk(self.path):
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def resume(self, task: Task, log_size: int, environment: dict[str, Any]) -> None:
         """Takes the log back to where the checkpoint left it, and records where the run goes on."""
-        with disk(self.path), self.log_jsonl.open("ab") as stream:
+        with disk(self.path), files.opened(self.log_jsonl, "ab") as stream:
             stream.truncate(log_size)
         self._write_task(task)  # data and checkpoint may have moved
         before = self.environment() if self.environment_json.is_file() else environment
@@ -132,7 +187,8 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
-        A folder that holds something else is left alone. Of several processes the first holds it for all."""
+        A folder that holds something else is left alone, one with links among its entries as well. Of several processes
+        the first holds it for all."""
         if not first_process():
             yield
             return
@@ -141,6 +197,8 @@ class RunDir:
                              remedy="choose another place with --output DIR")  # fmt: skip
         with disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in (*FILES, *FOLDERS):
+                files.refuse_link(self.path / name)
         if (stream := locked(self.path / ".lock")) is None:
             holder = (self.path / ".lock").read_text(encoding="utf-8").strip()
             raise InputError(f"{HELD}: {holder}", where=str(self.path),
@@ -153,14 +211,14 @@ class RunDir:
                 yield
             finally:
                 if self.state == "new":  # nothing came of it
-                    shutil.rmtree(self.path, ignore_errors=True)
+                    self.remove()
 
     def log_size(self) -> int:
         """Bytes of the log so far."""
         return self.log_jsonl.stat().st_size if self.log_jsonl.is_file() else 0
 
     def append_log(self, entry: dict[str, Any]) -> None:
-        with disk(self.log_jsonl), self.log_jsonl.open("a", encoding="utf-8") as stream:
+        with disk(self.log_jsonl), files.opened(self.log_jsonl) as stream:
             stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
 
 
@@ -169,7 +227,7 @@ def locked(file: Path, wait: bool = False) -> IO[str] | None:
     import fcntl
 
     with disk(file):
-        stream = file.open("a", encoding="utf-8")
+        stream = files.opened(file)
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -179,16 +237,14 @@ def locked(file: Path, wait: bool = False) -> IO[str] | None:
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed."""
+    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed. A link is refused."""
     parts = [content] if isinstance(content, (str, bytes)) else content
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as stream:
+        with files.beside(path) as temporary, temporary.open("wb") as stream:
             stream.writelines(part.encode() if isinstance(part, str) else part for part in parts)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -230,20 +286,17 @@ def save_model(
 ) -> None:
     """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model;
     `dtype` is the type they are written in, the model's own by default."""
-    temporary = path.with_name(path.name + ".tmp")
     with disk(path):
-        shutil.rmtree(temporary, ignore_errors=True)
         if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
             model = copy.deepcopy(model).merge_and_unload()
-        with quiet():
+        files.clear(path, FOLDERS["model"])
+        with files.folder_beside(path) as temporary, quiet():
             model.save_pretrained(temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype))
             if dtype is not None:  # it has written the type of the model that it was given
                 model.config.dtype, before = dtype, model.config.dtype
                 model.config.save_pretrained(temporary)
                 model.config.dtype = before
             _save_tokenizer(temporary, tokenizer)
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
 
 
 def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, Any]:
@@ -281,12 +334,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def remove(folder: Path) -> None:
-    """Removes a folder of ours, if it is there."""
-    with disk(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def finite(value: Any) -> Any:
     """The value with nan and infinities as None."""
     if isinstance(value, float):
@@ -319,10 +366,15 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     told = [f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}]
     told += [f"folds={task.run.folds}"] * bool(task.run.folds)
     parts = [base.name, short_name(task.run.checkpoint or "model"), *told]
-    name = "-".join("".join(c if c.isalnum() or c in "._=+-" else "_" for c in part) for part in parts)
+    name = "-".join(map(clean, parts))
     if len(name) > 180:
         name = f"{name[:170]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return f"{name}-seed{task.run.seed}"
+
+
+def clean(part: str) -> str:
+    """A name (of a task, a checkpoint, a file) as a part of a folder's name: of letters, digits and "._=+-" alone."""
+    return "".join(c if c.isalnum() or c in "._=+-" else "_" for c in part)
 
 
 def short_name(checkpoint: str) -> str:
@@ -352,10 +404,11 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
     to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
-    # a run that got no further than its task.toml has no environment yet
-    there = folder.environment() if folder.environment_json.is_file() else None
-    fingerprint = identity if there is None else {k: there.get(f"{k}_fingerprint") for k in identity}
+    there = folder.environment()
+    fingerprint = {kind: there.get(f"{kind}_fingerprint") for kind in identity}
     old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
+    for tree in (old, new):
+        tree["run"].pop("trust_remote_code")  # what a file says of it is not obeyed, so that it changes nothing
     for kind, (table, keys) in MOVES.items():
         if identity[kind] is not None and identity[kind] == fingerprint[kind]:
             for tree in (old, new):

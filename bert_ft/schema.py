@@ -259,7 +259,7 @@ class RunSpec(Strict):
     revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     seed: int = Field(42, ge=0, lt=2**32)
     data_dir: Annotated[Place | None, BeforeValidator(_absolute)] = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(False, description="not obeyed: --trust-remote-code ORG/NAME, in each call, is")
     save_dtype: Literal["float32", "checkpoint"] = Field("float32",
         description="type of the saved weights; checkpoint: as its file has them. Training is always in float32")  # fmt: skip
     folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
@@ -282,6 +282,13 @@ class Reference(Strict):
     confidence: Literal["C", "S", "U"] = Field(description="C read in the source, S transcribed, U unconfirmed")
     source: str
     note: str | None = None
+
+    @field_validator("recipe")
+    @classmethod
+    def _keys(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        for key in recipe.keys() - Recipe.model_fields.keys():
+            raise ValueError(f"unknown key '{key}'; {did_you_mean(key, Recipe.model_fields)}")
+        return recipe
 
 
 class Submission(Strict):

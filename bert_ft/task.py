@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bert_ft import reading
 from bert_ft.errors import InputError, did_you_mean, shown
@@ -36,6 +36,8 @@ RESERVED = ("classification", "ner", "qa")
 SET_NAME = re.compile(r"\w[\w .-]*")  # predictions/<name>.jsonl
 LONGEST_NAME = 200  # bytes of a set's name: most disks take 255, and suffixes come behind it
 LONGEST_FILE = 10_000_000  # bytes of a task file, or of a list of label names
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters and line breaks: no name of ours has one, since names become commands, paths and lines."""
 
 
 class Task(Strict):
@@ -59,6 +61,7 @@ class Task(Strict):
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
         """The metrics of the family or problem type, and the family's usual length, where the task names none."""
+        _refuse_control(tree)
         if isinstance(tree, dict) and tree.get("family") == "qa" and isinstance(recipe := tree.get("recipe", {}), dict):
             tree = tree | {"recipe": {"max_length": 384} | recipe}
         metric, data = (tree.get(key, {}) for key in ("metric", "data")) if isinstance(tree, dict) else (None, None)
@@ -94,8 +97,17 @@ class Task(Strict):
                 "metrics": self.metric.compute, "checkpoint": self.run.checkpoint, "references": len(self.reference),
                 **self.recipe.model_dump(exclude_defaults=True, exclude=Recipe.SPACES)}  # fmt: skip
         cells = [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in told.items() if v]
-        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(shown(value))}</td></tr>" for key, value in cells)
+        rows = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(shown(value))}</td></tr>" for key, value in cells
+        )
         return f"<div><p><b>{html.escape(shown(self.title or self.name))}</b></p><table>{rows}</table></div>"
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        if CONTROL.search(name):
+            raise ValueError("a name has no control characters and no line breaks")
+        return name
 
     @property
     def best_metric(self) -> tuple[str, str]:
@@ -111,6 +123,9 @@ class Task(Strict):
             del tree["metric"]["compute"]  # another problem type brings its own
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
+            if leaf == "trust_remote_code":
+                raise InputError("a setting does not say whose code may run", where=key, remedy="name the checkpoint: "
+                                 '--trust-remote-code ORG/NAME (in Python trust_remote_code="ORG/NAME")')  # fmt: skip
             table = table or _table_of(key, where, self.family)
             node = tree
             for part in table.split("."):
@@ -119,12 +134,21 @@ class Task(Strict):
                 node = node[part]
             node[leaf] = value
         _anchor(tree["data"], Path())
-        return _validated(tree, where)
+        return validated(tree, where)
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
         others = set(RESERVED) - {self.family}
         return self.model_dump(exclude_none=True, exclude=others)
+
+
+def _refuse_control(tree: Any) -> None:
+    """Refuses keys that break a line; those that are labels, and so part of the data, may."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(key, str) and CONTROL.search(key):
+            raise ValueError(f"the key {key!r} holds a control character or a line break")
+        if key not in ("class_weights", "label_names"):
+            _refuse_control(value)
 
 
 TABLES = {name: type(table) for name, table in Task() if isinstance(table, Strict)}
@@ -148,7 +172,8 @@ def _table_of(key: str, where: str, family: str) -> str:
     return tables[0]
 
 
-def _validated(tree: dict[str, Any], where: str) -> Task:
+def validated(tree: dict[str, Any], where: str) -> Task:
+    """The task of a tree of tables. Raises InputError: an unknown key, or a value of another type or range."""
     try:
         return Task.model_validate(tree)
     except ValidationError as error:
@@ -216,7 +241,7 @@ def load_task(name: str | Path | Task) -> Task:
     if tree["name"] in RESERVED:
         raise InputError(f"'{tree['name']}' is the name of a family, so no task can bear it", where=str(path),
                          remedy="rename the file, or set `name`")  # fmt: skip
-    return _validated(tree, str(path))
+    return validated(tree, str(path))
 
 
 def suites() -> dict[str, Suite]:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from bert_ft import remote_code
 from bert_ft.adapters import tokenizing
 from bert_ft.errors import InputError
 from bert_ft.pretrained import locate, told
@@ -60,11 +61,13 @@ UNTYPED = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "Luk
 # --- the file's tokenizer -----------------------------------------------------------------------------------------------
 
 
-def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any, list[str]]:
+def load(
+    run: RunSpec, checkpoint: str, texts: Sequence[str] = (), trusted: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
     """The checkpoint's own fast tokenizer, which neither pads nor truncates by itself, and what the user should know of it.
 
     `AutoTokenizer` and the checkpoint's `tokenizer.json` are compared on `PROBES` and on `texts`, the first that are to be
-    encoded. Where they differ the file's is returned, as a `PreTrainedTokenizerFast`, which `AutoTokenizer` reads as it is
+    encoded; `trusted` is what this call names to run code from. Where they differ the file's is returned, as a `PreTrainedTokenizerFast`, which `AutoTokenizer` reads as it is
     once it is saved.
 
     Raises:
@@ -77,8 +80,9 @@ def load(run: RunSpec, checkpoint: str, texts: Sequence[str] = ()) -> tuple[Any,
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
-    options = {"revision": run.revision or "main", "trust_remote_code": run.trust_remote_code}
+    options: dict[str, Any] = {"revision": run.revision or "main"}
     with told(where):
+        options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
         tokenizer: Any = None
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **options)

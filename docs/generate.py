@@ -17,7 +17,7 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout's tasks and code, wherever it is installed from
 COPIES = {"README.md": "index.md", "README.zh-CN.md": "index.zh-CN.md", "CONTRIBUTING.md": "contributing.md",
-          "CHANGELOG.md": "changelog.md"}  # fmt: skip
+          "CHANGELOG.md": "changelog.md", "SECURITY.md": "security-policy.md"}  # fmt: skip
 COPIES |= {f"tasks/{family}/README.md": f"families/{family}.md" for family in ("classification", "ner", "qa")}
 COPIES |= {f"benchmarks/results/{file.name}": f"benchmarks/{file.name}"
            for file in sorted((ROOT / "benchmarks" / "results").glob("*.md"))}  # fmt: skip

@@ -305,7 +305,8 @@ def test_results_on_stdout_progress_on_stderr(cli: Cli, finished: Path) -> None:
 def test_tables_and_json_agree(cli: Cli, mine: Path) -> None:
     for other in ("half", "later"):
         (mine.parent / other).mkdir()
-        shutil.copy(mine / "task.toml", mine.parent / other)
+        for name in ("task.toml", "environment.json"):
+            shutil.copy(mine / name, mine.parent / other)
     (mine.parent / "later" / "task.toml").write_text("colour = 'a key of a later version'")
     listing = cli("runs", ".", "--json")
     listed = json.loads(listing.out)
@@ -604,7 +605,8 @@ def test_options_are_not_ignored(cli: Cli, mine: Path, arguments: list[str], cod
     for name, content in files.items():
         (mine.parent / name).write_text(content)
     (mine.parent / "half").mkdir()
-    shutil.copy(mine / "task.toml", mine.parent / "half")
+    for name in ("task.toml", "environment.json"):
+        shutil.copy(mine / name, mine.parent / "half")
     done = cli(*arguments)
     assert done.code == code, done
     assert what in (done.err if code else done.out + done.err)

@@ -230,7 +230,7 @@ CHANGES: list[dict[str, Any]] = [
     {"class_weights": {"a.b": 1.0, "ü \"'\n": 2.0}, "data.labels": ["a.b", "ü \"'\n"], "data.label_names": {"": "a.b"}},
     {"class_weights": "balanced", "data.labels": [True, 1, "x"], "data.delimiter": "\t", "metric.positive": True},
     {"data.train": "", "data.test": {}, "data.evaluate": {"m": "a", "mm": "b"}, "metric.best": "mm/accuracy"},
-    {"recipe.grid": {"learning_rate": [1e-5, 2]}, "run.custom": ["loss"], "run.seed": 0, "run.trust_remote_code": True},
+    {"recipe.grid": {"learning_rate": [1e-5, 2]}, "run.custom": ["loss"], "run.seed": 0},
 ]
 
 

@@ -38,6 +38,8 @@ def runs(
     found: list[dict[str, Any]] = []
     for file in sorted(Path(folder).rglob("task.toml")):
         run = RunDir(file.parent)
+        if run.state == "foreign" and not (run.results_json.exists() or run.environment_json.exists()):
+            continue  # a task file in a project's folder
         found.append(dict.fromkeys(columns) | {"run": str(run.path), "state": "unreadable"})
         try:
             made = run.task()
@@ -46,7 +48,7 @@ def runs(
                 results, (name, metric) = run.results(), made.best_metric
                 found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
                               "seconds": results.get("timing", {}).get("train_seconds")}  # fmt: skip
-            found[-1]["state"] = run.state
+            found[-1]["state"] = "unreadable" if run.state == "foreign" else run.state
         except InputError as error:
             note(*error.lines)
     everything = len(found)

@@ -28,6 +28,11 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output inst
 DataDir = Annotated[
     str | None, typer.Option(help="Folder of the benchmark's original files (DIR/MRPC/train.tsv, ...).")
 ]
+TrustRemoteCode = Annotated[
+    list[str] | None,
+    typer.Option("--trust-remote-code", metavar="NAME", help="Run the code that this checkpoint brings: its hub id, or its "
+                 "folder as ./FOLDER; may be repeated. No file can allow it."),
+]  # fmt: skip
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")]
 TaskName = Annotated[
     str, typer.Argument(help="Built-in task, TOML file, or for data of your own a family: classification, ner, qa.")

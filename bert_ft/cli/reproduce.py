@@ -8,7 +8,19 @@ import typer
 from typer.core import TyperGroup
 
 from bert_ft.cli import judge
-from bert_ft.cli.options import DataDir, Json, Sets, app, fail, note, print_json, print_line, print_table, settings_of
+from bert_ft.cli.options import (
+    DataDir,
+    Json,
+    Sets,
+    TrustRemoteCode,
+    app,
+    fail,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    settings_of,
+)  # fmt: skip
 
 OWN = "task"  # the word that may be left out
 
@@ -47,6 +59,7 @@ def reproduce(
     limit_train: Annotated[int | None, typer.Option(help="The first N training rows after the seeded shuffle.")] = None,
     sets: Sets = None,
     save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
+    trust_remote_code: TrustRemoteCode = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the commands, one a line, and run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +80,7 @@ def reproduce(
     flags = {"recipe.max_steps": max_steps, "data.limit_train": limit_train}
     settings |= {key: value for key, value in flags.items() if value is not None}
     options: dict[str, Any] = {"seeds": numbers, "data_dir": data_dir, "output": output, "reference": reference, "grid": grid,
-                               "save_model": save_model, **settings}  # fmt: skip
+                               "save_model": save_model, "trust_remote_code": trust_remote_code, **settings}  # fmt: skip
     if plan:
         from bert_ft.tools.plan import plan as make
 

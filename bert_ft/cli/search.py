@@ -21,6 +21,7 @@ from bert_ft.cli.options import (
     TextColumn,
     TokensColumn,
     TrainRows,
+    TrustRemoteCode,
     ValidationRows,
     app,
     note,
@@ -70,6 +71,7 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Of the draws, and of every trial.")] = None,
     sets: Sets = None,
     save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")] = "10min",
+    trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
     """Search the recipe that does best on the validation set, with Optuna; best.toml has it.
@@ -89,7 +91,8 @@ def search(
 
     found = look(task, checkpoint, trials=trials, timeout=timeout, space=_space(space), storage=storage,
                  pruner="median" if prune else None, output=output, seed=seed, data_dir=data_dir, train=train or None,
-                 validation=validation, save_every=save_every, signals=True, **settings)  # fmt: skip
+                 validation=validation, save_every=save_every, signals=True,
+                 trust_remote_code=trust_remote_code, **settings)  # fmt: skip
     results = found.results()
     if as_json:
         print_json(results)
@@ -102,7 +105,7 @@ def search(
     if best := results["best"]:
         print_line(f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})")
         print_line(results["caution"])
-        note(f"bert-ft train {found.path}/best.toml --output {found.path}-best")
+        note(found.command)
     note(f"search folder: {found.path}")
 
 

@@ -23,6 +23,7 @@ from bert_ft.cli.options import (
     TextColumn,
     TokensColumn,
     TrainRows,
+    TrustRemoteCode,
     ValidationRows,
     app,
     fail,
@@ -75,9 +76,7 @@ def train(
     ] = False,
     save_model: Annotated[bool, typer.Option(help="Whether the run keeps its model.")] = True,
     log_with: Annotated[str | None, typer.Option(help="Tracker: tensorboard, wandb, ... (accelerate's).")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a checkpoint on a task; the run folder has it all.
@@ -94,14 +93,13 @@ def train(
     }  # fmt: skip
     settings |= {key: value for key, value in flags.items() if value is not None}
     own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
-    if trust_remote_code:
-        settings["run.trust_remote_code"] = True
     from bert_ft.finetuning import finetune
     from bert_ft.rundir import first_process
 
     run = finetune(task, checkpoint, output=output, overwrite=overwrite, check=check, seed=seed, data_dir=data_dir, train=train or None,
                    validation=validation, test=test, folds=folds, log_with=log_with, resume=resume, save_every=save_every,
-                   keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True, **settings)  # fmt: skip
+                   keep_checkpoints=keep_checkpoints, save_model=save_model, signals=True,
+                   trust_remote_code=trust_remote_code, **settings)  # fmt: skip
     if first_process():
         shown = run.metrics
         if "spread" in run.results:  # of cross-validation
@@ -127,6 +125,7 @@ def check(
     multi_label: MultiLabel = False,
     sets: Sets = None,
     limit: Annotated[int, typer.Option(min=0, max=100, help="Examples a finding.")] = 3,
+    trust_remote_code: TrustRemoteCode = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where there is a fault or a warning.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -142,7 +141,7 @@ def check(
     settings = settings_of(sets)
     own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
     report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
-                            **settings)  # fmt: skip
+                            trust_remote_code=trust_remote_code, **settings)  # fmt: skip
     if as_json:
         print_json(report.dump(limit))
     else:
@@ -160,6 +159,7 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="The task to evaluate on; a run's own by default.")] = None,
     data_dir: DataDir = None,
     sets: Sets = None,
+    trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
     """Compute a run's metrics again, on its own or on other rows.
@@ -169,24 +169,29 @@ def evaluate(
     bert-ft evaluate runs/mnli-bert-base-uncased-seed42 --task ax
     """
     from bert_ft import model
+    from bert_ft.remote_code import names
     from bert_ft.run import Run
     from bert_ft.run import evaluate as compute
     from bert_ft.rundir import RunDir, first_process
     from bert_ft.task import load_task
 
     settings, is_run = settings_of(sets), RunDir(run).state in ("finished", "unfinished")
+    trusted = names(trust_remote_code)
     if not is_run and task is None and data is None:
-        model.load_folder(run)  # what it lacks comes first
+        model.load_folder(run, trusted=trusted)  # what it lacks comes first
         fail("which rows? a bare model needs --task TASK or --data FILE", 2)
     bound = load_task(task).override(settings) if task is not None else None
     if is_run:
-        whole = Run(run)
+        whole = Run(run, trust_remote_code=trusted)
         whole.task = whole.task.override(settings)
         metrics = compute(whole, data, task=bound, data_dir=data_dir)
     else:
         if bound is None and settings:
-            bound = model.load_folder(run).adapter.task.override(settings)
-        metrics = compute(model.load_folder(run, bound), data, data_dir=data_dir)
+            bound = model.load_folder(run, trusted=trusted).adapter.task.override(settings)
+        loaded = model.load_folder(run, bound, trusted)
+        for line in loaded.notes:
+            note(line)
+        metrics = compute(loaded, data, data_dir=data_dir)
     if first_process():
         print_metrics(metrics, as_json)
 
@@ -223,6 +228,7 @@ def predict(
             "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
         ),
     ] = False,
+    trust_remote_code: TrustRemoteCode = None,
 ) -> None:
     """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
 
@@ -236,8 +242,10 @@ def predict(
     from bert_ft.tools.predict import predict as answer
 
     named = dict(pair(item, "--column") for item in columns or [])
-    loaded = runs.load(run)
+    loaded = runs.load(run, trust_remote_code=trust_remote_code)
     model = getattr(loaded, "model", loaded)
+    for line in model.notes:
+        note(line)
     settings = settings_of(sets)
     if strange := sorted(settings.keys() - (known := {f"data.{key}" for key in FORM} | {"batching.eval_tokens"})):
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.errors import InputError
+
+READ = {"arrow", "cache", "conll", "csv", "json", "parquet", "text"}
+"""The builders of `datasets` that read tables and texts; others decode what files say of themselves, some unpickle."""
+BUILDERS = {
+    "arrow", "audiofolder", "cache", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "pickle", "spark", "sql",
+    "text", "videofolder", "webdataset", "xml",
+}  # fmt: skip
+"""What some version of `datasets` calls a builder, whether or not the one that is installed has it."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @contextmanager
@@ -51,12 +61,18 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
     """The `datasets.DatasetBuilder` of a data set with all its splits in the cache: `as_dataset(split=...)` gives one."""
     import datasets
 
+    _refuse_builders(path)
     datasets.disable_progress_bars()
     with reached():
         # the hub's own Parquet copy of a data set that is a script has folders for configurations
         place = {"data_dir" if revision == "refs/convert/parquet" else "name": name}
         builder = datasets.load_dataset_builder(path, revision=revision, **place)
         _stay_inside(builder, path)
+        kinds = {base.__module__.split(".")[2] for base in type(builder).__mro__
+                 if base.__module__.startswith("datasets.packaged_modules.")}  # fmt: skip
+        if not kinds or not kinds <= READ:
+            raise InputError(f"its files are read by `datasets`' builder '{min(kinds, default='?')}', which is not used here",
+                             where=path, remedy="CSV, JSON, Parquet, Arrow and text files are read")  # fmt: skip
         builder.download_and_prepare()
     return builder
 
@@ -75,3 +91,19 @@ def _stay_inside(builder: Any, path: str) -> None:
         if not whole.startswith(home) or ".." in whole.split("/") or not all("://" in hop for hop in archives):
             raise InputError(f"its README names the data file '{file}', which is not in the data set", where=path,
                              remedy="name files yourself: --train FILE; or take another data set")  # fmt: skip
+
+
+def _refuse_builders(path: str) -> None:
+    """Refuses what `datasets` would not take for a repository: the names of its builders, of which "pandas" unpickles the
+    files that a task names (in all versions before 5.2), and addresses of other places."""
+    from datasets import packaged_modules
+
+    if not Path(path).is_dir() and not HUB_ID.fullmatch(path):
+        raise InputError(
+            "neither a folder nor a data set's id", where=path, remedy='data.path = "ORG/NAME", or a folder'
+        )
+    names = {name.casefold() for name in (*packaged_modules._PACKAGED_DATASETS_MODULES, *BUILDERS)}
+    parts = path.casefold().removesuffix(".py").split("/")
+    if parts[-1] in names and len(set(parts)) == 1:
+        raise InputError(f"'{path}' is the name of a builder of `datasets`, not of a data set", where=path,
+                         remedy="name the file: --train FILE; or a data set as ORG/NAME")  # fmt: skip

@@ -24,6 +24,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.checkpoint import state_dict
 
+from bert_ft import files
 from bert_ft.errors import BertFtError, disk
 
 WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -144,11 +145,10 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                temporary = self.folder / "best.tmp"
-                save(weights, temporary)
-                _sync(temporary)
-                state.best_sha256 = _sha256(temporary)
-                temporary.replace(self.best(state.step))
+                with files.beside(self.best(state.step)) as temporary:
+                    save(weights, temporary)
+                    _sync(temporary)
+                    state.best_sha256 = _sha256(temporary)
             self._prune(state)
 
     def whole(self, model: Any) -> Any:

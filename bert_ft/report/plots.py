@@ -32,7 +32,7 @@ def _style() -> AbstractContextManager[None]:
 
     plain = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
     settings: dict[Any, Any] = dict.fromkeys(plain, INK) | {
-        "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "text.parse_math": False, "font.size": 9,
+        "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "text.parse_math": False, "text.usetex": False, "font.size": 9,
         "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
         "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8,
         "axes.formatter.limits": (-3, 5), "figure.facecolor": "none", "axes.facecolor": "none",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 from pyarrow import parquet as pq
 
-from bert_ft import rundir
+from bert_ft import files, rundir
 from bert_ft.errors import InputError, disk
 from bert_ft.report import resamples
 from bert_ft.report.resamples import Resamples
@@ -137,5 +137,5 @@ def _rows_file(folder: RunDir, name: str) -> Path:
 
 def keep(folder: RunDir, name: str, rows: pa.Table) -> None:
     """Keeps the canonical rows of a scored set with the run: what makes its report possible without the data."""
-    with disk(folder.predictions):
-        pq.write_table(rows, _rows_file(folder, name), compression="zstd")
+    with disk(folder.predictions), files.beside(_rows_file(folder, name)) as temporary:
+        pq.write_table(rows, temporary, compression="zstd")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import tomli_w
 
 from bert_ft.errors import BertFtError, InputError
 from bert_ft.task import Task, load_task
+from bert_ft.tools import children
 
 STEPS, ROWS, WARM = 6, 256, 2  # optimizer steps timed; rows scored; steps before, which are slower
 
 
-def cost(task: Task, environment: Mapping[str, str]) -> dict[str, float]:
-    """Seconds and bytes of one run, measured in a child process.
+def cost(task: Task, environment: Mapping[str, str], trusted: Sequence[str] = ()) -> dict[str, float]:
+    """Seconds and bytes of one run, measured in a child process; `trusted` as for `model.build`.
 
     Returns:
         `seconds` of a whole run with its start and its evaluations; `bytes_training` and `bytes_kept` on the disk.
@@ -32,8 +33,8 @@ def cost(task: Task, environment: Mapping[str, str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task.toml"
         file.write_text(tomli_w.dumps(task.dump()), encoding="utf-8")
-        done = subprocess.run([sys.executable, "-m", __name__, str(file)], env=dict(environment), text=True,
-                              capture_output=True)  # fmt: skip
+        command = children.python(__name__, str(file), *trusted)
+        done = subprocess.run(command, env=dict(environment), text=True, capture_output=True)
     if done.returncode:
         message, _, remedy = done.stderr.strip().rpartition("bert-ft: ")[2].partition("\n")
         raise InputError(message or f"exit code {done.returncode}", remedy=" ".join(remedy.split()))
@@ -42,7 +43,7 @@ def cost(task: Task, environment: Mapping[str, str]) -> dict[str, float]:
     return found
 
 
-def measure(task: Task) -> dict[str, float]:
+def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     """`cost` without the start: steps and scoring alone; `timed` is what the measurement of them took."""
     import numpy as np
 
@@ -62,7 +63,7 @@ def measure(task: Task) -> dict[str, float]:
     adapter = family(task, family.find_labels(splits.train, task))
     train = data.limit(splits.train, task.data.limit_train, task.run.seed)
     adapter.prepare(train)
-    model, _ = models.build(task, adapter, recipe.precision)
+    model, _ = models.build(task, adapter, recipe.precision, trusted=trusted)
     features = model.encode(train)
     plan = Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
     short = task.override({"recipe.max_steps": min(plan.steps, STEPS), "recipe.eval_every": STEPS + 1})
@@ -91,6 +92,6 @@ def measure(task: Task) -> dict[str, float]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(measure(load_task(sys.argv[1]))))
+        print(json.dumps(measure(load_task(sys.argv[1]), sys.argv[2:])))
     except BertFtError as error:
         sys.exit(f"bert-ft: {error}")

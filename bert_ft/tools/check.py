@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import adapters, data, vocabulary
+from bert_ft import adapters, data, remote_code, vocabulary
 from bert_ft.adapters import tokenizing
 from bert_ft.data import Rows, checks, given, targets
 from bert_ft.data.checks import Finding
@@ -58,7 +58,8 @@ class Report:
 
 def check(
     task: str | Path | Task, checkpoint: str | None = None, *, data_dir: str | Path | None = None,
-    train: Any = None, validation: Any = None, test: Any = None, **settings: Any,
+    train: Any = None, validation: Any = None, test: Any = None, trust_remote_code: remote_code.Names = None,
+    **settings: Any,
 ) -> Report:  # fmt: skip
     """Checks a task's rows. The arguments are those of `finetune`; without a checkpoint nothing is tokenized.
 
@@ -72,7 +73,7 @@ def check(
     splits = data.load(bound, family, given.objects(sets_), training=training, others=True)
     sets = splits.all() if training else {**splits.evaluation, **splits.test}
     adapter = family(bound, family.find_labels(splits.train, bound))
-    report = Report(bound.name, notes=splits.notes)
+    report = Report(bound.name, notes=splits.notes + remote_code.notes(bound.run))
     for name, rows in sets.items():
         known = adapter.labels and checks.has_target(rows, family.target)
         labels = targets.label_counts(rows.table[family.target]) if known else {}
@@ -91,7 +92,7 @@ def check(
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
         first = [text for rows in sets.values() for text in checks.first_texts(rows, adapter.texts)]
-        tokenizer, notes = vocabulary.load(bound.run, bound.run.checkpoint, first)
+        tokenizer, notes = vocabulary.load(bound.run, bound.run.checkpoint, first, remote_code.names(trust_remote_code))
         report.notes = [*report.notes, *notes]
         for name, rows in sets.items():
             report.sets[name]["tokens"], more = _of_tokens(

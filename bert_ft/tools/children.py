@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bert_ft import files
 from bert_ft.rundir import HELD, RunDir
 
 PAUSE = 0.2  # seconds between two looks at the children
@@ -59,8 +60,19 @@ def devices() -> list[str | None]:
 
 
 def environment(device: str | None) -> dict[str, str]:
-    """The variables of a child: this process's own, and its device."""
-    return {**os.environ, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
+    """The variables of a child: this process's own, its device, and where this very bert-ft lies; it imports nothing from
+    the working directory."""
+    root = Path(__file__).resolve().parents[2]
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]  # "" is the working directory
+    if root.name not in ("site-packages", "dist-packages"):  # a checkout
+        paths = [str(root), *paths]
+    place = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **place, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours, which must not come from the working directory."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def run(
@@ -127,10 +139,10 @@ def run(
 
 def _start(command: Command, logs: Path, device: str | None) -> Child:
     log = logs / f"{command.folder.path.name}.txt"
-    with log.open("wb") as stream:
+    with files.opened(log, "wb") as stream:
         # in a session of its own: Ctrl-C reaches it once, through us
-        process = subprocess.Popen([sys.executable, "-m", "bert_ft", *command.argv], stdout=subprocess.DEVNULL,
-                                   stderr=stream, env=environment(device), start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(python("bert_ft", *command.argv), stdout=subprocess.DEVNULL, stderr=stream,
+                                   env=environment(device), start_new_session=True)  # fmt: skip
     return Child(process, device, log, time.monotonic())
 
 

@@ -124,7 +124,9 @@ def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]]
 
 def _made_from(run: Run) -> dict[str, Any]:
     """What makes two runs more than two seeds of the same."""
-    return run.task.model_dump(exclude={"title": True, "reference": True, "run": {"seed", "data_dir"}})
+    return run.task.model_dump(
+        exclude={"title": True, "reference": True, "run": {"seed", "data_dir", "trust_remote_code"}}
+    )
 
 
 def _same(first: Scored, other: Scored) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert_ft import rundir
+from bert_ft import remote_code, rundir
 from bert_ft.errors import InputError
 from bert_ft.rundir import RunDir, short_name
 from bert_ft.schema import Reference, Suite
-from bert_ft.task import RESERVED, Task, load_task, suites
+from bert_ft.task import CONTROL, RESERVED, Task, load_task, suites
 from bert_ft.tools.verdict import conditions, origin, recipe
 
 
@@ -61,6 +61,7 @@ class Plan:
     suite: Suite | None
     folder: Path
     entries: list[Entry]
+    trusted: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[Planned]:
@@ -70,12 +71,13 @@ class Plan:
 def plan(
     name: str | Path, checkpoint: str, *, seeds: int | Sequence[int] = 5, data_dir: str | Path | None = None,
     output: str | Path | None = None, reference: str | None = None, grid: bool = False, save_model: bool = False,
-    **settings: Any,
+    trust_remote_code: remote_code.Names = None, **settings: Any,
 ) -> Plan:  # fmt: skip
     """The runs of a task or suite; the arguments are those of `reproduce`.
 
     Raises:
-        InputError: no such task or suite, no grid to search, a setting that is no key; or another run in the place of one.
+        InputError: no such task or suite, no grid to search, a setting that is no key; another run in the place of one; or
+            a control character in a name, so that no command of one line can hold it.
     """
     name, checkpoint, known = str(name), str(checkpoint), suites()
     if name in RESERVED:
@@ -85,9 +87,12 @@ def plan(
         raise InputError("seeds are a number of them, or a list of different ones", where="--seeds")
     suite = known.get(name)
     short = short_name(checkpoint)
-    folder = Path(output) if output is not None else Path("runs") / f"reproduce-{Path(name).stem}-{short}"
-    made = Plan(name, checkpoint, chosen, suite, folder, [])
+    words = map(rundir.clean, ("reproduce", Path(name).stem, short))
+    folder = Path(output) if output is not None else Path("runs") / "-".join(words)
+    trusted = remote_code.names(trust_remote_code)
+    made = Plan(name, checkpoint, chosen, suite, folder, [], trusted)
     extra = ["--checkpoint", checkpoint] + (["--data-dir", str(data_dir)] if data_dir is not None else [])
+    extra += [word for source in trusted for word in ("--trust-remote-code", source)]
     fixed = {"run.checkpoint": checkpoint} | ({} if data_dir is None else {"run.data_dir": data_dir})
     for task in suite.tasks if suite else [name]:
         entry = _entry(load_task(task), checkpoint, reference, grid)
@@ -101,6 +106,9 @@ def plan(
             sets = [word for key, value in changes.items() for word in ("--set", f"{key}={_toml(value)}")]
             argv = ["train", task, *extra, "--seed", str(seed), "--output", str(run.path), *sets,
                     *["--no-save-model"] * (not save_model)]  # fmt: skip
+            if odd := next((word for word in argv if CONTROL.search(word)), None):
+                raise InputError(f"{odd!r} holds a control character, so that no command of one line can hold it",
+                                 where=f"task {entry.base.name}", remedy="rename it")  # fmt: skip
             entry.runs.append(Planned(bound, point, run, argv))
             if run.task_toml.is_file() and (other := rundir.difference(_identity(run.task()), _identity(bound))):
                 raise InputError("another run lies here; it differs in", details=other,
@@ -148,4 +156,5 @@ def _toml(value: Any) -> str:
     """A value as `--set` reads it."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

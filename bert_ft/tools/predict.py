@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from bert_ft import reading
+from bert_ft import files, reading
 from bert_ft.adapters.base import Adapter
 from bert_ft.data.formats import chosen, delimited, distinct, json_rows
 from bert_ft.errors import InputError, did_you_mean, disk, escaped
@@ -300,17 +300,12 @@ def _writing(
         yield lambda rows: _write(sys.stdout, kind, rows, tell)
         sys.stdout.flush()
         return
-    with disk(Path(target)):
-        temporary = Path(f"{target}.tmp")
-        try:
-            if kind == "parquet":
-                yield lambda rows: _write_parquet(temporary, rows)
-            else:
-                with temporary.open("w", encoding="utf-8", newline="") as stream:
-                    yield lambda rows: _write(stream, kind, rows, tell)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk(Path(target)), files.beside(Path(target)) as temporary:
+        if kind == "parquet":
+            yield lambda rows: _write_parquet(temporary, rows, target)
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield lambda rows: _write(stream, kind, rows, tell)
 
 
 def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
@@ -346,7 +341,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> None:
     """A row group a window; where a later one brings another column, or a wider type, what is there is written anew."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -365,7 +360,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
                     writer.write_table(_widened(pa.table(batch), schema))
             writer.write_table(_widened(table, schema))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"these rows make no columns: {error}", where=str(path.with_suffix("")),
+        raise InputError(f"these rows make no columns: {error}", where=target,
                          remedy="give every row the same types, or write --to jsonl") from None  # fmt: skip
     finally:
         writer.close()

@@ -6,22 +6,26 @@ in any order: calling `reproduce` again collects what is there and makes what is
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_ft import progress
-from bert_ft.errors import BertFtError, disk, shown
+from bert_ft import files, progress, remote_code
+from bert_ft.errors import BertFtError, InputError, disk, shown
 from bert_ft.tools import calibrate, children
 from bert_ft.tools.outcome import Outcome
 from bert_ft.tools.plan import Plan, Planned, plan
+
+OWN = ("results.json", "table.md", "page.html")  # what an outcome writes; the first is written first
 
 
 def reproduce(
     name: str | Path, checkpoint: str, *, seeds: int | Sequence[int] = 5, data_dir: str | Path | None = None,
     output: str | Path | None = None, reference: str | None = None, grid: bool = False, margin: float = 1.0,
-    save_model: bool = False, signals: bool = False, quiet: bool = False, **settings: Any,
+    save_model: bool = False, signals: bool = False, quiet: bool = False,
+    trust_remote_code: remote_code.Names = None, **settings: Any,
 ) -> Outcome:  # fmt: skip
     """Trains a task or a suite over several seeds and says whether its published numbers were reached.
 
@@ -38,13 +42,15 @@ def reproduce(
         margin: points that a reproduced number may differ by.
         save_model: whether the runs keep their models.
         signals: SIGTERM ends the children first; the command line's way.
+        trust_remote_code: as for `finetune`.
         settings: any other key of the task, for all runs: the published recipe is left then, and the verdict says so.
     Raises:
-        InputError: as `plan`. A run that fails raises nothing: its cause is in the outcome.
+        InputError: as `plan`; or files of something else lie where its own would be written. A run that fails raises nothing: its cause is in the outcome.
     """
     show = progress.Display(quiet)
     made = plan(name, checkpoint, seeds=seeds, data_dir=data_dir, output=output, reference=reference, grid=grid,
-                save_model=save_model, **settings)  # fmt: skip
+                save_model=save_model, trust_remote_code=trust_remote_code, **settings)  # fmt: skip
+    _refuse_others(made.folder)
     missing = [run for run in made.runs if run.folder.state != "finished"]
     if missing:
         places = children.devices()
@@ -56,6 +62,21 @@ def reproduce(
     outcome = Outcome(made, margin)
     outcome.write()
     return outcome
+
+
+def _refuse_others(folder: Path) -> None:
+    """Leaves alone a folder whose results.json, table.md or page.html are not of a reproduction, or are links."""
+    for name in (*OWN, "logs"):
+        files.refuse_link(folder / name)
+    if not any((folder / name).exists() for name in OWN):
+        return
+    try:
+        value = json.loads((folder / OWN[0]).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or "verdicts" not in value:
+        raise InputError("something that is no reproduction lies here, and is left alone", where=str(folder),
+                         remedy="choose another place with --output DIR")  # fmt: skip
 
 
 def _announce(
@@ -77,7 +98,7 @@ def _announce(
             found = {"seconds": seconds, "bytes_kept": size, "bytes_training": 0.0}
         else:
             try:
-                found = calibrate.cost(todo[0].task, children.environment(places[0]))
+                found = calibrate.cost(todo[0].task, children.environment(places[0]), made.trusted)
             except BertFtError as error:
                 show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from bert_ft.data import given
 from bert_ft.errors import InputError
 from bert_ft.finetuning import finetune
 from bert_ft.report import searches, show
-from bert_ft.task import Task, load_task
+from bert_ft.task import CONTROL, Task, load_task
 
 if TYPE_CHECKING:
     from bert_ft.tools.trials import Trial, Trials
@@ -77,7 +78,7 @@ def search(
                            | ({"data.original.test": None} if bound.data.original else {}))  # fmt: skip
     rows = None if bound.run.folds else data.load(blind, adapters.find(blind.family), given.objects(sets)).fingerprint()
     made_from = {"task": bound.dump(), "data": rows, "checkpoint": pretrained.fingerprint(bound.run.checkpoint)}
-    name = f"search-{bound.name}-{rundir.short_name(bound.run.checkpoint or 'model')}"
+    name = "-".join(map(rundir.clean, ("search", bound.name, rundir.short_name(bound.run.checkpoint or "model"))))
     path = Path(output if output is not None else Path("runs") / name)
     display = progress.Display(quiet)
     shared = Trials(path, bound.recipe.search, bound.best_metric, seed=bound.run.seed, storage=storage, sampler=sampler,
@@ -139,6 +140,11 @@ class Search:
         return self._task.override({"recipe.search": {}} | {f"recipe.{key}": value for key, value in recipe.items()})
 
     @property
+    def command(self) -> str:
+        """The command that trains with the best recipe, as a shell takes it."""
+        return shlex.join(["bert-ft", "train", f"{self.path}/best.toml", "--output", f"{self.path}-best"])
+
+    @property
     def hopeless(self) -> bool:
         """Whether trials have failed, and no other has come to anything."""
         return bool(self.trials) and all(row["state"] == "failed" for row in self.trials)
@@ -163,10 +169,10 @@ class Search:
             results = self.results()
             rundir.write_json(self.path / "results.json", results)
             if best := results["best"]:
-                told = (f"bert-ft train {self.path}/best.toml --output {self.path}-best",
+                told = (self.command,
                         f"{results['metric']} {best['value']} in trial {best['trial']} with seed {results['seed']}:",
                         results["caution"])  # fmt: skip
-                header = "".join(f"# {' '.join(line.split())}\n" for line in told)
+                header = "".join(f"# {CONTROL.sub('?', ' '.join(line.split()))}\n" for line in told)
                 rundir.write(self.path / "best.toml", f"{header}\n{tomli_w.dumps(self.task.dump())}")
 
     def _repr_html_(self) -> str:

@@ -15,12 +15,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from bert_ft import rundir
+from bert_ft import files, rundir
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.checkpoints import Interrupted
 from bert_ft.engine.training import Callback, Metrics
 from bert_ft.errors import BertFtError, InputError, MachineError, disk
 from bert_ft.metrics import LOWER_IS_BETTER
+from bert_ft.rundir import RunDir
 from bert_ft.schema import Range
 
 try:
@@ -32,6 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 MANY = 1000  # values of a key that are as good as any number of them
+OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
 ENOUGH = 10  # complete trials before importances say anything
 
 
@@ -69,11 +71,13 @@ class Trials:
                              remedy="choose another place with --output DIR")  # fmt: skip
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
+            files.refuse_link(entry)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         pruner = optuna.pruners.MedianPruner() if pruner == "median" else pruner or optuna.pruners.NopPruner()
         with self.alone():
             if storage is None:
-                storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}",
+                storage = optuna.storages.RDBStorage(_address(folder / "study.db"),
                                                      engine_kwargs={"connect_args": {"timeout": 60}})  # fmt: skip
             self.study = optuna.create_study(
                 storage=storage, study_name=folder.resolve().name, load_if_exists=True, pruner=pruner, sampler=sampler,
@@ -112,8 +116,9 @@ class Trials:
                     raise  # the trial is repeated when the search goes on
                 told = str(error) if isinstance(error, BertFtError) else f"{type(error).__name__}: {error}"
                 trial.set_user_attr("note", " ".join(told.split()))
-            for left in folder.rglob("checkpoints"):
-                rundir.remove(left)
+            for run in (RunDir(folder), *map(RunDir, folder.glob("fold-*"))):
+                if run.state in ("finished", "unfinished") and not run.path.is_symlink():
+                    run.clear("checkpoints")
             with self.alone():
                 told_value = value if state is TrialState.COMPLETE else None
                 self.study.tell(trial, told_value, state=state, skip_if_finished=True)
@@ -228,6 +233,18 @@ class Pruning(Callback):
             if step < self.plan.steps and self.trial.should_prune():
                 raise optuna.TrialPruned
         return None
+
+
+def _address(file: Path) -> str:
+    """The URL of an SQLite file. Raises InputError: its name would be read as an option of the connection."""
+    from sqlalchemy import URL, make_url
+
+    place = str(file.resolve())
+    url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
+    if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
+        raise InputError("a database can't lie in a folder of this name", where=str(file.parent),
+                         remedy="name another one: --output DIR")  # fmt: skip
+    return url
 
 
 def _first(trial: FrozenTrial) -> int:

@@ -11,14 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bert_ft"
 FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"errors"},
-    {"reading"},
+    {"files", "reading"},
     {"metrics"},
     {"schema"},
     {"task"},
     {"data"},
     {"adapters"},
     {"engine"},
-    {"environment", "rundir", "pretrained", "vocabulary", "progress", "weights"},
+    {"environment", "rundir", "remote_code", "pretrained", "vocabulary", "progress", "weights"},
     {"model", "report"},
     {"run"},
     {"folds"},

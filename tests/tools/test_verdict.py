@@ -162,6 +162,7 @@ def test_intermediate_training_is_found_in_the_chain_of_runs(tmp_path: Path) -> 
         folder = RunDir(tmp_path / name)
         folder.path.mkdir()
         folder.task_toml.write_text(tomli_w.dumps(load_task(name).override({"run.checkpoint": checkpoint}).dump()))
+        write_json(folder.environment_json, {"data_fingerprint": "some"})
         write_json(folder.results_json, {})
         return str(folder.path)
 
