@@ -30,6 +30,7 @@ class Model:
     tokenizer: Any
     accelerator: Any
     unpadding: Any = None  # the handle that makes the network plain again
+    sharing: Any = None  # which rows may be in one forward
     scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
 
     def encode(self, rows: Rows, of: int | None = None) -> Features:
@@ -52,6 +53,7 @@ class Model:
             logits = inference.predict(
                 self.network, self.adapter, features, self.accelerator,
                 pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+                sharing=self.sharing,
             )  # fmt: skip
             decoded.append(self.adapter.decode(logits, features, part))
         return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
@@ -184,17 +186,6 @@ def _shard(accelerator: Any) -> None:
                          remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip
 
 
-def positions(network: Any) -> int | None:
-    """How many tokens the model has positions for; None where it has no bound."""
-    positions: int | None = getattr(network.config, "max_position_embeddings", None)
-    if positions is None:
-        return None
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
-    return positions
-
-
 def build(
     task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
     folder: Path | None = None, fit: bool = False,
@@ -204,7 +195,7 @@ def build(
     import torch
     from accelerate.utils import set_seed
 
-    from bert_ft.engine import cpu, unpadding
+    from bert_ft.engine import cpu, requirements, sharing, unpadding
 
     cpu.keep_freed(False)
     device = accelerator(precision, log_with, folder)
@@ -220,26 +211,31 @@ def build(
         network, notes = pretrained.load_model(task.run, checkpoint, adapter)
     else:
         notes = pretrained.bind_head(network, adapter)
-    if (known := positions(network)) is not None and fit:
+    if (known := requirements.positions(network)) is not None and fit:
         adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
     if known is not None and task.recipe.max_length > known:
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"--set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
-    if len(tokenizer) > (known := network.get_input_embeddings().num_embeddings):
+    if len(tokenizer) > (known := sharing.vocabulary(network)):
         message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
         raise InputError(message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights")
     if tokenizer.pad_token_id is None:
-        remedy = "is this an encoder's tokenizer?"
+        remedy = "name one in its tokenizer_config.json: pad_token, a token that no text has"
         raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
+    rule, told = requirements.settle(network, tokenizer, task.recipe.max_length)
+    notes = [*notes, *told]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     network.to(device.device)
-    if not task.batching.unpad:
-        return Model(adapter, network, tokenizer, device), [*notes, "padded: batching.unpad = false"]
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    handle = unpadding.unpad(network, halves.get(device.mixed_precision))
-    return Model(adapter, network, tokenizer, device, handle), [*notes, handle.reason]
+    model = Model(adapter, network, tokenizer, device)
+    reason = "padded: batching.unpad = false"
+    if task.batching.unpad:
+        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        model.unpadding = unpadding.unpad(network, halves.get(device.mixed_precision))
+        reason = model.unpadding.reason
+    model.sharing, told = sharing.find(network, adapter, tokenizer, task.recipe.max_length, rule)
+    return model, [*notes, reason, *told]
 
 
 def load_folder(folder: str, task: Task | None = None) -> Model:
@@ -288,7 +284,7 @@ def task_of(config: Any, where: str) -> Task:
     """A task made from a model's config alone: enough to predict."""
     architecture = (config.architectures or ["?"])[0]
     heads = {family: adapters.find(family).head.removeprefix("AutoModel") for family in adapters.FAMILIES}
-    family = next((family for family, head in heads.items() if architecture.endswith(head)), None)
+    family = next((family for family, head in heads.items() if architecture.removesuffix("Simple").endswith(head)), None)
     if family is None:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
@@ -296,7 +292,7 @@ def task_of(config: Any, where: str) -> Task:
 
     own = getattr(config, "bert_ft", {}).get("task", {})
     positions = getattr(config, "max_position_embeddings", None) or 512
-    length = min(positions, AutoTokenizer.from_pretrained(where).model_max_length)
+    length = min(positions if positions > 0 else 512, AutoTokenizer.from_pretrained(where).model_max_length)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     if twice := {str(name) for name in labels if labels.count(name) > 1}:
         message = f"two labels of its head are called '{min(twice)}'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,23 @@ def load_tokenizer(run: RunSpec, checkpoint: str) -> Any:
 
     where = locate(checkpoint)
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
+        _refuse_letters(where)
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     with told(where):
         return AutoTokenizer.from_pretrained(
             where, revision=run.revision or "main", trust_remote_code=run.trust_remote_code
         )
+
+
+def _refuse_letters(where: str) -> None:
+    """Refuses a tokenizer that needs no file, since it reads characters or bytes: those have no Rust form."""
+    from transformers import AutoTokenizer
+
+    with told(where), suppress(OSError, ValueError, KeyError, TypeError):
+        name = type(AutoTokenizer.from_pretrained(where)).__name__
+        raise InputError(f"its tokenizer ({name}) reads characters or bytes, and has no fast (Rust) form", where=where,
+                         remedy="take a checkpoint with a tokenizer.json")  # fmt: skip
 
 
 def load_model(run: RunSpec, checkpoint: str, adapter: Adapter) -> tuple[Any, list[str]]:
@@ -191,6 +202,10 @@ def told(where: str) -> Iterator[None]:
             yield
     except InputError:
         raise
+    except ImportError as error:
+        package = re.search(r"(?:pip3? install|install|named) [`'\"]*([\w-]+)", str(error))
+        remedy = f"pip install {package[1]}" if package else "install the package that it names"
+        raise InputError(f"a package is missing: {_first_line(error)}", where=where, remedy=remedy) from None
     except UnpicklingError:
         message = "the weight file is corrupt, or holds more than weights"
         raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None
@@ -225,4 +240,9 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         message = "this checkpoint brings its own code, which runs only if you say so"
         return message, "read it, then --trust-remote-code"
     remedy = "is it the folder of an encoder that this version of transformers knows?"
-    return f"it can't be loaded: {str(error).splitlines()[0]}", remedy
+    return f"it can't be loaded: {_first_line(error)}", remedy
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()

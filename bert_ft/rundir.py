@@ -197,9 +197,19 @@ def save_model(path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] |
             model = copy.deepcopy(model).merge_and_unload()
         with quiet():
             model.save_pretrained(temporary, state_dict=weights)
+            _name_labels(temporary / "config.json", model.config)
             tokenizer.save_pretrained(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
+
+
+def _name_labels(file: Path, config: Any) -> None:
+    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default, and then loads
+    a BART, whose own default is three, with another head."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    labels = {"id2label": config.id2label, "label2id": config.label2id}
+    if not labels.keys() <= saved.keys():
+        file.write_text(json.dumps(saved | labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
