@@ -217,7 +217,7 @@ def build(
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"--set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
-    if len(tokenizer) > (known := sharing.vocabulary(network)):
+    if (known := sharing.vocabulary(network)) is not None and len(tokenizer) > known:
         message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
         raise InputError(message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights")
     if tokenizer.pad_token_id is None:

@@ -50,19 +50,20 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     _refuse(config)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
-        notes.append(f"the model's padding token is the tokenizer's, '{tokenizer.pad_token}': its config.json names none")
+        notes.append(
+            f"the model's padding token is the tokenizer's, '{tokenizer.pad_token}': its config.json names none"
+        )
     taken = inspect.signature(network.forward).parameters
     absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in taken))
     if absent:
-        notes.append(f"this model also reads {' and '.join(absent)}: of text alone it gets none, here as in transformers")
-    end = None
-    if config.is_encoder_decoder and "SequenceClassification" in type(network).__name__:
-        end = getattr(config, "eos_token_id", None)  # BART's head looks for it and must find as many in each row
-    width = _landmarks(config, max_length)
+        notes.append(
+            f"this model also reads {' and '.join(absent)}: of text alone it gets none, here as in transformers"
+        )
+    width = _width(config, max_length)
     if hasattr(config, "num_random_blocks") and hasattr(config, "attention_type"):
         width, told = _sparse(network, max_length)
         notes.append(told)
-    return Sharing(end_token=end if isinstance(end, int) else None, width=width), notes
+    return Sharing(width=width), notes
 
 
 def _refuse(config: Any) -> None:
@@ -75,11 +76,12 @@ def _refuse(config: Any) -> None:
         size = math.prod(config.axial_pos_shape)
         problem = f"its axial positions can be trained on rows of exactly {size:,} tokens only (axial_pos_shape)"
         remedy = "a checkpoint with axial_pos_embds = false"
-    elif "lsh" in (getattr(config, "attn_layers", None) or []):
-        for key, why in (("hash_seed", "it hashes at random"), ("num_buckets", "its first long row decides how it hashes")):
-            if getattr(config, key, None) is None:
-                problem = f"{why}, so that an answer is no function of its row: {key} is not set"
-                remedy = f"set {key} in its config.json"
+    elif "lsh" in (getattr(config, "attn_layers", None) or []) and getattr(config, "hash_seed", None) is None:
+        problem = "it hashes at random, so that an answer is no function of its row: hash_seed is not set"
+        remedy = "set hash_seed in its config.json"
+    elif getattr(config, "segment_means_seq_len", 0) != getattr(config, "num_landmarks", 0):
+        problem = "its attention by landmarks takes no mask in transformers, and so no padding (num_landmarks)"
+        remedy = "a checkpoint whose num_landmarks is its segment_means_seq_len"
     elif getattr(config, "languages", None) and not getattr(config, "default_language", "?"):
         problem = "it has an adapter for each language, and does not say which one to use: default_language is not set"
         remedy = "set default_language in its config.json, one of " + ", ".join(config.languages[:20])
@@ -87,15 +89,15 @@ def _refuse(config: Any) -> None:
         raise InputError(problem, where=config.model_type, remedy=remedy or "take an encoder of text")
 
 
-def _landmarks(config: Any, max_length: int) -> int | None:
-    """Nystromformer with fewer landmarks than positions averages segments of rows of one length, that of its config."""
-    size: int | None = getattr(config, "segment_means_seq_len", None)
-    if size is None or getattr(config, "num_landmarks", size) == size:
-        return None
-    if max_length > size:
-        raise InputError(f"its attention averages rows of {size} tokens (segment_means_seq_len)", where=config.model_type,
-                         remedy=f"--set max_length={size}")  # fmt: skip
-    return size
+def _width(config: Any, max_length: int) -> int | None:
+    """What batches are padded to at least: CANINE's pooling needs as much; Reformer trains on whole chunks, and its first
+    long batch decides how many buckets it hashes into."""
+    chunks = [size for kind in ("lsh", "local") if kind in (getattr(config, "attn_layers", None) or [])
+              if (size := getattr(config, f"{kind}_attn_chunk_length", None))]  # fmt: skip
+    if chunks and max_length > min(chunks):
+        return math.ceil(max_length / math.lcm(*chunks)) * math.lcm(*chunks)
+    rate: int | None = getattr(config, "downsampling_rate", None)
+    return rate
 
 
 def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
@@ -104,13 +106,19 @@ def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
     config = network.config
     shortest = (5 + 2 * config.num_random_blocks) * config.block_size
     if config.attention_type == "block_sparse" and max_length > shortest:
-        return max_length, f"block-sparse attention, every row padded to {max_length} positions: its pattern follows the width"
+        return (
+            max_length,
+            f"block-sparse attention, every row padded to {max_length} positions: its pattern follows the width",
+        )
     if config.attention_type == "block_sparse":
         outer = next((m for m in network.modules() if _changes_attention(m)), None)
         if outer is not None:
             outer.set_attention_type("original_full")
         config.attention_type = "original_full"
-        return None, f"full attention, of all rows: block-sparse takes more than {shortest} tokens, max_length is {max_length}"
+        return (
+            None,
+            f"full attention, of all rows: block-sparse takes more than {shortest} tokens, max_length is {max_length}",
+        )
     return None, "full attention, of all rows"
 
 

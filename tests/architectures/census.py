@@ -1,6 +1,7 @@
 """The census: each architecture of the zoo is fine-tuned for three steps in each family, and loaded again in a fresh
 process, where its rows are answered together, one by one, and by plain transformers.
 
+    export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
     python tests/architectures/census.py                 # all of it: writes docs/architectures.md
     python tests/architectures/census.py bert funnel     # a line each on the screen
 """
@@ -8,7 +9,6 @@ process, where its rows are answered together, one by one, and by plain transfor
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,9 +18,6 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-os.environ |= OFFLINE
 
 import numpy as np
 import transformers as tf
@@ -34,6 +31,7 @@ from bert_ft.report import page
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 FAMILIES = tuple(zoo.MAPS)
 Cell = dict[str, Any]
+MASKED = -1e4  # logits below it stand for positions where no answer may be
 
 
 def cells(name: str) -> list[str]:
@@ -46,7 +44,7 @@ def guarded(work: Callable[[], Cell]) -> Cell:
     try:
         return work()
     except bert_ft.InputError as error:
-        return {"state": "refused", "why": error.args[0] if error.args else str(error), "message": str(error)}
+        return {"state": "refused", "why": error.message, "message": str(error)}
     except Exception as error:
         frames = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
         return {"state": "traceback", "why": f"{type(error).__name__}: {str(error)[:300]} ({' > '.join(frames)})"}
@@ -67,7 +65,9 @@ def train(name: str, family: str, folder: Path) -> Cell:
     reason = next(note for note in notes if note.startswith("padd"))
     state = "equal lengths" if equal else reason.partition(":")[0].partition(",")[0]
     why = {"padded": reason.partition(": ")[2], "padding-free": ""}.get(state, "")
-    beside = [note for note in notes if re.match("block-sparse|full attention|this model also|the model's padding", note)]
+    beside = [
+        note for note in notes if re.match("block-sparse|full attention|this model also|the model's padding", note)
+    ]
     np.save(out / "logits.npy", logits(run.model, run.model.encode(run.model.adapter.rows(zoo.inputs(family, 40, 24)))))
     return {"state": state, "why": why, "notes": beside}
 
@@ -88,7 +88,7 @@ def reload(name: str, family: str, folder: Path) -> Cell:
     rows = model.adapter.rows(given)
     features = model.encode(rows)
     together = logits(model, features)
-    scale = max(1.0, float(np.abs(together).max()))
+    scale = max(1.0, float(np.abs(together[together > MASKED]).max()))
     singles = [model.encode(rows.part(i, i + 1)) for i in range(len(rows))]
     alone = [logits(model, single) for single in singles]
     answers, ones = model.predict(given), [model.predict([one])[0] for one in given]
@@ -97,7 +97,7 @@ def reload(name: str, family: str, folder: Path) -> Cell:
         "process": np.abs(together - np.load(out / "logits.npy")).max() / scale,
         "alone": np.abs(together - np.concatenate(alone)).max() / scale,
         "answers": sum(a["prediction"] != b["prediction"] for a, b in zip(answers, ones, strict=True)),
-        "spread": together.std(),
+        "spread": together[together > MASKED].std(),
     }
     if model.sharing.width is None:  # else plain transformers makes a batch of another width
         network = getattr(tf, model.adapter.head).from_pretrained(out / "model").eval()
@@ -112,7 +112,9 @@ def _plain(network: Any, model: Any, features: Any) -> np.ndarray:
 
     results = []
     for start, end in zip(features.offsets[:-1], features.offsets[1:], strict=True):
-        tokens = {key: torch.tensor(column[start:end][None].astype(np.int64)) for key, column in features.tokens.items()}
+        tokens = {
+            key: torch.tensor(column[start:end][None].astype(np.int64)) for key, column in features.tokens.items()
+        }
         with torch.no_grad():
             found = model.adapter.logits(network(**tokens, attention_mask=torch.ones_like(tokens["input_ids"])))
         results.append(found.float().numpy()[0] if found.dim() == 3 else found.float().numpy())
@@ -122,7 +124,9 @@ def _plain(network: Any, model: Any, features: Any) -> np.ndarray:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def take(names: Sequence[str], folder: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Cell]]:
+def take(
+    names: Sequence[str], folder: Path, say: Callable[[str], None] = lambda line: None
+) -> dict[str, dict[str, Cell]]:
     """Architecture -> family -> cell: `state`, `why`, and what `reload` measures."""
     results: dict[str, dict[str, Cell]] = {}
     for name in names:
@@ -132,7 +136,9 @@ def take(names: Sequence[str], folder: Path, say: Callable[[str], None] = lambda
             results[name][family] = guarded(lambda name=name, family=family: train(name, family, folder))
         say(f"trained {name}: " + ", ".join(f"{family} {cell['state']}" for family, cell in results[name].items()))
     (folder / "trained.json").write_text(json.dumps(results))
-    done = subprocess.run([sys.executable, __file__, "--reload", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, "--reload", str(folder)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr)
     again = json.loads((folder / "loaded.json").read_text())
@@ -180,7 +186,9 @@ def row(name: str, families: dict[str, Cell]) -> str:
 def written(results: dict[str, dict[str, Cell]]) -> str:
     """The page."""
     lines = [row(name, results[name]) for name in sorted(results)]
-    others = f"Not in the census: models that need more than text ({', '.join(sorted(zoo.OTHER))}), and other decoders: "
+    others = (
+        f"Not in the census: models that need more than text ({', '.join(sorted(zoo.OTHER))}), and other decoders: "
+    )
     return "\n".join([HEAD.format(version=tf.__version__), *lines, "", others + ", ".join(zoo.DECODERS) + ".", ""])
 
 
@@ -198,7 +206,7 @@ Every model type of `transformers`' three auto mappings that reads text: the enc
 - –: `transformers` has no head of this kind.
 
 | model type | classification | ner | qa | why |
-|---|---|---|---|---|"""  # noqa: E501
+|---|---|---|---|---|"""
 
 
 def main(arguments: Iterable[str]) -> None:

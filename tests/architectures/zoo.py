@@ -236,14 +236,16 @@ GROUPS: list[tuple[Callable[[], Any], dict[str, dict[str, Any]]]] = [
 ]  # fmt: skip
 ZOO = {name: (make, config) for make, configs in GROUPS for name, config in configs.items()}
 # that need more than text, or have no text in them
-OTHER = "layoutlmv2 lxmert modernvbert ultravbert gemma3 qwen3_5 qwen3_asr t5gemma2".split()
+OTHER = ["layoutlmv2", "lxmert", "modernvbert", "ultravbert", "gemma3", "qwen3_5", "qwen3_asr", "t5gemma2"]
 # decoders beyond the eight above
-DECODERS = """
-apertus arcee axk1 axk2 biogpt bloom ctrl deepseek_v2 deepseek_v3 diffllama doge exaone4 falcon gemma gemma3_text glm glm4
-gpt-sw3 gpt_bigcode gpt_neo gpt_oss gptj helium hunyuan_v1_dense hunyuan_v1_moe jamba jetmoe minicpm3 minimax ministral
-ministral3 mistral4 mixtral mpt nemotron olmo olmo2 olmo3 openai-gpt persimmon phi phi3 phimoe qwen2_moe qwen3_5_text
-qwen3_moe qwen3_next seed_oss smollm3 stablelm starcoder2 zamba zamba2
-""".split()
+DECODERS = [
+    "apertus", "arcee", "axk1", "axk2", "biogpt", "bloom", "ctrl", "deepseek_v2", "deepseek_v3", "diffllama",
+    "doge", "exaone4", "falcon", "gemma", "gemma3_text", "glm", "glm4", "gpt-sw3", "gpt_bigcode", "gpt_neo",
+    "gpt_oss", "gptj", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "minicpm3", "minimax",
+    "ministral", "ministral3", "mistral4", "mixtral", "mpt", "nemotron", "olmo", "olmo2", "olmo3", "openai-gpt",
+    "persimmon", "phi", "phi3", "phimoe", "qwen2_moe", "qwen3_5_text", "qwen3_moe", "qwen3_next", "seed_oss",
+    "smollm3", "stablelm", "starcoder2", "zamba", "zamba2",
+]  # fmt: skip
 
 
 def checkpoint(name: str, folder: Path) -> Path:
