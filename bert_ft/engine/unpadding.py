@@ -192,8 +192,9 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
         problem = "self-check: interrupted"
         try:
             problem = _install_and_check(inner, dtype)
-        except Exception:
-            problem = f"self-check: the layers of {inner.config.model_type} do not run on tokens without padding"
+        except Exception as error:
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            problem = f"self-check: the layers of {inner.config.model_type} do not run without padding ({first})"
         finally:
             if problem is not None:
                 restore(inner, before)
