@@ -9,13 +9,14 @@ process, where its rows are answered together, one by one, and by plain transfor
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from bert_ft.engine import inference
 from bert_ft.engine.sharing import ANY
 from bert_ft.report import page
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "architectures.md"
 FAMILIES = tuple(zoo.MAPS)
 Cell = dict[str, Any]
 MASKED = -1e4  # logits below it stand for positions where no answer may be
@@ -57,7 +59,7 @@ def train(name: str, family: str, folder: Path) -> Cell:
     """Three steps, and the answers of the model that was trained."""
     out = folder / "runs" / f"{name}-{family}"
     run = bert_ft.finetune(
-        family, str(folder / "checkpoints" / name), train=zoo.rows(family, 0, 24), validation=zoo.rows(family, 24, 10),
+        family, str(folder / "checkpoints" / name), train=zoo.rows(family, 0, 16), validation=zoo.rows(family, 24, 6),
         max_steps=3, batch_size=8, max_length=zoo.MAX, learning_rate=1e-3, output=out, check=False, quiet=True,
     )  # fmt: skip
     notes = run.results["notes"]
@@ -68,7 +70,7 @@ def train(name: str, family: str, folder: Path) -> Cell:
     beside = [
         note for note in notes if re.match("block-sparse|full attention|this model also|the model's padding", note)
     ]
-    np.save(out / "logits.npy", logits(run.model, run.model.encode(run.model.adapter.rows(zoo.inputs(family, 40, 24)))))
+    np.save(out / "logits.npy", logits(run.model, run.model.encode(run.model.adapter.rows(zoo.inputs(family, 40, 12)))))
     return {"state": state, "why": why, "notes": beside}
 
 
@@ -84,7 +86,7 @@ def reload(name: str, family: str, folder: Path) -> Cell:
     """The largest differences of logits, as a share of the largest logit (at least 1): of this process to that which
     trained (`process`), of rows alone to together (`alone`), of plain transformers to together (`plain`)."""
     out = folder / "runs" / f"{name}-{family}"
-    model, given = bert_ft.load(out / "model"), zoo.inputs(family, 40, 24)
+    model, given = bert_ft.load(out / "model"), zoo.inputs(family, 40, 12)
     rows = model.adapter.rows(given)
     features = model.encode(rows)
     together = logits(model, features)
@@ -92,7 +94,7 @@ def reload(name: str, family: str, folder: Path) -> Cell:
     singles = [model.encode(rows.part(i, i + 1)) for i in range(len(rows))]
     alone = [logits(model, single) for single in singles]
     answers, ones = model.predict(given), [model.predict([one])[0] for one in given]
-    bert_ft.evaluate(model, zoo.rows(family, 24, 10))
+    bert_ft.evaluate(model, zoo.rows(family, 24, 6))
     found = {
         "process": np.abs(together - np.load(out / "logits.npy")).max() / scale,
         "alone": np.abs(together - np.concatenate(alone)).max() / scale,
@@ -125,20 +127,19 @@ def _plain(network: Any, model: Any, features: Any) -> np.ndarray:
 
 
 def take(
-    names: Sequence[str], folder: Path, say: Callable[[str], None] = lambda line: None
+    chosen: Mapping[str, Sequence[str]], folder: Path, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, dict[str, Cell]]:
-    """Architecture -> family -> cell: `state`, `why`, and what `reload` measures."""
+    """Architecture -> family -> cell: `state`, `why`, and what `reload` measures. `chosen`: the families of each."""
     results: dict[str, dict[str, Cell]] = {}
-    for name in names:
+    for name, families in chosen.items():
         zoo.checkpoint(name, folder / "checkpoints" / name)
         results[name] = {}
-        for family in cells(name):
+        for family in families:
             results[name][family] = guarded(lambda name=name, family=family: train(name, family, folder))
         say(f"trained {name}: " + ", ".join(f"{family} {cell['state']}" for family, cell in results[name].items()))
     (folder / "trained.json").write_text(json.dumps(results))
-    done = subprocess.run(
-        [sys.executable, __file__, "--reload", str(folder)], capture_output=True, text=True, check=False
-    )
+    command, env = [sys.executable, __file__, "--reload", str(folder)], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise RuntimeError(done.stderr)
     again = json.loads((folder / "loaded.json").read_text())
@@ -216,7 +217,7 @@ def main(arguments: Iterable[str]) -> None:
     _prepare()
     folder = Path(tempfile.mkdtemp(prefix="census-"))
     try:
-        results = take(names or list(zoo.ZOO), folder, print)
+        results = take({name: cells(name) for name in names or zoo.ZOO}, folder, print)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, families in results.items():
