@@ -203,9 +203,11 @@ def told(where: str) -> Iterator[None]:
     except InputError:
         raise
     except ImportError as error:
-        package = re.search(r"(?:pip3? install|install|named) [`'\"]*([\w-]+)", str(error))
-        remedy = f"pip install {package[1]}" if package else "install the package that it names"
-        raise InputError(f"a package is missing: {_first_line(error)}", where=where, remedy=remedy) from None
+        named = re.search(r"""(?:pip3? install|install|named|requires the) [`'"]*([\w-]+)""", str(error))
+        if named is None:
+            raise InputError(f"a package is missing: {_first_line(error)}", where=where) from None
+        message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
+        raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
         message = "the weight file is corrupt, or holds more than weights"
         raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None

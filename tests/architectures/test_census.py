@@ -28,7 +28,7 @@ def on_page(name: str, family: str) -> tuple[str, str]:
     """The state of a cell and the last column of its row, as the page has them."""
     row = next(line for line in PAGE if line.startswith(f"| {name.replace('+', ', ')} |"))
     columns = re.split(r"(?<!\\) \| ?", row)
-    return columns[1 + census.FAMILIES.index(family)], columns[4].replace("\|", "|")
+    return columns[1 + census.FAMILIES.index(family)], columns[4].replace(r"\|", "|")
 
 
 def hold(chosen: Mapping[str, Sequence[str]], folder: Path) -> None:
