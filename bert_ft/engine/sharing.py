@@ -133,13 +133,20 @@ def _ends(
     for token in sorted(tokens):
         tried = replace(short, tokens={key: column.copy() for key, column in short.tokens.items()})
         tried.tokens["input_ids"][inside] = token
-        for many in (1, 2):
-            try:
-                _outputs(model, adapter, tried, tokenizer.pad_token_id, many, known.width)
-            except FAULTS:
-                count = int((frame.columns["input_ids"] == token).sum())
-                return replace(known, end_token=token, ends=count if many == 1 else None)
+        if not _runs(model, adapter, tried, tokenizer.pad_token_id, 2, known.width):
+            count = int((frame.columns["input_ids"] == token).sum())
+            alone = _runs(model, adapter, tried, tokenizer.pad_token_id, 1, known.width)
+            return replace(known, end_token=token, ends=None if alone else count)
     return known
+
+
+def _runs(model: Any, adapter: Adapter, rows: Features, pad: int, many: int, width: int | None) -> bool:
+    """Whether the model takes these rows, `many` a batch."""
+    try:
+        _outputs(model, adapter, rows, pad, many, width)
+    except FAULTS:
+        return False
+    return True
 
 
 def _probe(frame: tokenizing.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
@@ -150,7 +157,9 @@ def _probe(frame: tokenizing.Frame, tokenizer: Any, model: Any, max_length: int)
         return None
     random = np.random.default_rng(0)
     special = [*tokenizer.all_special_ids, model.config.pad_token_id, getattr(model.config, "eos_token_id", None)]
-    ids = np.setdiff1d(np.arange(min(len(tokenizer), vocabulary(model) or len(tokenizer))), [i for i in special if isinstance(i, int)])
+    ids = np.setdiff1d(
+        np.arange(min(len(tokenizer), vocabulary(model) or len(tokenizer))), [i for i in special if isinstance(i, int)]
+    )
     bodies = [random.choice(ids, size) for size in (longest, 2, longest // 2, 3, longest)]
     bodies[4] = bodies[0].copy()
     bodies[4][-2] = ids[0] if bodies[0][-2] != ids[0] else ids[-1]
