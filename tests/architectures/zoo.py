@@ -146,7 +146,8 @@ SEQ = {
     "encoder_ffn_dim": 40, "decoder_ffn_dim": 40,
 }  # fmt: skip
 T5 = {
-    "decoder_start_token_id": 0, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2,
+    # its attention is not scaled: larger weights enlarge rounding errors beyond the tolerance
+    "initializer_factor": 0.4, "decoder_start_token_id": 0, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 2,
     "num_heads": 4,
 }  # fmt: skip
 XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
