@@ -284,7 +284,9 @@ def task_of(config: Any, where: str) -> Task:
     """A task made from a model's config alone: enough to predict."""
     architecture = (config.architectures or ["?"])[0]
     heads = {family: adapters.find(family).head.removeprefix("AutoModel") for family in adapters.FAMILIES}
-    family = next((family for family, head in heads.items() if architecture.removesuffix("Simple").endswith(head)), None)
+    family = next(
+        (family for family, head in heads.items() if architecture.removesuffix("Simple").endswith(head)), None
+    )
     if family is None:
         remedy = "fine-tune it first: bert-ft train"
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
