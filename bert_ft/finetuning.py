@@ -284,6 +284,7 @@ def _train(
         state = training.train(
             model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
             evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
+            sharing=model.sharing,
         )  # fmt: skip
     if custom.callbacks:  # one may have changed the weights
         latest.clear()

@@ -33,6 +33,7 @@ class Model:
     tokenizer: Any
     accelerator: Any
     unpadding: Any = None  # the handle that makes the network plain again
+    sharing: Any = None  # which rows may be in one forward
     scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
     notes: Sequence[str] = ()  # what a person should know of it
 
@@ -56,6 +57,7 @@ class Model:
             logits = inference.predict(
                 self.network, self.adapter, features, self.accelerator,
                 pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+                sharing=self.sharing,
             )  # fmt: skip
             decoded.append(self.adapter.decode(logits, features, part))
         return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
@@ -188,17 +190,6 @@ def _shard(accelerator: Any) -> None:
                          remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip
 
 
-def positions(network: Any) -> int | None:
-    """How many tokens the model has positions for; None where it has no bound."""
-    positions: int | None = getattr(network.config, "max_position_embeddings", None)
-    if positions is None:
-        return None
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            positions -= module.padding_idx + 1  # RoBERTa counts positions from behind the padding's
-    return positions
-
-
 def build(
     task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
     folder: Path | None = None, fit: bool = False, texts: Sequence[str] = (), trusted: Sequence[str] = (),
@@ -209,7 +200,7 @@ def build(
     import torch
     from accelerate.utils import set_seed
 
-    from bert_ft.engine import cpu, unpadding
+    from bert_ft.engine import cpu, requirements, sharing, unpadding
 
     cpu.keep_freed(False)
     device = accelerator(precision, log_with, folder)
@@ -226,26 +217,31 @@ def build(
     else:
         notes = pretrained.bind_head(network, adapter)
     notes = [*of_tokenizer, *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1), *notes]
-    if (known := positions(network)) is not None and fit:
+    if (known := requirements.positions(network)) is not None and fit:
         adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
     if known is not None and task.recipe.max_length > known:
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"--set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
-    if len(tokenizer) > (known := network.get_input_embeddings().num_embeddings):
+    if (known := sharing.vocabulary(network)) is not None and len(tokenizer) > known:
         message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
         raise InputError(message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights")
     if tokenizer.pad_token_id is None:
-        remedy = "is this an encoder's tokenizer?"
+        remedy = "name one in its tokenizer_config.json: pad_token, a token that no text has"
         raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
+    rule, told = requirements.settle(network, tokenizer, task.recipe.max_length)
+    notes = [*notes, *told]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     network.to(device.device)
-    if not task.batching.unpad:
-        return Model(adapter, network, tokenizer, device), [*notes, "padded: batching.unpad = false"]
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    handle = unpadding.unpad(network, halves.get(device.mixed_precision))
-    return Model(adapter, network, tokenizer, device, handle), [*notes, handle.reason]
+    model = Model(adapter, network, tokenizer, device)
+    reason = "padded: batching.unpad = false"
+    if task.batching.unpad:
+        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        model.unpadding = unpadding.unpad(network, halves.get(device.mixed_precision))
+        reason = model.unpadding.reason
+    model.sharing, told = sharing.find(network, adapter, tokenizer, task.recipe.max_length, rule)
+    return model, [*notes, reason, *told]
 
 
 def load_folder(folder: str, task: Task | None = None, trusted: Sequence[str] = ()) -> Model:
@@ -302,7 +298,12 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     architecture = str((config.architectures or ["?"])[0])
     heads = {family: adapters.find(family).head for family in adapters.FAMILIES}
     kind = next(
-        (family for family, head in heads.items() if architecture.endswith(head.removeprefix("AutoModel"))), None
+        (
+            family
+            for family, head in heads.items()
+            if architecture.removesuffix("Simple").endswith(head.removeprefix("AutoModel"))
+        ),
+        None,
     )
     family = own.get("family", kind)
     if kind is None or not isinstance(family, str) or adapters.find(family).head != heads[kind]:
@@ -310,7 +311,8 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
         raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    positions = getattr(config, "max_position_embeddings", None) or 512
+    bound = getattr(config, "max_position_embeddings", None) or 512
+    positions = bound if isinstance(bound, (int, float)) and bound > 0 else 512  # XLNet says -1
     lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
     if not all(isinstance(length, (int, float)) for length in lengths):
         raise InputError("max_position_embeddings and model_max_length have to be numbers", where=where)

@@ -237,6 +237,12 @@ def told(where: str) -> Iterator[None]:
             yield
     except InputError:
         raise
+    except ImportError as error:
+        named = re.search(r"""(?:pip3? install|install|named|requires the) [`'"]*([\w-]+)""", str(error))
+        if named is None:
+            raise InputError(f"a package is missing: {_first_line(error)}", where=where) from None
+        message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
+        raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
         message = "the weight file is corrupt, or holds more than weights"
         raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None
@@ -271,4 +277,9 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         message = "this checkpoint brings its own code, which runs only if you say so"
         return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
     remedy = "is it the folder of an encoder that this version of transformers knows?"
-    return f"it can't be loaded: {str(error).splitlines()[0]}", remedy
+    return f"it can't be loaded: {_first_line(error)}", remedy
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()

@@ -296,6 +296,7 @@ def save_model(
                 model.config.dtype, before = dtype, model.config.dtype
                 model.config.save_pretrained(temporary)
                 model.config.dtype = before
+            _name_labels(temporary / "config.json", model.config)
             _save_tokenizer(temporary, tokenizer)
 
 
@@ -318,6 +319,15 @@ def _save_tokenizer(path: Path, tokenizer: Any) -> None:
     if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _name_labels(file: Path, config: Any) -> None:
+    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default, and then loads
+    a BART, whose own default is three, with another head."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    labels = {"id2label": config.id2label, "label2id": config.label2id}
+    if not labels.keys() <= saved.keys():
+        file.write_text(json.dumps(saved | labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

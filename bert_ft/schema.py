@@ -198,6 +198,7 @@ class Batching(Strict):
     unpad: bool = Field(True, description="drop the padding inside the encoder's layers (engine/unpadding.py)")
     lean: bool = Field(True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (engine/cpu.py)")
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
+    equal_lengths: bool = Field(False, description="train in micro-batches of rows of one length; the batch stays")
     gradient_accumulation_steps: int = Field(1, gt=0, description="micro-batches a step; recipe.batch_size stays")
     gradient_checkpointing: bool = False
     eval_tokens: int = Field(4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more")

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def load(
 
     where = locate(checkpoint)
     if Path(where).is_dir() and not any((Path(where) / name).is_file() for name in VOCABULARIES):
+        _refuse_letters(where)
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     options: dict[str, Any] = {"revision": run.revision or "main"}
@@ -100,6 +102,16 @@ def load(
             tokenizer.init_kwargs.pop(key, None)
         notes += [*_unframed(tokenizer), *_unreachable(tokenizer)]
     return tokenizer, notes
+
+
+def _refuse_letters(where: str) -> None:
+    """Refuses a tokenizer that needs no file, since it reads characters or bytes: those have no Rust form."""
+    from transformers import AutoTokenizer
+
+    with told(where), suppress(OSError, ValueError, KeyError, TypeError):
+        name = type(AutoTokenizer.from_pretrained(where, trust_remote_code=False)).__name__
+        raise InputError(f"its tokenizer ({name}) reads characters or bytes, and has no fast (Rust) form", where=where,
+                         remedy="take a checkpoint with a tokenizer.json")  # fmt: skip
 
 
 def _file(where: str, revision: str | None) -> Path | None:

@@ -71,21 +71,36 @@ class Plan:
             yield step, order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
-def divide(indices: np.ndarray, processes: int, rank: int, micro_batches: int) -> list[np.ndarray]:
+def divide(
+    indices: np.ndarray, processes: int, rank: int, micro_batches: int, keys: np.ndarray | None = None
+) -> list[np.ndarray]:
     """This process's micro-batches of a global batch. Every process gets the same number of them (a collective call in
-    one must meet its partner in the others), so an uneven batch can leave one empty."""
-    share = np.array_split(indices, processes)[rank]
+    one must meet its partner in the others), so an uneven batch can leave one empty. With `keys` (of all features) only
+    those of the same key share a micro-batch, and there are as many as that takes."""
+    shares = np.array_split(indices, processes)
     largest = math.ceil(len(indices) / processes)
-    return np.array_split(share, min(micro_batches, max(1, largest)))
+    if keys is None:
+        return np.array_split(shares[rank], min(micro_batches, max(1, largest)))
+    most = max(1, math.ceil(largest / micro_batches))
+    parts = [_alike(share, keys, most) for share in shares]
+    empty = [shares[rank][:0]] * (max(map(len, parts)) - len(parts[rank]))
+    return parts[rank] + empty
+
+
+def _alike(indices: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]:
+    """Parts of at most `most` indices, each of one key."""
+    groups = [indices[keys[indices] == key] for key in np.unique(keys[indices])]
+    return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
 
 
 def collate(
-    features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device
+    features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device, width: int | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(model inputs, values): token columns padded to the longest row (B, L) and their mask; what the loss takes:
-    values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens."""
+    values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens. L is the longest row's
+    length, or `width`."""
     starts, lengths = features.offsets[indices], features.lengths[indices]
-    longest = int(lengths.max(initial=1))
+    longest = max(int(lengths.max(initial=1)), width or 0)
     mask = np.arange(longest) < lengths[:, None]
     # one gather for the batch: positions of real tokens in the flat arrays, in the order of the mask
     source = ranges(starts, lengths)
@@ -110,12 +125,18 @@ def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, tor
     return {key: tensor.to(device, non_blocking=True) for key, tensor in tensors.items()}
 
 
-def by_length(features: Features, tokens: int) -> list[np.ndarray]:
-    """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one row)."""
-    order = np.argsort(-features.lengths, kind="stable")
+def by_length(
+    features: Features, tokens: int, keys: np.ndarray | None = None, width: int | None = None
+) -> list[np.ndarray]:
+    """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one row), and of
+    one key where there are `keys` (N,)."""
+    keys = np.zeros(len(features), np.int64) if keys is None else keys
+    order = np.lexsort((keys, -features.lengths))
     batches, start = [], 0
     while start < len(order):
-        size = max(1, tokens // int(max(1, features.lengths[order[start]])))
+        size = max(1, tokens // max(1, int(features.lengths[order[start]]), width or 0))
+        alike = keys[order[start : start + size]] == keys[order[start]]
+        size = len(alike) if alike.all() else int(alike.argmin())
         batches.append(order[start : start + size])
         start += size
     return batches

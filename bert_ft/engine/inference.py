@@ -12,12 +12,16 @@ from accelerate.utils import gather_object
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.adapters.tokenizing import ranges
 from bert_ft.engine import batches, unpadding
+from bert_ft.engine.sharing import ANY, Sharing
 
 
-def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, *, pad: int, tokens: int) -> np.ndarray:
+def predict(
+    model: Any, adapter: Adapter, features: Features, accelerator: Any, *, pad: int, tokens: int,
+    sharing: Sharing = ANY,
+) -> np.ndarray:  # fmt: skip
     """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the head scores each token.
 
-    Batches are made in length order under a budget of `tokens` positions; each is computed by one process and every
+    Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is computed by one process and every
     process ends with all of them.
     """
     training = model.training
@@ -25,13 +29,13 @@ def predict(model: Any, adapter: Adapter, features: Features, accelerator: Any, 
     rows: list[np.ndarray] = []
     values: list[np.ndarray] = []
     per_token = False
-    todo = batches.by_length(features, tokens)
+    todo = batches.by_length(features, tokens, sharing.keys(features, sharing.equal_lengths), sharing.width)
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
     with torch.inference_mode():
         for indices in mine + [todo[0][:1]] * idle:
-            inputs, _ = batches.collate(features, indices, pad, accelerator.device)
+            inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
             with accelerator.autocast(), unpadding.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs)).float()
             if per_token := logits.dim() == 3:

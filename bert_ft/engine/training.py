@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from bert_ft.adapters.base import Adapter, Features
 from bert_ft.engine import batches, cpu, optimization, unpadding
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
+from bert_ft.engine.sharing import ANY, Sharing
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.task import Task
@@ -50,6 +51,7 @@ def train(
     log: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
+    sharing: Sharing = ANY,
 ) -> State:
     """Trains `model` in place by the task's recipe.
 
@@ -60,6 +62,7 @@ def train(
         evaluate: takes the bare model, gives the metrics of every evaluation set.
         log: takes a line of the log.
         checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is kept.
+        sharing: which rows may be in one forward.
     Raises:
         Interrupted: after a signal, once the state is saved.
         InputError: the loss is no longer a number.
@@ -67,6 +70,7 @@ def train(
     recipe, batching = task.recipe, task.batching
     lengths = features.lengths if batching.order == "length" else None
     plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths)
+    keys = sharing.keys(features, batching.equal_lengths)
     optimizer = optimization.optimizer(model, recipe)
     scheduler = optimization.schedule(optimizer, recipe, plan.steps)
     bare = model
@@ -88,7 +92,9 @@ def train(
             began = time.perf_counter()
             while True:
                 try:
-                    loss = _backward(model, adapter, features, indices, state.micro_batches, pad, accelerator)
+                    micro = batches.divide(indices, accelerator.num_processes, accelerator.process_index,
+                                           state.micro_batches, keys)  # fmt: skip
+                    loss = _backward(model, adapter, features, indices, micro, pad, accelerator, sharing.width)
                     break
                 except torch.OutOfMemoryError:
                     optimizer.zero_grad()
@@ -171,15 +177,16 @@ def train(
 
 
 def _backward(
-    model: Any, adapter: Adapter, features: Features, indices: Any, parts: int, pad: int, accelerator: Any
-) -> torch.Tensor:
+    model: Any, adapter: Adapter, features: Features, indices: Any, micro: Sequence[Any], pad: int, accelerator: Any,
+    width: int | None,
+) -> torch.Tensor:  # fmt: skip
     """Gradients of the global batch's mean loss; gives this process's share of that loss."""
     total = max(float(features.weights[indices].sum()), 1e-12)
     mean = torch.zeros((), device=accelerator.device)
-    micro = batches.divide(indices, accelerator.num_processes, accelerator.process_index, parts)
     for k, part in enumerate(micro):
         with accelerator.no_sync(model) if k < len(micro) - 1 else nullcontext():
-            loss = _loss(model, adapter, features, part if len(part) else indices[:1], pad, accelerator.device)
+            rows = part if len(part) else indices[:1]
+            loss = _loss(model, adapter, features, rows, pad, accelerator.device, width)
             # gradients are averaged over processes, the loss over the weights of the global batch
             loss = loss * (accelerator.num_processes * bool(len(part)) / total)
             accelerator.backward(loss)
@@ -187,9 +194,11 @@ def _backward(
     return mean
 
 
-def _loss(model: Any, adapter: Adapter, features: Features, part: Any, pad: int, device: torch.device) -> torch.Tensor:
+def _loss(
+    model: Any, adapter: Adapter, features: Features, part: Any, pad: int, device: torch.device, width: int | None
+) -> torch.Tensor:
     """The micro-batch's weighted losses, summed."""
-    inputs, values = batches.collate(features, part, pad, device)
+    inputs, values = batches.collate(features, part, pad, device, width)
     with unpadding.known_lengths(features.lengths[part].tolist()):
         logits = adapter.logits(model(**inputs))
     loss = adapter.loss(logits, values)

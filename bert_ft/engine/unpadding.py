@@ -199,7 +199,8 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
                 torch.manual_seed(0)
                 problem, asked = _install_and_check(inner, dtype)
         except Exception as error:
-            problem = f"self-check: {type(error).__name__}: {error}".splitlines()[0]
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            problem = f"self-check: the layers of {inner.config.model_type} do not run without padding ({first})"
         finally:
             if problem is not None:
                 restore(inner, before)
@@ -225,6 +226,8 @@ def _refusal(inner: PreTrainedModel) -> str | None:
     decoders = ("is_decoder", "is_encoder_decoder", "add_cross_attention")
     if any(getattr(config, flag, False) for flag in decoders):
         return f"{config.model_type} has a decoder"
+    if any(getattr(module, "is_causal", False) is True for module in inner.modules()):
+        return f"{config.model_type} is causal: a token sees only those before it"
     if not inner._supports_attention_backend:
         return f"{config.model_type} does not take its attention from transformers' AttentionInterface"
     if getattr(config, "chunk_size_feed_forward", 0):

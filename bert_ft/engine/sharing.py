@@ -1,0 +1,283 @@
+"""Which rows may share a batch, so that an answer is a function of its row.
+
+Padding is meant to change nothing. In some architectures it does: a convolution, a pooling or a Fourier transform reads
+it, or a head takes the last position of the batch. No list of names says which: the model is asked when it is loaded.
+Five ragged rows are answered together and one by one, in evaluation mode; where real tokens get something else, rows
+share a batch only with rows of their own length.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bert_ft.adapters import tokenizing
+from bert_ft.adapters.base import Adapter, Features
+from bert_ft.engine import batches, unpadding
+from bert_ft.errors import InputError
+
+LONGEST = 21  # tokens of the longest row asked about: no pooling comes out even, and no token is far from the padding
+CLOSE = 3e-5  # differences of outputs as a share of their spread: up to here they are rounding in fp32
+# a difference beyond this is no rounding of float64 (with parts in float32), of float32, of bf16
+APART = {"exact": 1e-6, "single": 1e-3, "half": 3e-2}
+COPIED = 500_000_000  # parameters of the largest model that is copied in fp64
+FAULTS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)  # what a forward may raise
+NOTE = (
+    "equal lengths: padding changes this model's answers ({difference:.0e} of their spread), so rows are evaluated and "
+    "predicted in batches of one length; batching.equal_lengths = true trains so too"
+)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which rows may be in one forward.
+
+    Attributes:
+        equal_lengths: in evaluation and prediction only rows of one length.
+        end_token: only rows that have equally many of this token, which the head looks for.
+        ends: how many of it each row must have; None: any number.
+        width: positions that every batch is padded to at least; None: only to its longest row.
+    """
+
+    equal_lengths: bool = False
+    end_token: int | None = None
+    ends: int | None = None
+    width: int | None = None
+
+    def keys(self, features: Features, equal_lengths: bool) -> np.ndarray | None:
+        """(N,) a number for each feature: only features of the same number may share a forward. None: all may.
+
+        Raises:
+            InputError: a feature that the head can't take.
+        """
+        keys = np.zeros((len(features), 2), np.int64)
+        if equal_lengths:
+            keys[:, 0] = features.lengths
+        if self.end_token is not None:
+            before = np.concatenate([[0], np.cumsum(features.tokens["input_ids"] == self.end_token)])
+            keys[:, 1] = before[features.offsets[1:]] - before[features.offsets[:-1]]
+            if self.ends is not None and (wrong := np.flatnonzero(keys[:, 1] != self.ends)).size:
+                row = int(features.values.get("row", np.arange(len(features)))[wrong[0]])
+                message = (
+                    "a text holds the special token that separates texts, and this model's head must find each once"
+                )
+                raise InputError(message, where=f"row {row + 1} of {len(features)} features, {wrong.size} such",
+                                 remedy="take it out of the text")  # fmt: skip
+        found, numbers = np.unique(keys, axis=0, return_inverse=True)
+        return numbers.reshape(-1) if len(found) > 1 else None
+
+
+ANY = Sharing()
+
+
+def find(
+    model: Any, adapter: Adapter, tokenizer: Any, max_length: int, known: Sharing = ANY
+) -> tuple[Sharing, list[str]]:
+    """Asks a model which rows may share its batches: five ragged rows together and each alone.
+
+    Args:
+        model: on its device, with the family's head, padding-free or not.
+        known: what its configuration says already.
+    Returns:
+        the answer, and a line for the user where it is not that all rows may.
+    Raises:
+        InputError: a model that text alone doesn't run, or whose tokens know nothing of each other.
+    """
+    frame = tokenizing.frame(tokenizer, max(1, sum(adapter.inputs.values())))
+    probe = _probe(frame, tokenizer, model, max_length)
+    if probe is None:
+        return known, []
+    pad = tokenizer.pad_token_id
+    with _asked(model):
+        try:
+            alone = _outputs(model, adapter, probe, pad, 1, known.width)
+            together = _outputs(model, adapter, probe, pad, len(probe), known.width)
+        except FAULTS as error:
+            raise InputError(f"this model does not run on rows of text: {_line(error)}", where=model.config.model_type,
+                             remedy="does it need more than token ids? take an encoder of text") from error  # fmt: skip
+        _refuse_deaf(model, alone, probe)
+        known = _ends(model, adapter, probe, frame, tokenizer, known)
+        difference = _difference(together, alone)
+        if difference <= CLOSE:
+            difference = 0.0
+        else:
+            again = _difference(_outputs(model, adapter, probe, pad, 1, known.width), alone)
+            if again > CLOSE:
+                message = f"this model answers the same row differently each time (by {again:.0e} of the spread)"
+                raise InputError(message, where=model.config.model_type, remedy="take another checkpoint")
+            difference = _exactly(model, adapter, probe, pad, known.width, difference)
+    if not difference:
+        return known, []
+    return replace(known, equal_lengths=True), [NOTE.format(difference=difference)]
+
+
+def _ends(
+    model: Any, adapter: Adapter, probe: Features, frame: tokenizing.Frame, tokenizer: Any, known: Sharing
+) -> Sharing:
+    """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's takes only
+    rows with equally many of them; Longformer's for questions only rows with exactly those that the tokenizer sets."""
+    tokens = {getattr(tokenizer, f"{name}_token_id") for name in ("sep", "eos")} - {None, tokenizer.pad_token_id}
+    two = np.array([3, 3])  # the shortest but one, twice
+    short = Features(np.array([0, *np.cumsum(probe.lengths[two])]), {
+        key: np.concatenate([column[probe.offsets[i] : probe.offsets[i + 1]] for i in two])
+        for key, column in probe.tokens.items()}, {}, np.ones(2))  # fmt: skip
+    inside = int(short.offsets[2]) - frame.parts[-1][1] - 1  # the last token of the second text
+    for token in sorted(tokens):
+        tried = replace(short, tokens={key: column.copy() for key, column in short.tokens.items()})
+        tried.tokens["input_ids"][inside] = token
+        if not _runs(model, adapter, tried, tokenizer.pad_token_id, 2, known.width):
+            count = int((frame.columns["input_ids"] == token).sum())
+            alone = _runs(model, adapter, tried, tokenizer.pad_token_id, 1, known.width)
+            return replace(known, end_token=token, ends=None if alone else count)
+    return known
+
+
+def _runs(model: Any, adapter: Adapter, rows: Features, pad: int, many: int, width: int | None) -> bool:
+    """Whether the model takes these rows, `many` a batch."""
+    try:
+        _outputs(model, adapter, rows, pad, many, width)
+    except FAULTS:
+        return False
+    return True
+
+
+def _probe(frame: tokenizing.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
+    """Five rows with the tokenizer's special tokens around random ones; None where not even two lengths fit. The last is
+    the first with another token near its end."""
+    longest = min(max_length, LONGEST) - frame.size
+    if longest < 4:
+        return None
+    random = np.random.default_rng(0)
+    special = [*tokenizer.all_special_ids, model.config.pad_token_id, getattr(model.config, "eos_token_id", None)]
+    ids = np.setdiff1d(
+        np.arange(min(len(tokenizer), vocabulary(model) or len(tokenizer))), [i for i in special if isinstance(i, int)]
+    )
+    bodies = [random.choice(ids, size) for size in (longest, 2, longest // 2, 3, longest)]
+    bodies[4] = bodies[0].copy()
+    bodies[4][-2] = ids[0] if bodies[0][-2] != ids[0] else ids[-1]
+    columns = {}
+    for name, column in frame.columns.items():
+        ends = [column[start : start + size] for start, size in frame.parts]
+        columns[name] = np.concatenate([part for body in bodies for part in _framed(name, ends, body, frame.kinds)])
+    lengths = np.array([frame.size + len(body) for body in bodies])
+    return Features(np.concatenate([[0], np.cumsum(lengths)]), columns, {}, np.ones(len(bodies)))
+
+
+def _framed(name: str, ends: list[np.ndarray], body: np.ndarray, kinds: list[int]) -> Iterator[np.ndarray]:
+    """A token column of one row, part by part: what stands before, between and behind its texts, and the texts. Of two
+    the first is a single token."""
+    texts = [body] if len(kinds) == 1 else [body[:1], body[1:]]
+    for end, text, kind in zip(ends, texts, kinds, strict=False):
+        yield end
+        yield text if name == "input_ids" else np.full(len(text), kind)
+    yield ends[-1]
+
+
+def vocabulary(model: Any) -> int | None:
+    """How many tokens a model has embeddings for; None where it has no table of them (CANINE hashes characters)."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    if hasattr(embeddings, "num_embeddings"):
+        return int(embeddings.num_embeddings)
+    weight = getattr(embeddings, "weight", None)  # a quantised embedding has no more; Perceiver's are its latents
+    return int(model.config.vocab_size if weight is None else weight.shape[0])
+
+
+def _outputs(
+    model: nn.Module, adapter: Adapter, probe: Features, pad: int, many: int, width: int | None
+) -> list[list[np.ndarray]]:
+    """The float64 outputs of each row, `many` rows a batch: its logits, and the hidden states of its tokens where the
+    encoder gives one a token."""
+    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), model)
+    device, seen = next(model.parameters()).device, list[Any]()
+    # a model without a head of its own is its own base
+    body = getattr(inner, "base_model", inner)
+    handle = body.register_forward_hook(lambda _, __, output: seen.append(output))
+    results = list[list[np.ndarray]]()
+    try:
+        for first in range(0, len(probe), many):
+            rows = np.arange(first, min(first + many, len(probe)))
+            inputs, _ = batches.collate(probe, rows, pad, device, width)
+            mask = inputs["attention_mask"].bool().cpu().numpy()
+            seen.clear()
+            with unpadding.known_lengths(probe.lengths[rows].tolist()):
+                logits = adapter.logits(model(**inputs))
+            hidden = _first(seen[0]) if seen else None
+            tensors = [logits]
+            if isinstance(hidden, Tensor) and hidden.dim() == 3 and hidden.shape[:2] == mask.shape:
+                tensors.append(hidden)
+            arrays = [tensor.double().cpu().numpy() for tensor in tensors]
+            results += [[a[row, real] if a.ndim == 3 else a[row] for a in arrays] for row, real in enumerate(mask)]
+    finally:
+        handle.remove()
+    return results
+
+
+def _first(output: Any) -> Any:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _difference(ones: list[list[np.ndarray]], others: list[list[np.ndarray]]) -> float:
+    """The largest difference between the outputs of the same rows, as a share of their spread over all rows; NaN where
+    an output is no number."""
+    worst = [0.0]
+    for some, same in zip(zip(*ones, strict=False), zip(*others, strict=False), strict=False):
+        if all(a.shape == b.shape for a, b in zip(some, same, strict=True)):
+            spread = max(float(np.concatenate([b.ravel() for b in same]).std()), 1e-12)
+            worst += [float(np.abs(a - b).max(initial=0)) / spread for a, b in zip(some, same, strict=True)]
+    return float(np.max(worst))
+
+
+def _exactly(model: Any, adapter: Adapter, probe: Features, pad: int, width: int | None, difference: float) -> float:
+    """The difference without rounding: 0, or that of a copy in float64 on the CPU. Where there can be none, or it gives
+    no numbers (some masks do not survive it), a copy in float32 tells by a difference too large for rounding."""
+    if sum(parameter.numel() for parameter in model.parameters()) > COPIED:
+        return difference if difference > APART["half"] else 0.0
+    for kind, least in ((torch.float64, APART["exact"]), (torch.float32, APART["single"])):
+        twin = copy.deepcopy(model).to("cpu", kind)
+        unpadding.restore(twin)
+        with suppress(*FAULTS):
+            alone, together = (_outputs(twin, adapter, probe, pad, many, width) for many in (1, len(probe)))
+            if np.isfinite(difference := _difference(together, alone)):
+                return difference if difference > least else 0.0
+    raise InputError("its answers are no numbers", where=model.config.model_type, remedy="is its weight file whole?")
+
+
+def _refuse_deaf(model: Any, alone: list[list[np.ndarray]], probe: Features) -> None:
+    """Refuses a model whose tokens know nothing of each other: the last one must follow from another token."""
+    first, last = alone[0], alone[-1]
+    vectors = [(a[-1], b[-1]) for a, b in zip(first, last, strict=True) if len(a) == probe.lengths[0] and a.ndim == 2]
+    if vectors and all(np.abs(a - b).max() <= 1e-7 * max(float(np.abs(a).max()), 1e-12) for a, b in vectors):
+        raise InputError("its attention gives nothing here: what a token becomes does not depend on any other",
+                         where=model.config.model_type,
+                         remedy="a kernel that it needs is missing (MRA's runs on CUDA only); take another checkpoint")  # fmt: skip
+
+
+@contextmanager
+def _asked(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, and afterwards everything as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = [device] if (device := next(model.parameters()).device).type == "cuda" else []
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -1,0 +1,66 @@
+"""Every architecture of transformers' three auto mappings is padding-free, padded, of equal lengths, or refused in one
+plain sentence; what trains also loads in a fresh process and answers the same, alone or together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import census
+import pytest
+import zoo
+
+# padding-free, padded, an encoder-decoder, equal lengths in all families and in one, and two that are refused
+TENTH = {
+    "bert": ["classification", "ner", "qa"],
+    "deberta": ["ner"],
+    "bart": ["qa"],
+    "mobilebert": ["classification"],
+    "xlnet": ["classification", "qa"],
+    "bros": ["ner"],
+    "mra": ["classification"],
+}
+PAGE = census.PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def on_page(name: str, family: str) -> tuple[str, str]:
+    """The state of a cell and the last column of its row, as the page has them."""
+    row = next(line for line in PAGE if line.startswith(f"| {name.replace('+', ', ')} |"))
+    columns = re.split(r"(?<!\\) \| ?", row)
+    return columns[1 + census.FAMILIES.index(family)], columns[4].replace(r"\|", "|")
+
+
+def hold(chosen: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Takes the census of these architectures and holds the promises and the page to it."""
+    results = census.take(chosen, folder)
+    for name, families in results.items():
+        for family, cell in families.items():
+            where = f"{name}, {family}: {cell}"
+            state, why = on_page(name, family)
+            assert cell["state"] == state and all(text in why for text in [cell["why"], *cell.get("notes", [])]), where
+            assert state in ("padding-free", "padded", "equal lengths", "refused"), where
+            if cell["state"] == "refused":
+                assert "Error" not in cell["why"] and "\n" not in cell["why"], where
+                continue
+            assert cell["process"] <= 1e-6, where
+            assert max(cell["alone"], cell.get("plain", 0)) <= 1e-5, where
+            assert not cell["answers"], where
+            assert cell["spread"] > 0.01, f"{where}: answers so alike that no leak would show"
+
+
+def test_a_tenth_of_the_census(tmp_path: Path) -> None:
+    hold(TENTH, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_whole_census(tmp_path: Path) -> None:
+    hold({name: census.cells(name) for name in zoo.ZOO}, tmp_path)
+
+
+def test_every_model_type_is_placed() -> None:
+    """A model type that a new version of transformers brings is added to the zoo, or to those left out."""
+    everything = set().union(*zoo.MAPS.values())
+    assert everything == {name.split("+")[0] for name in zoo.ZOO} | set(zoo.OTHER) | set(zoo.DECODERS)
+    shown = {line.split("|")[1].strip() for line in PAGE if line.startswith("| ")}
+    assert {name.replace("+", ", ") for name in zoo.ZOO} <= shown
