@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_ft import adapters, data, environment, pretrained, remote_code, rundir, weights
+from bert_ft import adapters, data, environment, pretrained, remote_code, rundir, saving, weights
 from bert_ft.data import checks, given
 from bert_ft.errors import InputError, did_you_mean, machine
 from bert_ft.folds import cross_validate
@@ -319,7 +319,7 @@ def _train(
         if custom.model is not None and model.unpadding is not None:
             model.unpadding.remove()  # the user's own model leaves as it came
         if custom.save_model:
-            rundir.save_model(folder.model, model.network, model.tokenizer, whole, dtype)
+            saving.save_model(folder.model, model.network, model.tokenizer, whole, dtype)
         results = {
             "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),

@@ -193,10 +193,12 @@ def _shard(accelerator: Any) -> None:
 def build(
     task: Task, adapter: Adapter, precision: str, *, network: Any = None, tokenizer: Any = None, log_with: Any = None,
     folder: Path | None = None, fit: bool = False, texts: Sequence[str] = (), trusted: Sequence[str] = (),
+    stored: bool = False,
 ) -> tuple[Model, list[str]]:  # fmt: skip
     """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights and the
     tokenizer, which is tried on `texts`. To `fit`, rows are as long as the checkpoint has positions for; otherwise a length
-    beyond that is refused. `trusted` is what this call names to run code from (`remote_code.names`)."""
+    beyond that is refused. `trusted` is what this call names to run code from (`remote_code.names`); `stored`: the model
+    computes in the type of the file's numbers, not in float32."""
     import torch
     from accelerate.utils import set_seed
 
@@ -213,7 +215,7 @@ def build(
         tokenizer, of_tokenizer = vocabulary.load(task.run, checkpoint, texts, trusted)
     if network is None:
         assert checkpoint is not None
-        network, notes = pretrained.load_model(task.run, checkpoint, adapter, trusted)
+        network, notes = pretrained.load_model(task.run, checkpoint, adapter, trusted, stored)
     else:
         notes = pretrained.bind_head(network, adapter)
     notes = [*of_tokenizer, *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1), *notes]
@@ -244,9 +246,9 @@ def build(
     return model, [*notes, reason, *told]
 
 
-def load_folder(folder: str, task: Task | None = None, trusted: Sequence[str] = ()) -> Model:
-    """A saved model, with what its config says about family, labels and length (or with a task's own); `trusted` as for
-    `build`."""
+def load_folder(folder: str, task: Task | None = None, trusted: Sequence[str] = (), stored: bool = False) -> Model:
+    """A saved model, with what its config says about family, labels and length (or with a task's own); `trusted` and
+    `stored` as for `build`."""
     # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training
     # does meet them again, in each layer and backwards
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
@@ -259,7 +261,7 @@ def load_folder(folder: str, task: Task | None = None, trusted: Sequence[str] = 
     adapter = adapters.find(task.family)(task, labels)
     adapter.tuned = tuned_of(config, where)
     bound = task.override({"run.checkpoint": where})
-    model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted)
+    model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted, stored=stored)
     if any(note.startswith("new weights") for note in notes):
         raise InputError("this checkpoint has no trained head for the task: " + "; ".join(notes), where=where,
                          remedy="fine-tune it first: bert-ft train")  # fmt: skip

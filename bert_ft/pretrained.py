@@ -13,7 +13,7 @@ from bert_ft import remote_code, weights
 from bert_ft.adapters.base import Adapter
 from bert_ft.data import hub
 from bert_ft.errors import InputError
-from bert_ft.rundir import quiet
+from bert_ft.saving import quiet
 from bert_ft.schema import RunSpec
 
 

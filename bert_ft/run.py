@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_ft import data, remote_code, rundir
+from bert_ft import data, remote_code, rundir, weights
 from bert_ft.data import given
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.report import families, page, plots
@@ -23,10 +23,14 @@ class Run:
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for `finetune`.
+        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have.
     """
 
-    def __init__(self, path: str | Path, *, trust_remote_code: remote_code.Names = None) -> None:
+    def __init__(
+        self, path: str | Path, *, trust_remote_code: remote_code.Names = None, dtype: str = "float32"
+    ) -> None:
         self.dir = RunDir(path)
+        self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         if self.dir.state in ("new", "foreign"):
             raise InputError("this is no run folder", where=str(path), remedy="`bert-ft runs` lists the runs")
@@ -82,7 +86,7 @@ class Run:
         if not self.dir.model.is_dir():
             remedy = "train it with --save-model, not in folds"
             raise InputError("this run keeps no model", where=str(self.path), remedy=remedy)
-        return models.load_folder(str(self.dir.model), self.task, self._trusted)
+        return models.load_folder(str(self.dir.model), self.task, self._trusted, self._stored)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
         """Answers raw inputs: a text, a list of texts, or a list of pairs."""
@@ -134,17 +138,20 @@ class Run:
         return page.of_run(self.dir)
 
 
-def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None) -> Any:
+def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dtype: str = "float32") -> Any:
     """A run, or a saved model that is ready to predict: both have `predict`.
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
+        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that answers may
+            differ in the last digits from those that were scored.
     """
     if RunDir(folder).state in ("finished", "unfinished"):
-        return Run(folder, trust_remote_code=trust_remote_code)
+        return Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
     from bert_ft import model as models
 
-    return models.load_folder(str(folder), trusted=remote_code.names(trust_remote_code))
+    trusted = remote_code.names(trust_remote_code)
+    return models.load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype))
 
 
 def evaluate(

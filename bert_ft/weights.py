@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_ft.errors import InputError
+
 TASK_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice",
               "NextSentencePrediction")  # fmt: skip
 HARMLESS = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)(\.|$)")
@@ -72,6 +74,18 @@ def stored_dtype(folder: Path | None, config: Any) -> str | None:
         return counts.most_common(1)[0][0]
     dtype = getattr(config, "dtype", None)
     return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def is_stored(dtype: str) -> bool:
+    """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for "float32".
+
+    Raises:
+        InputError: any other name.
+    """
+    if dtype not in ("float32", "checkpoint"):
+        message = f"'{dtype}' is neither float32 nor checkpoint (the type of the file's numbers)"
+        raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
+    return dtype == "checkpoint"
 
 
 def rounded(model: Any, dtype: str) -> None:

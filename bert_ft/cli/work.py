@@ -228,6 +228,10 @@ def predict(
             "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
         ),
     ] = False,
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."),
+    ] = "float32",
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
     """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
@@ -242,7 +246,7 @@ def predict(
     from bert_ft.tools.predict import predict as answer
 
     named = dict(pair(item, "--column") for item in columns or [])
-    loaded = runs.load(run, trust_remote_code=trust_remote_code)
+    loaded = runs.load(run, trust_remote_code=trust_remote_code, dtype=dtype)
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)

@@ -80,11 +80,18 @@ def test_saved_as_the_file_was_if_asked(pair: tuple[Path, Path, str], tmp_path: 
     assert tf.AutoModelForSequenceClassification.from_pretrained(folder).dtype == DTYPES[name]
     assert next(bert_ft.load(folder).network.parameters()).dtype == torch.float32
     assert run.evaluate() == run.metrics
+    stored = bert_ft.load(folder, dtype="checkpoint")
+    assert next(stored.network.parameters()).dtype == DTYPES[name]
+    assert stored.unpadding.active == bert_ft.load(folder).unpadding.active
+    with pytest.raises(bert_ft.InputError, match="neither float32 nor checkpoint"):
+        bert_ft.load(folder, dtype="bf16")
     answers = bert_ft.load(folder).predict([row["text"] for row in ROWS[::4]])
     lines = run.predictions()
     assert [line["prediction"] for line in answers] == [line["prediction"] for line in lines]
     for answer, line in zip(answers, lines, strict=True):
         assert answer["probabilities"] == pytest.approx(line["probabilities"], rel=1e-5)
+    for answer, line in zip(stored.predict([row["text"] for row in ROWS[::4]]), lines, strict=True):
+        assert answer["probabilities"] == pytest.approx(line["probabilities"], abs=0.05)
 
 
 def test_a_model_object_in_half_precision_is_trained_in_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:

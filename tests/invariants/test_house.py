@@ -18,7 +18,7 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"data"},
     {"adapters"},
     {"engine"},
-    {"environment", "rundir", "remote_code", "pretrained", "vocabulary", "progress", "weights"},
+    {"environment", "rundir", "remote_code", "pretrained", "vocabulary", "progress", "saving", "weights"},
     {"model", "report"},
     {"run"},
     {"folds"},
