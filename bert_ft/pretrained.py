@@ -145,12 +145,14 @@ def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
 
 def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
     """What to tell of the tensors that the model has no place for; refuses them where they are the encoder's."""
-    lost, harmless = weights.without_place(model, unexpected)
+    lost, harmless = weights.without_place(model, unexpected, old)
     if lost:
-        message = f"the model has no place for {len(lost)} weights of the checkpoint ({old}): {weights.listed(lost)}"
+        message = (
+            f"the model has no place for {len(lost)} weights of the checkpoint ({old}): {weights.listed(sorted(lost))}"
+        )
         remedy = "config.json and weights differ, or this version of transformers no longer computes with them"
         raise InputError(message, where=where, remedy=remedy)
-    return [f"in the checkpoint, and of no use to this head: {weights.listed(harmless)}"] if harmless else []
+    return [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"] if harmless else []
 
 
 def bind_head(network: Any, adapter: Adapter) -> list[str]:
@@ -193,6 +195,8 @@ def _head_of(config: Any) -> str:
 def _keeps_head(config: Any, adapter: Adapter) -> bool:
     """Whether a head for this task may be in the checkpoint; its label order then is the order of the run."""
     wanted = adapter.config()
+    if wanted.get("problem_type") is None and "id2label" not in wanted:
+        return True  # a head for answers has one shape, whatever a config says of labels (BART's: three)
     if wanted.get("num_labels", config.num_labels) != config.num_labels:
         return False
     if wanted.get("problem_type") not in (None, problem_type(config)):

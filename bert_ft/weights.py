@@ -42,18 +42,26 @@ def head_names(model: Any) -> list[str]:
     return [name for name in names if name not in inside]
 
 
-def without_place(model: Any, unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
+def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> tuple[list[str], list[str]]:
     """Of the tensors that a file has and a model has not: those that belong into its encoder, and the harmless ones.
 
-    A tensor belongs into the encoder if the module that would hold it, or a module around that one, is a part of the
-    encoder as it was built: not a pretraining head, nor a decoder that this head leaves out.
+    They belong into the encoder if they lie in a part that the encoder has as it was built: not in a pretraining head,
+    nor in a decoder that this head leaves out. `architecture` is the class that saved the file: a headless one, or one of
+    T5's, has the encoder's parts at the top, any other has them under the encoder's prefix.
     """
+    base = model.base_model
     prefix = f"{model.base_model_prefix}."
-    head = {name.partition(".")[0] for name in head_names(model)}
-    children = {name for name, _ in model.named_children()} - head
-    if model.base_model is not model:
-        children |= {name for name, _ in model.base_model.named_children()}
-    inside = [name for name in unexpected if name.removeprefix(prefix).partition(".")[0] in {*children, "pooler"}]
+    top = task_head(architecture) is None and not re.search(r"For[A-Z]|LMHead", architecture)
+    inside = list[str]()
+    if base is model:
+        top = True
+        children = {name for name, _ in model.named_children()} - {name.partition(".")[0] for name in head_names(model)}
+    else:
+        children = {name for name, _ in base.named_children()}
+    for name in unexpected:
+        if name.startswith(prefix) or top:
+            part = name.removeprefix(prefix).partition(".")[0]
+            inside += [name] if part in {*children, "pooler"} else []
     harmless = [name for name in inside if HARMLESS.search(name)]
     return [name for name in inside if not HARMLESS.search(name)], harmless
 

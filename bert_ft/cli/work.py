@@ -229,8 +229,7 @@ def predict(
         ),
     ] = False,
     dtype: Annotated[
-        str,
-        typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."),
+        str, typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers.")
     ] = "float32",
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:

@@ -249,9 +249,8 @@ DECODERS = [
 ]  # fmt: skip
 
 
-def checkpoint(name: str, folder: Path) -> Path:
-    """Saves a tiny random checkpoint of an architecture. Its weights are shaken, so that no bias and no embedding of the
-    padding is zero: what reads padding shows."""
+def described(name: str) -> tuple[Any, Any]:
+    """The config of a tiny model of an architecture, and the tokenizer that its checkpoints have."""
     make, changes = ZOO[name]
     kind, tokenizer = tf.CONFIG_MAPPING[name.split("+")[0]], make()
     tokenizer.model_max_length = POSITIONS
@@ -263,12 +262,18 @@ def checkpoint(name: str, folder: Path) -> Path:
     sizes = {key: value for key, value in SIZES.items() if hasattr(blank, key) and getattr(blank, key) != -1}
     if changes.keys() & {"d_model", "encoder", "emb_dim"}:  # which have names of their own for these
         sizes = {key: value for key, value in sizes.items() if key not in NAMED}
-    config = kind(**sizes | {"vocab_size": max(len(tokenizer), 262)} | ids | changes)
+    return kind(**sizes | {"vocab_size": max(len(tokenizer), 262)} | ids | changes), tokenizer
+
+
+def checkpoint(name: str, folder: Path, mapping: Any = None) -> Path:
+    """Saves a tiny random checkpoint of an architecture: the bare model, or the class that a mapping of `transformers` has
+    for it. Its weights are shaken, so that no bias and no embedding of the padding is zero: what reads padding shows."""
+    config, tokenizer = described(name)
     torch.manual_seed(0)
-    if name.startswith("perceiver"):  # the bare model has no part that reads text
+    if name.startswith("perceiver") and mapping is None:  # the bare model has no part that reads text
         model = tf.PerceiverForMaskedLM(config)
     else:
-        cls = tf.MODEL_MAPPING[kind]
+        cls = (tf.MODEL_MAPPING if mapping is None else mapping)[type(config)]
         model = (cls[0] if isinstance(cls, tuple) else cls)(config)
     with torch.no_grad():
         for parameter in model.parameters():

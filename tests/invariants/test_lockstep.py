@@ -89,8 +89,9 @@ SEEDS, SHORT = 20, 30
 def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, minilm2: Path, tmp_path: Path) -> None:
     """The same weights, rows and batches, dropout drawn anew by each of 20 seeds: at each of 30 steps the means of the
     losses agree within 3 standard errors. Promise 2 where it is not bit for bit."""
-    recipe = {"learning_rate": 2e-4, "batch_size": BATCH, "max_length": 64, "max_steps": SHORT, "limit_train": 400,
-              "eval_every": 1000, "log_every": 1, "precision": "fp32", "schedule": "constant"}  # fmt: skip
+    settings = {"gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "max_length": 64, "max_steps": SHORT}
+    recipe |= {"limit_train": 400, "eval_every": 1000, "log_every": 1, "precision": "fp32", "schedule": "constant"}
     task = bert_ft.load_task("mrpc").override(
         recipe | {"run.data_dir": str(shared_data / "glue"), "run.checkpoint": str(minilm2)}
     )
@@ -99,7 +100,6 @@ def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, m
     features, curves = built.encode(splits.train), {"ours": list[list[float]](), "theirs": list[list[float]]()}
     plain = copy.deepcopy(built.network)
     unpadding.restore(plain)
-    settings = {"gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0}
     for seed in range(SEEDS):
         losses: list[float] = []
         torch.manual_seed(seed)
