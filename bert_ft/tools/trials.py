@@ -35,6 +35,10 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 MANY = 1000  # values of a key that are as good as any number of them
 OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
 ENOUGH = 10  # complete trials before importances say anything
+# named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate to None
+TPE = {
+    "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True
+}  # fmt: skip
 
 
 @dataclass
@@ -141,7 +145,7 @@ class Trials:
                 self.study.enqueue_trial(rest[0])
             elif self.sampler is None:  # a draw depends on what is known, not on which process makes it, and when
                 draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
-                self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]))
+                self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]), **TPE)
             trial = self.study.ask(self.space)
             first = trial.user_attrs.get("first", trial.number)
             lock = rundir.locked(self._lock_file(first), wait=False)
