@@ -7,7 +7,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 PIP_NO_INDEX=1
 TESTS := $(OFFLINE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install assets demo test slow lint docs clean
+.PHONY: help install assets demo test slow lint docs findings clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ docs: install ## build the documentation into site/
 	@$(BIN)/python -c 'import mkdocs, material, mkdocstrings, nbconvert' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+findings: ## what libraries do that one would guess otherwise: each script checks that it still holds; needs a PyPI index
+	@for script in findings/*.sh; do echo "== $$script"; bash "$$script" || exit 1; done
 
 clean: ## remove what was built, the .venv and .demo included
 	rm -rf .venv .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis

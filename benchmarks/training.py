@@ -54,14 +54,14 @@ def rte(data: Path, n: int) -> list[dict[str, Any]]:
     return [dict(zip(("text", "text_pair", "label"), line.split("\t")[1:], strict=True)) for line in lines]
 
 
-def prepare(name: str, data: Path, checkpoint: str) -> tuple[Any, Any, Any]:
+def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, Any, Any]:
     """(task, model, features) of a set."""
     import bert_ft
     from bert_ft import model as models
     from bert_ft.data import Rows, sources
 
     n, batch_size, max_length = SETS[name]
-    rows = rows_of(name, data, n)
+    rows = rows_of(name, data, int(n * scale))
     columns = list(rows[0])
     task = bert_ft.load_task("classification").override(
         {"batch_size": batch_size, "max_length": max_length, "epochs": 1, "run.checkpoint": checkpoint, "log_every": 50}
@@ -74,14 +74,14 @@ def prepare(name: str, data: Path, checkpoint: str) -> tuple[Any, Any, Any]:
     return task, built, built.encode(table)
 
 
-def measure(variant: str, name: str, data: Path, checkpoint: str) -> dict[str, float]:
+def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) -> dict[str, float]:
     """One epoch in this process."""
     import numpy as np
     import torch
 
     from bert_ft.engine import batches, training
 
-    task, built, features = prepare(name, data, checkpoint)
+    task, built, features = prepare(name, data, checkpoint, scale)
     if variant in ("padded", "ours"):
         task = task.override({"batching.unpad": variant == "ours"})
         start = time.perf_counter()
@@ -155,11 +155,12 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS), dest="sets")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default", "grouped", "ours"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of each set's rows")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(*options.one, options.data, options.checkpoint)))
+        print(json.dumps(measure(*options.one, options.data, options.checkpoint, options.scale)))
         return
     lines = [
         "| rows | variant | seconds (median) | seconds / seconds of ours, median of pairs | peak MB | share of floor |",
@@ -176,6 +177,8 @@ def main() -> None:
                     str(options.data),
                     "--checkpoint",
                     options.checkpoint,
+                    "--scale",
+                    str(options.scale),
                     "--one",
                     variant,
                     name,
@@ -191,7 +194,7 @@ def main() -> None:
             floor = statistics.median(run["floor"] / run["seconds"] for run in found[variant])
             n, batch_size, _ = SETS[name]
             lines.append(
-                f"| {name}, {n} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floor:.2f} |"
+                f"| {name}, {int(n * options.scale)} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floor:.2f} |"
             )
     import torch
     import transformers
