@@ -106,10 +106,10 @@ def load_model(
         model, info = auto.from_pretrained(where, **options)
     head = weights.head_names(model)
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    notes = _placed(model, info["unexpected_keys"], old, where)
     if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
         message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
         raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
+    notes = _placed(model, info["unexpected_keys"], old, where)
     # of an unknown class's head that came whole nothing says what it is for
     unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
     if not kept and (kind is not None or unknown):

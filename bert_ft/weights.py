@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ TASK_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswerin
 HARMLESS = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)(\.|$)")
 """Tensors that other heads use, and buffers that are computed anew."""
 SHOWN = 8  # names in a line
+HEADER = 100_000_000  # bytes: safetensors' own bound
 
 
 def task_head(architecture: str) -> str | None:
@@ -68,16 +70,16 @@ def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> t
 
 def stored_dtype(folder: Path | None, config: Any) -> str | None:
     """The type that most of a checkpoint's numbers are stored in ("float16"), read from the heads of its safetensors
-    files; of other files as the config says, None where it does not."""
+    files; of other files as the config says, None where it does not. A broken file is left to whoever loads it."""
     names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     counts: Counter[str] = Counter()
     for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__" and tensor["dtype"] in names:
-                begin, end = tensor["data_offsets"]
-                counts[names[tensor["dtype"]]] += end - begin
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError), file.open("rb") as stream:
+            header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), HEADER)))
+            for name, tensor in header.items():
+                if name != "__metadata__" and tensor["dtype"] in names:
+                    begin, end = tensor["data_offsets"]
+                    counts[names[tensor["dtype"]]] += end - begin
     if counts:
         return counts.most_common(1)[0][0]
     dtype = getattr(config, "dtype", None)

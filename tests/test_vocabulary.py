@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import bert_ft
-from bert_ft import rundir, vocabulary
+from bert_ft import saving, vocabulary
 from bert_ft.adapters import tokenizing
 from bert_ft.errors import InputError
 from bert_ft.schema import RunSpec
@@ -256,7 +256,7 @@ def test_a_cased_vocabulary_that_is_lower_cased_is_told(tmp_path: Path) -> None:
 def save(folder: Path, tokenizer: Any, kind: str = "bert") -> None:
     config = transformers.AutoConfig.for_model(kind)
     config.save_pretrained(folder)
-    rundir._save_tokenizer(folder, tokenizer)
+    saving._save_tokenizer(folder, tokenizer)
 
 
 READ = """
@@ -446,7 +446,7 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
             typed = network(**columns)[0]
             assert torch.equal(typed, network(input_ids=columns["input_ids"])[0])
     config.save_pretrained(tmp_path / "saved")
-    rundir._save_tokenizer(tmp_path / "saved", tokenizer)
+    saving._save_tokenizer(tmp_path / "saved", tokenizer)
     for read in (AutoTokenizer.from_pretrained(tmp_path / "saved"), load(tmp_path / "saved")[0]):
         encoded = read(*WORDS)
         assert encoded["token_type_ids"] == right and encoded["input_ids"] == pairs["input_ids"].tolist()

@@ -73,7 +73,7 @@ def made(tmp_path: Path) -> Made:
             RunDir(tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}"),
             np.random.default_rng([seed, int(1000 * right)]),
         )
-        folder.start(task, {})
+        folder.start(task, {rundir.MARKER: None})
         files: dict[str, Any] = {}
         if kind == "questions":
             lines, metrics, files = answered(rng, right)

@@ -61,7 +61,7 @@ def made(tmp_path: Path) -> MadeRun:
         task, rng = bert_ft.load_task(name).override(settings), np.random.default_rng(len(name))
         run = RunDir(folder or tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}")
         if folder is None:
-            run.start(task, {})
+            run.start(task, {rundir.MARKER: None})
             rundir.write_json(run.results_json, {"metrics": {}})
         for which, rows in sets.items():
             said = (
