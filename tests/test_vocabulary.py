@@ -503,6 +503,7 @@ def test_a_template_without_types_gets_those_of_the_published_tokenizer() -> Non
     assert tokenizer.backend_tokenizer.encode(*WORDS).type_ids == published("albert", tokenizer, *WORDS)
 
 
+@pytest.mark.slow
 def test_a_trained_pair_classifier_predicts_the_same_when_it_is_loaded(tmp_path: Path) -> None:
     """From a folder that transformers misreads and types too: trained, saved, read in a fresh process by both."""
     source = tmp_path / "albert"

@@ -331,8 +331,10 @@ def several(run: bert_ft.Run, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("file", "content"), [(file, text) for file, texts in BROKEN.items() for text in texts],
-                         ids=lambda text: ascii(text[:30]))  # fmt: skip
+@pytest.mark.parametrize(("file", "content"), [
+    pytest.param(file, text, marks=() if k < 2 else pytest.mark.slow)
+    for file, texts in BROKEN.items() for k, text in enumerate(texts)
+], ids=lambda text: ascii(text[:30]))  # fmt: skip
 def test_one_broken_run_among_several(several: Path, cli: Any, tmp_path: Path, file: str, content: str) -> None:
     """It is told, with its file; the others are listed and reported. What compares all of them is one message."""
     (several / "b" / file).write_bytes(content.encode(errors="surrogateescape"))

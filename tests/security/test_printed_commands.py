@@ -59,7 +59,10 @@ def test_a_plan_has_a_line_a_command(cli: Any, tmp_path: Path, nasty: str) -> No
     assert tomllib.loads(f"value = {value}")["value"] == {nasty: 1.0}
 
 
-@pytest.mark.parametrize("name", ["$(touch mark); `touch mark` #", "../../up", "a?mode=memory", "评论 一"])
+@pytest.mark.parametrize("name", [
+    "$(touch mark); `touch mark` #", "评论 一", pytest.param("../../up", marks=pytest.mark.slow),
+    pytest.param("a?mode=memory", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_names_from_files_are_cleaned_and_quoted(cli: Any, reviews: Path, tiny_checkpoint: Path, name: str) -> None:
     """In the folder of a search, in its study's place, and in the command that trains with what it found."""
     file = written(reviews / "t.toml", f"name = {json.dumps(name)}\n{TASK}")

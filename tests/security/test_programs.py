@@ -115,6 +115,7 @@ def test_children_import_nothing_from_the_working_directory(trap: Path, tmp_path
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_the_estimate_imports_nothing_from_the_working_directory(
     trap: Path, reviews: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

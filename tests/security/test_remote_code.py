@@ -81,6 +81,7 @@ def test_no_file_switches_code_on(cli: Any, yes: Path, mark: Path, arguments: Se
         assert done.code == 2 and "--trust-remote-code" in done.err, done
 
 
+@pytest.mark.slow
 def test_no_file_switches_code_on_in_children(cli: Any, yes: Path, mark: Path) -> None:
     done = cli("reproduce", "task.toml", "-c", "./evil", "--seeds", "1", "--max-steps", "1")
     assert done.code == 1 and "--trust-remote-code ./evil" in done.err
@@ -139,6 +140,7 @@ def test_a_resumed_run_obeys_its_call_alone(cli: Any, yes: Path, mark: Path) -> 
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_standard_input_answers_no_question(yes: Path, mark: Path) -> None:
     """`transformers` would ask, and the rows would say yes."""
     for arguments in (["predict", "./evil", "--from", "txt"], ["train", "task.toml", *QUICK]):
@@ -247,6 +249,7 @@ def test_code_on_the_hub(hub: Hub, tmp_path: Path, trained: Path, mark: Path) ->
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_code_of_another_repository(hub: Hub, tmp_path: Path, trained: Path, mark: Path) -> None:
     """Naming the checkpoint is not enough where its code comes from elsewhere."""
     hub.add("models", "org/evil", with_code(trained / "model", tmp_path / "evil", mark, **SAYS_YES))
@@ -259,6 +262,7 @@ def test_code_of_another_repository(hub: Hub, tmp_path: Path, trained: Path, mar
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_tokenizers_code(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark: Path) -> None:
     """A tokenizer may bring code of its own, beside a model that needs none."""
     folder = tmp_path / "tokens"
