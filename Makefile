@@ -7,7 +7,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 PIP_NO_INDEX=1
 TESTS := $(OFFLINE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install assets demo test slow lint docs findings clean
+.PHONY: help install assets demo test slow lint docs findings floor clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,16 @@ docs: install ## build the documentation into site/
 findings: ## what libraries do that one would guess otherwise: each script checks that it still holds; needs a PyPI index
 	@for script in findings/*.sh; do echo "== $$script"; bash "$$script" || exit 1; done
 
+# Its own environment, since the pinned one has the newest; torch as pinned, the rest as that transformers allows it.
+OLDEST = $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+floor: assets ## what is promised of training, with the oldest transformers that pyproject.toml allows
+	test -x .venv-floor/bin/python || $(PYTHON) -m venv .venv-floor
+	@.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) \
+		"transformers==$(OLDEST).*" -e ".[dev]"
+	$(OFFLINE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv-floor/bin/python -m pytest -n 2 \
+		tests/invariants/test_padding_free.py tests/invariants/test_dropout.py tests/invariants/test_lockstep.py \
+		tests/invariants/test_half_precision.py tests/architectures/test_census.py tests/test_heads.py
+
 clean: ## remove what was built, the .venv and .demo included
-	rm -rf .venv .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-floor .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import census
 import pytest
+import transformers
 import zoo
 
 # padding-free, padded, an encoder-decoder, equal lengths in all families and in one, and two that are refused
@@ -61,6 +62,10 @@ def test_the_whole_census(tmp_path: Path) -> None:
 def test_every_model_type_is_placed() -> None:
     """A model type that a new version of transformers brings is added to the zoo, or to those left out."""
     everything = set().union(*zoo.MAPS.values())
-    assert everything == {name.split("+")[0] for name in zoo.ZOO} | set(zoo.OTHER) | set(zoo.DECODERS)
+    placed = {name.split("+")[0] for name in zoo.ZOO} | set(zoo.OTHER) | set(zoo.DECODERS)
+    assert everything <= placed
+    written_with = re.search(r"transformers (\d+\.\d+)", "\n".join(PAGE))
+    if transformers.__version__.startswith(f"{written_with[1]}."):  # an older one has fewer
+        assert everything == placed
     shown = {line.split("|")[1].strip() for line in PAGE if line.startswith("| ")}
     assert {name.replace("+", ", ") for name in zoo.ZOO} <= shown

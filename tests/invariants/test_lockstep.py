@@ -164,6 +164,7 @@ def _trainer(
         return {**inputs, "labels": values["labels"]}
 
     trainer = InOurOrder(model=network, args=arguments, data_collator=collate, train_dataset=list(range(len(features))))
+    trainer.model_accepts_loss_kwargs = False  # what 5.7 calls that
     trainer.feed([list(part) for part in micro], losses)
     trainer.train()
     parts = [losses[i : i + accumulation] for i in range(0, len(losses), accumulation)]
