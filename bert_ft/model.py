@@ -131,7 +131,7 @@ class Model:
         """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all; the
         tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
-        kept = task.model_dump(include={"family": True, task.family: True, "recipe": SAVED["recipe"],
+        kept = task.model_dump(include={"family": True, **dict.fromkeys(task.family_tables, True), "recipe": SAVED["recipe"],
                                         "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
         columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
         kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
@@ -330,8 +330,8 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     for table in ("data", "recipe"):
         given = _table(own, table, where)
         tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}
-    if family in own and family in RESERVED:
-        tree[family] = own[family]
+    for table in _tables_of(family) & own.keys():
+        tree[table] = own[table]
     return validated(tree, f"{where}: bert_ft in its config")
 
 
@@ -352,10 +352,15 @@ def passed_over(config: Any) -> list[str]:
     own = own.get("task") if isinstance(own, dict) else None
     if not isinstance(own, dict):
         return []
-    strange = [table for table in own if table not in {"family", "data", "recipe", own.get("family")}]
+    strange = [table for table in own if table not in {"family", "data", "recipe", *_tables_of(own.get("family"))}]
     for table in SAVED:
         strange += [f"{table}.{key}" for key in own.get(table) or () if key not in SAVED[table]]
     return [f"not taken from the model's config: {', '.join(map(repr, sorted(map(str, strange))))}"] if strange else []
+
+
+def _tables_of(family: Any) -> set[str]:
+    """The tables of options that a saved model's config may have: its family's; of a family of one's own any of ours."""
+    return {family} if family in RESERVED else set(RESERVED)
 
 
 def _table(tree: Any, key: str, where: str) -> dict[str, Any]:

@@ -138,8 +138,15 @@ class Task(Strict):
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds."""
-        others = set(RESERVED) - {self.family}
-        return self.model_dump(exclude_none=True, exclude=others)
+        return self.model_dump(exclude_none=True, exclude=set(RESERVED) - self.family_tables)
+
+    @property
+    def family_tables(self) -> set[str]:
+        """The tables of options that hold for this task: its family's; of a family of the user's own, which may extend any
+        of ours, each in which something is set."""
+        if self.family in RESERVED:
+            return {self.family}
+        return {name for name in RESERVED if getattr(self, name) != TABLES[name]()}
 
 
 def _refuse_control(tree: Any) -> None:

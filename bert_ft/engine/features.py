@@ -74,9 +74,10 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     """sha256 of what features follow from."""
     digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    task = adapter.task.model_dump(include={"data", "recipe", adapter.family})
+    options = adapter.task.family_tables | {adapter.family}
+    task = adapter.task.model_dump(include={"data", "recipe", *options})
     settings = [max_length, tokenizer.model_input_names, tokenizer.truncation_side, adapter.names, task["data"]["problem_type"],
-                task["recipe"]["class_weights"], task.get(adapter.family)]  # fmt: skip
+                task["recipe"]["class_weights"], [task.get(name) for name in sorted(options)]]  # fmt: skip
     digest.update(json.dumps(settings).encode())
     code = {getattr(sys.modules.get(level.__module__), "__file__", None) for level in type(adapter).__mro__}
     for file in sorted({*map(str, Path(adapters.__file__).parent.glob("*.py")), *filter(None, code)}):

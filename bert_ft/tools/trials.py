@@ -36,7 +36,7 @@ MANY = 1000  # values of a key that are as good as any number of them
 OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
 ENOUGH = 10  # complete trials before importances say anything
 # named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate to None
-TPE = {
+TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True
 }  # fmt: skip
 
