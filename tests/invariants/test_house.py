@@ -1,4 +1,4 @@
-"""The house: imports run downward only, and the rooms stay small enough to read in an evening."""
+"""The house: imports run downward only, and the rooms stay small."""
 
 from __future__ import annotations
 
