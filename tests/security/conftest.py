@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-BY_DEFAULT = 4  # inputs of a test
+BY_DEFAULT = 2  # inputs of a test
 
 
 @pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
