@@ -33,7 +33,7 @@ LENGTH = 384
 def read(data: Path, n: int | None) -> tuple[Any, Any]:
     """(adapter, the first n questions of SQuAD 1.1's development set)."""
     import bert_ft
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
 
     file = str(data / "squad" / "dev-v1.1.json")
     task = bert_ft.load_task("qa").override({"data.train": file, "data.evaluate": file, "recipe.max_length": LENGTH})
@@ -157,7 +157,7 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     """Peak memory in MB of reading all questions and evaluating the first n with one random layer."""
     from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering
 
-    from bert_ft import model as models
+    from bert_ft.modeling import loading
 
     adapter, rows = read(data, None)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -166,7 +166,7 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     folder = Path(tempfile.mkdtemp())
     BertForQuestionAnswering(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    model = models.load_folder(str(folder), adapter.task)
+    model = loading.load_folder(str(folder), adapter.task)
     part = rows.part(0, n)
     scores = model.score(model.infer(part), part)
     used = peak_mb()

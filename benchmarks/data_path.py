@@ -27,8 +27,8 @@ ROWS, EVALUATED = 20_000, 1_000
 def setup(data: Path, checkpoint: str, n: int) -> tuple[Any, Any]:
     """(model, the first n training rows of SST-2)."""
     import bert_ft
-    from bert_ft import model as models
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
+    from bert_ft.modeling import loading
 
     task = bert_ft.load_task("sst2").override({"run.data_dir": str(data / "glue"), "run.checkpoint": checkpoint})
     adapter = bert_ft.Classification(task, task.data.labels)
@@ -36,7 +36,7 @@ def setup(data: Path, checkpoint: str, n: int) -> tuple[Any, Any]:
     adapter.prepare(rows)
     import numpy as np
 
-    return models.build(task, adapter, "fp32")[0], rows.take(np.arange(n))
+    return loading.build(task, adapter, "fp32")[0], rows.take(np.arange(n))
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -87,7 +87,7 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
     few_encoded = encoded.select(range(EVALUATED))
 
     def trainer(size: int) -> Callable[[], Any]:
-        from bert_ft.engine.unpadding import restore
+        from bert_ft.kernels.padding_free import restore
 
         arguments = TrainingArguments(folder, per_device_eval_batch_size=size, report_to=[], disable_tqdm=True)
 
@@ -99,7 +99,7 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
         return predict
 
     def ours() -> Any:
-        from bert_ft.engine.unpadding import unpad
+        from bert_ft.kernels.padding_free import unpad
 
         model.unpadding = unpad(model.network)
         return model.infer(few, [(few, few_features)])
@@ -122,15 +122,15 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     import bert_ft
-    from bert_ft import model as models
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
+    from bert_ft.modeling import loading
 
     folder = tempfile.mkdtemp()
     labels = dict(enumerate(bert_ft.load_task("sst2").data.labels))
     AutoModelForSequenceClassification.from_pretrained(checkpoint, id2label=labels).save_pretrained(folder)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
     task = bert_ft.load_task("sst2").override({"run.data_dir": str(data / "glue"), "run.checkpoint": folder})
-    model = models.load_folder(folder, task)
+    model = loading.load_folder(folder, task)
     rows = load(task, bert_ft.Classification).train
     longest = pac.binary_length(rows.table["text"]).to_numpy().argsort()[-64:]
     model.infer(rows.take(longest))  # so that the first batch is no surprise

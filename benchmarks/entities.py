@@ -25,8 +25,8 @@ FILES = ("wnut17/wnut17train.conll", "wnut17/emerging.dev.conll", "wikigold/wiki
 def sentences(data: Path) -> tuple[Any, Any]:
     """(adapter, the rows of WNUT-17, WikiGold and BTC behind one another, all types as they are)."""
     import bert_ft
-    from bert_ft.adapters.ner import Ner
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
+    from bert_ft.families.ner.adapter import Ner
 
     file = "+".join(str(data / name) for name in FILES)
     task = bert_ft.load_task("ner").override({"data.train": file, "data.evaluate": file})

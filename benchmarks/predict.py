@@ -28,8 +28,8 @@ def prepare(folder: Path, data: Path, checkpoint: str) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from bert_ft import load_task
-    from bert_ft.adapters.classification import Classification
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
+    from bert_ft.families.classification.adapter import Classification
 
     for name, more in (("whole", {}), ("layer", {"num_hidden_layers": 1})):
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=2, **more)
@@ -46,7 +46,7 @@ def prepare(folder: Path, data: Path, checkpoint: str) -> None:
 
 def measure(what: str, folder: Path) -> dict[str, Any]:
     import bert_ft
-    from bert_ft.tools import predict
+    from bert_ft.tools.predict import files
 
     kind, _, count = what.partition(":")
     source, target = folder / f"{count}.jsonl", folder / f"{kind}.out.jsonl"
@@ -64,7 +64,7 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
     else:
         model = bert_ft.load(folder / ("whole" if kind == "ours" else "layer"))
         start = time.perf_counter()
-        predict.predict(model, str(source), str(target))
+        files.predict(model, str(source), str(target))
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_mb": peak_mb()}
 

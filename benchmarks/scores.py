@@ -34,8 +34,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     import bert_ft
-    from bert_ft import data
-    from bert_ft import model as models
+    from bert_ft.data import loading, splitting
+    from bert_ft.data.rows import Rows
+    from bert_ft.modeling.loading import build
 
     start = time.perf_counter()
     changes = {
@@ -46,13 +47,13 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
         "run.checkpoint": checkpoint,
     }
     task = bert_ft.load_task(name).override(changes)
-    splits = data.load(task, bert_ft.Classification)
+    splits = loading.load(task, bert_ft.Classification)
     adapter = bert_ft.Classification(task, task.data.labels or [])
-    train = data.limit(splits.train, n, 42)
+    train = splitting.limit(splits.train, n, 42)
     adapter.prepare(train)
-    model, _ = models.build(task, adapter, "fp32")
+    model, _ = build(task, adapter, "fp32")
 
-    def rows(part: data.Rows) -> list[dict[str, Any]]:
+    def rows(part: Rows) -> list[dict[str, Any]]:
         features = model.encode(part)
         ends = zip(features.offsets, features.offsets[1:], features.values["labels"].tolist(), strict=False)
         return [{k: c[a:b].tolist() for k, c in features.tokens.items()} | {"labels": y} for a, b, y in ends]

@@ -40,8 +40,8 @@ def rows_of(name: str, data: Path, n: int) -> list[dict[str, Any]]:
         ]  # fmt: skip
         return rows[:: max(1, len(rows) // n)][:n]
     from bert_ft import load_task
-    from bert_ft.adapters.classification import Classification
-    from bert_ft.data import load
+    from bert_ft.data.loading import load
+    from bert_ft.families.classification.adapter import Classification
 
     task = load_task(name if name == "sst2" else "mrpc").override({"run.data_dir": str(data / "glue")})
     if name == "rte":
@@ -57,8 +57,9 @@ def rte(data: Path, n: int) -> list[dict[str, Any]]:
 def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, Any, Any]:
     """(task, model, features) of a set."""
     import bert_ft
-    from bert_ft import model as models
-    from bert_ft.data import Rows, sources
+    from bert_ft.data import sources
+    from bert_ft.data.rows import Rows
+    from bert_ft.modeling import loading
 
     n, batch_size, max_length = SETS[name]
     rows = rows_of(name, data, int(n * scale))
@@ -70,7 +71,7 @@ def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, 
     adapter = bert_ft.Classification(task, labels)
     table = Rows(sources.of_object(rows, columns, (), name).table, name)
     adapter.prepare(table)
-    built, _ = models.build(task, adapter, "fp32")
+    built, _ = loading.build(task, adapter, "fp32")
     return task, built, built.encode(table)
 
 
@@ -79,13 +80,13 @@ def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) 
     import numpy as np
     import torch
 
-    from bert_ft.engine import batches, training
+    from bert_ft.engine import batches, loop
 
     task, built, features = prepare(name, data, checkpoint, scale)
     if variant in ("padded", "ours"):
         task = task.override({"batching.unpad": variant == "ours"})
         start = time.perf_counter()
-        training.train(
+        loop.train(
             built.network,
             built.adapter,
             features,

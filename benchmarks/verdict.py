@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_ft.tools.verdict import interval, rule
+from bert_ft.tools.reproduce.verdict import interval, rule
 
 WORDS = ("reproduced", "below", "above", "inconclusive")
 SPREADS, SEEDS = (0.3, 0.5, 1.0, 2.0), (3, 5, 10)

@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert_ft import metrics
-    from bert_ft.adapters import Adapter, Features
-    from bert_ft.adapters.classification import Classification
-    from bert_ft.adapters.qa import ExtractiveQa
-    from bert_ft.engine.training import Callback
+    from bert_ft.config.catalog import load_task
+    from bert_ft.config.schema import Recipe, Reference
+    from bert_ft.config.task import Task
+    from bert_ft.engine.callbacks import Callback
     from bert_ft.errors import InputError, MachineError
-    from bert_ft.finetuning import finetune
+    from bert_ft.families import Adapter, Features
+    from bert_ft.families.classification.adapter import Classification
+    from bert_ft.families.qa.adapter import ExtractiveQa
+    from bert_ft.finetuning.finetune import finetune
     from bert_ft.run import Run, evaluate, load
-    from bert_ft.schema import Recipe, Reference
-    from bert_ft.task import Task, load_task
-    from bert_ft.tools.compare import compare
-    from bert_ft.tools.reproduce import reproduce
-    from bert_ft.tools.search import search
+    from bert_ft.tools.compare.compare import compare
+    from bert_ft.tools.reproduce.reproduce import reproduce
+    from bert_ft.tools.search.search import search
+
 
 _HOMES = {
-    "finetune": "finetuning", "load": "run", "evaluate": "run", "Run": "run",
-    "load_task": "task", "Task": "task", "Recipe": "schema", "Reference": "schema",
-    "Adapter": "adapters", "Features": "adapters", "Classification": "adapters.classification",
-    "ExtractiveQa": "adapters.qa",
-    "Callback": "engine.training", "InputError": "errors", "MachineError": "errors",
-    "compare": "tools.compare", "reproduce": "tools.reproduce", "search": "tools.search",
+    "finetune": "finetuning.finetune", "load": "run", "evaluate": "run", "Run": "run",
+    "load_task": "config.catalog", "Task": "config.task", "Recipe": "config.schema", "Reference": "config.schema",
+    "Adapter": "families", "Features": "families", "Classification": "families.classification.adapter",
+    "ExtractiveQa": "families.qa.adapter",
+    "Callback": "engine.callbacks", "InputError": "errors", "MachineError": "errors",
+    "compare": "tools.compare.compare", "reproduce": "tools.reproduce.reproduce",
+    "search": "tools.search.search",
 }  # fmt: skip
 
 __all__ = [

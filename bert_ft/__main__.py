@@ -3,11 +3,11 @@
 import os
 import sys
 
+from bert_ft.cli import main
+
 if not sys.flags.safe_path and sys.path[:1] == [
     os.getcwd()
 ]:  # `-m` has put it there: somebody's torch.py may lie in it
     del sys.path[0]
-
-from bert_ft.cli import main
 
 main()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bert_ft.errors import InputError
+from bert_ft import reading
+from bert_ft.errors import InputError, disk
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """The names of what is being written; one that a killed process left bears such a name too."""
@@ -112,3 +115,96 @@ def clear(folder: Path, ours: re.Pattern[str]) -> None:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+
+
+LARGEST = 100_000_000  # bytes of one of a run's JSON files, or of a line of its logs and predictions
+
+
+def locked(file: Path, wait: bool = False) -> IO[str] | None:
+    """The file, locked until it is closed or the process ends; None where another has it and is not waited for."""
+    import fcntl
+
+    with disk(file):
+        stream = opened(file)
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        stream.close()
+        return None
+    return stream
+
+
+def write(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed. A link is refused."""
+    parts = [content] if isinstance(content, (str, bytes)) else content
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as temporary, temporary.open("wb") as stream:
+            stream.writelines(part.encode() if isinstance(part, str) else part for part in parts)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """An undefined metric (nan) is null: JSON has no nan."""
+    write(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A file of one object a line, whole or not there."""
+    write(path, (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file of one a line; of one that is still `growing`, without a last line that is not ended yet.
+
+    Raises:
+        InputError: a line that is no object, with its number.
+    """
+    with path.open(encoding="utf-8") as stream:
+        try:
+            for number, line in enumerate(iter(lambda: stream.readline(LARGEST), ""), 1):
+                if not line.strip():
+                    continue
+                try:
+                    value = reading.strict(line)
+                except ValueError as error:
+                    if growing and not line.endswith("\n") and len(line) < LARGEST:
+                        return
+                    raise InputError(f"not JSON: {error}", where=f"{path}, line {number}") from None
+                if not isinstance(value, dict):
+                    raise InputError(f"{type(value).__name__}, not an object", where=f"{path}, line {number}")
+                yield value
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8: {error}", where=str(path)) from None
+
+
+def finite(value: Any) -> Any:
+    """The value with nan and infinities as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: old -> new` of every value that differs between two trees."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {_short(a)} -> {_short(b)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "(none)" if value is None else str(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes and prints; a launcher (torchrun, accelerate) says so before torch does."""
+    return os.environ.get("RANK", "0") == "0"

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_ft import data, remote_code, rundir, weights
-from bert_ft.data import given
+from bert_ft import files
+from bert_ft.config.task import Task
+from bert_ft.data import loading, overrides
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.report import families, page, plots
-from bert_ft.report.scored import Scored, consistent
-from bert_ft.rundir import RunDir
-from bert_ft.task import Task
+from bert_ft.modeling import remote_code, weights
+from bert_ft.pages import run_page, scored_sets
+from bert_ft.report import plots
+from bert_ft.report.scored_set import Scored, consistent
+from bert_ft.rundir.folder import RunDir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,24 +71,24 @@ class Run:
         if not file.is_file():
             known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
             raise InputError(f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known))
-        return list(rundir.read_jsonl(file))
+        return list(files.read_jsonl(file))
 
     @cached_property
     def model(self) -> Any:
-        """The trained model with its tokenizer and adapter (`bert_ft.model.Model`); of an unfinished run that of its best
+        """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished run that of its best
         evaluation so far."""
-        from bert_ft import model as models
+        from bert_ft.modeling.loading import load_folder, load_unfinished
 
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
             raise InputError(f"this run was made with a {custom[0]} of your own, which its folder does not hold",
                              where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
         if self.dir.state == "unfinished":
-            return models.load_unfinished(self.dir, self._trusted)
+            return load_unfinished(self.dir, self._trusted)
         if not self.dir.model.is_dir():
             remedy = "train it with --save-model, not in folds"
             raise InputError("this run keeps no model", where=str(self.path), remedy=remedy)
-        return models.load_folder(str(self.dir.model), self.task, self._trusted, self._stored)
+        return load_folder(str(self.dir.model), self.task, self._trusted, self._stored)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
         """Answers raw inputs: a text, a list of texts, or a list of pairs."""
@@ -122,7 +124,7 @@ class Run:
         """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
         with consistent(self.path):
-            found = {one.name: one for one in families.scored(self.dir, self.task, self.results)}
+            found = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
         if split not in found:
             raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
         return found[split]
@@ -130,12 +132,12 @@ class Run:
     def __repr__(self) -> str:
         if self.dir.state != "finished":
             return f"Run({str(self.path)!r}, unfinished)"
-        from bert_ft.progress import table_of
+        from bert_ft.display import table_of
 
         return f"Run({str(self.path)!r}: {table_of(self.metrics)})"
 
     def _repr_html_(self) -> str:
-        return page.of_run(self.dir)
+        return run_page.of_run(self.dir)
 
 
 def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dtype: str = "float32") -> Any:
@@ -148,10 +150,10 @@ def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dty
     """
     if RunDir(folder).state in ("finished", "unfinished"):
         return Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
-    from bert_ft import model as models
+    from bert_ft.modeling.loading import load_folder
 
     trusted = remote_code.names(trust_remote_code)
-    return models.load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype))
+    return load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype))
 
 
 def evaluate(
@@ -164,17 +166,17 @@ def evaluate(
         InputError: rows without labels, labels the model does not know, data that is not what the run was trained on.
     """
     if task is not None and isinstance(run, Run):
-        from bert_ft import model as models
+        from bert_ft.modeling.loading import load_folder
 
-        run = models.load_folder(str(run.path), task, run._trusted)
+        run = load_folder(str(run.path), task, run._trusted)
     task = run.task if isinstance(run, Run) else task or run.adapter.task
     model = run.model if isinstance(run, Run) else run
     adapter = model.adapter
-    sets = given.sets(None, rows, None)
+    sets = overrides.sets(None, rows, None)
     # a file of the user's has the task's columns, not the original's
-    bound = given.bound(task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir)
+    bound = overrides.bound(task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir)
     training = not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
-    splits = data.load(bound, type(adapter), given.objects(sets), training=training)
+    splits = loading.load(bound, type(adapter), overrides.objects(sets), training=training)
     if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
         raise InputError("the data is not what this run was trained on", where=str(run.path),
                          remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "

@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from transformers import AutoModel, AutoTokenizer
 
 import bert_ft
-from bert_ft.adapters import tokenizing
+from bert_ft.config.schema import Recipe
 from bert_ft.engine import optimization
 from bert_ft.engine.batches import Plan
-from bert_ft.schema import Recipe
+from bert_ft.families import tokenization
 
 DOCS = Path(__file__).resolve().parent
 CHECKPOINT = DOCS.parent / ".demo" / "all-MiniLM-L6-v2"
@@ -96,7 +96,7 @@ def wordpieces(tokenizer: Any) -> Numbers:
 
     save("wordpieces", (7.2, 1.3), draw)
     rows = [row["text"] for split in ("train", "validation", "test") for row in reviews(split)]
-    offsets, _, counts = tokenizing.encode(tokenizer, rows, None, 512)
+    offsets, _, counts = tokenization.encode(tokenizer, rows, None, 512)
     words, pieces = sum(len(row.split()) for row in rows), counts["tokens"] - 2 * len(rows)
     where = f"all {len(rows):,} film reviews, the checkpoint's own tokenizer"
     return {
@@ -192,7 +192,7 @@ def schedules() -> None:
 def padding(tokenizer: Any) -> Numbers:
     """The tokens of a batch, and the padding of batches by their size."""
     texts = [row["text"] for row in reviews("train")]
-    lengths = np.diff(tokenizing.encode(tokenizer, texts, None, 128)[0])
+    lengths = np.diff(tokenization.encode(tokenizer, texts, None, 128)[0])
 
     def share(size: int, grouped: bool = False) -> float:
         plan = Plan(len(texts), size, 1.0, 42, None, lengths if grouped else None)

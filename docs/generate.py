@@ -110,7 +110,7 @@ def table(head: list[str], rows: list[list[Any]]) -> Iterator[str]:
 
 def tasks() -> str:
     """The catalogue: every built-in task, the suites, and every published number with its conditions."""
-    from bert_ft.task import builtin, load_task, suites
+    from bert_ft.config.catalog import builtin, load_task, suites
 
     found = [load_task(path) for path in builtin().values()]
     lines = ["# Tasks", "", "Made from the task files. `bert-ft tasks show NAME` prints one with every default.", ""]
@@ -142,11 +142,11 @@ def tasks() -> str:
 
 def keys() -> str:
     """Every key of a task file."""
-    from bert_ft.schema import Original, Reference
-    from bert_ft.task import RESERVED, TABLES
+    from bert_ft.config.schema import Original, Reference
+    from bert_ft.config.task import RESERVED, TABLES
 
     lines = ["# Keys of a task", "",
-             "Made from [`schema.py`](../bert_ft/schema.py), which checks them. In a file: `[recipe]`, then "
+             "Made from [`schema.py`](../bert_ft/config/schema.py), which checks them. In a file: `[recipe]`, then "
              "`learning_rate = 3e-5`; on the command line `--set recipe.learning_rate=3e-5`, where a key that one table alone "
              "has needs no table; in Python `finetune(..., learning_rate=3e-5)`.", ""]  # fmt: skip
     order = {name: TABLES[name] for name in ("data", "metric", "recipe", "batching", *RESERVED, "run")}

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_ft.engine import attention, cpu
+from bert_ft.kernels import cpu, packed_attention
 
 
 class Dropout(NamedTuple):
@@ -98,7 +98,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "dropout", dropout)
         patch.setattr(F, "scaled_dot_product_attention", sdpa)
-        patch.setattr(attention, "keep", watched(attention.keep))
+        patch.setattr(packed_attention, "keep", watched(packed_attention.keep))
         patch.setattr(cpu, "keep", watched(cpu.keep))
         try:
             yield record

@@ -141,7 +141,7 @@ class Builder:
     """In place of the hub's builder of a data set: 24 rows a split that a built-in task of that name can be trained on."""
 
     def __init__(self, path: str, name: str | None, revision: str | None) -> None:
-        from bert_ft.task import builtin, load_task
+        from bert_ft.config.catalog import builtin, load_task
 
         tasks = (load_task(file) for file in builtin().values())
         self.task = next(t for t in tasks if (t.data.path, t.data.name) == (path, name))

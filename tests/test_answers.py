@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import bert_ft
-from bert_ft import adapters, data
-from bert_ft.data import given
+from bert_ft import families
+from bert_ft.config.catalog import load_task
+from bert_ft.data import loading, overrides
+from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.task import load_task
+from bert_ft.families.qa import adapter
 
 Write = Callable[..., Path]
 
@@ -212,10 +214,10 @@ def test_two_processes_answer_every_question_once(write: Write, tiny_checkpoint:
 # --- rows, however they are written -----------------------------------------------------------------------------------
 
 
-def read(train: Any, **changes: Any) -> data.Splits:
-    sets = given.sets(train, train, None)
-    task = load_task("qa").override(given.changes(sets) | changes)
-    return data.load(task, adapters.find("qa"), given.objects(sets))
+def read(train: Any, **changes: Any) -> Splits:
+    sets = overrides.sets(train, train, None)
+    task = load_task("qa").override(overrides.changes(sets) | changes)
+    return loading.load(task, families.find("qa"), overrides.objects(sets))
 
 
 def test_one_table_whatever_the_form(write: Write, tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_wrong_places_are_mended_where_that_is_safe(write: Write) -> None:
     assert rows.table["answer_starts"].to_pylist()[0] == [FILM.index("funny film")]
     assert rows.table["answer_starts"].to_pylist()[1] == [-1]
     assert rows.table["answer_starts"].to_pylist()[3] == [-1, 12]
-    assert adapters.qa._weights(rows).tolist() == [1, 0, 1, 1, 1, 1]
+    assert adapter._weights(rows).tolist() == [1, 0, 1, 1, 1, 1]
 
 
 QUESTION: dict[str, Any] = {

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import matthews_corrcoef
 
 from bert_ft.cli import main
-from bert_ft.engine import features
-from bert_ft.rundir import RunDir
-from bert_ft.task import load_task
+from bert_ft.config.catalog import load_task
+from bert_ft.engine import feature_cache
+from bert_ft.rundir.folder import RunDir
 
 Cli = Callable[..., Any]
 QUICK = {"epochs": 2, "batch-size": 8, "max-length": 32, "lr": "1e-3"}
@@ -571,7 +571,7 @@ def test_cache(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("BERT_FT_CACHE", str(tmp_path / "cache"))
     place = str(tmp_path / "cache" / "features")
     assert cli("cache").out == f"{place}: 0 entries, 0.0 MB\n"
-    monkeypatch.setattr(features, "WORTH", 1)
+    monkeypatch.setattr(feature_cache, "WORTH", 1)
     assert cli(*command_of(finished, output="cached")).code == 0
     (tmp_path / "cache" / "features" / "mine").mkdir()
     shown = json.loads(cli("cache", "--json").out)

@@ -39,10 +39,10 @@ def test_the_changes_apply_and_work(tmp_path: Path) -> None:
         if block.language == "diff":
             subprocess.run(["git", "apply", "-"], input=block.code, text=True, cwd=tmp_path, check=True)
     head = "import bert_ft\n"
-    (tmp_path / "bert_ft" / "adapters" / "ordinal.py").write_text(head + FAMILY)
+    (tmp_path / "bert_ft" / "families" / "ordinal.py").write_text(head + FAMILY)
     code = """
 import bert_ft, sklearn.metrics
-from bert_ft import adapters
+from bert_ft import families
 from bert_ft.metrics import classification
 task = bert_ft.load_task("tweet_sentiment")
 assert task.data.path == "cardiffnlp/tweet_eval" and task.best_metric == ("validation", "recall_macro")
@@ -50,7 +50,7 @@ gold, found = [0, 1, 1, 2, 0], [0, 1, 2, 2, 1]
 weighted = classification.compute(["precision_weighted"], found, gold)
 assert weighted == {"precision_weighted": sklearn.metrics.precision_score(gold, found, average="weighted")}
 assert task.override({"metric.compute": ["precision_weighted"]}).metric.compute == ["precision_weighted"]
-assert adapters.find("ordinal").family == "ordinal"
+assert families.find("ordinal").family == "ordinal"
 """
     subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}

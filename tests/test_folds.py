@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bert_ft
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
-from bert_ft.schema import Data
+from bert_ft.config.schema import Data
+from bert_ft.data import loading, splitting
+from bert_ft.data.rows import Rows
+from bert_ft.families.classification.adapter import Classification
 
 QUICK = {"max_steps": 2, "batch_size": 8, "max_length": 32, "quiet": True}
 ROWS = [
@@ -34,12 +35,12 @@ def test_folds_divide_the_rows(rows: list[tuple[str, int]], k: int, grouped: boo
     groups = [str(g) for _, g in rows]
     if grouped and len(set(groups)) < k:
         return
-    whole = data.Rows(pa.table({"label": labels, "group": groups}), "rows")
+    whole = Rows(pa.table({"label": labels, "group": groups}), "rows")
     held: list[int] = []
     for number in range(1, k + 1):
         keys = Data(validation=f"{number}/{k}", group="page" if grouped else None)
         try:
-            rest, part = data.split_off(whole, "label", keys)
+            rest, part = splitting.split_off(whole, "label", keys)
         except bert_ft.InputError as error:
             if not grouped or "too few" not in str(error):
                 raise
@@ -71,7 +72,7 @@ def test_rte(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert [line["label"] for line in lines] == [row.split("\t")[3] for row in file]
     for number in range(1, 6):
         fold = bert_ft.load(run.path / f"fold-{number}")
-        splits = data.load(fold.task, Classification)
+        splits = loading.load(fold.task, Classification)
         held = set(splits.evaluation["validation"].numbers.tolist())
         assert held == {line["row"] for line in lines if line["fold"] == number}
         assert not held & set(splits.train.numbers.tolist()) and len(held) == 498

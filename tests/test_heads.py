@@ -11,9 +11,9 @@ import torch
 import transformers
 
 import bert_ft
-from bert_ft import pretrained
-from bert_ft.adapters.classification import Classification
-from bert_ft.schema import RunSpec
+from bert_ft.config.schema import RunSpec
+from bert_ft.families.classification.adapter import Classification
+from bert_ft.modeling import pretrained
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 DISTIL = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}

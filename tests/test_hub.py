@@ -19,9 +19,9 @@ import pytest
 from datasets.utils.logging import disable_progress_bar
 from loopback import Hub, commit
 
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
-from bert_ft.task import load_task
+from bert_ft.config.catalog import load_task
+from bert_ft.data import loading
+from bert_ft.families.classification.adapter import Classification
 
 disable_progress_bar()
 
@@ -174,8 +174,8 @@ LOAD = """
 import sys
 import pyarrow as pa
 from bert_ft import data
-from bert_ft.adapters.classification import Classification
-from bert_ft.task import load_task
+from bert_ft.families.classification.adapter import Classification
+from bert_ft.config.catalog import load_task
 target, *names = sys.argv[1:]
 for name in names:
     task = load_task(name)
@@ -201,7 +201,7 @@ def same_rows(hub: Hub, original: Path, tasks: Sequence[str], tmp_path: Path) ->
     assert list(told) == list(tasks)
     for name in tasks:
         task = load_task(name).override({"run.data_dir": str(original)})
-        splits = data.load(task, Classification, training=name not in ("ax", "qnli"))
+        splits = loading.load(task, Classification, training=name not in ("ax", "qnli"))
         for split, rows in splits.all().items():
             with pa.ipc.open_file(str(tmp_path / f"{name}.{split}.arrow")) as file:
                 there = file.read_all()
@@ -218,7 +218,7 @@ def same_rows(hub: Hub, original: Path, tasks: Sequence[str], tmp_path: Path) ->
 def test_glue_is_the_same_from_hub_and_files(hub: Hub, small: Path, tmp_path: Path) -> None:
     hub.add("datasets", "nyu-mll/glue", small / "glue")
     same_rows(hub, small / "tsv", list(FORMS), tmp_path)
-    told = data.load(load_task("qqp").override({"run.data_dir": str(small / "tsv")}), Classification).notes
+    told = loading.load(load_task("qqp").override({"run.data_dir": str(small / "tsv")}), Classification).notes
     assert told == ["train: 1 rows with too few or too many cells are left out, row 11 first"]
 
 
@@ -352,9 +352,9 @@ def test_a_script_on_the_hub_and_the_hubs_conversion_of_it(hub: Hub, tmp_path: P
         assert file.read_all()["label"].to_pylist() == [labels.int2str(i) for i in numbers]
     refusal = python("""
 from bert_ft import data
-from bert_ft.adapters.classification import Classification
+from bert_ft.families.classification.adapter import Classification
 from bert_ft.errors import InputError
-from bert_ft.task import load_task
+from bert_ft.config.catalog import load_task
 try:
     data.load(load_task("trec").override({"data.revision": "main"}), Classification)
 except InputError as error:

@@ -61,10 +61,10 @@ def test_best_weights_are_the_ones_kept(tiny_checkpoint: Path, tmp_path: Path) -
 
 
 def _validation_rows(run: bert_ft.Run) -> list[dict[str, str]]:
-    from bert_ft import data
-    from bert_ft.adapters.classification import Classification
+    from bert_ft.data import loading
+    from bert_ft.families.classification.adapter import Classification
 
-    table = data.load(run.task, Classification, {"train": ROWS}).evaluation["validation"].table
+    table = loading.load(run.task, Classification, {"train": ROWS}).evaluation["validation"].table
     return table.to_pylist()
 
 
@@ -129,7 +129,8 @@ def test_class_weights_and_smoothing_equal_torchs(smoothing: float) -> None:
     task = bert_ft.load_task("classification").override(
         {"data.labels": ["a", "b", "c"], "class_weights": {"a": 0.5, "b": 1.0, "c": 3.0}, "label_smoothing": smoothing}
     )
-    from bert_ft.data import Rows, sources
+    from bert_ft.data import sources
+    from bert_ft.data.rows import Rows
 
     adapter = bert_ft.Classification(task, ["a", "b", "c"])
     table = sources.of_object([{"text": "x", "label": y} for y in "aabcbca"], ["text", "label"], (), "").table
@@ -158,14 +159,14 @@ def test_a_trained_head_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path) 
     """The labels in another order, or other labels: names decide, never positions."""
     run = _run(tiny_checkpoint, tmp_path / "run", epochs=6)
     reversed_ = bert_ft.load_task("classification").override({"data.labels": ["good", "bad"], "max_length": 32})
-    from bert_ft import model
+    from bert_ft.modeling.loading import load_folder
 
     texts = [row["text"] for row in ROWS]
-    flipped = model.load_folder(str(run.path / "model"), reversed_)
+    flipped = load_folder(str(run.path / "model"), reversed_)
     assert [a["prediction"] for a in flipped.predict(texts)] == [a["prediction"] for a in run.predict(texts)]
     other = bert_ft.load_task("classification").override({"data.labels": ["dog", "cat"], "max_length": 32})
     with pytest.raises(bert_ft.InputError, match="no trained head"):
-        model.load_folder(str(run.path / "model"), other)
+        load_folder(str(run.path / "model"), other)
 
 
 def test_trackers_get_losses_and_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_task_that_names_no_labels_takes_the_models(tiny_checkpoint: Path, tmp
 
 
 def test_long_settings_keep_the_seed_in_the_folders_name() -> None:
-    from bert_ft.rundir import run_name
+    from bert_ft.rundir.naming import run_name
 
     base = bert_ft.load_task("sst2")
     settings = {f"recipe.{key}": value for key, value in base.recipe.model_dump().items() if value is not None}
@@ -342,7 +343,7 @@ def test_long_settings_keep_the_seed_in_the_folders_name() -> None:
 def test_no_set_is_predicted_twice_by_the_same_weights(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Any, times: dict[str, int]
 ) -> None:
-    from bert_ft.model import Model
+    from bert_ft.modeling.model import Model
 
     real, seen = Model.infer, list[int]()
 

@@ -24,10 +24,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import bert_ft
-from bert_ft import saving, vocabulary
-from bert_ft.adapters import tokenizing
+from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
-from bert_ft.schema import RunSpec
+from bert_ft.families import tokenization
+from bert_ft.modeling import saving, vocabulary
 
 TEXTS = [
     "The Quick brown Fox isn't lazy: 3.14 + 1,024 = 50%",
@@ -263,7 +263,7 @@ READ = """
 import json, sys
 from transformers import AutoTokenizer
 from bert_ft import vocabulary
-from bert_ft.schema import RunSpec
+from bert_ft.config.schema import RunSpec
 texts = json.loads(sys.argv[1])
 for folder in sys.argv[2:]:
     auto = AutoTokenizer.from_pretrained(folder)
@@ -279,7 +279,7 @@ def test_a_saved_tokenizer_is_read_as_it_was_by_both_in_a_fresh_process(tmp_path
         source = checkpoint(tmp_path / f"{number}", kind, make(), beside)
         tokenizer, _ = load(source)
         vocabulary.set_types(tokenizer, network_of(transformers.AutoConfig.from_pretrained(source)), pairs=True)
-        tokenizing.leading_space(tokenizer)  # as ner does
+        tokenization.leading_space(tokenizer)  # as ner does
         folders.append(tmp_path / f"{number}-saved")
         save(folders[-1], tokenizer, kind)
         beside = json.loads((folders[-1] / "tokenizer_config.json").read_text())
@@ -315,7 +315,7 @@ def test_characters_in_no_token_are_those_that_the_offsets_leave_out(make: Calla
     rng = random.Random(0)
     letters = "aabbcde  xyz酒店好北,.\u00e9\u0301\t\x07\u200dﬁ😀é"
     texts = ["".join(rng.choices(letters, k=rng.randrange(30))) for _ in range(300)]
-    found = np.stack(tokenizing.coverage(tokenizer, texts), axis=1).tolist()
+    found = np.stack(tokenization.coverage(tokenizer, texts), axis=1).tolist()
     assert found == [list(uncovered_by_hand(tokenizer, text)) for text in texts]
     total = sum(a for a, _ in found)
     assert bool(total) == (make is characters or "plain" in str(make.__code__.co_consts)), total
@@ -323,7 +323,7 @@ def test_characters_in_no_token_are_those_that_the_offsets_leave_out(make: Calla
 
 def test_nothing_is_lost_where_a_normaliser_drops_accents_and_control_characters() -> None:
     tokenizer = fast(wordpiece(True))
-    uncovered, total = tokenizing.coverage(tokenizer, ["cafe\u0301 na\u00efve", "a\x07b\u200dc", ""])
+    uncovered, total = tokenization.coverage(tokenizer, ["cafe\u0301 na\u00efve", "a\x07b\u200dc", ""])
     assert uncovered.tolist() == [0, 0, 0] and total.tolist() == [9, 3, 0]
 
 
@@ -435,10 +435,10 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
         f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
     ]
     assert vocabulary.set_types(tokenizer, network, pairs=True) == []  # it is stated from now on
-    _, pairs, _ = tokenizing.encode(tokenizer, WORDS[:1], WORDS[1:], 64)
+    _, pairs, _ = tokenization.encode(tokenizer, WORDS[:1], WORDS[1:], 64)
     right = published(kind, tokenizer, *WORDS)
     assert pairs["token_type_ids"].tolist() == right
-    _, single, _ = tokenizing.encode(tokenizer, WORDS[:1], None, 64)
+    _, single, _ = tokenization.encode(tokenizer, WORDS[:1], None, 64)
     assert single["token_type_ids"].tolist() == published(kind, tokenizer, WORDS[0], None)
     if kind != "xlnet":  # which compares the type of <cls>, 2, with the others' also in a single text
         columns = {key: torch.from_numpy(column[None].astype(np.int64)) for key, column in single.items()}
@@ -481,16 +481,16 @@ def test_what_is_stated_or_was_trained_without_types_stays_so() -> None:
 
 
 def test_the_key_of_cached_features_follows_the_types_and_the_tokenizer(tmp_path: Path) -> None:
-    from bert_ft import adapters
-    from bert_ft.engine import features
-    from bert_ft.task import load_task
+    from bert_ft import families
+    from bert_ft.config.catalog import load_task
+    from bert_ft.engine import feature_cache
 
-    adapter = adapters.find("classification")(load_task("classification"), ["x", "y"])
+    adapter = families.find("classification")(load_task("classification"), ["x", "y"])
     rows = adapter.rows(TEXTS)
     made = unigram()
     plain, typed, other = fast(made), fast(made), fast(unigram(second=0))
     typed_or_not("albert", typed)
-    keys = [features.key(adapter, rows, tokenizer, 64) for tokenizer in (plain, typed, other, fast(made))]
+    keys = [feature_cache.key(adapter, rows, tokenizer, 64) for tokenizer in (plain, typed, other, fast(made))]
     assert len({*keys[:3]}) == 3 and keys[0] == keys[3]
 
 

@@ -7,7 +7,11 @@ import os
 import sys
 from typing import NoReturn
 
-from bert_ft.cli import judge, look, reproduce, search, work  # noqa: F401 - importing them adds their commands
+# isort: off
+from bert_ft.cli import compare, runs, report, tasks, cache  # noqa: F401 - importing them adds their commands,
+from bert_ft.cli import reproduce, search, train, check, evaluate, predict, launch  # noqa: F401 - in the help's order
+
+# isort: on
 from bert_ft.cli.options import app, fail, note
 
 DEBUG = "--debug"

@@ -58,7 +58,7 @@ TagsColumn = Annotated[str | None, typer.Option(help="ner: column of the tags; i
 def settings_of(sets: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise. A key that one table alone
     has is told with it: `seed` is `run.seed`, and no option of a command."""
-    from bert_ft.task import RESERVED, dotted_keys
+    from bert_ft.config.task import RESERVED, dotted_keys
 
     homes = [name.rpartition(".") for name in dotted_keys() if name.partition(".")[0] not in RESERVED]
     settings: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def own_data(settings: dict[str, Any], regression: bool, multi_label: bool, **co
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:
     """Metrics by set, as a table or as JSON."""
-    from bert_ft.rundir import finite
+    from bert_ft.files import finite
 
     result = finite(result)
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bert_ft.cli import judge
-from bert_ft.cli.options import (
+from bert_ft.cli import submission
+from bert_ft.cli.options import (  # fmt: skip
     DataDir,
     Json,
     Sets,
@@ -20,7 +20,7 @@ from bert_ft.cli.options import (
     print_line,
     print_table,
     settings_of,
-)  # fmt: skip
+)
 
 OWN = "task"  # the word that may be left out
 
@@ -35,7 +35,7 @@ class _Group(TyperGroup):
 
 reproduce_app = typer.Typer(cls=_Group, no_args_is_help=False)
 app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers again, with a verdict.")
-reproduce_app.command()(judge.submission)
+reproduce_app.command()(submission.submission)
 
 
 @reproduce_app.command(OWN)
@@ -82,7 +82,7 @@ def reproduce(
     options: dict[str, Any] = {"seeds": numbers, "data_dir": data_dir, "output": output, "reference": reference, "grid": grid,
                                "save_model": save_model, "trust_remote_code": trust_remote_code, **settings}  # fmt: skip
     if plan:
-        from bert_ft.tools.plan import plan as make
+        from bert_ft.tools.reproduce.plan import plan as make
 
         runs = make(name, checkpoint, **options).runs
         if as_json:
@@ -90,7 +90,7 @@ def reproduce(
         for run in () if as_json else runs:
             print_line(run.command)
         return
-    from bert_ft.tools.reproduce import reproduce as measure
+    from bert_ft.tools.reproduce.reproduce import reproduce as measure
 
     outcome = measure(name, checkpoint, margin=margin, signals=True, **options)
     if as_json:

@@ -87,7 +87,7 @@ def search(
     """
     settings = settings_of(sets)
     own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
-    from bert_ft.tools.search import search as look
+    from bert_ft.tools.search.search import search as look
 
     found = look(task, checkpoint, trials=trials, timeout=timeout, space=_space(space), storage=storage,
                  pruner="median" if prune else None, output=output, seed=seed, data_dir=data_dir, train=train or None,
@@ -97,9 +97,10 @@ def search(
     if as_json:
         print_json(results)
         return
-    from bert_ft.report import searches, show
+    from bert_ft.report.rendering import show
+    from bert_ft.tools.search import page
 
-    table = searches.table(results)
+    table = page.table(results)
     if table.rows:
         print_table([dict(zip(table.columns, map(show, row), strict=True)) for row in table.rows])
     if best := results["best"]:

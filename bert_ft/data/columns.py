@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config.schema import Data
 from bert_ft.errors import InputError
-from bert_ft.schema import Data
 
 LONGEST = 10_000_000  # bytes of a text: ten books
 Place = str | Callable[[int], str]

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from bert_ft import reading
+from bert_ft.config.schema import Data, Original
 from bert_ft.data import hub
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.schema import Data, Original
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")

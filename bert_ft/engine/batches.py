@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bert_ft.adapters.base import Features
-from bert_ft.adapters.tokenizing import ranges
+from bert_ft.families.features import Features
+from bert_ft.families.tokenization import ranges
 
 MEGABATCH = 50  # batches that are sorted together
 

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from bert_ft.adapters.base import Adapter, Features
-from bert_ft.adapters.tokenizing import ranges
-from bert_ft.engine import batches, unpadding
+from bert_ft.engine import batches
 from bert_ft.engine.sharing import ANY, Sharing
+from bert_ft.families.base import Adapter
+from bert_ft.families.features import Features
+from bert_ft.families.tokenization import ranges
+from bert_ft.kernels import padding_free
 
 
 def predict(
@@ -36,7 +38,7 @@ def predict(
     with torch.inference_mode():
         for indices in mine + [todo[0][:1]] * idle:
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
-            with accelerator.autocast(), unpadding.known_lengths(features.lengths[indices].tolist()):
+            with accelerator.autocast(), padding_free.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]

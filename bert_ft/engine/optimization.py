@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bert_ft.schema import Recipe
+from bert_ft.config.schema import Recipe
 
 NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]  # as `Trainer` has them
 

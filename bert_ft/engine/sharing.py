@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bert_ft.adapters import tokenizing
-from bert_ft.adapters.base import Adapter, Features
-from bert_ft.engine import batches, unpadding
+from bert_ft.engine import batches
 from bert_ft.errors import InputError
+from bert_ft.families import tokenization
+from bert_ft.families.base import Adapter
+from bert_ft.families.features import Features
+from bert_ft.kernels import padding_free
 
 LONGEST = 21  # tokens of the longest row asked about: no pooling comes out even, and no token is far from the padding
 CLOSE = 3e-5  # differences of outputs as a share of their spread: up to here they are rounding in fp32
@@ -91,7 +93,7 @@ def find(
     Raises:
         InputError: a model that text alone doesn't run, or whose tokens know nothing of each other.
     """
-    frame = tokenizing.frame(tokenizer, max(1, sum(adapter.inputs.values())))
+    frame = tokenization.frame(tokenizer, max(1, sum(adapter.inputs.values())))
     probe = _probe(frame, tokenizer, model, max_length)
     if probe is None:
         return known, []
@@ -120,7 +122,7 @@ def find(
 
 
 def _ends(
-    model: Any, adapter: Adapter, probe: Features, frame: tokenizing.Frame, tokenizer: Any, known: Sharing
+    model: Any, adapter: Adapter, probe: Features, frame: tokenization.Frame, tokenizer: Any, known: Sharing
 ) -> Sharing:
     """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's takes only
     rows with equally many of them; Longformer's for questions only rows with exactly those that the tokenizer sets."""
@@ -149,7 +151,7 @@ def _runs(model: Any, adapter: Adapter, rows: Features, pad: int, many: int, wid
     return True
 
 
-def _probe(frame: tokenizing.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
+def _probe(frame: tokenization.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
     """Five rows with the tokenizer's special tokens around random ones; None where not even two lengths fit. The last is
     the first with another token near its end."""
     longest = min(max_length, LONGEST) - frame.size
@@ -210,7 +212,7 @@ def _outputs(
             inputs, _ = batches.collate(probe, rows, pad, device, width)
             mask = inputs["attention_mask"].bool().cpu().numpy()
             seen.clear()
-            with unpadding.known_lengths(probe.lengths[rows].tolist()):
+            with padding_free.known_lengths(probe.lengths[rows].tolist()):
                 logits = adapter.logits(model(**inputs))
             hidden = _first(seen[0]) if seen else None
             tensors = [logits]
@@ -245,7 +247,7 @@ def _exactly(model: Any, adapter: Adapter, probe: Features, pad: int, width: int
         return difference if difference > APART["half"] else 0.0
     for kind, least in ((torch.float64, APART["exact"]), (torch.float32, APART["single"])):
         twin = copy.deepcopy(model).to("cpu", kind)
-        unpadding.restore(twin)
+        padding_free.restore(twin)
         with suppress(*FAULTS):
             alone, together = (_outputs(twin, adapter, probe, pad, many, width) for many in (1, len(probe)))
             if np.isfinite(difference := _difference(together, alone)):

@@ -16,6 +16,7 @@ from bert_ft.metrics.multilabel import TUNED
 if TYPE_CHECKING:
     from evaluate import Metric
 
+
 QA = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
 
 METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *QA)))
@@ -35,7 +36,7 @@ FAMILIES = {
     "glue": "Glue", "classification": "Classification", "multilabel": "MultiLabel",
     "squad": "Squad", "squad_v2": "SquadV2", "entities": "Entities",
 }  # fmt: skip
-"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.hub`. A new family is a line here."""
+"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.evaluate_metrics`. A new family is a line here."""
 
 
 def load(name: str, config: str | None = None, **options: Any) -> Metric:
@@ -58,7 +59,7 @@ def load(name: str, config: str | None = None, **options: Any) -> Metric:
         raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *CLASSIFICATION]))
     if name in CLASSIFICATION:
         name, options = "classification", {"compute": [name], **options}
-    from bert_ft.metrics import hub
+    from bert_ft.metrics import evaluate_metrics
 
-    metric: type[Metric] = getattr(hub, FAMILIES[name])
+    metric: type[Metric] = getattr(evaluate_metrics, FAMILIES[name])
     return metric(**options) if config is None else metric(config, **options)

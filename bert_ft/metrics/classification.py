@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+
 Function = Callable[..., Any]
 """(labels, predictions), numpy arrays, and options -> the metric."""
 

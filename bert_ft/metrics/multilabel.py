@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+
 NAMES = (
     "accuracy", "f1_micro", "f1_macro", "f1_weighted",
     "precision_micro", "precision_macro", "recall_micro", "recall_macro",

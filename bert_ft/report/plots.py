@@ -10,11 +10,12 @@ from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from bert_ft.report import visible
+from bert_ft.report.rendering import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 Line = tuple[Sequence[float], Sequence[float]]
 Log = Sequence[Mapping[str, Any]]

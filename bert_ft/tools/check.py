@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import adapters, data, remote_code, vocabulary
-from bert_ft.adapters import tokenizing
-from bert_ft.data import Rows, checks, given, targets
-from bert_ft.data.checks import Finding
+from bert_ft import families
+from bert_ft.config.catalog import load_task
+from bert_ft.config.task import Task
+from bert_ft.data import loading, overrides
+from bert_ft.data.checks import texts
+from bert_ft.data.checks.columns import encode, has_target, plain
+from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
+from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
-from bert_ft.task import Task, load_task
+from bert_ft.families import tokenization
+from bert_ft.families.classification import checks
+from bert_ft.modeling import remote_code, vocabulary
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
@@ -66,19 +72,19 @@ def check(
     Raises:
         InputError: data that can't be read at all.
     """
-    base, sets_ = load_task(task), given.sets(train, validation, test, settings)
-    bound = given.bound(base, sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
-    family = adapters.find(bound.family)
-    training = bool(data.local_layout(bound).train)
-    splits = data.load(bound, family, given.objects(sets_), training=training, others=True)
+    base, sets_ = load_task(task), overrides.sets(train, validation, test, settings)
+    bound = overrides.bound(base, sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
+    family = families.find(bound.family)
+    training = bool(loading.local_layout(bound).train)
+    splits = loading.load(bound, family, overrides.objects(sets_), training=training, others=True)
     sets = splits.all() if training else {**splits.evaluation, **splits.test}
     adapter = family(bound, family.find_labels(splits.train, bound))
     report = Report(bound.name, notes=splits.notes + remote_code.notes(bound.run))
     for name, rows in sets.items():
-        known = adapter.labels and checks.has_target(rows, family.target)
-        labels = targets.label_counts(rows.table[family.target]) if known else {}
+        known = adapter.labels and has_target(rows, family.target)
+        labels = checks.label_counts(rows.table[family.target]) if known else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": labels}
-    found = checks.of_rows(adapter, sets)
+    found = texts.of_rows(adapter, sets)
     for name, rows in sets.items():
         try:
             adapter.check(name, rows)
@@ -91,7 +97,7 @@ def check(
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
-        first = [text for rows in sets.values() for text in checks.first_texts(rows, adapter.texts)]
+        first = [text for rows in sets.values() for text in texts.first_texts(rows, adapter.texts)]
         tokenizer, notes = vocabulary.load(bound.run, bound.run.checkpoint, first, remote_code.names(trust_remote_code))
         report.notes = [*report.notes, *notes]
         for name, rows in sets.items():
@@ -109,10 +115,10 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
     A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to predict,
     where it correlates with them by more than 0.99.
     """
-    if not checks.has_target(train, target):
+    if not has_target(train, target):
         return
     column, told = train.table[target], []
-    labels = checks.encode([checks.plain(column)])[0]
+    labels = encode([plain(column)])[0]
     for name in others.column_names:
         other = _comparable(others[name].combine_chunks())
         if other is None or other.null_count == len(other):
@@ -121,20 +127,20 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
         if pa.types.is_floating(column.type):
             both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
             both = both[:, ~np.isnan(both).any(axis=0)]
-            if both.shape[1] > targets.FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
+            if both.shape[1] > checks.FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
                 told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
             continue
-        values = checks.encode([checks.plain(other)])[0]
+        values = encode([plain(other)])[0]
         binned = numeric and len(np.unique(values)) > 50
         if binned:
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
-        if (rows := np.flatnonzero(targets.gives_away(values, labels))).size:
+        if (rows := np.flatnonzero(checks.gives_away(values, labels))).size:
             _, first = np.unique(labels[rows], return_index=True)
             told.append(name + ": in ranges" * binned + ": ")
             told[-1] += ", ".join(
-                f"{targets.cell(other, i)} is {targets.cell(column, i)}" for i in rows[first][:3].tolist()
+                f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist()
             )
-    yield from targets.listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
+    yield from checks.listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
 
 
 def _comparable(column: pa.Array) -> pa.Array | None:
@@ -149,13 +155,13 @@ def _of_tokens(
     name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
 ) -> tuple[dict[str, int], list[Finding]]:
     """Lengths before any truncation, special tokens included; tokens that the vocabulary lacks; characters in no token."""
-    columns = [checks.plain(rows.table[role]) for role in roles if role in rows.table.column_names]
+    columns = [plain(rows.table[role]) for role in roles if role in rows.table.column_names]
     lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
     unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))
     for column in columns:
         coded = column.dictionary_encode()
-        offsets, tokens, _ = tokenizing.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
-        bare, visible = tokenizing.coverage(tokenizer, coded.dictionary.to_pylist())
+        offsets, tokens, _ = tokenization.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
+        bare, visible = tokenization.coverage(tokenizer, coded.dictionary.to_pylist())
         uncovered += bare[coded.indices]
         characters += visible[coded.indices]
         strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
@@ -163,9 +169,9 @@ def _of_tokens(
         unknown += np.diff(strange[offsets])[coded.indices]
     long, lost = lengths > max_length, np.maximum(0, lengths - max_length).sum() / lengths.sum()
     message = f"rows longer than max_length = {max_length}, with {lost:.1%} of all tokens beyond it"
-    beside = [f"{n:,} tokens" for n in lengths[long][: checks.KEPT]]
-    severity: checks.Severity = "warning" if long.mean() > LONG else "note"
-    found = [*checks.at("length", severity, name, rows, long, message, roles, beside)]
+    beside = [f"{n:,} tokens" for n in lengths[long][:KEPT]]
+    severity: Severity = "warning" if long.mean() > LONG else "note"
+    found = [*at("length", severity, name, rows, long, message, roles, beside)]
     lacking = {
         "unknown": (unknown, lengths, "with tokens the vocabulary lacks", "tokens"),
         "uncovered": (uncovered, characters, "with characters in no token", "characters"),
@@ -174,9 +180,9 @@ def _of_tokens(
         share = counts.sum() / max(1, totals.sum())
         if share > UNKNOWN / 20:
             severity = "warning" if share > UNKNOWN else "note"
-            beside = [f"{counts[i]:,} of {totals[i]:,} {unit}" for i in np.flatnonzero(counts)[: checks.KEPT]]
+            beside = [f"{counts[i]:,} of {totals[i]:,} {unit}" for i in np.flatnonzero(counts)[:KEPT]]
             message = f"rows {what}, {share:.1%} of all {unit}"
-            found += checks.at(kind, severity, name, rows, counts > 0, message, roles, beside)
+            found += at(kind, severity, name, rows, counts > 0, message, roles, beside)
     quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
     return {key: int(value) for key, value in quantiles}, found
 
@@ -235,5 +241,5 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
 
 def _shares(labels: Mapping[str, int]) -> str:
     total = sum(labels.values())
-    told = [f"{checks.shown(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
+    told = [f"{excerpt(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
     return "\n".join([*told, f"and {len(labels) - 3} more"][: len(labels)])

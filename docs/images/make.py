@@ -27,10 +27,10 @@ def main() -> None:
     """Runs the command with every line recorded, then draws what it printed and what its report looks like."""
     shown = " ".join(["$ bert-ft", *COMMAND])
     rich.console.Console = lambda *_, **__: SCREEN  # type: ignore[assignment, misc] - all of bert-ft prints there
-    from bert_ft import progress
+    from bert_ft import display
     from bert_ft.cli import main as bert_ft
 
-    progress.SECONDS = float("inf")  # on a terminal a bar stands for these lines, and goes when the training ends
+    display.SECONDS = float("inf")  # on a terminal a bar stands for these lines, and goes when the training ends
     with tempfile.TemporaryDirectory() as folder:
         SCREEN.print(shown, style="bold green")
         with contextlib.suppress(SystemExit):  # a failure leaves no report to draw

@@ -27,7 +27,7 @@ import zoo
 import bert_ft
 from bert_ft.engine import inference
 from bert_ft.engine.sharing import ANY
-from bert_ft.report import page
+from bert_ft.pages import run_page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -168,7 +168,7 @@ def _prepare() -> None:
     torch.set_num_threads(1)
     tf.logging.set_verbosity_error()
     tf.logging.disable_progress_bar()
-    page.leave = lambda *_: None  # type: ignore[assignment]  # no report, no model card
+    run_page.leave = lambda *_: None  # type: ignore[assignment]  # no report, no model card
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import zoo
 from safetensors.torch import load_file
 
 import bert_ft
-from bert_ft import pretrained, weights
+from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
-from bert_ft.schema import RunSpec
+from bert_ft.modeling import pretrained, weights
 
 FORMS = {
     "bare": tf.MODEL_MAPPING,

@@ -17,7 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_ft.data import Rows, checks, targets
+from bert_ft.data.checks.findings import Finding
+from bert_ft.data.checks.texts import of_texts
+from bert_ft.data.rows import Rows
+from bert_ft.families.classification import checks
 from bert_ft.tools import check as tool
 
 Sets = dict[str, dict[str, list[Any]]]  # name -> column -> cells
@@ -68,7 +71,7 @@ def settings_of(sets: Sets) -> dict[str, Any]:
     return {"data.columns": {"text_pair": "text_pair"}} if "text_pair" in sets["train"] else {}
 
 
-def key_of(finding: checks.Finding) -> tuple[str, str]:
+def key_of(finding: Finding) -> tuple[str, str]:
     return finding.set, finding.message
 
 
@@ -222,7 +225,7 @@ def test_equal_rows_as_counted_one_by_one(train: list[tuple[Any, ...]], validati
         )
         for side in (0, 1):
             wanted["empty", name] += sum(not key[side] for key in keys[name])
-    findings = checks.of_texts({name: Rows(t, name) for name, t in tables.items()}, ("text", "text_pair"), "label")
+    findings = of_texts({name: Rows(t, name) for name, t in tables.items()}, ("text", "text_pair"), "label")
     counted: Counter[tuple[str, str]] = Counter()
     for finding in findings:
         counted[finding.check, finding.set] += finding.count
@@ -233,9 +236,9 @@ def test_several_labels_a_row_and_numbers() -> None:
     several = pa.array([["a", "b"], ["a"], ["c"], None, ["a", "b"]], pa.list_(pa.string()))
     rows = {"train": Rows(pa.table({"text": ["one", "two", "One", "three", "two "], "label": several}), "t")}
     assert {
-        (f.check, f.count) for f in targets.of_classes(rows, ["a", "b"], ("text",), "label") if f.check == "labels"
+        (f.check, f.count) for f in checks.of_classes(rows, ["a", "b"], ("text",), "label") if f.check == "labels"
     } == {("labels", 1)}
-    assert [f.count for f in checks.of_texts(rows, ("text",), "label") if f.check == "conflicts"] == [4]
+    assert [f.count for f in of_texts(rows, ("text",), "label") if f.check == "conflicts"] == [4]
     rng = np.random.default_rng(0)
     numbers = {
         "text": [f"row {i}" for i in range(50)] + ["ROW  3", "row 4"],

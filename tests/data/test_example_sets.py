@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bert_ft.data import words
-from bert_ft.task import load_task, tasks_root
+from bert_ft.config.catalog import load_task, tasks_root
+from bert_ft.families.ner import words
 from bert_ft.tools.check import check
 
 GAZETTE, ALMANAC = tasks_root() / "ner" / "gazette", tasks_root() / "qa" / "almanac"

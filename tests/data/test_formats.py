@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
+from bert_ft.config.catalog import load_task
+from bert_ft.config.task import Task
+from bert_ft.data import loading
+from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.task import Task, load_task
+from bert_ft.families.classification.adapter import Classification
 
-Load = Callable[..., data.Splits]
+Load = Callable[..., Splits]
 
 # --- GLUE's forms -----------------------------------------------------------------------------------------------------
 
@@ -58,7 +60,7 @@ def test_glue_forms(
 ) -> None:
     distribution(tmp_path, folder, labelled, test)
     for place in (tmp_path, tmp_path / folder):
-        splits = data.load(task.override({"run.data_dir": str(place)}), Classification)
+        splits = loading.load(task.override({"run.data_dir": str(place)}), Classification)
         assert splits.train.table.to_pydict() == splits.evaluation["validation"].table.to_pydict() == rows
         assert splits.test["test"].table["text"].to_pylist() == texts
         assert splits.test["test"].table["label"].null_count == len(texts)
@@ -66,7 +68,7 @@ def test_glue_forms(
 
 def test_glue_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no 'MRPC/train.tsv' and no 'train.tsv'"):
-        data.load(load_task("mrpc").override({"run.data_dir": str(tmp_path)}), Classification)
+        loading.load(load_task("mrpc").override({"run.data_dir": str(tmp_path)}), Classification)
 
 
 # --- other encodings and delimiters -----------------------------------------------------------------------------------

@@ -19,15 +19,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
-from bert_ft.data import checks
+from bert_ft.config.catalog import load_task
+from bert_ft.data import loading, splitting
+from bert_ft.data.checks import findings
+from bert_ft.data.checks.texts import of_rows
+from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.task import load_task
+from bert_ft.families.classification.adapter import Classification
 
 datasets.disable_progress_bars()
 Columns = dict[str, list[Any]]
-Load = Callable[..., data.Splits]
+Load = Callable[..., Splits]
 
 
 def table(columns: Columns) -> pa.Table:
@@ -184,19 +186,19 @@ def test_folder(load_rows: Load, tmp_path: Path, kind: str) -> None:
     else:
         hub_layout(folder, coded, names)
     task = load_task("classification").override({"data.path": str(folder), "data.test": "test"})
-    splits = data.load(task, Classification)
+    splits = loading.load(task, Classification)
     assert splits.train.table.to_pydict() == splits.evaluation["validation"].table.to_pydict() == ROWS
     assert splits.test["test"].table["label"].to_pylist() == [None] * 4
     assert Classification.find_labels(splits.train, task) == (["neg", "pos"] if kind == "files" else names)
     with pytest.raises(InputError, match=r"split .trial.") as error:
-        data.load(task.override({"data.train": "trial"}), Classification)
+        loading.load(task.override({"data.train": "trial"}), Classification)
     assert str(folder) in error.value.where
 
 
 def test_hub_offline() -> None:
     task = load_task("classification").override({"data.path": "nobody/has-this"})
     with pytest.raises(InputError, match=r"nobody/has-this \[train\].*hub") as error:
-        data.load(task, Classification)
+        loading.load(task, Classification)
     assert "--train" in error.value.remedy
 
 
@@ -223,9 +225,7 @@ def test_labels(load_rows: Load, labels: Any, found: list[Any]) -> None:
 def test_labels_that_are_nearly_alike_are_told_and_kept_apart(load_rows: Load) -> None:
     splits = load_rows({"text": ["x", "y", "z", "w"], "label": ["pos", "Pos ", "neg", "pos"]})
     assert Classification.find_labels(splits.train, load_task("classification")) == ["Pos ", "neg", "pos"]
-    told = checks.lines(
-        checks.of_rows(Classification(load_task("classification"), ["Pos ", "neg", "pos"]), splits.all())
-    )
+    told = findings.lines(of_rows(Classification(load_task("classification"), ["Pos ", "neg", "pos"]), splits.all()))
     assert [line for line in told if "differs in case or white space alone" in line and "'Pos '" in line]
     one = load_rows({"text": ["x", "y"], "label": ["pos", "Pos "]}, data__label_names={"Pos ": "pos"})
     assert one.train.table["label"].to_pylist() == ["pos", "pos"]
@@ -287,9 +287,9 @@ def test_held_out_share(load_rows: Load) -> None:
     )
     assert len(regression.train) == 180
     assert "stratified" not in regression.notes[0]
-    some = data.limit(splits.train, 30, seed=1)
-    assert some.table.to_pydict() == data.limit(splits.train, 30, seed=1).table.to_pydict()
-    assert some.table.to_pydict() != data.limit(splits.train, 30, seed=2).table.to_pydict()
+    some = splitting.limit(splits.train, 30, seed=1)
+    assert some.table.to_pydict() == splitting.limit(splits.train, 30, seed=1).table.to_pydict()
+    assert some.table.to_pydict() != splitting.limit(splits.train, 30, seed=2).table.to_pydict()
     row = columns["text"].index(some.table["text"][4].as_py())
     assert some.place(4) == f"train rows, row {row + 1}"  # the source's own count, after both
 
@@ -311,10 +311,10 @@ def test_share_that_can_not_be_held_out(load_rows: Load, share: str) -> None:
 ])  # fmt: skip
 def test_glue(glue: Path, name: str, folder: str, counts: tuple[int, ...]) -> None:
     task = load_task(name).override({"run.data_dir": str(glue)})
-    splits = data.load(task, Classification)
+    splits = loading.load(task, Classification)
     assert tuple(map(len, splits.all().values())) == counts
     assert splits.test["test"].table["label"].null_count == counts[2]
-    near = data.load(task.override({"run.data_dir": str(glue / folder)}), Classification)
+    near = loading.load(task.override({"run.data_dir": str(glue / folder)}), Classification)
     assert near.fingerprint() == splits.fingerprint()
     adapter = Classification(task, Classification.find_labels(splits.train, task))
     for part, found in splits.all().items():
@@ -335,7 +335,7 @@ def test_glue(glue: Path, name: str, folder: str, counts: tuple[int, ...]) -> No
 @pytest.mark.shared_data
 def test_chnsenticorp(glue: Path) -> None:
     task = load_task("chnsenticorp").override({"run.data_dir": str(glue.parent / "chnsenticorp_zh")})
-    splits = data.load(task, Classification)
+    splits = loading.load(task, Classification)
     assert {name: len(rows) for name, rows in splits.all().items()} == {"train": 9_600, "validation": 1_200}
     assert Counter(splits.train.table["label"].to_pylist()) == {"positive": 4_799, "negative": 4_801}
 
@@ -350,7 +350,7 @@ def test_files_of_clue(tmp_path: Path) -> None:
             tmp_path / "tnews_public" / f"{name}.json"
         )
     written(tmp_path / "tnews_public" / "test.json", json.dumps({"id": 0, "sentence": "在设计史上"}))
-    splits = data.load(load_task("tnews").override({"run.data_dir": str(tmp_path)}), Classification)
+    splits = loading.load(load_task("tnews").override({"run.data_dir": str(tmp_path)}), Classification)
     assert splits.train.table["label"].to_pylist() == ["news_edu", "news_finance"]
     assert splits.test["test"].table.to_pydict() == {"text": ["在设计史上"], "label": [None]}
 

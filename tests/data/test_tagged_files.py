@@ -11,30 +11,31 @@ from typing import Any
 import pytest
 
 import bert_ft
-from bert_ft import data
-from bert_ft.adapters.ner import Ner
+from bert_ft.data import loading
+from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
+from bert_ft.families.ner.adapter import Ner
 
-Read = Callable[..., data.Splits]
+Read = Callable[..., Splits]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     """`read("a.conll", text, ...)` writes and reads files; the keys of the task come by name, `__` for the dot."""
 
-    def call(*files: str, **keys: Any) -> data.Splits:
+    def call(*files: str, **keys: Any) -> Splits:
         paths = []
         for name, text in zip(files[::2], files[1::2], strict=True):
             (tmp_path / name).write_bytes(text.encode())
             paths.append(str(tmp_path / name))
         changes = {"data.train": "+".join(paths), "data.evaluate": paths[0]}
         changes |= {key.replace("__", "."): value for key, value in keys.items()}
-        return data.load(bert_ft.load_task("ner").override(changes), Ner)
+        return loading.load(bert_ft.load_task("ner").override(changes), Ner)
 
     return call
 
 
-def columns(splits: data.Splits) -> tuple[list[list[str]], list[list[str]]]:
+def columns(splits: Splits) -> tuple[list[list[str]], list[list[str]]]:
     return splits.train.table["tokens"].to_pylist(), splits.train.table["tags"].to_pylist()
 
 
@@ -169,10 +170,12 @@ def test_codes_by_the_sources_names_or_the_tasks() -> None:
     mapping = {"data.label_names": {"0": "O", "1": "S-X", "2": "S-Y"}}
     for source, changes, expected in ((datasets.Dataset.from_dict(rows, named), {}, [["B-X", "I-X"], ["O"]]),
                                       (rows, mapping, [["B-X", "B-Y"], ["O"]])):  # fmt: skip
-        splits = data.load(task.override(changes), Ner, {"train": source, "validation": source})
+        splits = loading.load(task.override(changes), Ner, {"train": source, "validation": source})
         assert splits.train.table["tags"].to_pylist() == expected
     with pytest.raises(InputError, match="word 2: the tag 2 has no name"):
-        data.load(task.override({"data.label_names": {"0": "O", "1": "S-X"}}), Ner, {"train": rows, "validation": rows})
+        loading.load(
+            task.override({"data.label_names": {"0": "O", "1": "S-X"}}), Ner, {"train": rows, "validation": rows}
+        )
 
 
 def test_empty_sentences_are_told(read: Read) -> None:
@@ -196,7 +199,7 @@ def test_every_word_of_a_file_is_read(name: str, shared_data: Path) -> None:
         else:
             expected[-1].append(line.rpartition(" " if name == "wikigold" else "\t")[0])
     keys = {"data.train": str(file), "data.evaluate": str(file)}
-    splits = data.load(bert_ft.load_task("ner").override(keys), Ner)
+    splits = loading.load(bert_ft.load_task("ner").override(keys), Ner)
     assert splits.train.table["tokens"].to_pylist() == [sentence for sentence in expected if sentence]
 
 
@@ -221,7 +224,7 @@ def test_accuracy_of_a_head_in_bioes(tmp_path: Path) -> None:
     task = bert_ft.load_task("ner").override(
         {"data.train": str(tmp_path / "a.conll"), "data.evaluate": str(tmp_path / "a.conll")}
     )
-    adapter, rows = Ner(task, names), data.load(task, Ner).train
+    adapter, rows = Ner(task, names), loading.load(task, Ner).train
     scores = adapter.score({"prediction": np.array([1, 3, 0, 4])}, rows)
     assert scores["f1"] == 1 and scores["accuracy"] == 1
     assert adapter.score({"prediction": np.array([1, 2, 0, 0])}, rows)["accuracy"] == 0.75

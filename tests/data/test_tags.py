@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from bert_ft.data import tags, words
 from bert_ft.errors import InputError
+from bert_ft.families.ner import schemes, words
 
 Entities = list[tuple[str, int, int]]
 KINDS = ("PER", "creative-work")
@@ -47,7 +47,7 @@ def sentences(draw: Any, apart: int = 0) -> tuple[Entities, int]:
 
 
 def read(lists: list[list[str]], scheme: str = "auto") -> tuple[list[list[str]], str, list[int]]:
-    got, found, wrong = tags.to_iob2(pa.array(lists, pa.list_(pa.string())), scheme, lambda k: f"word {k}")
+    got, found, wrong = schemes.to_iob2(pa.array(lists, pa.list_(pa.string())), scheme, lambda k: f"word {k}")
     return got.to_pylist(), found, wrong
 
 
@@ -89,14 +89,14 @@ def test_viterbi_is_the_best_of_all_valid_sequences(names: list[str]) -> None:
     lengths = [0, 3, 1, 4, 0, 2]
     scores = chance.normal(size=(sum(lengths), len(names))) * 2
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    got = tags.viterbi(scores, offsets, names)
+    got = schemes.viterbi(scores, offsets, names)
     for start, end in itertools.pairwise(offsets.tolist()):
         if start < end:
             every = [p for p in itertools.product(range(len(names)), repeat=end - start)
                      if not read([[names[k] for k in p]], scheme)[2]]  # fmt: skip
             best = max(every, key=lambda p: sum(scores[start + i, k] for i, k in enumerate(p)))
             assert got[start:end].tolist() == list(best)
-    assert tags.viterbi(np.zeros((0, 5)), np.zeros(3, np.int64), names).tolist() == []
+    assert schemes.viterbi(np.zeros((0, 5)), np.zeros(3, np.int64), names).tolist() == []
 
 
 TEXTS = ["Anna met Bob in New York.", "日本の東京 and Köln\u200b!", "שלום עולם 😀 hi", " \t x", ""]

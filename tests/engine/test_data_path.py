@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bert_ft
-from bert_ft.adapters import tokenizing
-from bert_ft.adapters.base import Features
-from bert_ft.data import Rows, sources
+from bert_ft.data import sources
+from bert_ft.data.rows import Rows
 from bert_ft.engine import batches
-from bert_ft.engine import features as cache
+from bert_ft.engine import feature_cache as cache
+from bert_ft.families import tokenization
+from bert_ft.families.features import Features
 
 ragged = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
@@ -45,7 +46,7 @@ def test_encoding_equals_the_tokenizers_own_call(tokenizer: Any, rows: Any, pair
     first, second = [a for a, _ in rows], [b for _, b in rows] if pairs else None
     theirs = tokenizer(first, second, truncation="longest_first", max_length=max_length)
     whole = tokenizer(first, second)["input_ids"]
-    offsets, tokens, counts = tokenizing.encode(tokenizer, first, second, max_length)
+    offsets, tokens, counts = tokenization.encode(tokenizer, first, second, max_length)
     for key in ("input_ids", "token_type_ids"):
         assert [tokens[key][a:b].tolist() for a, b in pairwise(offsets)] == theirs[key]
     assert counts["truncated"] == sum(len(ids) > max_length for ids in whole)

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bert_ft
-from bert_ft.adapters.base import Features
-from bert_ft.adapters.classification import Classification
-from bert_ft.engine import batches, inference, requirements, sharing, training
+from bert_ft.engine import batches, inference, loop, sharing
 from bert_ft.engine.sharing import Sharing
 from bert_ft.errors import InputError
+from bert_ft.families.classification.adapter import Classification
+from bert_ft.families.features import Features
+from bert_ft.modeling import requirements
 
 SMALL: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
                          "intermediate_size": 40, "max_position_embeddings": 64}  # fmt: skip
@@ -77,7 +78,7 @@ def test_equal_lengths_change_no_gradient() -> None:
         twin, rows = copy.deepcopy(model), np.arange(8)
         micro = batches.divide(rows, 1, 0, 1, keys)
         assert len(micro) == (1 if keys is None else 5)
-        loss = training._backward(twin, adapter(), features, rows, micro, 0, device, None)
+        loss = loop._backward(twin, adapter(), features, rows, micro, 0, device, None)
         gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
         results.append(torch.cat([loss[None], *gradients]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)

@@ -30,7 +30,7 @@ import transformers.models.bert.modeling_bert  # noqa: F401
 
 import bert_ft
 from bert_ft.engine import checkpoints
-from bert_ft.rundir import RunDir
+from bert_ft.rundir.folder import RunDir
 
 torch.set_num_threads(1)
 

@@ -15,10 +15,10 @@ from tiny_models import CONFIGS, HEADS, SIZES
 from torch import Tensor, nn
 
 import bert_ft
-from bert_ft import model as models
-from bert_ft.adapters.base import Features
-from bert_ft.engine import batches, cpu, training
-from bert_ft.engine.unpadding import unpad
+from bert_ft.engine import accelerator, batches, loop
+from bert_ft.families.features import Features
+from bert_ft.kernels import cpu
+from bert_ft.kernels.padding_free import unpad
 
 LENGTHS = [23, 3, 11, 1, 17]
 QUICK = ("Bert", "Albert", "ModernBert")  # with every head by default
@@ -84,8 +84,8 @@ def ours(model: Any, precision: str, lean: bool, free: bool) -> list[Dropout]:
     )
     handle = unpad(model, HALVES[precision]) if free else None
     with recorded(model, LENGTHS) as record:
-        training.train(
-            model, Headed(), features(), task, models.accelerator(precision), pad=1,
+        loop.train(
+            model, Headed(), features(), task, accelerator.accelerator(precision), pad=1,
             evaluate=lambda network: {"validation": {"accuracy": 0.0}}, log=lambda entry: None,
         )  # fmt: skip
     assert handle is None or handle.active

@@ -12,8 +12,13 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 import bert_ft
-from bert_ft import adapters, data, model
-from bert_ft.engine import batches, training, unpadding
+from bert_ft import families
+from bert_ft.data import loading, splitting
+from bert_ft.data.rows import Splits
+from bert_ft.engine import batches, loop
+from bert_ft.kernels import padding_free
+from bert_ft.modeling import model
+from bert_ft.modeling.loading import build
 
 STEPS, BATCH = 50, 8
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -66,7 +71,7 @@ def test_fifty_steps_have_trainers_losses(
     adapter, splits, built = _build(task)
 
     losses: list[float] = []
-    training.train(
+    loop.train(
         copy.deepcopy(built.network), adapter, built.encode(splits.train), task, built.accelerator, pad=0,
         evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
@@ -96,11 +101,11 @@ def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, m
     assert built.network.config.attention_probs_dropout_prob == built.network.config.hidden_dropout_prob == 0.1
     features, curves = built.encode(splits.train), {"ours": list[list[float]](), "theirs": list[list[float]]()}
     plain = copy.deepcopy(built.network)
-    unpadding.restore(plain)
+    padding_free.restore(plain)
     for seed in range(SEEDS):
         losses: list[float] = []
         torch.manual_seed(seed)
-        training.train(
+        loop.train(
             copy.deepcopy(built.network), adapter, features, task, built.accelerator, pad=0,
             evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
             log=lambda entry, losses=losses: losses.append(entry["loss"]) if "loss" in entry else None,
@@ -120,13 +125,13 @@ def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, m
     assert distance.max() < 3
 
 
-def _build(task: bert_ft.Task) -> tuple[Any, data.Splits, model.Model]:
-    family = adapters.find(task.family)
-    splits = data.load(task, family)
+def _build(task: bert_ft.Task) -> tuple[Any, Splits, model.Model]:
+    family = families.find(task.family)
+    splits = loading.load(task, family)
     adapter = family(task, family.find_labels(splits.train, task))
-    splits.train = data.limit(splits.train, task.data.limit_train, task.run.seed)
+    splits.train = splitting.limit(splits.train, task.data.limit_train, task.run.seed)
     adapter.prepare(splits.train)
-    return adapter, splits, model.build(task, adapter, "fp32")[0]
+    return adapter, splits, build(task, adapter, "fp32")[0]
 
 
 def _trainer(

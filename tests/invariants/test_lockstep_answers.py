@@ -14,8 +14,8 @@ from test_lockstep import BATCH, STEPS, InOurOrder, _build
 from transformers import TrainingArguments
 
 import bert_ft
-from bert_ft.engine import batches, training
-from bert_ft.engine.unpadding import restore
+from bert_ft.engine import batches, loop
+from bert_ft.kernels.padding_free import restore
 
 
 class Masked(InOurOrder):
@@ -54,7 +54,7 @@ def test_fifty_steps_have_trainers_masked_losses(minilm2: Path, tmp_path: Path) 
     features = built.encode(splits.train)
     assert len(features) > len(rows), "several windows"
     losses: list[float] = []
-    training.train(
+    loop.train(
         copy.deepcopy(built.network), adapter, features, task, built.accelerator, pad=0,
         evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,

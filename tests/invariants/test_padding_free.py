@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS, HEADS, SIZES, batch, build
 from torch import Tensor, nn
 
-from bert_ft.engine import attention, unpadding
-from bert_ft.engine.attention import GROUP_COST, Layout, attend, choose_kernel, group_sizes, runs
-from bert_ft.engine.unpadding import NAME, known_lengths, restore, unpad
+from bert_ft.kernels import packed_attention, padding_free
+from bert_ft.kernels.packed_attention import GROUP_COST, Layout, attend, choose_kernel, group_sizes, runs
+from bert_ft.kernels.padding_free import NAME, known_lengths, restore, unpad
 
 PAIRS = [pair for pair in itertools.product(CONFIGS, HEADS) if hasattr(tf, "{}For{}".format(*pair))]
 
@@ -80,7 +80,7 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[Layout]:
         seen.append(layout)
         return attend(q, k, v, layout, *rest)
 
-    monkeypatch.setattr(unpadding, "attend", watch)
+    monkeypatch.setattr(padding_free, "attend", watch)
     return seen
 
 
@@ -126,7 +126,7 @@ def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) 
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
     assert unpad(free).active  # its self-check would notice that nothing is dropped
-    monkeypatch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2], [40, 6, 30]):
         same(run(free, batch(lengths)), run(padded, batch(lengths)))
 
@@ -135,7 +135,7 @@ def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) 
 def test_the_layers_meet_real_tokens_only(name: str) -> None:
     model = build(name)
     shapes = []
-    layers = unpadding._doors(model.base_model)[-1]
+    layers = padding_free._doors(model.base_model)[-1]
     linear = next(module for module in layers.modules() if isinstance(module, nn.Linear))
     linear.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape[:-1]))
     assert unpad(model).active
@@ -241,7 +241,7 @@ def test_attention_gets_the_configured_rate(name: str, monkeypatch: pytest.Monke
         rates.append(dropout)
         return attend(q, k, v, layout, scale, dropout)
 
-    monkeypatch.setattr(unpadding, "attend", watch)
+    monkeypatch.setattr(padding_free, "attend", watch)
     model = build(name, dropout=0.25)
     with unpad(model):
         rates.clear()
@@ -466,7 +466,7 @@ def test_self_check_catches_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("no kernel\nfor this device")
 
     for wrong, reason in ((mixes_sequences, "differ by"), (raises, "RuntimeError: no kernel")):
-        monkeypatch.setattr(unpadding, "attend", wrong)
+        monkeypatch.setattr(padding_free, "attend", wrong)
         for name in ("Bert", "ModernBert"):
             model = build(name)
             result = unpad(model)
@@ -495,10 +495,10 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
         return fails() if dropout > 0 else attend(q, k, v, layout, scale, dropout)
 
     faults = [
-        (unpadding, "attend", cuts, "gradients differ by"),
-        (attention, "attend", never_drops, "attention drops 0.000 where 0.1 is asked for"),
-        (attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
-        (unpadding, "attend", no_dropout_kernel, "ImportError: cannot import name 'flash_attn_varlen_func'"),
+        (padding_free, "attend", cuts, "gradients differ by"),
+        (packed_attention, "attend", never_drops, "attention drops 0.000 where 0.1 is asked for"),
+        (packed_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
+        (padding_free, "attend", no_dropout_kernel, "ImportError: cannot import name 'flash_attn_varlen_func'"),
     ]
     for module, function, fault, reason in faults:
         with monkeypatch.context() as patch:
@@ -516,20 +516,23 @@ def test_a_kernel_is_installed_if_it_can_be_called(tmp_path: Any, monkeypatch: p
     (tmp_path / "flash_attn_old").mkdir()
     (tmp_path / "flash_attn_old" / "__init__.py").write_text("raise OSError('undefined symbol')")
     (tmp_path / "flash_attn_new.py").write_text("def flash_attn_varlen_func(): ...")
-    has = {name: attention._has(name, "flash_attn_varlen_func") for name in ("flash_attn", "flash_attn_old", "absent")}
+    has = {
+        name: packed_attention._has(name, "flash_attn_varlen_func")
+        for name in ("flash_attn", "flash_attn_old", "absent")
+    }
     assert has == {"flash_attn": False, "flash_attn_old": False, "absent": False}
-    assert attention._has("flash_attn_new", "flash_attn_varlen_func")
+    assert packed_attention._has("flash_attn_new", "flash_attn_varlen_func")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    attention._installed.cache_clear()
-    assert "flash_attn" not in attention._installed()
-    attention._installed.cache_clear()
+    packed_attention._installed.cache_clear()
+    assert "flash_attn" not in packed_attention._installed()
+    packed_attention._installed.cache_clear()
 
 
 def test_self_check_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> Tensor:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unpadding, "attend", interrupt)
+    monkeypatch.setattr(padding_free, "attend", interrupt)
     model = build("Bert")
     with pytest.raises(KeyboardInterrupt):
         unpad(model)
@@ -563,8 +566,8 @@ def test_attend_is_attention_per_sequence(
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "keep", lambda like, rate: torch.ones_like(like))
-        patch.setattr(attention, "group_sizes", lambda lengths, _: group_sizes(lengths, cost))
+        patch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
+        patch.setattr(packed_attention, "group_sizes", lambda lengths, _: group_sizes(lengths, cost))
         out = attend(q, k, v, layout, 0.7, dropout)
         got = [out, *torch.autograd.grad(out, leaves, grad)]
     pieces = []

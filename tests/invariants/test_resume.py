@@ -17,7 +17,7 @@ import pytest
 
 import bert_ft
 from bert_ft.engine import checkpoints
-from bert_ft.rundir import RunDir
+from bert_ft.rundir.folder import RunDir
 
 ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(20) for word in ("good", "bad")]
 OPTIONS: dict[str, Any] = {
@@ -262,9 +262,9 @@ def test_a_step_that_is_broken_off_leaves_the_random_states_before_it(
     tiny_checkpoint: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C of a notebook comes in the middle of a forward, which has drawn its dropout by then."""
-    from bert_ft.engine import training
+    from bert_ft.engine import loop
 
-    real, calls = training._loss, [0]
+    real, calls = loop._loss, [0]
 
     def broken(*arguments: Any) -> Any:
         loss = real(*arguments)
@@ -273,7 +273,7 @@ def test_a_step_that_is_broken_off_leaves_the_random_states_before_it(
             raise KeyboardInterrupt
         return loss
 
-    monkeypatch.setattr(training, "_loss", broken)
+    monkeypatch.setattr(loop, "_loss", broken)
     with pytest.raises(KeyboardInterrupt):
         _train(tiny_checkpoint, tmp_path / "run")
     monkeypatch.undo()

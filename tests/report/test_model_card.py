@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import bert_ft
-from bert_ft.report import card
+from bert_ft.pages import card
 
 Runs = dict[str, bert_ft.Run]
 

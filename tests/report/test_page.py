@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import bert_ft
-from bert_ft import report
-from bert_ft.report import families, page
-from bert_ft.report.scored import Table
-from bert_ft.rundir import RunDir
+from bert_ft.pages import run_page, scored_sets
+from bert_ft.report import rendering
+from bert_ft.report.elements import Table
+from bert_ft.rundir.folder import RunDir
 
 Runs = dict[str, bert_ft.Run]
 KINDS = ("classes", "many classes", "sets", "numbers", "entities", "questions")
@@ -94,7 +94,7 @@ def test_a_report_is_whole_and_inert(runs: Runs, kind: str) -> None:
     if kind not in ("numbers", "many classes"):
         assert "<script>alert(1)</script>" in shown.text
     name, metric = run.task.best_metric
-    assert f"{metric} on {name}" in shown.text and report.show(run.metrics[name][metric]) in shown.text
+    assert f"{metric} on {name}" in shown.text and rendering.show(run.metrics[name][metric]) in shown.text
     assert len(shown.labels) == 4 + (kind == "numbers") and all(" to " in label for label in shown.labels), (
         "text alternatives"
     )
@@ -107,7 +107,7 @@ def test_a_report_is_whole_and_inert(runs: Runs, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> None:
     run = runs[kind]
-    (one,) = families.scored(run.dir, run.task, run.results)
+    (one,) = scored_sets.scored(run.dir, run.task, run.results)
     expected = {
         name for name in run.metrics["validation"] if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)
     }
@@ -118,7 +118,7 @@ def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> N
 
 
 def table(run: bert_ft.Run, title: str) -> Table:
-    (one,) = families.scored(run.dir, run.task, run.results)
+    (one,) = scored_sets.scored(run.dir, run.task, run.results)
     return next(t for t in one.sections() if t.title.startswith(title) and isinstance(t, Table))
 
 
@@ -214,8 +214,8 @@ def test_what_fails_in_a_report_costs_no_run(runs: Runs, monkeypatch: pytest.Mon
 
     told: list[str] = []
     say: Callable[..., None] = lambda text, style="": told.append(text)  # noqa: E731
-    monkeypatch.setattr(page.plots, "charts", broken)
-    page.leave(RunDir(runs["numbers"].path), runs["numbers"].results, say)
+    monkeypatch.setattr(run_page.plots, "charts", broken)
+    run_page.leave(RunDir(runs["numbers"].path), runs["numbers"].results, say)
     assert told == ["no report: ZeroDivisionError: no such chart"]
 
 

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bert_ft.metrics import classification, entities, multilabel
-from bert_ft.report import resamples
-from bert_ft.report.resamples import Resamples
+from bert_ft.metrics import bootstrap, classification, entities, multilabel
+from bert_ft.metrics.bootstrap import Resamples
 
 Draws = Callable[..., Any]
 
@@ -36,8 +35,8 @@ def test_classes(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, found = keys[drawn].T
     names = [name for name in classification.CLASS_METRICS if name not in ("f1", "precision", "recall")]
-    same(Resamples(keys, resamples.classes(4, 1)).of(drawn), classification.compute(names, found, gold))
-    two = Resamples(keys % 2, resamples.classes(2, 0)).of(drawn)
+    same(Resamples(keys, bootstrap.classes(4, 1)).of(drawn), classification.compute(names, found, gold))
+    two = Resamples(keys % 2, bootstrap.classes(2, 0)).of(drawn)
     if len(set((keys % 2)[drawn].ravel())) == 2:  # scikit-learn asks for both
         same(two, classification.compute(["f1", "precision", "recall"], found % 2, gold % 2, positive=0))
 
@@ -48,14 +47,14 @@ def test_numbers(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, found = (keys[drawn] / 7).T
     expected = classification.compute(list(classification.REGRESSION_METRICS), found, gold)
-    same(Resamples(keys / 7, resamples.numbers).of(drawn), expected)
+    same(Resamples(keys / 7, bootstrap.numbers).of(drawn), expected)
 
 
 @given(ids_and_draws(columns=9, most=1))
 def test_label_sets(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, *found = np.split(keys[drawn], 3, axis=1)
-    ours = Resamples(keys, resamples.label_sets).of(drawn)
+    ours = Resamples(keys, bootstrap.label_sets).of(drawn)
     for suffix, each in zip(("", "_tuned"), found, strict=True):
         expected = multilabel.compute(multilabel.NAMES, each, gold)
         same(ours, {name + suffix: value for name, value in expected.items()})
@@ -64,7 +63,7 @@ def test_label_sets(made: tuple[np.ndarray, np.ndarray]) -> None:
 @given(ids_and_draws(columns=8, most=4), st.sampled_from(entities.MODES))
 def test_entities(made: tuple[np.ndarray, np.ndarray], mode: str) -> None:
     """Sentences of four words; what a sentence counts is what its own score counts, so that sums are the whole's."""
-    from bert_ft.report.families import Entities
+    from bert_ft.families.ner.report import Entities
 
     keys, drawn = made
     names = ["O", "B-A", "I-A", "B-B", "I-B"]
@@ -88,7 +87,7 @@ def test_intervals_are_those_of_drawn_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gold = rng.integers(0, 2, 150)
     keys = np.stack([gold, np.where(rng.random(150) < 0.75, gold, 1 - gold)], axis=1)
-    ours = Resamples(keys, resamples.classes(2, 1)).intervals(seed=seed)
+    ours = Resamples(keys, bootstrap.classes(2, 1)).intervals(seed=seed)
     drawn = keys[rng.integers(0, 150, (1000, 150))]
     accuracy = np.percentile((drawn[..., 0] == drawn[..., 1]).mean(1), [2.5, 97.5])
     both, one = (drawn.sum(2) == 2).sum(1), drawn.sum((1, 2))
@@ -98,7 +97,7 @@ def test_intervals_are_those_of_drawn_rows(seed: int) -> None:
 
 @given(arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 30)), st.integers(1, 6))
 def test_every_row_is_in_one_bin(values: np.ndarray, most: int) -> None:
-    parts = resamples.bins(values, most)
+    parts = bootstrap.bins(values, most)
     assert sorted(np.concatenate([rows for _, rows in parts])) == list(range(len(values))) and len(parts) <= most
     for name, rows in parts:
         low, _, high = name.partition(" to ")

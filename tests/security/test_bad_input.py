@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import bert_ft
-from bert_ft import data, reading
-from bert_ft.adapters.classification import Classification
-from bert_ft.adapters.ner import Ner
-from bert_ft.adapters.qa import ExtractiveQa
-from bert_ft.data import given
+from bert_ft import reading
+from bert_ft.config.catalog import load_task
+from bert_ft.data import loading, overrides
+from bert_ft.data.rows import Splits
 from bert_ft.errors import BertFtError, InputError
-from bert_ft.task import load_task
+from bert_ft.families.classification.adapter import Classification
+from bert_ft.families.ner.adapter import Ner
+from bert_ft.families.qa.adapter import ExtractiveQa
 
 DIGITS, DEEP = "9" * 5000, "[" * 20_000 + "]" * 20_000
 ODD_JSON = {  # a value of JSON -> what is said of it where it is read
@@ -34,12 +35,12 @@ PLAIN_JSON = {"beyond a float": "1e999", "minus zero": "-0", "not a number": "Na
               "empty list": "[]", "a long text": json.dumps("x" * 10**6), "more than 64 bits": str(2**70)}  # fmt: skip
 
 
-def load(path: Any, family: Any = Classification, name: str = "classification", **keys: Any) -> data.Splits:
-    sets = given.sets(path, path, None)
+def load(path: Any, family: Any = Classification, name: str = "classification", **keys: Any) -> Splits:
+    sets = overrides.sets(path, path, None)
     bound = load_task(name).override(
-        given.changes(sets) | {key.replace("__", "."): value for key, value in keys.items()}
+        overrides.changes(sets) | {key.replace("__", "."): value for key, value in keys.items()}
     )
-    return data.load(bound, family, given.objects(sets), others=name == "classification")
+    return loading.load(bound, family, overrides.objects(sets), others=name == "classification")
 
 
 def lines(path: Path, odd: str, key: str = "note") -> Path:
@@ -166,8 +167,8 @@ def test_a_table_of_very_many_columns(tmp_path: Path) -> None:
         f"text,label,{head},c1\n" + "".join(f"t{i},{'ab'[i % 2]}" + ",1" * (wide + 1) + "\n" for i in range(4))
     )
     start = time.perf_counter()
-    sets = given.sets(str(file), str(file), None)
-    data.load(load_task("classification").override(given.changes(sets)), Classification)
+    sets = overrides.sets(str(file), str(file), None)
+    loading.load(load_task("classification").override(overrides.changes(sets)), Classification)
     with pytest.raises(InputError, match="no column 'txet'"):
         load(file, data__columns={"text": "txet", "label": "label"})
     assert time.perf_counter() - start < 20  # it was a matter of hours
@@ -361,7 +362,7 @@ def test_a_line_of_the_log_that_is_being_written_is_left_for_later(several: Path
 
 
 def test_a_line_that_is_too_long_is_one_message(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_ft.rundir.LARGEST", 1000)
+    monkeypatch.setattr("bert_ft.files.LARGEST", 1000)
     (several / "a" / "log.jsonl").write_text('{"step": 1, "x": "' + "y" * 5000 + '"}\n')
     with pytest.raises(InputError, match=r"log\.jsonl, line 1"):
         bert_ft.Run(several / "a").log  # noqa: B018

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import bert_ft
-from bert_ft import files, rundir
+from bert_ft import files
 from bert_ft.errors import InputError
-from bert_ft.rundir import RunDir
-from bert_ft.tools.reproduce import reproduce
+from bert_ft.rundir.folder import RunDir
+from bert_ft.tools.reproduce.reproduce import reproduce
 
 QUICK = ("--max-steps", "2", "--max-length", "16", "--batch-size", "8")
 
@@ -91,7 +91,7 @@ def test_temporary_names_can_not_be_foreseen(tmp_path: Path, elsewhere: Path) ->
     for name in ("out.json.tmp", "out.json", "folder.tmp"):
         (tmp_path / name).symlink_to(elsewhere if name.startswith("folder") else elsewhere / "mine")
     (tmp_path / "out.json").unlink()
-    rundir.write_json(tmp_path / "out.json", {"a": 1})
+    files.write_json(tmp_path / "out.json", {"a": 1})
     with files.folder_beside(tmp_path / "folder") as made:
         (made / "x").write_text("x")
     assert whole(elsewhere) and (tmp_path / "out.json").read_text() == '{\n  "a": 1\n}\n'

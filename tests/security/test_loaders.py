@@ -16,11 +16,11 @@ import pytest
 from datasets import packaged_modules
 from loopback import Hub
 
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
+from bert_ft.config.catalog import load_task
 from bert_ft.data import hub as hubs
+from bert_ft.data import loading, rows
 from bert_ft.errors import InputError
-from bert_ft.task import load_task
+from bert_ft.families.classification.adapter import Classification
 
 NAMES = sorted({*packaged_modules._PACKAGED_DATASETS_MODULES, *hubs.BUILDERS})
 
@@ -35,9 +35,9 @@ class Mark:
         return Path.touch, (self.path,)
 
 
-def load(changes: dict[str, Any]) -> data.Splits:
+def load(changes: dict[str, Any]) -> rows.Splits:
     task = load_task("classification").override({"data.evaluate": "train", **changes})
-    return data.load(task, Classification)
+    return loading.load(task, Classification)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,9 +125,9 @@ def test_builders_beyond_tables_and_texts_are_not_used(tmp_path: Path, kind: str
 LOAD = """
 import sys
 from bert_ft import data
-from bert_ft.adapters.classification import Classification
+from bert_ft.families.classification.adapter import Classification
 from bert_ft.errors import InputError
-from bert_ft.task import load_task
+from bert_ft.config.catalog import load_task
 for path in sys.argv[1:]:
     try:
         rows = data.load(load_task("classification").override({"data.path": path, "data.evaluate": "train"}), Classification)

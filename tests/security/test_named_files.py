@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from loopback import Hub
 
-from bert_ft import data
-from bert_ft.adapters.classification import Classification
+from bert_ft.config.catalog import load_task
+from bert_ft.config.paths import LONGEST_FILE
+from bert_ft.data import loading
+from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.task import LONGEST_FILE, load_task
+from bert_ft.families.classification.adapter import Classification
 
 ROWS = "text,label\nfine one,a\nfine two,b\nfine three,a\nfine four,b\n"
 SECRET = ROWS.replace("fine", "secret")
@@ -97,7 +99,7 @@ def test_files_named_by_a_task_are_regular(folder: Path) -> None:
     read = task(folder, '[data]\ntrain = "pipe.csv"\nevaluate = "pipe.csv"')
     os.mkfifo(folder / "pipe.csv")
     with in_time(), pytest.raises(InputError, match="not a regular file"):
-        data.load(read, Classification)
+        loading.load(read, Classification)
 
 
 def test_files_named_by_a_task_are_bounded(folder: Path) -> None:
@@ -116,10 +118,10 @@ def readme(folder: Path, place: str) -> None:
     )
 
 
-def loaded(path: Path | str) -> data.Splits:
+def loaded(path: Path | str) -> Splits:
     bound = load_task("classification").override({"data.path": str(path), "data.validation": "50%"})
     with in_time():
-        return data.load(bound, Classification)
+        return loading.load(bound, Classification)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +168,8 @@ def test_a_data_set_of_the_hub_reads_no_file_of_this_machine(folder: Path, tmp_p
     hub.start()
     code = """
 from bert_ft import data
-from bert_ft.adapters.classification import Classification
-from bert_ft.task import load_task
+from bert_ft.families.classification.adapter import Classification
+from bert_ft.config.catalog import load_task
 task = load_task("classification").override({"data.path": "someone/rows", "data.validation": "50%"})
 print(data.load(task, Classification).train.table["text"].to_pylist())
 """

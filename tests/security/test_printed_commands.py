@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from bert_ft import rundir
+from bert_ft.config.catalog import load_task
+from bert_ft.config.task import Task
 from bert_ft.errors import InputError
-from bert_ft.task import Task, load_task
-from bert_ft.tools.plan import plan
-from bert_ft.tools.search import Search
+from bert_ft.rundir import naming
+from bert_ft.tools.reproduce.plan import plan
+from bert_ft.tools.search.search import Search
 
 NASTY = ["a\nrm -rf x", "a\rb", "a\x1b[2J", "a\u2028b", "a\x85b", "a\x7f"]
 TASK = 'family = "classification"\n[data]\ntrain = "train.csv"\nevaluate = "validation.csv"\n'
@@ -70,7 +71,7 @@ def test_names_from_files_are_cleaned_and_quoted(cli: Any, reviews: Path, tiny_c
                "--set", "max_length=16")  # fmt: skip
     assert done.code == 0, done
     (folder,) = (reviews / "runs").iterdir()
-    assert folder.name == f"search-{rundir.clean(name)}-tiny-bert" and (folder / "study.db").is_file()
+    assert folder.name == f"search-{naming.clean(name)}-tiny-bert" and (folder / "study.db").is_file()
     assert all(c.isalnum() or c in "._=+-" for c in folder.name)
     printed = next(line for line in done.err.splitlines() if line.startswith("bert-ft train"))
     best = (folder / "best.toml").read_text()
@@ -104,7 +105,7 @@ def test_the_command_of_any_folder_is_one_comment() -> None:
 def test_a_tasks_name_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     task = load_task("classification").override({"run.checkpoint": "org/bert"})
     named = task.model_copy(update={"name": "../../x"})
-    assert "/" not in rundir.run_name(named, named, {})
+    assert "/" not in naming.run_name(named, named, {})
     made = plan(str(written(tmp_path / "x y$(z).toml", TASK)), "org/bert", seeds=1)
     assert made.folder.name == "reproduce-x_y__z_-bert"
 

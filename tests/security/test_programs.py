@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bert_ft import environment
-from bert_ft.task import load_task
-from bert_ft.tools import calibrate, children
+from bert_ft.config.catalog import load_task
+from bert_ft.jobs import estimate, local
+from bert_ft.rundir import environment
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -106,9 +106,9 @@ def trap(tmp_path: Path, monkeypatch: Any) -> Path:
 
 
 def test_children_import_nothing_from_the_working_directory(trap: Path, tmp_path: Path) -> None:
-    for module in ("bert_ft", "bert_ft.tools.calibrate"):
+    for module in ("bert_ft", "bert_ft.jobs.estimate"):
         done = subprocess.run(
-            children.python(module, "--help"), env=children.environment(None), capture_output=True, text=True
+            local.python(module, "--help"), env=local.environment(None), capture_output=True, text=True
         )
         assert done.returncode in (0, 2) or "no such task" in done.stderr or "unknown task" in done.stderr, done
         assert done.returncode != 9
@@ -123,22 +123,22 @@ def test_the_estimate_imports_nothing_from_the_working_directory(
         "data.train": str(reviews / "train.csv"), "data.evaluate": str(reviews / "validation.csv"),
         "run.checkpoint": str(tiny_checkpoint), "recipe.max_steps": 2, "recipe.max_length": 16,
     })  # fmt: skip
-    assert calibrate.cost(task, children.environment(None))["seconds"] > 0
+    assert estimate.cost(task, local.environment(None))["seconds"] > 0
     assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("path", ["", ":", "::/nowhere"])
 def test_an_empty_part_of_pythonpath_is_not_the_working_directory(trap: Path, monkeypatch: Any, path: str) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
-    assert "" not in children.environment(None)["PYTHONPATH"].split(os.pathsep)[:-1]
-    assert not children.environment(None)["PYTHONPATH"].endswith(os.pathsep)
+    assert "" not in local.environment(None)["PYTHONPATH"].split(os.pathsep)[:-1]
+    assert not local.environment(None)["PYTHONPATH"].endswith(os.pathsep)
 
 
 def test_children_run_this_very_package(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     code = "import bert_ft; print(bert_ft.__file__)"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=children.environment(None), text=True, capture_output=True
+        [sys.executable, "-P", "-c", code], env=local.environment(None), text=True, capture_output=True
     )
     assert done.stdout.strip() == str(Path(environment.__file__).parent / "__init__.py"), done
 

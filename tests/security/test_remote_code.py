@@ -16,9 +16,9 @@ from loopback import Hub
 from strangers import rewrite, with_code
 
 import bert_ft
-from bert_ft import model
 from bert_ft.errors import InputError
-from bert_ft.tools.plan import plan
+from bert_ft.modeling import loading
+from bert_ft.tools.reproduce.plan import plan
 
 QUICK = ("--max-steps", "1", "--max-length", "16", "--batch-size", "4")
 SAYS_YES = {"architectures": ["StrangerForSequenceClassification"], "id2label": {"0": "neg", "1": "pos"},
@@ -336,5 +336,5 @@ def test_attention_programs_of_the_hub_are_not_taken(trained: Path, tmp_path: Pa
 
 def test_what_is_saved_is_what_is_taken(trained: Path) -> None:
     """Every key that a run writes into its model's config is read again: nothing is passed over."""
-    loaded = model.load_folder(str(trained / "model"))
+    loaded = loading.load_folder(str(trained / "model"))
     assert not loaded.notes and loaded.adapter.task.recipe.max_length == 16

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import bert_ft
-from bert_ft import rundir
+from bert_ft import files
 from bert_ft.errors import InputError
-from bert_ft.rundir import RunDir
-from bert_ft.tools.reproduce import reproduce
+from bert_ft.rundir.folder import RunDir
+from bert_ft.tools.reproduce.reproduce import reproduce
 
 QUICK = ("--max-steps", "2", "--max-length", "16", "--batch-size", "8")
 OWN = ("model/weights.bin", "predictions/mine.csv", "checkpoints/last/state.pt", "fold-1/notes.txt", "src/main.py")
@@ -188,8 +188,8 @@ def test_a_reproduction_leaves_other_results_alone(project: Path) -> None:
 def test_a_files_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     """A temporary file of the system's kind would be for its owner's eyes alone."""
     (tmp_path / "plain").write_text("")
-    rundir.write(tmp_path / "written", "text")
-    with rundir.files.folder_beside(tmp_path / "folder") as folder:
+    files.write(tmp_path / "written", "text")
+    with files.folder_beside(tmp_path / "folder") as folder:
         (folder / "a").write_text("")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
     (tmp_path / "made").mkdir()

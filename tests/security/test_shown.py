@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import bert_ft
+from bert_ft.display import Display
 from bert_ft.errors import InputError, shown
-from bert_ft.progress import Display
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"  # clears a terminal and renames its window
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -116,7 +116,7 @@ def test_markdown_of_a_card_is_no_markup_and_no_html(hostile: bert_ft.Run) -> No
 
 
 def test_markdown_of_a_table_is_one_cell() -> None:
-    from bert_ft.report import markdown
+    from bert_ft.report.rendering import markdown
 
     cell = markdown("a | b\n| c <img src=x onerror=y> [link](javascript:1) `code` \u202e &lt;")
     assert "\n" not in cell and "<" not in cell and not re.search(r"(?<!\\)[|`\[\]]", cell) and "\u202e" not in cell

@@ -19,10 +19,12 @@ from scipy import stats
 from seqeval.metrics.sequence_labeling import get_entities
 
 import bert_ft
-from bert_ft import adapters, data, rundir
+from bert_ft import families
+from bert_ft.data import loading
+from bert_ft.files import write_json, write_jsonl
 from bert_ft.metrics import LOWER_IS_BETTER, squad
-from bert_ft.report import scored
-from bert_ft.rundir import RunDir
+from bert_ft.report import scored_set
+from bert_ft.rundir.folder import MARKER, RunDir
 
 Made = Callable[..., bert_ft.Run]
 KINDS = ("classes", "sets", "numbers", "entities", "questions")
@@ -66,14 +68,14 @@ def made(tmp_path: Path) -> Made:
             {"run.seed": seed, "run.checkpoint": "tiny", **OF_KIND[kind], **settings}
         )
         objects = {"train": rows_of(kind), "validation": rows_of(kind)}
-        rows = data.load(task, adapters.find(family), objects).evaluation["validation"]
-        adapter = adapters.find(family)(task, adapters.find(family).find_labels(rows, task))
+        rows = loading.load(task, families.find(family), objects).evaluation["validation"]
+        adapter = families.find(family)(task, families.find(family).find_labels(rows, task))
         task = adapter.task = task.override({"data.labels": adapter.labels or None})
         folder, rng = (
             RunDir(tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}"),
             np.random.default_rng([seed, int(1000 * right)]),
         )
-        folder.start(task, {rundir.MARKER: None})
+        folder.start(task, {MARKER: None})
         files: dict[str, Any] = {}
         if kind == "questions":
             lines, metrics, files = answered(rng, right)
@@ -92,11 +94,11 @@ def made(tmp_path: Path) -> Made:
             elif kind == "classes":
                 predictions["probabilities"] = (np.eye(3)[predictions["prediction"]] + rng.dirichlet(np.ones(3), N)) / 2
             lines, metrics = list(adapter.lines(predictions, rows)), adapter.score(predictions, rows)
-        rundir.write_jsonl(folder.prediction_file("validation"), lines)
-        scored.keep(folder, "validation", rows.table)
+        write_jsonl(folder.prediction_file("validation"), lines)
+        scored_set.keep(folder, "validation", rows.table)
         for suffix, value in files.items():
-            rundir.write_json(folder.predictions / f"validation{suffix}.json", value)
-        rundir.write_json(folder.results_json, {"metrics": {"validation": metrics}, "tuned": adapter.tuned})
+            write_json(folder.predictions / f"validation{suffix}.json", value)
+        write_json(folder.results_json, {"metrics": {"validation": metrics}, "tuned": adapter.tuned})
         return bert_ft.Run(folder.path)
 
     return make
@@ -216,7 +218,7 @@ def test_several_groups_are_corrected_for(made: Made) -> None:
 def other_label(run: bert_ft.Run) -> None:
     lines = run.predictions()
     lines[3]["label"] = next(line["label"] for line in lines if line["label"] != lines[3]["label"])
-    rundir.write_jsonl(run.dir.prediction_file("validation"), lines)
+    write_jsonl(run.dir.prediction_file("validation"), lines)
 
 
 def other_text(run: bert_ft.Run) -> None:
@@ -227,7 +229,7 @@ def other_text(run: bert_ft.Run) -> None:
 
 
 def fewer(run: bert_ft.Run) -> None:
-    rundir.write_jsonl(run.dir.prediction_file("validation"), run.predictions()[:-1])
+    write_jsonl(run.dir.prediction_file("validation"), run.predictions()[:-1])
 
 
 def other_set(run: bert_ft.Run) -> None:
@@ -262,9 +264,7 @@ def test_what_can_not_be_compared(made: Made) -> None:
 
 def test_a_metric_that_the_predictions_do_not_give_is_left_out_and_told(made: Made) -> None:
     first, second = made("classes", 1), made("classes", 2)
-    rundir.write_json(
-        second.dir.results_json, {"metrics": {"validation": second.metrics["validation"] | {"accuracy": 0.123}}}
-    )
+    write_json(second.dir.results_json, {"metrics": {"validation": second.metrics["validation"] | {"accuracy": 0.123}}})
     found = bert_ft.compare(first, bert_ft.Run(second.path), draws=10)
     assert [d.metric for d in found.differences] == ["f1_macro", "matthews_correlation"]
     assert any("not compared: accuracy" in note for note in found.notes)
@@ -273,8 +273,8 @@ def test_a_metric_that_the_predictions_do_not_give_is_left_out_and_told(made: Ma
 def test_labels_in_another_order_are_bound_by_name(made: Made) -> None:
     orders = [made("classes", seed, **{"data.labels": list(names)}) for seed, names in ((1, "abc"), (2, "cab"))]
     same = [made("classes", seed) for seed in (1, 2)]
-    rundir.write_jsonl(orders[1].dir.prediction_file("validation"), same[1].predictions())
-    rundir.write_json(orders[1].dir.results_json, same[1].results)
+    write_jsonl(orders[1].dir.prediction_file("validation"), same[1].predictions())
+    write_json(orders[1].dir.results_json, same[1].results)
     found, expected = (bert_ft.compare(*runs, draws=500) for runs in (orders, same))
     assert found.differences == expected.differences
 

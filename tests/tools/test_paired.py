@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from bert_ft.metrics import classification, multilabel
-from bert_ft.report import resamples
-from bert_ft.report.resamples import Resamples
-from bert_ft.tools import paired
+from bert_ft.metrics import bootstrap, classification, multilabel, significance
+from bert_ft.metrics.bootstrap import Resamples
 
 Metrics = Callable[[np.ndarray], dict[str, float]]
 CLASSES = ("accuracy", "f1_macro")
@@ -38,9 +36,9 @@ def of_sets(keys: np.ndarray) -> dict[str, float]:
 
 
 KINDS: dict[str, tuple[int, int, Any, Metrics]] = {  # columns of a row: gold, predicted
-    "classes": (1, 1, resamples.classes(3, 1), of_classes),
-    "numbers": (1, 1, resamples.numbers, of_numbers),
-    "sets": (2, 4, resamples.label_sets, of_sets),
+    "classes": (1, 1, bootstrap.classes(3, 1), of_classes),
+    "numbers": (1, 1, bootstrap.numbers, of_numbers),
+    "sets": (2, 4, bootstrap.label_sets, of_sets),
 }
 
 
@@ -63,7 +61,7 @@ def pairs(draw: Any, kind: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def test_randomisation_equals_all_sign_flips(kind: str, data: Any) -> None:
     first, second = data.draw(pairs(kind, 5))
     *_, scoring, score = KINDS[kind]
-    ours = paired.randomisation(Resamples(first, scoring), Resamples(second, scoring))
+    ours = significance.randomisation(Resamples(first, scoring), Resamples(second, scoring))
     rows = np.flatnonzero((first != second).any(axis=1))
     seen, hits = {}, dict.fromkeys(score(first), 0)
     for swap in product((False, True), repeat=len(rows)):
@@ -84,7 +82,7 @@ def test_mcnemar_equals_all_sign_flips(right: np.ndarray) -> None:
     lost, won = (right[0] & ~right[1]).sum(), (~right[0] & right[1]).sum()
     n = int(lost + won)
     extreme = [abs(n - 2 * sum(flip)) >= abs(int(lost) - int(won)) for flip in product((0, 1), repeat=n)]
-    assert paired.mcnemar(*right) == pytest.approx(sum(extreme) / 2**n)
+    assert significance.mcnemar(*right) == pytest.approx(sum(extreme) / 2**n)
 
 
 def test_drawn_randomisation_is_near_the_exact_p() -> None:
@@ -92,7 +90,7 @@ def test_drawn_randomisation_is_near_the_exact_p() -> None:
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 2, 200)
     sides = [np.stack([gold, np.where(rng.random(200) < share, gold, 1 - gold)], axis=1) for share in (0.75, 0.77)]
-    ours = paired.randomisation(*(Resamples(side, resamples.classes(2, 1)) for side in sides), draws=20_000)  # type: ignore[misc]
+    ours = significance.randomisation(*(Resamples(side, bootstrap.classes(2, 1)) for side in sides), draws=20_000)  # type: ignore[misc]
     right = [side[:, 0] == side[:, 1] for side in sides]
     exact = stats.binomtest(int((right[0] & ~right[1]).sum()), int((right[0] != right[1]).sum())).pvalue
     assert 0.001 < exact < 0.2 and ours["accuracy"] == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))
@@ -109,8 +107,8 @@ def test_bootstrap_equals_all_resamples(seeds: tuple[int, int]) -> None:
     rng = np.random.default_rng(sum(seeds))
     gold = np.array([0, 1, 1, 0])
     answers = [[rng.integers(0, 2, 4) for _ in range(m)] for m in seeds]
-    groups = [[Resamples(np.stack([gold, a], axis=1), resamples.classes(2, 1)) for a in group] for group in answers]
-    drawn = paired.bootstrap(groups, draws=40_000)
+    groups = [[Resamples(np.stack([gold, a], axis=1), bootstrap.classes(2, 1)) for a in group] for group in answers]
+    drawn = significance.bootstrap(groups, draws=40_000)
     ours = drawn[1]["accuracy"] - drawn[0]["accuracy"]
     every = []
     for rows in product(range(4), repeat=4):
@@ -131,10 +129,10 @@ def test_interval_is_scipys() -> None:
     rng = np.random.default_rng(5)
     gold = rng.integers(0, 3, 300)
     answers = [np.where(rng.random(300) < share, gold, rng.integers(0, 3, 300)) for share in (0.6, 0.7)]
-    drawn = paired.bootstrap(
-        [[Resamples(np.stack([gold, a], axis=1), resamples.classes(3, 1))] for a in answers], draws=9999
+    drawn = significance.bootstrap(
+        [[Resamples(np.stack([gold, a], axis=1), bootstrap.classes(3, 1))] for a in answers], draws=9999
     )
-    found = resamples.percentiles(drawn[1]["accuracy"] - drawn[0]["accuracy"])
+    found = bootstrap.percentiles(drawn[1]["accuracy"] - drawn[0]["accuracy"])
     theirs = stats.bootstrap([answers[0] == gold, answers[1] == gold], lambda a, b, axis: b.mean(axis) - a.mean(axis),
                              paired=True, vectorized=True, method="percentile", rng=np.random.default_rng(0))  # fmt: skip
     assert found == pytest.approx((theirs.confidence_interval.low, theirs.confidence_interval.high), abs=0.005)
@@ -148,16 +146,16 @@ scores = st.lists(st.integers(0, 8), min_size=2, max_size=4).map(lambda values: 
 def test_permutation_equals_scipys_of_the_absolute_difference(first: list[float], second: list[float]) -> None:
     theirs = stats.permutation_test((first, second), lambda a, b: round(abs(np.mean(a) - np.mean(b)), 9),
                                     vectorized=False, alternative="greater", n_resamples=np.inf)  # fmt: skip
-    assert paired.permutation(first, second) == pytest.approx(theirs.pvalue)
-    assert paired.permutation(first[:1], second) * (len(second) + 1) >= 1  # one run against a group
+    assert significance.permutation(first, second) == pytest.approx(theirs.pvalue)
+    assert significance.permutation(first[:1], second) * (len(second) + 1) >= 1  # one run against a group
 
 
 def test_drawn_permutation_is_near_the_exact_p() -> None:
     first, second = (
         [v / 100 for v in values] for values in ((82, 85, 79, 88, 84, 81, 86), (86, 89, 83, 90, 85, 91, 84))
     )
-    exact = paired.permutation(first, second, draws=5000)
-    assert paired.permutation(first, second, draws=3000) == pytest.approx(exact, abs=0.02) and 0.01 < exact < 0.2
+    exact = significance.permutation(first, second, draws=5000)
+    assert significance.permutation(first, second, draws=3000) == pytest.approx(exact, abs=0.02) and 0.01 < exact < 0.2
 
 
 @settings(deadline=None)
@@ -166,16 +164,16 @@ def test_welch_and_hedges_by_hand(first: list[float], second: list[float]) -> No
     a, b = (np.var(side, ddof=1) / len(side) for side in (first, second))
     difference = np.mean(second) - np.mean(first)
     if a + b == 0:
-        assert paired.welch(first, second) == (difference, difference) and not math.isfinite(
-            paired.hedges(first, second)
+        assert significance.welch(first, second) == (difference, difference) and not math.isfinite(
+            significance.hedges(first, second)
         )
         return
     freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(a + b)
-    assert paired.welch(first, second) == pytest.approx((difference - half, difference + half))
+    assert significance.welch(first, second) == pytest.approx((difference - half, difference + half))
     n, m = len(first), len(second)
     pooled = math.sqrt(((n - 1) * np.var(first, ddof=1) + (m - 1) * np.var(second, ddof=1)) / (n + m - 2))
-    assert paired.hedges(first, second) == pytest.approx(difference / pooled * (1 - 3 / (4 * (n + m) - 9)))
+    assert significance.hedges(first, second) == pytest.approx(difference / pooled * (1 - 3 / (4 * (n + m) - 9)))
 
 
 @settings(deadline=None)
@@ -187,4 +185,4 @@ def test_holm_rejects_what_its_steps_reject(p: list[float], level: float) -> Non
         if p[i] * (len(p) - step) > level:
             break
         rejected.add(i)
-    assert {i for i, value in enumerate(paired.holm(p)) if value <= level} == rejected
+    assert {i for i, value in enumerate(significance.holm(p)) if value <= level} == rejected

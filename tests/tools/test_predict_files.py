@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bert_ft
-from bert_ft.tools import predict
+from bert_ft.tools.predict import files
 
 TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
 
@@ -165,9 +165,9 @@ def test_python_objects(run: bert_ft.Run) -> None:
 
 def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = _write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])
-    predict.predict(run.model, str(given), str(tmp_path / "one.jsonl"))
-    monkeypatch.setattr(predict, "WINDOW", 7)
-    found = predict.predict(run.model, str(given), str(tmp_path / "many.jsonl"))
+    files.predict(run.model, str(given), str(tmp_path / "one.jsonl"))
+    monkeypatch.setattr(files, "WINDOW", 7)
+    found = files.predict(run.model, str(given), str(tmp_path / "many.jsonl"))
     assert found.rows == len(TEXTS)
     one, many = _read(tmp_path / "one.jsonl"), _read(tmp_path / "many.jsonl")
     assert [row["prediction"] for row in one] == [row["prediction"] for row in many]
@@ -177,14 +177,14 @@ def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_comes_up_late_is_kept_or_told(run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "WINDOW", 4)
+    monkeypatch.setattr(files, "WINDOW", 4)
     rows: list[dict[str, Any]] = [{"text": None}, *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10]))]
     rows[6] |= {"n": 0.5, "tags": []}
     rows[9]["tags"] = ["late"]
     rows.append({"text": None, "n": 9})
     given, told = _write(tmp_path / "rows.jsonl", rows), list[str]()
     for suffix in ("jsonl", "parquet", "csv"):
-        predict.predict(run.model, str(given), str(tmp_path / f"out.{suffix}"), keep_bad=True, tell=told.append)
+        files.predict(run.model, str(given), str(tmp_path / f"out.{suffix}"), keep_bad=True, tell=told.append)
     lines, table, cells = (_read(tmp_path / f"out.{suffix}") for suffix in ("jsonl", "parquet", "csv"))
     names = dict.fromkeys(name for line in lines for name in line)
     assert table == [{name: line.get(name) for name in names} for line in lines]
@@ -195,11 +195,11 @@ def test_what_comes_up_late_is_kept_or_told(run: bert_ft.Run, tmp_path: Path, mo
 
 def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    predict.predict(run.model, str(tmp_path / "empty.jsonl"), str(tmp_path / "empty.parquet"))
+    files.predict(run.model, str(tmp_path / "empty.jsonl"), str(tmp_path / "empty.parquet"))
     assert _read(tmp_path / "empty.parquet") == []
     given = _write(tmp_path / "mixed.jsonl", [{"text": "a", "id": 1}, {"text": "b", "id": "x"}])
     with pytest.raises(bert_ft.InputError, match=r"mixed\.parquet: these rows make no columns"):
-        predict.predict(run.model, str(given), str(tmp_path / "mixed.parquet"))
+        files.predict(run.model, str(given), str(tmp_path / "mixed.parquet"))
     assert not (tmp_path / "mixed.parquet").exists()
 
 

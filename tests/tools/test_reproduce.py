@@ -21,14 +21,14 @@ from typing import Any
 
 import pytest
 
+from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Suite
 from bert_ft.errors import InputError
-from bert_ft.rundir import write_json
-from bert_ft.schema import Suite
-from bert_ft.task import load_task
-from bert_ft.tools import calibrate
-from bert_ft.tools import plan as planning
-from bert_ft.tools.outcome import Outcome
-from bert_ft.tools.plan import Plan, plan
+from bert_ft.files import write_json
+from bert_ft.jobs import estimate
+from bert_ft.tools.reproduce import plan as planning
+from bert_ft.tools.reproduce.plan import Plan, plan
+from bert_ft.tools.reproduce.results import Outcome
 
 Cli = Callable[..., Any]
 TASKS = ("rte", "wnli")
@@ -136,10 +136,10 @@ def test_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     changes = {"run.checkpoint": "bert-base-cased", "run.data_dir": str(tmp_path / "glue"), "recipe.batch_size": 8}
     task = load_task("rte").override(changes)
-    short, long = (calibrate.measure(task.override({"recipe.epochs": epochs}))["seconds"] for epochs in (3, 300))
+    short, long = (estimate.measure(task.override({"recipe.epochs": epochs}))["seconds"] for epochs in (3, 300))
     assert 5 < long / short < 2000 and 0 < short < 60
     weights = (tmp_path / "bert-base-cased/model.safetensors").stat().st_size
-    assert calibrate.measure(task)["bytes_training"] == pytest.approx(8 * weights, rel=0.1)
+    assert estimate.measure(task)["bytes_training"] == pytest.approx(8 * weights, rel=0.1)
 
 
 @pytest.mark.slow

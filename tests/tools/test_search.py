@@ -22,12 +22,12 @@ from sqlalchemy.engine import Engine
 
 import bert_ft
 from bert_ft.cli.search import _space
+from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Range
 from bert_ft.engine.batches import Plan
 from bert_ft.errors import InputError
-from bert_ft.rundir import RunDir
-from bert_ft.schema import Range
-from bert_ft.task import load_task
-from bert_ft.tools.trials import Trial, Trials
+from bert_ft.rundir.folder import RunDir
+from bert_ft.tools.search.study import Trial, Trials
 
 SPACE = {"learning_rate": Range(low=1e-5, high=1e-3, log=True), "batch_size": [16, 32]}
 
@@ -367,6 +367,6 @@ def test_search_at_fault(task: Path, options: Any, message: str) -> None:
 
 def test_without_optuna(task: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "bert_ft.tools.trials")
+    monkeypatch.delitem(sys.modules, "bert_ft.tools.search.study")
     done = cli("search", task, "-c", "nowhere")
     assert done.code == 2 and 'Optuna is not installed\n  pip install "bert-ft[search]"' in done.err

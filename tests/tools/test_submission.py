@@ -16,10 +16,10 @@ import typer
 from typer.testing import CliRunner
 
 import bert_ft
-from bert_ft import rundir
-from bert_ft.cli import judge
-from bert_ft.rundir import RunDir
-from bert_ft.tools.submission import submission
+from bert_ft import files
+from bert_ft.cli import submission as command
+from bert_ft.rundir.folder import MARKER, RunDir
+from bert_ft.tools.reproduce.submission import submission
 
 MadeRun = Callable[..., Path]
 BITS, RELATIONS, TWO = {"0", "1"}, {"entailment", "neutral", "contradiction"}, {"entailment", "not_entailment"}
@@ -61,8 +61,8 @@ def made(tmp_path: Path) -> MadeRun:
         task, rng = bert_ft.load_task(name).override(settings), np.random.default_rng(len(name))
         run = RunDir(folder or tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}")
         if folder is None:
-            run.start(task, {rundir.MARKER: None})
-            rundir.write_json(run.results_json, {"metrics": {}})
+            run.start(task, {MARKER: None})
+            files.write_json(run.results_json, {"metrics": {}})
         for which, rows in sets.items():
             said = (
                 [float(x) for x in rng.normal(2.5, 2, rows)]
@@ -70,7 +70,7 @@ def made(tmp_path: Path) -> MadeRun:
                 else rng.choice(task.data.labels or [], rows).tolist()
             )
             lines = [{"row": i, "prediction": p, "label": None} for i, p in enumerate(said)]
-            rundir.write_jsonl(run.prediction_file(which), lines)
+            files.write_jsonl(run.prediction_file(which), lines)
         return run.path
 
     return make
@@ -136,7 +136,7 @@ def test_the_zip_is_as_the_server_wants_it(glue: Path, made: MadeRun, tiny_check
 def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
     """The command: what was filled is said, file by file."""
     app = typer.Typer()
-    app.command()(judge.submission)
+    app.command()(command.submission)
     run = made("cola", {"test": 1063})
     done = CliRunner().invoke(app, [str(run), "--fill", "--json", "-o", str(tmp_path / "glue.zip")])
     assert done.exit_code == 0, done
@@ -152,7 +152,7 @@ def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
 
 @pytest.mark.shared_data
 def test_what_is_filled_in_is_the_most_frequent_label_of_the_training_rows(glue: Path) -> None:
-    from bert_ft.task import load_suite
+    from bert_ft.config.catalog import load_suite
 
     wanted = load_suite("glue").submission
     for name, place in FOLDERS.items():

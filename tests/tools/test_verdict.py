@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bert_ft.rundir import RunDir, write_json
-from bert_ft.schema import Reference
-from bert_ft.task import Task, builtin, load_task
-from bert_ft.tools import verdict
-from bert_ft.tools.plan import plan
-from bert_ft.tools.verdict import conditions, interval, judge, rule
+from bert_ft.config.catalog import builtin, load_task
+from bert_ft.config.schema import Reference
+from bert_ft.config.task import Task
+from bert_ft.files import write_json
+from bert_ft.rundir.folder import RunDir
+from bert_ft.tools.reproduce import verdict
+from bert_ft.tools.reproduce.plan import plan
+from bert_ft.tools.reproduce.verdict import conditions, interval, judge, rule
 
 Numbers = st.lists(st.floats(0, 100), min_size=2, max_size=9)
 

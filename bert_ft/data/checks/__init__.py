@@ -1,0 +1,1 @@
+"""What is wrong with rows, found before training."""

@@ -1,0 +1,94 @@
+"""A finding: one thing that a person should know about one set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from bert_ft.data.checks.columns import plain
+from bert_ft.data.rows import Rows
+from bert_ft.errors import escaped
+
+Severity = Literal["fault", "warning", "note"]
+KEPT = 100  # examples that a finding keeps
+WIDTH = 200  # characters of one
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a person should know about one set.
+
+    Attributes:
+        check: the name of the check.
+        severity: fault (can't be learned from or scored), warning (numbers may mislead), note (worth knowing).
+        set: the set it is about.
+        count: of the rows, labels or columns that the message names.
+        message: a noun phrase that goes on where the count ends, in the plural: "rows without text".
+        examples: the first of them, at most `KEPT`, shortened.
+        places: where each example stands ("FILE, row N"); empty where examples have no place.
+    """
+
+    check: str
+    severity: Severity
+    set: str
+    count: int
+    message: str
+    examples: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+    @property
+    def phrase(self) -> str:
+        """The message, in the number of the count: "rows ..." or "row ..."."""
+        return re.sub(r"^(\w+)s\b", r"\1", self.message) if self.count == 1 else self.message
+
+
+def at(
+    check: str, severity: Severity, name: str, rows: Rows, mask: np.ndarray, message: str, roles: Sequence[str],
+    others: Sequence[str] = (), pattern: str = "",
+) -> Iterator[Finding]:  # fmt: skip
+    """The finding of the rows where `mask` (N,) is true, if there are any; their texts are the examples.
+
+    Args:
+        others: what to say beside each example's place, such as the row it repeats.
+        pattern: what an example is to show; its beginning by default.
+    """
+    indices = np.flatnonzero(mask)
+    if len(indices):
+        few = indices[:KEPT].tolist()
+        sample = rows.table.select([role for role in roles if role in rows.table.column_names]).take(few)
+        texts = zip(*(plain(column).to_pylist() for column in sample.columns), strict=True)
+        examples = [" | ".join(excerpt(text, pattern) for text in row) for row in texts]
+        places = [rows.place(i) for i in few]
+        if others:
+            places = [f"{place} ({other})" for place, other in zip(places, others, strict=True)]
+        yield Finding(check, severity, name, len(indices), message, examples, places)
+
+
+def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
+    """The text's beginning, or what is around the pattern, on one line; what can't be seen is written as its escape."""
+    match = re.search(pattern, text) if pattern else None
+    start = max(0, match.start() - 20) if match else 0
+    cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
+    return escaped(cut)
+
+
+# --- the short form ---------------------------------------------------------------------------------------------------
+
+
+def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
+    """A line for each fault and warning, the gravest first; of more than `most`, how many more there are."""
+    grave = sorted((f for f in findings if f.severity != "note"), key=lambda f: f.severity)  # "fault" < "warning"
+    told = []
+    for finding in grave[:most]:
+        numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)
+        more = ", ..." * (finding.count > len(numbers))
+        place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
+        if finding.examples and not finding.places:
+            place = ": " + "; ".join(finding.examples[:3]) + "; ..." * (len(finding.examples) > 3)
+        told.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
+    left = len(grave) - most
+    return told + [f"check: {left} more: `bert-ft check` lists them"] * (left > 0)

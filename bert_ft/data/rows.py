@@ -1,0 +1,93 @@
+"""Canonical rows: one Arrow table a set, with a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+PLACES = ("file", "line")
+"""Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the data."""
+
+
+@dataclass
+class Rows:
+    """The canonical rows of one split, in the order of its source."""
+
+    table: pa.Table
+    where: str
+    numbers: np.ndarray | None = None  # row i stands at numbers[i] of the source, where it isn't row i
+    others: pa.Table | None = None  # the columns of the source that have no role, where they were asked for
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def take(self, indices: np.ndarray) -> Rows:
+        """The rows at `indices`, in that order."""
+        numbers = indices if self.numbers is None else self.numbers[indices]
+        others = None if self.others is None else self.others.take(pa.array(indices))
+        return Rows(self.table.take(pa.array(indices)), self.where, numbers, others)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop`, without a copy."""
+        numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
+        return Rows(self.table.slice(start, stop - start), self.where, numbers)
+
+    def place(self, index: int, item: int | None = None) -> str:
+        """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a header is
+        row 1; in a file that says so in `PLACES`, its line."""
+        if "line" in self.table.column_names and (lines := self.table["line"][index].as_py()):
+            return f"{self.table['file'][index]}, line {lines[item or 0]}"
+        row = f"{self.where}, row {self.number(index)}"
+        return row if item is None else f"{row}, word {item + 1}"
+
+    def number(self, index: int) -> int:
+        """The number of row `index` in its source, from 1."""
+        return (index if self.numbers is None else int(self.numbers[index])) + 1
+
+
+@dataclass
+class Splits:
+    """All rows of a run, and what was done to them that the user should know."""
+
+    train: Rows
+    evaluation: dict[str, Rows]
+    test: dict[str, Rows]
+    notes: list[str] = field(default_factory=list)
+
+    def all(self) -> dict[str, Rows]:
+        """Name -> rows of every set."""
+        return {"train": self.train, **self.evaluation, **self.test}
+
+    def fingerprint(self) -> str:
+        """`fingerprint` of every set."""
+        return fingerprint(self.all())
+
+
+def fingerprint(sets: Mapping[str, Rows]) -> str:
+    """sha256 over canonical rows: equal data has equal fingerprints, whatever file it was in."""
+    digest = hashlib.sha256()
+    for name, rows in sets.items():
+        digest.update(name.encode())
+        for column in rows.table.column_names:
+            if column in PLACES:
+                continue
+            digest.update(column.encode())
+            sink = pa.BufferOutputStream()
+            # one chunk, copied: neither the file's row groups nor a slice's offset may show in the bytes
+            array = pa.concat_arrays(rows.table[column].chunks or [pa.array([], rows.table[column].type)])
+            batch = pa.record_batch([array], names=[column])
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
+    """The table with lines that a person should read: what was detected, mended or left out while reading it."""
+    metadata = dict(table.schema.metadata or {})
+    return table.replace_schema_metadata(metadata | {b"notes": json.dumps(list(notes)).encode()} if notes else metadata)

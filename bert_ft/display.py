@@ -1,0 +1,137 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on standard error; in a notebook
+one output that is written anew."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from bert_ft.engine.batches import Plan
+from bert_ft.engine.callbacks import Callback, Metrics
+from bert_ft.errors import shown
+from bert_ft.families.features import Features
+
+LOST = 0.02  # share of the tokens, or characters, from which unknown, or uncovered, ones are a warning
+SECONDS = 10  # between two plain lines; a notebook's is written over
+
+
+def table_of(metrics: Metrics) -> str:
+    """`accuracy 0.9123 · f1 0.9001`, with the set's name in front where there are several."""
+    parts = []
+    for name, values in metrics.items():
+        inner = " · ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items())
+        parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
+    return shown("   ".join(parts))
+
+
+class Display(Callback):
+    """Tells the course of one run."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet
+        self.bar: Progress | None = None
+        self.cell = Text() if self.console.is_jupyter and not quiet else None
+        self.handle: Any = None
+        self.loss = ""
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line to the person, whatever it quotes."""
+        text = shown(text)
+        if self.cell is None:
+            self.console.print(Text(text, style))
+        else:
+            self._show(self.cell.append("\n" * bool(self.cell) + text, style))
+
+    def _show(self, text: Text) -> None:
+        from IPython.display import display
+
+        self.handle = self.handle or display(text, display_id=True)  # type: ignore[no-untyped-call]
+        self.handle.update(text)
+
+    def on_start(self, plan: Plan, features: Features) -> None:
+        self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
+        if self.live:
+            steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
+            times = TimeElapsedColumn(), "left", TimeRemainingColumn()
+            self.bar = Progress(
+                "{task.description}", BarColumn(32), steps, *times, loss, console=self.console, transient=True
+            )
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=plan.steps, loss="")
+
+    def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
+        if entry is not None:
+            self.loss = f"loss {entry['loss']:.4f}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, loss=self.loss)
+        elif time.monotonic() - self.told > (SECONDS if self.cell is None else 1) and self.loss:
+            self.told = time.monotonic()
+            left = (self.told - self.began) / step * (self.plan.steps - step)
+            line = f"{self._at(step)}  {_minutes(left)} left"
+            if self.cell is None:
+                self.say(line)
+            else:
+                self._show(self.cell.copy().append(f"\n{line}"))
+
+    def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
+        self.say(f"{self._at(step)}  {table_of(metrics)}" + "  best so far" * best)
+        self.told = time.monotonic()
+        return None
+
+    def _at(self, step: int) -> str:
+        return f"step {step}/{self.plan.steps}  epoch {self.plan.epoch(step):.2f}  {self.loss}"
+
+    def on_end(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        if self.cell is not None:
+            self._show(self.cell)
+
+
+def stalled(losses: list[float]) -> str | None:
+    """What to tell where the last quarter of the logged losses is no lower than the first: None where it is."""
+    quarter = len(losses) // 4
+    if quarter < 3 or None in losses:
+        return None
+    first, last = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    if last < 0.99 * first:
+        return None
+    return (f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
+            "another learning rate may help, or look at the labels with `bert-ft check`")  # fmt: skip
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
+    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the characters that
+    are in no token, where there are any."""
+    rows, tokens = counts["rows"], max(1, counts["tokens"])
+    truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
+    cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
+    if "windows" in counts:
+        cut = f"{counts['windows']:,} windows of at most {max_length} tokens"
+    if silent := counts.get("without_tokens", 0):
+        cut += f", {silent:,} words without a token"
+    line = f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"
+    if uncovered := counts.get("uncovered", 0):
+        line += f", {uncovered:,} of {counts['characters']:,} characters in no token ({uncovered / counts['characters']:.2%})"
+    return line
+
+
+def unread(name: str, counts: dict[str, int]) -> str | None:
+    """What to tell where much of the texts does not reach the model: None where little is unknown or in no token."""
+    unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
+    uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
+    if max(unknown, uncovered) <= LOST:
+        return None
+    return (f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no token: the model does "
+            "not see them; is this a checkpoint for texts like these, and its own tokenizer?")  # fmt: skip

@@ -1,0 +1,57 @@
+"""The `accelerate.Accelerator` of a run: device, precision, processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bert_ft.errors import InputError
+
+
+def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | None = None) -> Any:
+    """An `Accelerator` for whatever device is there; bf16 or fp16 only where the device is good at it.
+
+    Args:
+        log_with: its trackers; what they write to disk lies in `folder`.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
+
+    if precision == "auto":
+        gpu = torch.cuda.is_available()
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
+    if is_initialized():  # an earlier run of this process may have had another precision
+        AcceleratorState._reset_state()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the CPU
+    cpu = launched > 1 and not torch.accelerator.is_available()
+    try:
+        made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with, cpu=cpu,
+                           project_dir=folder)  # fmt: skip
+    except ValueError as error:
+        raise InputError(str(error), where="log_with") from None
+    several = log_with if isinstance(log_with, (list, tuple)) else [log_with]
+    wanted = {str(getattr(each, "value", each)) for each in several if isinstance(each, str)}
+    for absent in sorted(wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}):
+        raise InputError(f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
+        _shard(made)
+    return made
+
+
+def _shard(accelerator: Any) -> None:
+    """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate would
+    quietly take DDP."""
+    from accelerate import DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.state import AcceleratorState
+
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        plugin = FullyShardedDataParallelPlugin()
+        AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    if not accelerator.is_fsdp2:
+        raise InputError("FSDP of version 1 is not supported", where="accelerate's configuration",
+                         remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip

@@ -1,0 +1,167 @@
+"""The adapter protocol: what a family must say so that the engine can train it without knowing it.
+
+rows -> `encode` -> features -> (the checkpoint's head) -> logits -> `decode` -> predictions -> `score` -> metrics
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from bert_ft.config.schema import Label
+from bert_ft.config.task import Task
+from bert_ft.data.checks.findings import Finding
+from bert_ft.data.rows import Rows
+from bert_ft.data.sources import Raw, Reader
+from bert_ft.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+from bert_ft.families.features import Features
+
+
+class Adapter(ABC):
+    """One family. A subclass is thin: no devices, no optimizers, no files.
+
+    Class attributes:
+        family: its name in a task file.
+        head: the `transformers` auto class that loads a checkpoint with this family's head.
+        roles: column roles of the canonical rows -> whether a task must have them.
+        target: the role that holds what is learned.
+        texts: the roles that the model reads, strings or lists of strings: what equal rows are told by.
+        readers: file suffix -> the reader of the family's own formats, before the common ones.
+
+    Attributes:
+        labels: the label names in the order of the head.
+        tuned: what `tune` found, kept with the model: thresholds.
+    """
+
+    family: ClassVar[str]
+    head: ClassVar[str]
+    roles: ClassVar[Mapping[str, bool]]
+    target: ClassVar[str] = "label"
+    texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    readers: ClassVar[Mapping[str, Reader]] = {}
+
+    def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
+        self.task = task
+        self.labels = list(labels)
+        self.tuned: dict[str, Any] = {}
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        """The roles that `rows` takes of a raw input, in order -> whether each must be there."""
+        return {"text": True}
+
+    @property
+    def names(self) -> list[str]:
+        """Label names as the model's config has them."""
+        return [str(label) for label in self.labels]
+
+    @classmethod
+    @abstractmethod
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
+        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their row.
+
+        What was found or mended on the way is said: `data.with_notes(table, [line, ...])`.
+        """
+
+    @classmethod
+    def find_labels(cls, train: Rows, task: Task) -> list[Label]:
+        """The label names in order: the task's own, else those of the training rows."""
+        return list(task.data.labels or [])
+
+    @abstractmethod
+    def check(self, name: str, rows: Rows) -> None:
+        """Refuses rows that can't be trained on or scored, such as a label that training does not know."""
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
+        """What a person should know about the rows before training, beside what `data.checks.texts.of_texts` finds in any.
+
+        Called before each training too: 100,000 rows may take a tenth of a second, so no loop over rows. A fault that
+        `check` refuses is told by that already.
+
+        Args:
+            sets: "train" and the other sets by name, test sets without labels among them.
+        """
+        return []
+
+    def config(self) -> dict[str, Any]:
+        """What the checkpoint's config must say: num_labels, id2label, problem_type."""
+        names = dict(enumerate(self.names))
+        return {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
+
+    def prepare(self, train: Rows) -> None:  # noqa: B027 - most families have nothing to prepare
+        """Called once with the training rows, before any is encoded."""
+
+    def require_metrics(self, known: Sequence[str], what: str) -> None:
+        """Refuses a metric of the task that is none of the `known` ones; `what` says of what."""
+        for name in self.task.metric.compute:
+            if name not in known:
+                raise InputError(f"metric '{name}' is {what}", where="metric.compute",
+                                 remedy=did_you_mean(name, known))  # fmt: skip
+
+    @abstractmethod
+    def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+        """Rows as features of at most `max_length` tokens."""
+
+    def logits(self, outputs: Any) -> torch.Tensor:
+        """The tensor that `loss` and `decode` take: (B, C), or (B, L, C) for a score a token."""
+        logits: torch.Tensor = outputs.logits
+        return logits
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global batch by
+        the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
+
+    @abstractmethod
+    def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
+        """Predictions of every row, in the order of the rows, as columns (which may be flat over the rows' words)."""
+
+    def blocks(self, rows: Rows, size: int) -> Iterator[Rows]:
+        """The rows in parts of about `size` that can be encoded and decoded apart, in their order."""
+        for start in range(0, len(rows), size):
+            yield rows.part(start, start + size)
+
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
+        """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last for the
+        weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in place."""
+
+    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        """What a person should be told about these predictions, such as that they are all the same."""
+        return []
+
+    @abstractmethod
+    def references(self, rows: Rows) -> np.ndarray:
+        """What predictions are scored against, one a row."""
+
+    @abstractmethod
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        """The task's metrics; empty where the rows have no labels."""
+
+    @abstractmethod
+    def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        """One dict a row for `predictions/<split>.jsonl`."""
+
+    def files(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, Any]:
+        """Suffix -> JSON value of what else stands in `predictions/`: the benchmark's own format as `.official`."""
+        return {}
+
+    def input(self, values: Mapping[str, Any]) -> Any:
+        """A raw input as `rows` takes it, from the values of its roles: a text, or a tuple of texts."""
+        texts = tuple(values.values())
+        return texts[0] if len(texts) == 1 else texts
+
+    @abstractmethod
+    def rows(self, inputs: Sequence[Any]) -> Rows:
+        """Raw inputs of a user (strings, ...) as canonical rows without labels."""
+
+    def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        """One answer for each raw input that `rows` took."""
+        for line in self.lines(predictions, rows):
+            yield {key: value for key, value in line.items() if key not in ("row", "label")}

@@ -1,0 +1,331 @@
+"""Classification of single texts and pairs, with one label or several, and regression: any
+`AutoModelForSequenceClassification`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pac
+
+from bert_ft.config.schema import Label
+from bert_ft.config.task import Task
+from bert_ft.data import columns as cells
+from bert_ft.data.checks.findings import Finding
+from bert_ft.data.rows import Rows, with_notes
+from bert_ft.data.sources import Raw
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.families import tokenization
+from bert_ft.families.base import Adapter
+from bert_ft.families.classification.checks import of_classes, of_numbers
+from bert_ft.families.features import Features
+from bert_ft.metrics import classification as scores
+from bert_ft.metrics import multilabel
+
+if TYPE_CHECKING:
+    import torch
+
+
+TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
+METRICS = {
+    "regression": tuple(scores.REGRESSION_METRICS), "single_label_classification": tuple(scores.CLASS_METRICS),
+    "multi_label_classification": (*multilabel.NAMES, *multilabel.TUNED),
+}  # fmt: skip
+
+
+class Classification(Adapter):
+    """One label, a set of labels, or one number, for a text or a pair of texts.
+
+    Canonical rows: text (string), text_pair (string, where the task has one), label (the label's name as a string;
+    a sorted list of names for multi-label; float64 for regression; null where a row has none).
+
+    With `classification.windows` a long text is several features. Each is trained with the row's label and weighs
+    `batch["weight"]`, 1/n, so that a row counts once (a loss of one's own multiplies by it).
+    """
+
+    family: ClassVar[str] = "classification"
+    head: ClassVar[str] = "AutoModelForSequenceClassification"
+    roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
+
+    def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
+        super().__init__(task, labels)
+        self.regression = task.data.problem_type == "regression"
+        self.multilabel = task.data.problem_type == "multi_label_classification"
+        self.weights: dict[str, float] = {}  # of the classes, by name: a checkpoint may bring another order
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        return {"text": True, "text_pair": "text_pair" in self.task.data.columns}
+
+    @classmethod
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
+        table, kind, notes = raw.table, task.data.problem_type, list[str]()
+        out = {role: cells.texts(table[columns[role]], columns[role], raw.where)
+               for role in ("text", "text_pair") if role in columns}  # fmt: skip
+        column = columns["label"]
+        codes = raw.class_names.get(column)
+        if column not in table.column_names:
+            out["label"] = pa.nulls(len(table), TYPES.get(kind, pa.string()))
+        elif kind == "regression":
+            out["label"] = cells.numbers(table[column], column, raw.where)
+            if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
+                out["label"] = cells.numbers(out["label"].cast(pa.float32()), column, raw.where)
+            if not labelled and pac.all(pac.equal(out["label"], -1)).as_py():  # the hub's mark of a hidden score
+                out["label"] = pa.nulls(len(table), pa.float64())
+        elif kind == "multi_label_classification":
+            out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
+        else:
+            out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
+            empty = pac.equal(out["label"], "")
+            if labelled:
+                cells.refuse(empty, raw.where, f"column '{column}' has an empty label",
+                             'remove the row, or name it: data.label_names = { "" = "none" }')  # fmt: skip
+            out["label"] = pac.if_else(empty, None, out["label"])
+        if labelled:
+            cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
+                         f"give column '{column}' a value there, or remove the rows")  # fmt: skip
+        names = [task.data.label_names.get(name, name) for name in codes or []]
+        table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
+        return with_notes(table, notes)
+
+    @classmethod
+    def find_labels(cls, train: Rows, task: Task) -> list[Label]:
+        if task.data.problem_type == "regression":
+            return []
+        if task.data.labels is not None:
+            return list(task.data.labels)
+        if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
+            return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
+        found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
+        if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
+            return sorted(int(name) for name in found)  # 2 before 10
+        fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
+        if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
+            raise InputError(f"the labels are numbers with a fraction, such as {fraction}", where=train.where,
+                             remedy="--regression predicts numbers; data.labels names them as classes")  # fmt: skip
+        if set(found) <= {"True", "False"}:
+            return [name == "True" for name in found]
+        if len(found) > max(100, len(train) // 2):
+            message = f"{len(found):,} different labels in {len(train):,} rows"
+            remedy = 'is this the label column? For numbers set data.problem_type = "regression"'
+            raise InputError(message, where=train.where, remedy=remedy)
+        return found
+
+    def check(self, name: str, rows: Rows) -> None:
+        if self.regression:
+            return
+        known = self.names
+        if len(known) < 2 - self.multilabel:
+            message = f"only one label ('{known[0]}')" if known else "no row has a label"
+            raise InputError(message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel))
+        values, owners = cells.flat(rows.table["label"])
+        strange = pac.and_(pac.is_null(pac.index_in(values, value_set=pa.array(known))), pac.is_valid(values))
+        if (at := pac.index(strange, True).as_py()) >= 0:
+            label, place = values[at].as_py(), rows.place(int(owners[at]))
+            source = "data.labels does not name it" if self.task.data.labels else "the training rows do not have it"
+            raise InputError(f"label '{label}': {source}", where=place, remedy=did_you_mean(label, known))
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
+        if self.regression:
+            return of_numbers(sets, self.target)
+        return of_classes(sets, self.names, self.texts, self.target)
+
+    def prepare(self, train: Rows) -> None:
+        self._check_single(train)
+        positive = self.task.metric.positive
+        if positive is not None and str(positive) not in self.names:
+            remedy = did_you_mean(str(positive), self.names)
+            raise InputError(f"metric.positive = '{positive}' is not a label", remedy=remedy)
+        self.require_metrics(METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}")
+        for name in self.task.metric.compute:
+            if name in scores.BINARY and len(self.labels) != 2:
+                message = f"metric '{name}' needs two labels, here are {len(self.labels)}"
+                raise InputError(message, where="metric.compute", remedy=f"use {name}_macro")
+        if self.task.recipe.label_smoothing and (self.regression or self.multilabel):
+            raise InputError("label smoothing is for one label a row", where="recipe.label_smoothing")
+        if self.task.recipe.class_weights is not None:
+            self.weights = dict(zip(self.names, self._weights(train).tolist(), strict=True))
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """(C,) in the order of the head."""
+        return np.array([self.weights[name] for name in self.names]) if self.weights else None
+
+    def _weights(self, train: Rows) -> np.ndarray:
+        """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""
+        where, weights = "recipe.class_weights", self.task.recipe.class_weights
+        if self.regression:
+            raise InputError("regression has no classes to weigh", where=where)
+        if isinstance(weights, dict):
+            if missing := set(self.names) ^ set(weights):
+                raise InputError(f"weights and labels differ in '{sorted(missing)[0]}'", where=where,
+                                 remedy="give one weight to each of: " + ", ".join(self.names))  # fmt: skip
+            return np.array([weights[name] for name in self.names])
+        found = self.references(train)
+        counts = found.sum(axis=0) if self.multilabel else np.bincount(found, minlength=len(self.labels))
+        if not counts.all():
+            absent = self.names[int(np.argmin(counts))]
+            raise InputError(f"label '{absent}' has no training row to take a weight from", where=where)
+        if self.multilabel:  # negatives to positives, as torch's BCEWithLogitsLoss advises for pos_weight
+            return np.asarray((len(train) - counts) / counts)
+        return np.asarray(len(train) / (len(self.labels) * counts))  # scikit-learn's class_weight="balanced"
+
+    def _check_single(self, rows: Rows) -> None:
+        options = self.task.classification
+        if "text_pair" in rows.table.column_names and (options.windows or options.truncation == "head+tail"):
+            key = "windows" if options.windows else "truncation"
+            raise InputError("windows and head+tail are for single texts, these rows are pairs", where=f"classification.{key}",
+                             remedy='classification.truncation = "head" or "tail", of each text of a pair')  # fmt: skip
+
+    def rows(self, inputs: Sequence[Any]) -> Rows:
+        pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
+        kind = TYPES.get(self.task.data.problem_type, pa.string())
+        for number, item in enumerate(inputs):
+            texts = item if pairs and isinstance(item, (list, tuple)) and len(item) == 2 else [item]
+            if len(texts) != 1 + pairs or not all(isinstance(text, str) for text in texts):
+                message = "a text, or a (text, text_pair), is wanted for every input"
+                raise InputError(message, where=f"input {number + 1}")
+        parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
+        named = dict(zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False))
+        return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
+
+    def references(self, rows: Rows) -> np.ndarray:
+        """What predictions are scored against: (N,) label ids, -1 where a row has none; (N, C) bool, a column a label,
+        for multi-label; (N,) numbers for regression."""
+        if self.regression:
+            numbers: np.ndarray = rows.table["label"].to_numpy()
+            return numbers
+        values, owners = cells.flat(rows.table["label"])
+        ids: np.ndarray = pac.fill_null(
+            pac.index_in(values, value_set=pa.array(self.names, pa.string())), -1
+        ).to_numpy()
+        if not self.multilabel:
+            return ids.astype(np.int64)
+        matrix = np.zeros((len(rows), len(self.labels)), bool)
+        matrix[owners[ids >= 0], ids[ids >= 0]] = True
+        return matrix
+
+    # --- the model's side -----------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        if self.regression:
+            return {"num_labels": 1, "problem_type": "regression"}
+        return super().config() | {"problem_type": self.task.data.problem_type}
+
+    def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+        self._check_single(rows)
+        options, texts = self.task.classification, rows.table["text"].to_pylist()
+        pairs = rows.table["text_pair"].to_pylist() if "text_pair" in rows.table.column_names else None
+        owners = None
+        if options.windows:
+            offsets, tokens, counts, owners = tokenization.encode_windows(tokenizer, texts, max_length, options.stride)
+        elif options.truncation == "head+tail":
+            offsets, tokens, counts = tokenization.encode_head_and_tail(tokenizer, texts, max_length)
+        else:
+            offsets, tokens, counts = tokenization.encode(tokenizer, texts, pairs, max_length, keep=options.truncation)
+        labels, weights = self.references(rows), np.ones(len(rows))
+        if self.regression or self.multilabel:
+            labels = np.nan_to_num(labels.astype(np.float32))
+        elif self.class_weights is not None:
+            weights = np.where(labels >= 0, self.class_weights[labels], 0.0)
+        if owners is None:
+            return Features(offsets, tokens, {"labels": labels}, weights, counts)
+        share = (1 / np.bincount(owners))[owners]
+        values = {"labels": labels[owners], "row": owners, "weight": share.astype(np.float32)}
+        return Features(offsets, tokens, values, weights[owners] * share, counts)
+
+    def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        labels, logits = batch["labels"], logits.float()
+        weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        if self.regression:
+            losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
+        elif self.multilabel:
+            losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction="none").mean(-1)
+        else:
+            smoothing = self.task.recipe.label_smoothing
+            losses = F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="none")
+        return losses * batch["weight"] if "weight" in batch else losses
+
+    def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
+        """`prediction`: (N,) label ids, or numbers, or (N, C) bool; `probabilities` (N, C), float64."""
+        found = logits.astype(np.float64)
+        if "row" in features.values:  # each row has a window, and they stand in the order of the rows
+            first = np.searchsorted(features.values["row"], np.arange(len(rows)))
+            pool = np.maximum if self.task.classification.pooling == "max" else np.add
+            many = 1 if pool is np.maximum else np.bincount(features.values["row"])[:, None]
+            found = pool.reduceat(found, first, axis=0) / many
+        if self.regression:
+            return {"prediction": found[:, 0]}
+        if self.multilabel:
+            probabilities = (1 + np.tanh(found / 2)) / 2  # the sigmoid, without overflow
+            return {"prediction": self._chosen(probabilities), "probabilities": probabilities}
+        exp = np.exp(found - found.max(axis=1, keepdims=True))
+        return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
+
+    # --- predictions ----------------------------------------------------------------------------------------------
+
+    def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
+        thresholds = self.tuned.get("thresholds", {})
+        return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
+
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
+        """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own F1."""
+        if not self.multilabel or rows.table["label"].null_count:
+            return
+        probabilities, labels = predictions["probabilities"], self.references(rows)
+        width = len(self.labels) if self.task.classification.thresholds == "per-label" else 1
+        best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
+        self.tuned = {"thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))}
+        predictions["prediction"][:] = self._chosen(probabilities)  # they were made with the thresholds before
+
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        if rows.table["label"].null_count:
+            return {}
+        if self.multilabel:
+            names, labels = self.task.metric.compute, self.references(rows)
+            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, labels)
+            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], labels)
+            both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
+            return {name: both[name] for name in names}
+        positive = self.task.metric.positive
+        if positive is None and not self.regression:  # the task's second label, whatever the order of the head
+            positive = (self.task.data.labels or self.labels)[1]
+        number = 1 if self.regression else self.names.index(str(positive))
+        found, gold = predictions["prediction"], self.references(rows)
+        return scores.compute(self.task.metric.compute, found, gold, positive=number)
+
+    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        # tuned thresholds predict something of any probabilities
+        found = predictions["probabilities"] > 0.5 if self.multilabel else predictions["prediction"]
+        if len(found) < 2 or (found != found[0]).any():
+            return []
+        what = f"{found[0]:.4g}" if self.regression else f"'{self._named(found[0])}'"
+        if self.multilabel and not found[0].any():
+            what = "no label at all (at 0.5)"
+        return [f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer warmup "
+                "or a smaller learning rate may help"]  # fmt: skip
+
+    def _named(self, found: Any) -> Any:
+        """A prediction as the label it is, or the list of them."""
+        return [self.labels[k] for k in np.flatnonzero(found)] if self.multilabel else self.labels[int(found)]
+
+    def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        labels = rows.table["label"].to_pylist()
+        if self.regression:
+            for row, (value, label) in enumerate(zip(predictions["prediction"].tolist(), labels, strict=True)):
+                yield {"row": row, "prediction": value, "label": label}
+            return
+        typed = dict(zip(self.names, self.labels, strict=True))
+        chosen, probabilities = predictions["prediction"], predictions["probabilities"].tolist()
+        for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
+            gold = [typed.get(name, name) for name in label] if isinstance(label, list) else typed.get(label, label)
+            yield {"row": row, "prediction": self._named(found), "label": gold,
+                   "probabilities": dict(zip(self.names, p, strict=True))}  # fmt: skip

@@ -1,0 +1,121 @@
+"""What a report shows of a scored set of labels, of label sets, of numbers."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bert_ft.metrics import bootstrap, multilabel
+from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.report import plots
+from bert_ft.report.elements import Chart, Table
+from bert_ft.report.scored_set import Scored
+
+MOST_CLASSES, MOST_POINTS = 20, 2000
+
+
+class Classes(Scored):
+    """One label a row."""
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N, 2) gold and predicted label."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return np.array([[place[str(line[key])] for key in ("label", "prediction")] for line in self.lines])
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        positive = self.task.metric.positive
+        number = 1 if positive is None else self.names.index(str(positive))
+        return Resamples(self.ids, bootstrap.classes(len(self.names), number))
+
+    def sections(self) -> list[Table | Chart]:
+        size = len(self.names)
+        cells = np.bincount(self.ids @ [size, 1], minlength=size * size).reshape(size, size)
+        shown = np.sort(np.argsort(-cells.sum(1), kind="stable")[:MOST_CLASSES])
+        part, gold = cells[np.ix_(shown, shown)], cells.sum(1)[shown]
+        recall = np.diag(part) / np.maximum(gold, 1)
+        names = [self.names[i] for i in shown]
+        rows = [[name, *part[i].tolist(), int(gold[i]), float(recall[i])] for i, name in enumerate(names)]
+        shades = {(i, j + 1): part[i, j] / max(gold[i], 1) for i in range(len(shown)) for j in range(len(shown))}
+        note = f"a row a gold label, a column a prediction; the {MOST_CLASSES} most frequent of {size} labels"
+        matrix = Table("confusion matrix", ["gold \\ predicted", *names, "rows", "recall"], rows,
+                       note if size > MOST_CLASSES else note.partition(";")[0], shades=shades)  # fmt: skip
+        return [matrix, *super().sections()]
+
+    def errors(self) -> list[dict[str, Any]]:
+        confidence = np.array([max(line["probabilities"].values()) for line in self.lines])
+        wrong = np.flatnonzero(self.ids[:, 0] != self.ids[:, 1])
+        return self.told(wrong[np.argsort(-confidence[wrong], kind="stable")], label=self.column("label"),
+                         prediction=self.column("prediction"), confidence=confidence.tolist())  # fmt: skip
+
+
+class Sets(Scored):
+    """A set of labels a row."""
+
+    @cached_property
+    def matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, C) gold and predicted labels, bool, and probabilities."""
+        gold, found = (
+            np.array([[name in chosen for name in self.names] for chosen in (set(map(str, each)) for each in sets)])
+            for sets in (self.column("label"), self.column("prediction"))
+        )
+        return gold, found, np.array([[line["probabilities"][name] for name in self.names] for line in self.lines])
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        gold, found, p = self.matrices
+        return Resamples(np.concatenate([gold, p > 0.5, found], axis=1), bootstrap.label_sets)
+
+    def sections(self) -> list[Table | Chart]:
+        gold, found, _ = self.matrices
+        rows: list[list[Any]] = []
+        for i, name in enumerate(self.names):
+            each = multilabel.compute(["precision_micro", "recall_micro", "f1_micro"], found[:, [i]], gold[:, [i]])
+            limit = self.tuned.get("thresholds", {}).get(name, 0.5)
+            rows.append([name, int(gold[:, i].sum()), int(found[:, i].sum()), *each.values(), limit])
+        columns = ["label", "gold", "predicted", "precision", "recall", "f1", "threshold"]
+        return [
+            Table("labels", columns, rows, "a label is predicted above its threshold", bars={5: 1.0}),
+            *super().sections(),
+        ]
+
+    def errors(self) -> list[dict[str, Any]]:
+        gold, found, p = self.matrices
+        missed = np.where(gold != found, np.where(gold, 1 - p, p), 0)
+        order = np.argsort(-missed.max(axis=1), kind="stable")
+        worst = [self.names[i] for i in missed.argmax(axis=1)]
+        return self.told(order[: int((gold != found).any(axis=1).sum())], label=self.column("label"), worst=worst,
+                         prediction=self.column("prediction"), confidence=missed.max(axis=1).tolist())  # fmt: skip
+
+
+class Numbers(Scored):
+    """Regression."""
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """(N, 2) gold and predicted number."""
+        return np.array([[line["label"], line["prediction"]] for line in self.lines], np.float64)
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        return Resamples(self.pairs, bootstrap.numbers)
+
+    def main(self) -> list[str]:
+        return ["mean_absolute_error"]
+
+    def sections(self) -> list[Table | Chart]:
+        some = self.pairs[np.unique(np.linspace(0, len(self.pairs) - 1, MOST_POINTS).astype(int))]
+        said = f"predictions over gold numbers, {len(some):,} of {len(self.pairs):,} rows"
+        (low, high), (least, most) = ((side.min(), side.max()) for side in some.T)
+        svg = plots.scatter(some[:, 0], some[:, 1], ("gold", "predicted"), f"{said}: gold {low:.4g} to {high:.4g}, predicted "
+                            f"{least:.4g} to {most:.4g}")  # fmt: skip
+        return [Chart("scatter", svg, f"{said}; on the line both are equal"), *super().sections()]
+
+    def errors(self) -> list[dict[str, Any]]:
+        error = np.diff(self.pairs)[:, 0]
+        order = np.argsort(-abs(error), kind="stable")
+        return self.told(order[error[order] != 0], label=self.column("label"), prediction=self.column("prediction"),
+                         error=error.tolist())  # fmt: skip

@@ -1,0 +1,68 @@
+"""What a report shows of a scored set of entities."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bert_ft.metrics import bootstrap, entities
+from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.report.elements import Chart, Table
+from bert_ft.report.scored_set import Scored
+
+
+class Entities(Scored):
+    """A tag a word."""
+
+    length = ("words", ())
+
+    @cached_property
+    def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """(W,) numbers of the gold and the predicted tags, (N + 1,) offsets, and the tags' names."""
+        (gold, found), offsets, names = entities.flat(self.column("label"), self.column("prediction"))
+        return gold, found, offsets, names
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        gold, found, offsets, _ = self.tags
+        sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
+        rows, same = self.sizes(), np.concatenate([[0], np.cumsum(gold == found)])
+        firsts = [side[0] for side in sides]
+        keys = [np.bincount(self.sentences(places), minlength=len(rows))
+                for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)]  # fmt: skip
+        return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), bootstrap.entities)
+
+    def sentences(self, places: np.ndarray) -> np.ndarray:
+        """The sentence of places that count an O behind each (`entities.apart`)."""
+        offsets = self.tags[2]
+        return np.searchsorted(offsets[1:] + np.arange(len(offsets) - 1), places)
+
+    def sizes(self) -> np.ndarray:
+        return np.diff(self.tags[2])
+
+    def sections(self) -> list[Table | Chart]:
+        scores = entities.score(*self.tags, self.task.metric.mode)
+        scores.pop("")
+        rows = [
+            [kind, *(found[key] for key in ("number", "precision", "recall", "f1"))] for kind, found in scores.items()
+        ]
+        table = Table("entities", ["type", "gold", "precision", "recall", "f1"], rows, f"counted as {self.task.metric.mode}",
+                      bars={4: 1.0})  # fmt: skip
+        return [table, *super().sections()]
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Sentences by how many entities were missed or made up: the predictions keep no probabilities."""
+        sides, hits, kinds = entities.matched(*self.tags, self.task.metric.mode)
+        offsets, tokens = self.tags[2], self.column("tokens")
+        told: list[tuple[list[str], list[str]]] = [([], []) for _ in tokens]
+        for which, ((first, last, kind), hit) in enumerate(zip(sides, hits, strict=True)):
+            at = self.sentences(first)
+            for row, a, b, k in zip(at[~hit], first[~hit], last[~hit], kind[~hit], strict=True):
+                begin = int(offsets[row]) + int(row)
+                told[row][which].append(f"{kinds[k]}: {' '.join(tokens[row][a - begin : b - begin + 1])}")
+        missed, wrong = zip(*told, strict=True) if told else ((), ())
+        many = np.array([len(a) + len(b) for a, b in told])
+        order = np.argsort(-many, kind="stable")[: int((many > 0).sum())]
+        return self.told(order, text=[" ".join(words) for words in tokens], missed=missed, wrong=wrong)

@@ -1,0 +1,260 @@
+"""Extractive question answering: the answer is a part of the context, or there is none (SQuAD 2.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pac
+
+from bert_ft.config.task import Task
+from bert_ft.data.columns import refuse
+from bert_ft.data.rows import Rows, with_notes
+from bert_ft.data.sources import Raw, Reader
+from bert_ft.errors import InputError
+from bert_ft.families.base import Adapter
+from bert_ft.families.features import Features
+from bert_ft.families.qa import decoding, encoding
+from bert_ft.families.qa import squad as formats
+from bert_ft.metrics import squad as scores
+
+if TYPE_CHECKING:
+    import torch
+
+
+WITHOUT = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")  # metrics where each question has an answer
+WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have none
+
+
+class ExtractiveQa(Adapter):
+    """The span of a context that answers a question: any `AutoModelForQuestionAnswering`.
+
+    Canonical rows: id, question, context (strings), answers (list of strings, empty where the context has no answer,
+    null where a row has no gold), answer_starts (list of int64, -1 where an answer was not found in the context).
+    Features are windows, `recipe.batch_size` counts windows, and the loss is the mean of start's and end's
+    cross-entropy over the window's real tokens, as in BERT's run_squad.py: the loss inside `transformers` takes the
+    padding into its softmax, so that there a row's loss depends on its neighbours.
+    """
+
+    family: ClassVar[str] = "qa"
+    head: ClassVar[str] = "AutoModelForQuestionAnswering"
+    roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
+    target: ClassVar[str] = "answers"
+    texts: ClassVar[tuple[str, ...]] = ("question", "context")
+    readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
+
+    def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:
+        super().__init__(task, labels)
+        self.options = task.qa
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
+        own = {role: column for role, column in columns.items() if role in cls.roles}
+        table, notes = formats.canonical(raw.table, own, raw.where, labelled)
+        return with_notes(table, notes)
+
+    def check(self, name: str, rows: Rows) -> None:
+        none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
+        if not self.options.no_answer:
+            ids, n = rows.table["id"], pac.sum(none).as_py()
+            refuse(none, rows.place, lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
+                   "--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
+
+    def prepare(self, train: Rows) -> None:
+        kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
+        self.require_metrics(known, f"not one of questions {kind} no_answer")
+        for key in ("label_smoothing", "class_weights"):
+            if getattr(self.task.recipe, key):
+                raise InputError("the qa family does not have it", where=f"recipe.{key}", remedy="leave it out")
+        if not _weights(train).any():
+            raise InputError(f"no answer is where its answer_start says, that of question '{train.table['id'][0]}' first",
+                             where=train.where, remedy="offsets are characters of the context, from 0 on")  # fmt: skip
+
+    def rows(self, inputs: Sequence[Any]) -> Rows:
+        out: dict[str, list[Any]] = {"id": [], "question": [], "context": []}
+        for number, item in enumerate(inputs, 1):
+            if not isinstance(item, Mapping):
+                pair = isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2
+                item = dict(zip(("question", "context"), item, strict=True)) if pair else {}
+            for key in ("question", "context"):
+                if not isinstance(item.get(key), str) or not item[key].strip():
+                    raise InputError(f"no {key} in it: a (question, context) is wanted for every input",
+                                     where=f"input {number}")  # fmt: skip
+            for key, column in out.items():
+                column.append(None if item.get(key) is None else str(item[key]))
+        table = pa.table({key: pa.array(column, pa.string()) for key, column in out.items()})
+        table = table.append_column("answers", pa.nulls(len(inputs), pa.list_(pa.string())))
+        return Rows(table.append_column("answer_starts", pa.nulls(len(inputs), pa.list_(pa.int64()))), "inputs")
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        return {"id": False, "question": True, "context": True}
+
+    def input(self, values: Mapping[str, Any]) -> Any:
+        return values
+
+    def references(self, rows: Rows) -> np.ndarray:
+        """(N,) lists of gold texts."""
+        golds = rows.table["answers"].to_pylist()
+        out = np.empty(len(golds), object)
+        out[:] = golds
+        return out
+
+    # --- the model's side -----------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        return {"num_labels": 2}
+
+    def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
+        questions, contexts = rows.table["question"].to_pylist(), rows.table["context"].to_pylist()
+        features = encoding.encode(tokenizer, questions, contexts, _golds(rows), max_length, self.options)
+        features.weights = _weights(rows)[features.values["row"]]
+        features.values["weight"] = features.weights.astype(np.float32)
+        return features
+
+    def logits(self, outputs: Any) -> torch.Tensor:
+        """(B, L, 2): start and end."""
+        import torch
+
+        return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
+
+    def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        logits = logits.float().masked_fill(~batch["mask"][..., None], float("-inf"))
+        start, end = (F.cross_entropy(logits[..., side], batch[key], reduction="none")
+                      for side, key in enumerate(("start_positions", "end_positions")))  # fmt: skip
+        return (start + end) / 2 * batch["weight"]
+
+    def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
+        """`spans` (N, n, 2), characters, the best first; `scores` (N, n), start plus end logit; `null` (N,);
+        `prediction` (N,): texts, empty where the null odds are above the threshold."""
+        found, score, null = decoding.n_best(logits, features, len(rows), n=self.options.n_best,
+                                          max_answer_length=self.options.max_answer_length)  # fmt: skip
+        columns = {"spans": found, "scores": score, "null": null}
+        return columns | {"prediction": self._texts(columns, rows)}
+
+    # --- predictions ----------------------------------------------------------------------------------------------
+
+    @property
+    def threshold(self) -> float:
+        """Null odds above it mean that there is no answer: 0, or what `tune` found."""
+        return float(self.tuned.get("null_threshold", 0.0))
+
+    def _odds(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N,) score of no answer less that of the best span (Devlin et al. 2019, section 4.3)."""
+        odds: np.ndarray = predictions["null"].astype(np.float64) - predictions["scores"][:, 0].astype(np.float64)
+        return odds
+
+    def _empty(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N,) whether the answer is that there is none."""
+        none: np.ndarray = predictions["spans"][:, 0, 0] < 0
+        return none | (self._odds(predictions) > self.threshold) if self.options.no_answer else none
+
+    def _texts(self, predictions: Mapping[str, np.ndarray], rows: Rows, *, forced: bool = False) -> np.ndarray:
+        """(N,) the best answers; `forced`: also where no answer is the better one."""
+        contexts, best = rows.table["context"].to_pylist(), predictions["spans"][:, 0]
+        empty = best[:, 0] < 0 if forced else self._empty(predictions)
+        cut = [context[a:b] if a >= 0 else "" for context, (a, b) in zip(contexts, best.tolist(), strict=True)]
+        return np.where(empty, "", np.array(cut, object))
+
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
+        """The threshold with the best F1 (exact match, where `metric.best` says so), as evaluate-v2.0.py finds it."""
+        if not self.options.no_answer or rows.table["answers"].null_count:
+            return
+        texts, golds = self._texts(predictions, rows, forced=True), self.references(rows)
+        raw = scores.raw_scores(texts, golds)["exact" if "exact" in self.task.best_metric[1] else "f1"]
+        has, answered = (np.array([bool(item) for item in items]) for items in (golds, texts))
+        self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
+
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        """`f1`, `exact_match` (0 to 100). With no_answer: at threshold 0, `HasAns_` and `NoAns_` apart; `best_`: at
+        the best threshold for these rows; `tuned_`: at the model's own, once there is one."""
+        if rows.table["answers"].null_count or not len(rows):
+            return {}
+        ids, golds = rows.table["id"].to_pylist(), self.references(rows)
+        answers = dict(zip(ids, golds, strict=True))
+        texts = dict(zip(ids, self._texts(predictions, rows, forced=True), strict=True))
+        if not self.options.no_answer:
+            found = scores.squad(texts, answers)
+            if any(name.startswith("cmrc") for name in self.task.metric.compute):
+                found |= scores.cmrc(texts, answers)
+            return {name: found[name] for name in self.task.metric.compute}
+        odds = dict(zip(ids, self._odds(predictions).tolist(), strict=True))
+        found = scores.squad_v2(texts, answers, odds, 0.0)
+        named = {"f1": found.pop("f1"), "exact_match": found.pop("exact")}
+        named |= {name: value for name, value in found.items() if not name.endswith("total")}
+        if self.tuned:
+            tuned = scores.squad_v2(texts, answers, odds, self.threshold)
+            named |= {"tuned_f1": tuned["f1"], "tuned_exact_match": tuned["exact"]}
+        return named
+
+    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        if len(rows) < 2 or not self._empty(predictions).all():
+            return []
+        return ["every prediction is that there is no answer: the training has hardly begun, or the threshold is off"]
+
+    def _probabilities(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N, n + 1) softmax over the n best spans and, last, no answer (0 where each question has one)."""
+        null = predictions["null"] if self.options.no_answer else np.full_like(predictions["null"], -np.inf)
+        both = np.concatenate([predictions["scores"], null[:, None]], axis=1).astype(np.float64)
+        exp = np.exp(both - both.max(axis=1, keepdims=True, initial=-1e300))
+        out: np.ndarray = exp / np.maximum(exp.sum(axis=1, keepdims=True), 1e-300)
+        return out
+
+    def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterator[dict[str, Any]]:
+        texts, empty = self._texts(predictions, rows).tolist(), self._empty(predictions)
+        probability = self._probabilities(predictions)
+        score = np.where(empty, probability[:, -1], probability[:, 0]).tolist()
+        places, odds = predictions["spans"][:, 0].tolist(), self._odds(predictions).tolist()
+        for i, key in enumerate(rows.table["id"].to_pylist()):
+            start, end = (None, None) if empty[i] else places[i]
+            line = {"id": key, "prediction": texts[i], "start": start, "end": end, "score": score[i]}
+            yield line | ({"null_odds": odds[i]} if self.options.no_answer else {})
+
+    def files(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, Any]:
+        """The submission (id -> text), the n best (id -> text and probability), and the null odds (id -> number)."""
+        ids = rows.table["id"].to_pylist()
+        files: dict[str, Any] = {".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))}
+        probability = self._probabilities(predictions).tolist()
+        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
+        files[".nbest"] = {}
+        for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
+            best = [{"text": context[a:b], "probability": value}
+                    for (a, b), value in zip(found, p, strict=False) if a >= 0]  # p has one more, for no answer  # fmt: skip
+            if self.options.no_answer:
+                best.append({"text": "", "probability": p[-1]})
+                best.sort(key=itemgetter("probability"), reverse=True)
+            files[".nbest"][key] = best
+        if self.options.no_answer:
+            files[".null_odds"] = dict(zip(ids, self._odds(predictions).tolist(), strict=True))
+        return files
+
+    def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
+        for line in self.lines(predictions, rows):
+            yield {key: value for key, value in line.items() if key != "id" or value is not None}
+
+
+def _golds(rows: Rows) -> np.ndarray:
+    """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none was."""
+    out = np.full((len(rows), 2), -1, np.int64)
+    texts, starts = rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist()
+    for i, (golds, places) in enumerate(zip(texts, starts, strict=True)):
+        for text, start in zip(golds or [], places or [], strict=True):
+            if start >= 0:
+                begin = start + len(text) - len(text.lstrip())
+                out[i] = begin, begin + len(text.strip())
+                break
+    return out
+
+
+def _weights(rows: Rows) -> np.ndarray:
+    """(N,) 1 for a question to learn from: one whose answer was found in the context, or that has none; else 0."""
+    none = pac.fill_null(pac.equal(pac.list_value_length(rows.table["answers"]), 0), False).to_numpy()
+    weights: np.ndarray = (none | (_golds(rows)[:, 0] >= 0)).astype(np.float64)
+    return weights

@@ -1,0 +1,188 @@
+"""Questions on contexts: SQuAD JSON (1.1, 2.0, DRCD), CMRC 2018's own form, and flat rows in any file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from bert_ft import reading
+from bert_ft.config.schema import Data
+from bert_ft.data.formats import chosen, json_rows
+from bert_ft.data.formats.delimited import decode
+from bert_ft.errors import InputError
+
+LISTED = 50  # ids that a note names
+KEYS = {"id": "query_id", "question": "query_text"}  # ours -> CMRC 2018's
+
+
+def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
+    """The questions of a nested file as rows: id, question, context, answers, title; other JSON as `json_rows` reads it.
+
+    `answers` are {"text": [...], "answer_start": [...]} as on the hub; null where the question has no such key.
+    """
+    try:
+        tree = reading.loads(decode(path, data.encoding, lenient=True))
+    except json.JSONDecodeError:
+        tree = None  # JSON lines, or a fault that their reader tells
+    if isinstance(tree, dict) and isinstance(tree.get("data"), list) and "id" not in tree:
+        articles = tree["data"]
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict) and "context_text" in tree[0]:
+        articles = [{"title": part.get("title"), "paragraphs": [part]} for part in tree]
+    else:
+        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
+    rows = list(_flat(articles, path))
+    if not rows:
+        raise InputError("there is no question in it", where=str(path))
+    columns = chosen(list(rows[0]), wanted, optional, str(path))
+    return pa.table({key: json_rows.array([row[key] for row in rows], key, path) for key in columns})
+
+
+def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
+    place = ""
+    try:
+        for a, article in enumerate(articles):
+            place = f"data[{a}]"
+            for p, paragraph in enumerate(article["paragraphs"]):
+                place = f"data[{a}].paragraphs[{p}]"
+                context = paragraph["context"] if "context" in paragraph else paragraph["context_text"]
+                for q, question in enumerate(paragraph["qas"]):
+                    place = f"data[{a}].paragraphs[{p}].qas[{q}]"
+                    for part in (article, paragraph, question):
+                        if twice := getattr(part, "keys_twice", ()):
+                            raise ValueError(f"the key '{min(twice)}' is there twice")
+                    row = {key: question.get(key, question.get(other)) for key, other in KEYS.items()}
+                    place += f" (question '{row['id']}')"
+                    found = pairs(question.get("answers"))
+                    if found and question.get("is_impossible"):
+                        raise ValueError("is_impossible is true, and yet there are answers")
+                    answers = found and {"text": [t for t, _ in found], "answer_start": [s for _, s in found]}
+                    empty: dict[str, list[Any]] = {"text": [], "answer_start": []}
+                    row |= {"context": context, "answers": empty if found == [] else answers}
+                    for key, value in row.items():
+                        if fault := next(reading.faults(value), ""):
+                            raise ValueError(f"'{key}' holds {fault}")
+                    yield row | {"title": article.get("title")}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        message = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
+        raise InputError(message, where=f"{path}, {place}",
+                         remedy="SQuAD's form: data, paragraphs, context, qas, answers") from None  # fmt: skip
+
+
+def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
+    """(text, answer_start) of every gold answer of a question; None where the cell is empty.
+
+    A cell is a list of {"text", "answer_start"}, the hub's {"text": [...], "answer_start": [...]}, a list of texts, or
+    (in CSV) one text or any of these as JSON.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(cell, str):
+        try:
+            parsed = reading.strict(cell) if cell.lstrip().startswith(("[", "{")) else None
+        except json.JSONDecodeError:
+            parsed = None
+        cell = parsed if isinstance(parsed, (list, dict)) else [cell] if cell.strip() else []
+    if cell is None:
+        return None
+    if isinstance(cell, Mapping):
+        texts, starts = cell.get("text"), cell.get("answer_start")
+        if isinstance(texts, str):
+            texts, starts = [texts], [starts]
+        starts = [None] * len(texts or []) if starts is None else starts
+        if texts is None or len(texts) != len(starts):
+            raise ValueError(f"{len(texts or [])} answer texts have {len(starts)} answer_starts")
+        cell = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    found = [(item, None) if isinstance(item, str) else (item.get("text"), item.get("answer_start")) for item in cell]
+    for text, start in found:
+        if not isinstance(text, str):
+            raise ValueError(f"an answer is {text!r}, not a text")
+        if reading.HALF.search(text):
+            raise ValueError("an answer holds half a surrogate pair")
+        if start is not None and (isinstance(start, bool) or not isinstance(start, int)):
+            raise ValueError(f"answer_start is {start!r}, not a whole number")
+        if start is not None and start < 0:
+            raise ValueError(f"answer_start is {start}: an offset is 0 or more")
+    return found
+
+
+def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool) -> tuple[pa.Table, list[str]]:
+    """Checked rows and what was mended: id, question, context (strings), answers (list of strings), answer_starts.
+
+    `answer_starts` are characters (code points) of the context; -1 where an answer was not found. A wrong or absent
+    one is put right only where the text occurs exactly once in the context. `answers` is null where a row has none.
+
+    Raises:
+        InputError: the first question without id, text or context, with an id that is there twice, or with answers
+            that are none.
+    """
+    cells = {role: table[column].to_pylist() for role, column in columns.items() if column in table.column_names}
+    ids = [None if key is None else str(key) for key in cells["id"]]
+    seen: dict[str, int] = {}
+    answers: list[list[str] | None] = []
+    starts: list[list[int] | None] = []
+    mended: dict[str, int] = {}
+    found: dict[str, int] = {}
+    lost: dict[str, int] = {}
+
+    def fail(what: str, remedy: str = "") -> NoReturn:
+        raise InputError(f"question '{ids[row]}' {what}", where=f"{where}, row {row + 1}", remedy=remedy)
+
+    for row, (key, context) in enumerate(zip(ids, cells["context"], strict=True)):
+        if key is None or not key.strip():
+            raise InputError(f"a question has no id: {str(cells['question'][row])[:80]!r}", where=f"{where}, row {row + 1}",
+                             remedy="give each question an id of its own")  # fmt: skip
+        if key in seen:
+            fail(f"is there twice, first in row {seen[key] + 1}", "give each question an id of its own")
+        seen[key] = row
+        for role in ("question", "context"):
+            text = cells[role][row]
+            if not isinstance(text, str):
+                fail(f"has no {role}: {text!r} is no text")
+            if not text.strip():
+                fail(f"has an empty {role}")
+        try:
+            golds = pairs(cells["answers"][row]) if "answers" in cells else None
+        except (ValueError, AttributeError, TypeError) as error:
+            fail(f"has answers that can't be read: {error}",
+                 'as in [{"text": "...", "answer_start": 17}], or {"text": [...], "answer_start": [...]}')  # fmt: skip
+        if golds is None:
+            if labelled:
+                fail("has no answers", "an empty list [] says that there is none in the context")
+            answers.append(None)
+            starts.append(None)
+            continue
+        places = []
+        for text, start in golds:
+            there = start is not None and bool(text.strip()) and context.startswith(text, start)
+            places.append(start if there and start is not None else _only(text, context))
+            if not there:
+                told = lost if places[-1] < 0 else found if start is None else mended
+                told[key] = told.get(key, 0) + 1
+        answers.append([text for text, _ in golds])
+        starts.append(places)
+    out = {"id": pa.array(ids, pa.string()), "question": pa.array(cells["question"], pa.string()),
+           "context": pa.array(cells["context"], pa.string()), "answers": pa.array(answers, pa.list_(pa.string())),
+           "answer_starts": pa.array(starts, pa.list_(pa.int64()))}  # fmt: skip
+    what = (
+        (mended, "answers had a wrong answer_start; mended, as their text occurs once in the context"),
+        (found, "answers have no answer_start; found, as their text occurs once in the context"),
+        (lost, "answers are not where they should be, and occur never or several times in the context: good for "
+         "scoring, not for training"),
+    )  # fmt: skip
+    return pa.table(out), [_note(told, text) for told, text in what if told]
+
+
+def _only(text: str, context: str) -> int:
+    """Where the text begins in the context if it is there exactly once, else -1."""
+    first = context.find(text) if text.strip() else -1
+    return first if context.find(text, first + 1) < 0 else -1
+
+
+def _note(told: dict[str, int], text: str) -> str:
+    names = ", ".join(list(told)[:LISTED]) + f" and {len(told) - LISTED} more" * (len(told) > LISTED)
+    return f"{sum(told.values()):,} {text} (questions {names})"

@@ -1,0 +1,90 @@
+"""What makes a training step on CPUs cheaper and leaves what it computes as it is; `batching.lean = false` is without.
+
+Dropout is applied where the model applies it and at its rates, to 1 / 65,536 (tests/invariants/test_dropout.py): attention
+reads its rate off the module it keeps (`self.dropout.p`), so no module's rate may ever change here.
+
+- Memory that a step frees is kept for the next one: glibc would give large blocks back to the system, whose pages must
+  then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522 word pieces).
+- Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
+- Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a pass before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bert_ft.kernels import packed_attention
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+@contextmanager
+def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
+    """Inside: training steps of `model` are lean, where it is wanted and runs on a CPU; gives whether they are."""
+    active = wanted and next(model.parameters()).device.type == "cpu"
+    if not active:
+        yield False
+        return
+    keep_freed(True)
+    dropouts = [module for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
+    before, packed_attention.keep = packed_attention.keep, keep
+    for module in dropouts:
+        module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
+    try:
+        yield True
+    finally:
+        packed_attention.keep = before
+        for module in dropouts:
+            del module.forward
+        keep_freed(False)
+
+
+def keep_freed(kept: bool) -> None:
+    """Whether large blocks that are freed stay with this process. Where no step repeats the last one's shapes, as in
+    evaluation, blocks that stay soon fit nothing: with those of 1 MB given back, memory does not grow with the rows."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30 if kept else 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)  # the latter is glibc's own
+
+
+def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
+    """In place of `nn.Dropout.forward`, with the rate that the module has by now."""
+    if not module.training or not 0 < module.p < 1:
+        return nn.functional.dropout(x, module.p, module.training)
+    dropped: Tensor = _Dropout.apply(x, module.p)  # type: ignore[no-untyped-call]
+    return dropped
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        kept = keep(x, rate)
+        ctx.save_for_backward(kept)
+        return x * kept
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad * ctx.saved_tensors[0], None
+
+
+def keep(like: Tensor, dropout: float) -> Tensor:
+    """A dropout mask: zeros at the rate of `dropout`, to 1 / 65,536, elsewhere what keeps the mean."""
+    kept = min(round((1 - dropout) * 65536), 65535)
+    bits = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    below = bits.view(torch.int16)[: like.numel()].view(like.shape) < kept - 32768
+    return below.to(like.dtype).mul_(65536 / kept)
+
+
+def clip(optimizer: Any, parameters: Any, max_norm: float) -> Tensor:
+    """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    optimizer.grad_scale, optimizer.found_inf = ((norm + 1e-6) / max_norm).clamp(min=1.0), None
+    return norm

@@ -1,0 +1,135 @@
+"""A checkpoint with a head, its tokenizer and its adapter: ready to score rows and to answer raw inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bert_ft.data.rows import Rows
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.families.base import Adapter
+from bert_ft.families.features import Features
+from bert_ft.modeling.saved_task import FORM, SAVED
+
+BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
+
+
+@dataclass
+class Model:
+    """What `bert_ft.load` gives for a model folder, and what a run trains."""
+
+    adapter: Adapter
+    network: Any
+    tokenizer: Any
+    accelerator: Any
+    unpadding: Any = None  # the handle that makes the network plain again
+    sharing: Any = None  # which rows may be in one forward
+    scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
+    notes: Sequence[str] = ()  # what a person should know of it
+
+    def encode(self, rows: Rows, of: int | None = None) -> Features:
+        """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
+        from bert_ft.engine import feature_cache
+
+        return feature_cache.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length, of)
+
+    def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
+        """The rows in parts that are encoded, scored and decoded apart, each with its features."""
+        for part in self.adapter.blocks(rows, BLOCK):
+            yield part, self.encode(part, of=len(rows))
+
+    def infer(self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None) -> dict[str, np.ndarray]:
+        """Predictions for every row, in the order of the rows."""
+        from bert_ft.engine import inference
+
+        decoded = []
+        for part, features in blocks or self.blocks(rows):
+            logits = inference.predict(
+                self.network, self.adapter, features, self.accelerator,
+                pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+                sharing=self.sharing,
+            )  # fmt: skip
+            decoded.append(self.adapter.decode(logits, features, part))
+        return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
+
+    def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
+        """The task's metrics and the user's own; empty where rows have no labels."""
+        metrics = self.adapter.score(predictions, rows)
+        if metrics or not self.adapter.task.metric.compute:
+            for scorer in self.scorers:
+                found = scorer(predictions["prediction"], self.adapter.references(rows))
+                if twice := found.keys() & metrics.keys():
+                    raise InputError(f"two metrics are called '{min(twice)}'", where="metrics",
+                                     remedy="give yours a name: metrics={'mine': ...}")  # fmt: skip
+                metrics |= found
+        return metrics
+
+    def predict(self, inputs: Any, columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Answers raw inputs.
+
+        Args:
+            inputs: what the family takes: a text; or a list of texts, of (text, text_pair), of (question, context),
+                or of dicts with the task's columns; a dict of lists, a Dataset or a pandas frame.
+            columns: role -> column of these, where they are not called as in the task.
+        Returns:
+            one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by label name,
+            `entities`, or an answer.
+        """
+        if hasattr(inputs, "iloc"):  # a pandas frame or series
+            inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()
+        if isinstance(inputs, Mapping):
+            known = (self._column(role, columns or {}) for role in self.adapter.inputs)
+            table = {name: inputs[name] for name in known if name in inputs}
+            if table and all(isinstance(column, list) for column in table.values()):
+                if len({len(column) for column in table.values()}) > 1:
+                    raise InputError("these columns are not equally long", where=", ".join(table))
+                inputs = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+        several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
+        if not several:
+            return []
+        return self.answer(self.rows(several, columns or {}))
+
+    def answer(self, rows: Rows) -> list[dict[str, Any]]:
+        """An answer a row."""
+        return list(self.adapter.decode_raw(self.infer(rows), rows))
+
+    def rows(self, inputs: Sequence[Any], columns: Mapping[str, str]) -> Rows:
+        """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take one."""
+        return self.adapter.rows([self._input(item, number, columns) for number, item in enumerate(inputs, 1)])
+
+    def _column(self, role: str, columns: Mapping[str, str]) -> str:
+        return columns.get(role) or self.adapter.task.data.columns.get(role, role)
+
+    def _input(self, item: Any, number: int, columns: Mapping[str, str]) -> Any:
+        """A dict, or an array, as the adapter takes it."""
+        if not isinstance(item, Mapping):
+            return item.tolist() if hasattr(item, "tolist") else item
+        values = {}
+        for role, needed in self.adapter.inputs.items():
+            column = self._column(role, columns)
+            if item.get(column) is not None:
+                values[role] = item[column]
+            elif needed:
+                raise InputError(f"no '{column}'", where=f"input {number}", remedy=did_you_mean(column, map(str, item)))
+        return self.adapter.input(values)
+
+    def __call__(self, *inputs: Any) -> dict[str, Any]:
+        """The answer to one input: `model(text)`, `model(text, text_pair)`, `model(question, context)`."""
+        return self.predict([inputs[0] if len(inputs) == 1 else inputs])[0]
+
+    def describe(self) -> None:
+        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all; the
+        tokenizer will truncate in a pipeline where we did."""
+        task = self.adapter.task
+        kept = task.model_dump(include={"family": True, **dict.fromkeys(task.family_tables, True), "recipe": SAVED["recipe"],
+                                        "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
+        columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
+        kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
+        self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
+        self.tokenizer.model_max_length = task.recipe.max_length
+        if task.family == "classification":
+            side = "left" if task.classification.truncation == "tail" else "right"
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = side  # the latter is saved

@@ -1,0 +1,289 @@
+"""Checkpoints: a hub id, a folder or an earlier run becomes a model with the task's head."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from bert_ft.config.schema import RunSpec
+from bert_ft.data import hub
+from bert_ft.errors import InputError
+from bert_ft.families.base import Adapter
+from bert_ft.modeling import remote_code, weights
+from bert_ft.modeling.saving import quiet
+
+
+def locate(checkpoint: str) -> str:
+    """The folder of a checkpoint (of a run: its model), or the hub id as it is."""
+    path = Path(checkpoint).expanduser()
+    if (path / "task.toml").is_file() and not (path / "config.json").is_file():
+        if not (path / "model").is_dir():
+            remedy = "finish it, or name another checkpoint"
+            raise InputError("this run has no model yet", where=checkpoint, remedy=remedy)
+        return str(path / "model")
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
+    if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
+        remedy = "a checkpoint is a folder, a run or a hub id (org/name)"
+        raise InputError("no such folder", where=checkpoint, remedy=remedy)
+    return checkpoint
+
+
+def fingerprint(checkpoint: str | None) -> str | None:
+    """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is loaded."""
+    if checkpoint is None:
+        return None
+    folder = Path(locate(checkpoint))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest() if files else None
+
+
+def commit(run: RunSpec) -> str | None:
+    """The hub's commit that a hub id was loaded from; None for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if run.checkpoint is None or Path(where := locate(run.checkpoint)).is_dir():
+        return None
+    file = try_to_load_from_cache(where, "config.json", revision=run.revision)
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ()) -> Any:
+    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this call."""
+    from transformers import AutoConfig
+
+    with told(where):
+        trust = remote_code.allowed(where, revision, trusted)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
+    if config._attn_implementation not in (None, "eager", "sdpa"):  # others may be programs that the hub serves
+        config._attn_implementation = None
+    return config
+
+
+def load_model(
+    run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = (), stored: bool = False
+) -> tuple[Any, list[str]]:
+    """The model with the head of the adapter's family, and what the user should know about its weights.
+
+    Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head that fits the
+    task's labels by name is kept too (in the checkpoint's label order, which the adapter takes over); a task head of
+    another kind is initialised anew from torch's random state.
+
+    Args:
+        stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file has.
+    Raises:
+        InputError: the file lacks weights of the encoder, or has some that the model has no place for.
+    """
+    import torch
+    import transformers
+
+    where = locate(checkpoint)
+    config = load_config(where, run.revision or "main", trusted)
+    options: dict[str, Any] = {"revision": run.revision or "main"}
+    auto = getattr(transformers, adapter.head)
+    with told(where):
+        options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
+        old = config.architectures[0] if config.architectures else "?"
+        kind = weights.task_head(old)
+        kept = (old == "?" or f"AutoModelFor{kind}" == adapter.head) and _keeps_head(config, adapter)
+        before = _head_of(config)
+        dtype = weights.stored_dtype(_folder(where, run), config)
+        config.update({"problem_type": None} | adapter.config())
+        if adapter.task.recipe.dropout is not None:
+            _set_dropout(config, adapter.task.recipe.dropout)
+        options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        options["dtype"] = getattr(torch, dtype) if stored and dtype else torch.float32
+        model, info = auto.from_pretrained(where, **options)
+    head = weights.head_names(model)
+    fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
+        message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
+        raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
+    notes = _placed(model, info["unexpected_keys"], old, where)
+    # of an unknown class's head that came whole nothing says what it is for
+    unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
+    if not kept and (kind is not None or unknown):
+        _new_head(model, head)
+        fresh = sorted({*fresh, *head})
+        notes.append(f"the head is replaced, the encoder kept: the checkpoint's head ({old}) {before}")
+    if fresh:
+        notes.append(f"new weights, not pretrained: {weights.listed(fresh)}")
+    if dtype not in (None, "float32") and not stored:
+        notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
+    return model, notes
+
+
+def _folder(where: str, run: RunSpec) -> Path | None:
+    """The folder that a checkpoint's files lie in: its own, or that of its commit in the hub's cache."""
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(where, "config.json", revision=run.revision)
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
+    """The type that a run's weights are saved in where it is not float32: that of the checkpoint's file, if asked for."""
+    if run.save_dtype == "float32" or run.checkpoint is None:
+        return None
+    where = locate(run.checkpoint)
+    config = load_config(where, run.revision or "main", trusted)
+    dtype = weights.stored_dtype(_folder(where, run), config)
+    return None if dtype == "float32" else dtype
+
+
+def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
+    """What to tell of the tensors that the model has no place for; refuses them where they are the encoder's."""
+    lost, harmless = weights.without_place(model, unexpected, old)
+    if lost:
+        message = (
+            f"the model has no place for {len(lost)} weights of the checkpoint ({old}): {weights.listed(sorted(lost))}"
+        )
+        remedy = "config.json and weights differ, or this version of transformers no longer computes with them"
+        raise InputError(message, where=where, remedy=remedy)
+    return [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"] if harmless else []
+
+
+def bind_head(network: Any, adapter: Adapter) -> list[str]:
+    """Names the logits of a model of the user's own: by its config's label names where they are the task's, else in the
+    task's order; gives what was done.
+
+    Raises:
+        InputError: a head of another size.
+    """
+    import torch
+
+    config, wanted = network.config, adapter.config()
+    notes, dtype = list[str](), next(network.parameters()).dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        network.float()
+        notes.append(f"the model's weights were {dtype}; they are trained in float32".replace("torch.", ""))
+    size = wanted.get("num_labels", 0)
+    if getattr(config, "num_labels", size) != size:
+        raise InputError(f"the model's head has {config.num_labels} labels, the task {size}", where="model",
+                         remedy=f"from_pretrained(..., num_labels={size})")  # fmt: skip
+    config.problem_type = config.problem_type or wanted.get("problem_type")
+    if _keeps_head(config, adapter):
+        return notes
+    config.update(wanted)
+    return [*notes, "the model's own head is trained, its labels in the order of the task"]
+
+
+def problem_type(config: Any) -> str:
+    """What a sequence classification head is for; where the config does not say, as `transformers` takes it."""
+    return str(config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification"))
+
+
+def _head_of(config: Any) -> str:
+    """What the checkpoint's head is for, in words."""
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
+    kind = problem_type(config) if "SequenceClassification" in str(config.architectures) else ""
+    return " ".join(filter(None, ["is for", kind, f"of {', '.join(names[:5])}" + ", ..." * (len(names) > 5)]))
+
+
+def _keeps_head(config: Any, adapter: Adapter) -> bool:
+    """Whether a head for this task may be in the checkpoint; its label order then is the order of the run."""
+    wanted = adapter.config()
+    if wanted.get("problem_type") is None and "id2label" not in wanted:
+        return True  # a head for answers has one shape, whatever a config says of labels (BART's: three)
+    if wanted.get("num_labels", config.num_labels) != config.num_labels:
+        return False
+    if wanted.get("problem_type") not in (None, problem_type(config)):
+        return False
+    if "id2label" not in wanted:
+        return True
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    if set(names) != set(adapter.names):
+        return False
+    adapter.labels = [adapter.labels[adapter.names.index(name)] for name in names]
+    return True
+
+
+def _new_head(model: Any, names: list[str]) -> None:
+    """Initialises the modules of these parameters as `transformers` would, in their order: the seed decides."""
+    for module in dict.fromkeys(model.get_submodule(name.rpartition(".")[0]) for name in names):
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False
+        module._is_hf_initialized = False
+        model._init_weights(module)
+
+
+def _set_dropout(config: Any, rate: float) -> None:
+    for key in config.to_dict():
+        if "dropout" in key and isinstance(getattr(config, key), (float, int, type(None))):
+            setattr(config, key, rate)
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
+    from pickle import UnpicklingError
+
+    from huggingface_hub.errors import StrictDataclassError  # of odd types in a config
+    from safetensors import SafetensorError
+    from transformers import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(50)  # nothing but our own message
+    try:
+        with quiet(), nullcontext() if Path(where).is_dir() else hub.reached():
+            yield
+    except InputError:
+        raise
+    except ImportError as error:
+        named = re.search(r"""(?:pip3? install|install|named|requires the) [`'"]*([\w-]+)""", str(error))
+        if named is None:
+            raise InputError(f"a package is missing: {_first_line(error)}", where=where) from None
+        message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
+        raise InputError(message, where=where, remedy=remedy) from None
+    except UnpicklingError:
+        message = "the weight file is corrupt, or holds more than weights"
+        raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None
+    except (SafetensorError, EOFError) as error:
+        message = f"the weight file is corrupt ({error})"
+        raise InputError(message, where=where, remedy="download or copy it again") from None
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
+        message, remedy = _explained(error, where)
+        raise InputError(message, where=where, remedy=remedy) from None
+    finally:
+        logging.set_verbosity(level)
+
+
+def _explained(error: Exception, where: str) -> tuple[str, str]:
+    """(message, remedy) for what `transformers` and the hub's client raise."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            return "this checkpoint is gated", "ask for access, then `hf auth login`"
+        if isinstance(cause, RepositoryNotFoundError):
+            remedy = "check the id (org/name); a folder needs a path that exists"
+            return "no such checkpoint on the hub, or no access to it", remedy
+        if isinstance(cause, RevisionNotFoundError):
+            return "no such revision of this checkpoint", "run.revision is a branch, tag or commit; main by default"
+        cause = cause.__cause__ or cause.__context__
+    if not Path(where).is_dir() and isinstance(error, OSError):
+        message = "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is no checkpoint"
+        return message, "check the id; try again once the hub is there, or give a folder"
+    if "trust_remote_code" in str(error):
+        message = "this checkpoint brings its own code, which runs only if you say so"
+        return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
+    remedy = "is it the folder of an encoder that this version of transformers knows?"
+    return f"it can't be loaded: {_first_line(error)}", remedy
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()

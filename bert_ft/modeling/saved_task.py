@@ -1,0 +1,112 @@
+"""What of a task is written into a model's config, and read back from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_ft import families
+from bert_ft.config.task import RESERVED, Task, validated
+from bert_ft.errors import InputError
+from bert_ft.modeling import pretrained
+
+FORM = {"encoding", "delimiter", "quoting"}  # of the user's files: what `predict` reads has it too
+SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
+"""Of a task, what is saved in the model's config, and taken from it; beside the family and its own table."""
+
+
+def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
+    """A task made from a model's config alone: enough to predict. Of the task that bert-ft wrote into it when the model
+    was saved, nothing else than `SAVED` and the family's own table is taken.
+
+    Raises:
+        InputError: a head that is not known here, or a value of another type or range.
+    """
+    own = _table(getattr(config, "bert_ft", None), "task", where)
+    architecture = str((config.architectures or ["?"])[0])
+    heads = {family: families.find(family).head for family in families.FAMILIES}
+    kind = next(
+        (
+            family
+            for family, head in heads.items()
+            if architecture.removesuffix("Simple").endswith(head.removeprefix("AutoModel"))
+        ),
+        None,
+    )
+    family = own.get("family", kind)
+    if kind is None or not isinstance(family, str) or families.find(family).head != heads[kind]:
+        remedy = "fine-tune it first: bert-ft train"
+        raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    bound = getattr(config, "max_position_embeddings", None) or 512
+    positions = bound if isinstance(bound, (int, float)) and bound > 0 else 512  # XLNet says -1
+    lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
+    if not all(isinstance(length, (int, float)) for length in lengths):
+        raise InputError("max_position_embeddings and model_max_length have to be numbers", where=where)
+    labels = labels_of(config, where)
+    data: dict[str, Any] = {"labels": None if kind == "qa" else labels}
+    metric: dict[str, Any] = {}
+    if kind == "classification":
+        data["problem_type"] = pretrained.problem_type(config)
+        if data["problem_type"] == "regression":
+            data["labels"], metric = None, {"compute": ["mean_squared_error"]}
+    tree: dict[str, Any] = {"name": Path(where).name, "family": family, "metric": metric, "data": data,
+                            "recipe": {"max_length": int(min(lengths))}}  # fmt: skip
+    for table in ("data", "recipe"):
+        given = _table(own, table, where)
+        tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}
+    for table in _tables_of(family) & own.keys():
+        tree[table] = own[table]
+    return validated(tree, f"{where}: bert_ft in its config")
+
+
+def tuned_of(config: Any, where: str) -> dict[str, Any]:
+    """The thresholds that were tuned when the model was trained: by label, or of no answer."""
+    tuned = _table(getattr(config, "bert_ft", None), "tuned", where)
+    thresholds = _table(tuned, "thresholds", where)
+    for name, value in [*thresholds.items(), ("null_threshold", tuned.get("null_threshold", 0.0))]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"the threshold '{name}' is not a number", where=f"{where}: bert_ft in its config",
+                             remedy="train the model again, or mend config.json")  # fmt: skip
+    return dict(tuned)
+
+
+def passed_over(config: Any) -> list[str]:
+    """What a person should know of a config's table `bert_ft`: the keys that are not obeyed."""
+    own = getattr(config, "bert_ft", None)
+    own = own.get("task") if isinstance(own, dict) else None
+    if not isinstance(own, dict):
+        return []
+    strange = [table for table in own if table not in {"family", "data", "recipe", *_tables_of(own.get("family"))}]
+    for table in SAVED:
+        strange += [f"{table}.{key}" for key in own.get(table) or () if key not in SAVED[table]]
+    return [f"not taken from the model's config: {', '.join(map(repr, sorted(map(str, strange))))}"] if strange else []
+
+
+def _tables_of(family: Any) -> set[str]:
+    """The tables of options that a saved model's config may have: its family's; of a family of one's own any of ours."""
+    return {family} if family in RESERVED else set(RESERVED)
+
+
+def _table(tree: Any, key: str, where: str) -> dict[str, Any]:
+    """A table within another; empty where there is none."""
+    value = tree.get(key, {}) if isinstance(tree, dict) else {} if tree is None else tree
+    if not isinstance(value, dict):
+        raise InputError(f"'{key}' is not a table", where=f"{where}: bert_ft in its config",
+                         remedy="train the model again, or mend config.json")  # fmt: skip
+    return value
+
+
+def labels_of(config: Any, where: str) -> list[str]:
+    """The labels of a config's head, in order."""
+    names = config.id2label
+    if not isinstance(names, dict) or set(names) != set(range(len(names))):
+        raise InputError("id2label does not name the labels 0, 1, 2, ...", where=where, remedy="mend config.json")
+    labels = [str(names[i]) for i in range(len(names))]
+    if twice := {name for name in labels if labels.count(name) > 1}:
+        message = f"two labels of its head are called '{min(twice)}'"
+        raise InputError(message, where=where, remedy="rename one in config.json")
+    return labels

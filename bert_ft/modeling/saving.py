@@ -1,0 +1,76 @@
+"""A trained model as a folder that `from_pretrained` of any version reads: weights, config, tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bert_ft import files
+from bert_ft.errors import disk
+from bert_ft.families import tokenization
+from bert_ft.rundir import folder
+
+
+def save_model(
+    path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None, dtype: str | None = None
+) -> None:
+    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model;
+    `dtype` is the type they are written in, the model's own by default."""
+    with disk(path):
+        if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
+            model = copy.deepcopy(model).merge_and_unload()
+        files.clear(path, folder.FOLDERS["model"])
+        with files.folder_beside(path) as temporary, quiet():
+            model.save_pretrained(temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype))
+            if dtype is not None:  # it has written the type of the model that it was given
+                model.config.dtype, before = dtype, model.config.dtype
+                model.config.save_pretrained(temporary)
+                model.config.dtype = before
+            _name_labels(temporary / "config.json", model.config)
+            _save_tokenizer(temporary, tokenizer)
+
+
+def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, Any]:
+    import torch
+
+    tensors = model.state_dict() if weights is None else weights
+    kind = getattr(torch, dtype)
+    return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _save_tokenizer(path: Path, tokenizer: Any) -> None:
+    """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of their own."""
+    with tokenization.whole(tokenizer):
+        tokenizer.save_pretrained(path)
+    file = path / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _name_labels(file: Path, config: Any) -> None:
+    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default, and then loads
+    a BART, whose own default is three, with another head."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    labels = {"id2label": config.id2label, "label2id": config.label2id}
+    if not labels.keys() <= saved.keys():
+        file.write_text(json.dumps(saved | labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of `transformers`, which are as they were after it."""
+    from transformers import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

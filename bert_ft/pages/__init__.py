@@ -1,0 +1,1 @@
+"""The pages of a run: its report and its model card."""

@@ -1,0 +1,71 @@
+"""The model card: `model/README.md` with the hub's metadata (Mitchell et al. 2019; huggingface_hub's card classes)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bert_ft import files, reading
+from bert_ft.config.task import Task
+from bert_ft.errors import shown
+from bert_ft.modeling import pretrained
+from bert_ft.report.rendering import render
+from bert_ft.rundir.folder import RunDir
+from bert_ft.rundir.naming import short_name
+
+PIPELINES = {"classification": "text-classification", "ner": "token-classification", "qa": "question-answering"}
+LARGEST = 10_000_000  # bytes of a checkpoint's README
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+
+
+def write(folder: RunDir, results: Mapping[str, Any]) -> None:
+    """Writes the card of a run that keeps its model; of one that keeps none, nothing."""
+    if folder.model.is_dir():
+        files.write(folder.model / "README.md", text(folder.task(), results, folder.environment()))
+
+
+def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    """The card: YAML metadata and Markdown."""
+    base, licence = _base(task)
+    hub = task.data.path if HUB_ID.fullmatch(task.data.path or "") else None
+    metadata = _metadata(task, results, base, licence, hub).to_yaml()
+    return render("card.md.j2", task=task, results=results, environment=environment, metadata=metadata, licence=licence, hub=hub,
+                  pipeline=PIPELINES.get(task.family), base=short_name(task.run.checkpoint or "a model object"),
+                  recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True))  # fmt: skip
+
+
+def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence: Any, hub: str | None) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    pipeline = PIPELINES.get(task.family, task.family)
+    evaluations = [
+        EvalResult(task_type=pipeline, dataset_type=hub or shown(task.name), dataset_name=shown(task.title or task.name),
+                   dataset_config=task.data.name if hub else None, dataset_split=name, metric_type=shown(metric),
+                   metric_name=shown(metric), metric_value=value)
+        for name, values in results["metrics"].items() for metric, value in values.items() if value is not None
+    ]  # fmt: skip
+    return ModelCardData(
+        base_model=base, license=licence, library_name="transformers", datasets=[hub] if hub else None,
+        pipeline_tag=pipeline if task.family in PIPELINES else None, tags=["bert-ft", task.family],
+        model_name=shown(f"{short_name(task.run.checkpoint or 'model')}-{task.name}"), eval_results=evaluations or None,
+    )  # fmt: skip
+
+
+def _base(task: Task) -> tuple[str | None, Any]:
+    """The hub id of the checkpoint, or of what a folder's card says it was made from; and the licence that its card names."""
+    from huggingface_hub import ModelCard, hf_hub_download
+
+    if task.run.checkpoint is None or "model" in task.run.custom:
+        return None, None
+    where = pretrained.locate(task.run.checkpoint)
+    local = Path(where).is_dir()
+    try:
+        with pretrained.told(where):
+            name = "README.md"
+            file = Path(where, name) if local else hf_hub_download(where, name, revision=task.run.revision)
+            data: Any = ModelCard(reading.text(Path(file), LARGEST), ignore_metadata_errors=True).data
+    except Exception:  # there is none, or it has some fault: it is somebody else's
+        return None if local else where, None
+    return data.base_model if local else where, data.license

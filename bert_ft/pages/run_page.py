@@ -1,0 +1,175 @@
+"""The report: one HTML file that asks for nothing and runs nothing, of one run or of several side by side.
+
+All of it comes from the run folders, also from copied ones: `predictions/<set>.rows.parquet` keeps the scored rows, since
+texts and gold answers stand nowhere else. A run without them has a report without texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+from bert_ft import files
+from bert_ft.errors import InputError
+from bert_ft.metrics import bootstrap
+from bert_ft.pages import card, scored_sets
+from bert_ft.report import plots
+from bert_ft.report.elements import Chart, Table
+from bert_ft.report.rendering import render, show
+from bert_ft.report.scored_set import Scored, consistent
+from bert_ft.rundir.folder import RunDir
+from bert_ft.rundir.naming import short_name
+
+SHOWN, CUT = 20, 400  # errors of a set; characters of a text in one
+
+
+class View:
+    """What the page says of one run. `results`: those of a run whose `results.json` is not there yet."""
+
+    def __init__(self, folder: RunDir, results: Mapping[str, Any] | None = None) -> None:
+        self.path, self.task, self.log = folder.path, folder.task(), folder.log()
+        self.name = self.path.resolve().name
+        self.results = results or (folder.results() if folder.results_json.is_file() else {})
+        self.environment = folder.environment() if folder.environment_json.is_file() else {}
+        told = [entry["evaluation"] for entry in self.log if "evaluation" in entry]
+        self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
+        self.sets = scored_sets.scored(folder, self.task, self.results) if self.results else []
+        self.title = self.task.title or self.task.name
+
+    def headline(self) -> dict[str, Any]:
+        """The metric that picks the best step, with its interval."""
+        name, metric = self.task.best_metric
+        out: dict[str, Any] = {"set": name, "metric": metric, "value": self.metrics.get(name, {}).get(metric)}
+        for one in self.sets:
+            if one.name == name and metric in one.intervals:
+                low, high = one.intervals[metric]
+                out["interval"] = f"{show(low)} to {show(high)}"
+                rows = f"the {len(one.lines):,} rows"
+                out["method"] = f"95 % percentile interval, {bootstrap.DRAWS:,} bootstrap samples of {rows}"
+        if (spread := self.results.get("spread", {}).get(name, {}).get(metric)) is not None:
+            told = f"mean and standard deviation of {self.results['folds']} folds"
+            out |= {"interval": f"± {show(spread)}", "method": told}
+        return out
+
+    def scores(self) -> Table:
+        """All metrics of all sets."""
+        intervals = {one.name: one.intervals for one in self.sets}
+        rows = [[name, metric, value, *intervals.get(name, {}).get(metric, (None, None))]
+                for name, values in self.metrics.items() for metric, value in values.items()]  # fmt: skip
+        return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
+
+    @cached_property
+    def curves(self) -> list[str]:
+        """The learning curves as SVG."""
+        return plots.charts({self.name: self.log}, self.task.best_metric)
+
+    @cached_property
+    def details(self) -> list[tuple[Scored, list[Table | Chart]]]:
+        """The sets with their own tables and charts, the errors last."""
+        return list(self._details())
+
+    def _details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
+        for one in self.sets:
+            sections = one.sections()
+            found: list[dict[str, Any]] = []
+            with suppress(InputError):  # of a family that can't list them, or of rows that are not kept
+                found = one.errors()
+            if found:
+                what = "the most confident errors" if "confidence" in found[0] else "the largest errors"
+                rows = [[_cut(value) for value in line.values()] for line in found[:SHOWN]]
+                told = f"{min(SHOWN, len(rows))} of {len(found):,} wrong rows"
+                sections.append(Table(what, list(found[0]), rows, told))
+            yield one, sections
+
+    def facts(self) -> list[Table]:
+        """Counts, recipe, environment, timing, and published numbers of this checkpoint."""
+        counts: dict[str, dict[str, int]] = self.results.get("counts", {})
+        keys = list(dict.fromkeys(key for counted in counts.values() for key in counted))
+        tables = [Table("what was read, truncated and unknown", ["set", *(key.replace("_", " ") for key in keys)],
+                        [[name, *(counted.get(key) for key in keys)] for name, counted in counts.items()])]  # fmt: skip
+        known = short_name(self.task.run.checkpoint or "")
+        of_it = [r.model_dump(exclude={"checkpoint"}) for r in self.task.reference if short_name(r.checkpoint) == known]
+        if of_it:
+            note = "as published, with their conditions: other splits, recipes or statistics are no comparison"
+            rows = [list(reference.values()) for reference in of_it]
+            tables.append(Table(f"published numbers of {known}", list(of_it[0]), rows, note))
+        recipe = self.task.recipe.model_dump(exclude=self.task.recipe.SPACES, exclude_none=True)
+        environment = {k: v for k, v in self.environment.items() if k not in ("versions", "resumed")}
+        environment |= {"resumed": len(self.environment.get("resumed", [])), **self.environment.get("versions", {})}
+        facts = {"recipe": recipe, "timing": self.results.get("timing", {}), "environment": environment}
+        for title, values in facts.items():
+            tables.append(Table(title, [], [[key.replace("_", " "), value] for key, value in values.items()]))
+        return [table for table in tables if table.rows]
+
+
+def view_of(folder: RunDir) -> View:
+    """The view of a run whose folder may be anybody's, with all that its page shows.
+
+    Raises:
+        InputError: files of the run that are missing, damaged, or do not fit together.
+    """
+    with consistent(folder.path):
+        view = View(folder)
+        view.headline(), view.scores(), view.facts(), view.curves, view.details
+    return view
+
+
+def beside(views: Sequence[View]) -> list[Table]:
+    """What several runs share, and where they differ."""
+    keys = dict.fromkeys((n, metric) for view in views for n, values in view.metrics.items() for metric in values)
+    scores = [[n, metric, *(view.metrics.get(n, {}).get(metric) for view in views)] for n, metric in keys]
+    told = [_flat(view.task.model_dump(exclude={"reference", "title"})) for view in views]
+    differ = [key for key in dict.fromkeys(key for tree in told for key in tree)
+              if any(tree.get(key) != told[0].get(key) for tree in told)]  # fmt: skip
+    names = [view.name for view in views]
+    return [Table("metrics", ["set", "metric", *names], scores),
+            Table("what differs", ["key", *names], [[key, *(tree.get(key) for tree in told)] for key in differ])]  # fmt: skip
+
+
+def html(views: Sequence[View]) -> str:
+    """The page of one run, or of several."""
+    shared: dict[str, Any] = {"tables": [], "curves": []}
+    if len(views) > 1:
+        one_task = len({view.task.best_metric for view in views}) == 1
+        logs = {f"{i}. {view.name}" if len({v.name for v in views}) < len(views) else view.name: view.log
+                for i, view in enumerate(views, 1)}  # fmt: skip
+        shared = {"tables": beside(views), "curves": plots.charts(logs, views[0].task.best_metric) if one_task else []}
+    return render("page.html.j2", views=views, shared=shared)
+
+
+def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
+    """What a notebook shows of a run: its metrics and its learning curves."""
+    with consistent(folder.path):
+        view = View(folder, results)
+        curves = plots.figure(view.log, view.task.best_metric) if view.log else None
+        svg = plots.svg(curves, "learning curves", theme={}) if curves is not None else ""
+    return render("run.html.j2", view=view, svg=svg, state=folder.state)
+
+
+def leave(folder: RunDir, results: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Writes the report and the model card at the end of a run. What goes wrong with them is told, and costs no run."""
+    for name, make in (("model card", card.write), ("report", write)):
+        try:
+            make(folder, results)
+        except Exception as error:
+            say(f"no {name}: {type(error).__name__}: {error}", "yellow")
+
+
+def write(folder: RunDir, results: Mapping[str, Any]) -> None:
+    """Writes a run's `report.html`."""
+    files.write(folder.report_html, html([View(folder, results)]))
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > CUT:
+        return f"{value[:CUT]}… ({len(value) - CUT:,} more characters)"
+    return value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out

@@ -1,0 +1,120 @@
+"""A scored set of a run: its predictions and rows, and what the page shows of it whatever the family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pac
+from pyarrow import parquet as pq
+
+from bert_ft import files
+from bert_ft.config.task import Task
+from bert_ft.errors import InputError, disk
+from bert_ft.metrics import bootstrap
+from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.report.elements import Chart, Table
+from bert_ft.rundir.folder import RunDir
+
+
+@contextmanager
+def consistent(folder: Path) -> Iterator[None]:
+    """What is read of a run's folder may be damaged, or anybody's: files that do not fit together are one InputError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # Arrow's own are among them
+        message = f"the files of this run do not fit together: {type(error).__name__}: {error}"
+        raise InputError(message, where=str(folder), remedy="was one of them changed, or damaged?") from error
+
+
+class Scored:
+    """A scored set of a run of a family that is not known here: its metrics alone.
+
+    Attributes:
+        lines: those of `predictions/<name>.jsonl`. rows: the canonical rows, None where the run keeps none.
+    """
+
+    length: tuple[str, tuple[str, ...]] = ("characters", ("text", "text_pair"))
+
+    def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
+        self.folder, self.task, self.name, self.tuned = folder, task, name, results.get("tuned", {})
+        self.metrics: dict[str, float] = results["metrics"].get(name, {})
+        self.lines = list(files.read_jsonl(folder.prediction_file(name)))
+        file = _rows_file(folder, name)
+        self.rows = pq.read_table(file) if file.is_file() else None
+
+    @cached_property
+    def resamples(self) -> Resamples | None:
+        """The rows as the metrics count them."""
+        return None
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the metrics that come out as in results.json; no others."""
+        if self.resamples is None:
+            return {}
+        whole = self.resamples.of()
+        return {name: found for name, found in self.resamples.intervals().items()
+                if self.metrics.get(name) is not None and abs(whole[name] - self.metrics[name]) < 1e-6}  # fmt: skip
+
+    def sections(self) -> list[Table | Chart]:
+        """What the page shows of the set beside its metrics and errors."""
+        sizes = self.sizes()
+        title = f"by length of the input in {self.length[0]}"
+        return [] if sizes is None else [self.groups(title, bootstrap.bins(sizes))]
+
+    def sizes(self) -> np.ndarray | None:
+        """(N,) how long each input is."""
+        columns = [] if self.rows is None else [c for c in self.length[1] if c in self.rows.column_names]
+        if self.rows is None or not columns or self.resamples is None:
+            return None
+        return np.asarray(sum(pac.fill_null(pac.utf8_length(self.rows[c]), 0).to_numpy() for c in columns))
+
+    def groups(self, title: str, groups: Iterable[tuple[str, np.ndarray]]) -> Table:
+        """The main metric of parts of the set."""
+        assert self.resamples is not None
+        whole = self.resamples.of()
+        names = [name for name in self.main() if name in whole]
+        parts = [(name, rows, self.resamples.of(rows)) for name, rows in groups if len(rows)]
+        table: list[list[Any]] = [[name, len(rows), *(of[metric] for metric in names)] for name, rows, of in parts]
+        tops = {i: max([1.0, *(row[i] for row in table if np.isfinite(row[i]))]) for i in range(2, 2 + len(names))}
+        return Table(title, [title.partition(" in ")[0].removeprefix("by "), "rows", *names], table, bars=tops)
+
+    def main(self) -> list[str]:
+        """The metrics that parts of the set are shown by."""
+        return [self.task.best_metric[1]]
+
+    def errors(self) -> list[dict[str, Any]]:
+        """The wrong predictions, the most confident first."""
+        raise InputError(f"of the family '{self.task.family}' no errors can be listed here", where=f"task {self.task.name}",
+                         remedy="look at its predictions: run.predictions()")  # fmt: skip
+
+    def told(self, order: Iterable[int], **columns: Sequence[Any]) -> list[dict[str, Any]]:
+        """Rows of the set in some order: their inputs, where the run keeps them, and other columns."""
+        texts = [] if self.rows is None else [c for c in self.length[1] if c in self.rows.column_names]
+        return [{"row": i} | {c: self.rows[c][i].as_py() for c in texts if self.rows is not None}
+                | {name: column[i] for name, column in columns.items()} for i in map(int, order)]  # fmt: skip
+
+    def column(self, key: str) -> list[Any]:
+        """One key of all prediction lines."""
+        return [line[key] for line in self.lines]
+
+    @property
+    def names(self) -> list[str]:
+        """The task's labels as strings."""
+        return [str(label) for label in self.task.data.labels or []]
+
+
+def _rows_file(folder: RunDir, name: str) -> Path:
+    return folder.predictions / f"{name}.rows.parquet"
+
+
+def keep(folder: RunDir, name: str, rows: pa.Table) -> None:
+    """Keeps the canonical rows of a scored set with the run: what makes its report possible without the data."""
+    with disk(folder.predictions), files.beside(_rows_file(folder, name)) as temporary:
+        pq.write_table(rows, temporary, compression="zstd")

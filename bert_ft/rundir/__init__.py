@@ -1,0 +1,1 @@
+"""The run folder: its files, its name, the environment that it records."""

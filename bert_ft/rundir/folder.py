@@ -1,0 +1,240 @@
+"""The run folder: its paths, what is in each file, and writes that are whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bert_ft import files, reading
+from bert_ft.config.catalog import load_task
+from bert_ft.config.task import Task
+from bert_ft.errors import InputError, disk
+from bert_ft.files import LARGEST, difference, finite, first_process, locked, read_jsonl, write, write_json
+
+MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": ("run", {"checkpoint"})}
+"""Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the data)."""
+RESULTS: dict[str, Any] = {
+    "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
+    "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"],
+}  # fmt: skip
+ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
+"""The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""
+HELD = "another command is working on this run"
+MARKER = "data_fingerprint"
+"""The key of `environment.json` that says that bert-ft wrote it, and with it the folder."""
+LARGE = 2**24  # bytes: no environment.json is so long
+FOLDERS = {
+    "checkpoints": re.compile(r"step-\d+(\.tmp)?|best-\d+\.safetensors|best\.tmp|\..+\.tmp"),
+    "model": re.compile(r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
+                        r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
+                        r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"),
+    "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
+}  # fmt: skip
+"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of predictions
+these are the run's own sets alone."""
+FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
+"""The files of a run."""
+
+
+class RunDir:
+    """Paths and files of one run. `results.json` is written last: a run that has it is whole."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = reading.path(path, "a run folder")
+        self.task_toml = self.path / "task.toml"
+        self.environment_json = self.path / "environment.json"
+        self.log_jsonl = self.path / "log.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.predictions = self.path / "predictions"
+        self.results_json = self.path / "results.json"
+        self.report_html = self.path / "report.html"
+
+    @property
+    def state(self) -> str:
+        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at all).
+
+        A run is known by the `environment.json` that bert-ft writes: a task.toml lies in many a project's folder.
+        """
+        if not self.path.is_dir():
+            return "foreign" if self.path.exists() else "new"
+        marked = self._is_marked()
+        if marked and self.task_toml.is_file():
+            return "finished" if self.results_json.is_file() else "unfinished"
+        ours = {*FILES, *FOLDERS} if marked else {".lock"}  # one that was ended between its marker and its task
+        left = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
+        return "foreign" if any(name not in ours for name in left) else "new"
+
+    def _is_marked(self) -> bool:
+        """Whether `environment.json` is one that bert-ft wrote."""
+        try:
+            if not self.environment_json.is_file() or self.environment_json.stat().st_size > LARGE:
+                return False
+            value = json.loads(self.environment_json.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(value, dict) and MARKER in value
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command is working on the run."""
+        if not (lock := self.path / ".lock").is_file():
+            return False
+        if (stream := locked(lock)) is not None:
+            stream.close()
+        return stream is None
+
+    def task(self) -> Task:
+        return load_task(self.task_toml)
+
+    def results(self) -> dict[str, Any]:
+        """`results.json`, once its parts have the shapes that every reader relies on."""
+        return self._read(self.results_json, RESULTS)
+
+    def environment(self) -> dict[str, Any]:
+        return self._read(self.environment_json, ENVIRONMENT)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the log so far."""
+        return list(read_jsonl(self.log_jsonl, growing=True)) if self.log_jsonl.is_file() else []
+
+    def prediction_file(self, name: str) -> Path:
+        """Where the predictions of a set lie."""
+        return self.predictions / f"{name}.jsonl"
+
+    def _read(self, file: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        if not file.exists():
+            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?")
+        try:
+            value = reading.strict(reading.text(file, LARGEST))
+        except ValueError as error:
+            raise InputError(f"not JSON: {error}", where=str(file)) from None
+        remedy = "a file of another program, or one that was damaged"
+        if not isinstance(value, dict):
+            raise InputError(f"{type(value).__name__}, not an object", where=str(file), remedy=remedy)
+        for key, shape in shapes.items():
+            if not reading.fits(value.get(key, shape), shape):
+                raise InputError(
+                    f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy
+                )
+        if shapes is RESULTS and "metrics" not in value:
+            raise InputError("no 'metrics'", where=str(file), remedy=remedy)
+        return value
+
+    def start(self, task: Task, environment: dict[str, Any]) -> None:
+        """Empties what an earlier attempt left and writes what is known before training."""
+        with disk(self.path):
+            self.results_json.unlink(missing_ok=True)
+            self.clear()
+            for old in (self.log_jsonl, self.task_toml, self.report_html):
+                old.unlink(missing_ok=True)
+            write_json(self.environment_json, environment)
+            self.predictions.mkdir(exist_ok=True)
+        self._write_task(task)  # from here on the folder is known as a run
+
+    def clear(self, *folders: str) -> None:
+        """Deletes what bears a name of ours in these folders of the run, by default in all; what else lies there stays."""
+        with disk(self.path):
+            for name in folders or FOLDERS:
+                ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
+                files.clear(self.path / name, ours)
+            for entry in self.path.iterdir() if self.path.is_dir() else ():
+                if files.TEMPORARY.fullmatch(entry.name) and entry.is_file():
+                    entry.unlink(missing_ok=True)
+
+    def _predicted(self) -> str:
+        """The names of what is written below `predictions/` for the sets of the run's task."""
+        sets = {"out_of_fold"}
+        with suppress(InputError):  # it has none yet, or one that can't be read: then its sets are not known
+            data = self.task().data
+            sets |= {*data.evaluation_sets, *data.test_sets}
+        return FOLDERS["predictions"].pattern.replace(".+?", "|".join(map(re.escape, sorted(sets))))
+
+    def remove(self) -> None:
+        """Deletes the whole run, and its folder where nothing else lies in it."""
+        self.clear()
+        with disk(self.path):
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    def resume(self, task: Task, log_size: int, environment: dict[str, Any]) -> None:
+        """Takes the log back to where the checkpoint left it, and records where the run goes on."""
+        with disk(self.path), files.opened(self.log_jsonl, "ab") as stream:
+            stream.truncate(log_size)
+        self._write_task(task)  # data and checkpoint may have moved
+        before = self.environment() if self.environment_json.is_file() else environment
+        now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
+        write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
+
+    def _write_task(self, task: Task) -> None:
+        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
+        write(self.task_toml, header + tomli_w.dumps(task.dump()))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
+        A folder that holds something else is left alone, one with links among its entries as well. Of several processes
+        the first holds it for all."""
+        if not first_process():
+            yield
+            return
+        if self.state == "foreign":
+            raise InputError("something that is no run lies here, and is left alone", where=str(self.path),
+                             remedy="choose another place with --output DIR")  # fmt: skip
+        with disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (*FILES, *FOLDERS):
+                files.refuse_link(self.path / name)
+        if (stream := locked(self.path / ".lock")) is None:
+            holder = (self.path / ".lock").read_text(encoding="utf-8").strip()
+            raise InputError(f"{HELD}: {holder}", where=str(self.path),
+                             remedy="wait for it, or choose another place with --output DIR")  # fmt: skip
+        with stream:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            stream.flush()
+            try:
+                yield
+            finally:
+                if self.state == "new":  # nothing came of it
+                    self.remove()
+
+    def log_size(self) -> int:
+        """Bytes of the log so far."""
+        return self.log_jsonl.stat().st_size if self.log_jsonl.is_file() else 0
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        with disk(self.log_jsonl), files.opened(self.log_jsonl) as stream:
+            stream.write(json.dumps(finite(entry), ensure_ascii=False) + "\n")
+
+
+def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
+    """Whether this very run is there and whole. Another one in its place is refused with the difference, unless it is
+    to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
+    if folder.state == "new" or overwrite:
+        return False
+    there = folder.environment()
+    fingerprint = {kind: there.get(f"{kind}_fingerprint") for kind in identity}
+    old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
+    for tree in (old, new):
+        tree["run"].pop("trust_remote_code")  # what a file says of it is not obeyed, so that it changes nothing
+    for kind, (table, keys) in MOVES.items():
+        if identity[kind] is not None and identity[kind] == fingerprint[kind]:
+            for tree in (old, new):
+                tree[table] = {key: value for key, value in tree[table].items() if key not in keys}
+                tree["run"] = {key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")}
+    if changes := difference(old, new):
+        raise InputError("another run lies here; it differs in", details=changes, where=str(folder.path),
+                         remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
+    return folder.state == "finished"

@@ -1,0 +1,231 @@
+"""`bert-ft compare`: runs, or groups of seeds, on the same rows: what differs, how surely, and which rows flip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import comb, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_ft import files
+from bert_ft.data.checks.findings import excerpt
+from bert_ft.data.rows import PLACES
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.families.classification import report
+from bert_ft.families.qa.report import Answers
+from bert_ft.metrics import LOWER_IS_BETTER, significance
+from bert_ft.metrics.bootstrap import Values, percentiles
+from bert_ft.report.scored_set import Scored, consistent
+from bert_ft.run import Run
+from bert_ft.tools.compare.result import Comparison, Difference, Flips, Group
+
+SHARED = ("row", "text", "text_pair", "question", "context", "label")  # of an error's line: what no run changes
+
+Given = str | Path | Run
+
+
+class _Side:
+    """A group as it is compared: its scored sets, and what each has wrong, (runs, N): 1 or the size of the error."""
+
+    def __init__(self, name: str, runs: Sequence[Run], sets: Sequence[Scored]) -> None:
+        self.runs, self.sets = runs, sets
+        self.group = Group(name, [str(run.path) for run in runs], [run.task.run.seed for run in runs])
+        self.resamples = [one.resamples for one in sets if one.resamples is not None]
+        self.whole = [one.of() for one in self.resamples]
+        self.errors: list[dict[int, dict[str, Any]]] = []
+        for one in sets:
+            with consistent(one.folder.path):
+                self.errors.append({line["row"]: line for line in one.errors()})
+        self.wrong = np.zeros((len(sets), len(sets[0].lines)))
+        for row, found in zip(self.wrong, self.errors, strict=True):
+            row[list(found)] = [abs(line.get("error", 1)) for line in found.values()]
+
+    def said(self, row: int) -> list[Any]:
+        """What each run says of a row; of entities, what it missed and made up."""
+        told = [found.get(row, {"prediction": "right"}) for found in self.errors]
+        return [
+            line["prediction"] if "prediction" in line else {k: line[k] for k in ("missed", "wrong")} for line in told
+        ]
+
+
+def compare(
+    *groups: Given | Sequence[Given], split: str | None = None, metrics: Sequence[str] = (),
+    draws: int = significance.DRAWS, seed: int = 0,
+) -> Comparison:  # fmt: skip
+    """Compares every group of runs with the first one, on the rows of one scored set.
+
+    Two runs: the rows are resampled in pairs; McNemar's exact test where the metric is the share of right rows, otherwise
+    approximate randomisation. Groups of seeds: rows and seeds are resampled; Welch's interval and a permutation test over
+    the seeds. Holm's correction where there are several groups to compare. `metrics/significance.py` has the sources.
+
+    Args:
+        groups: runs, or lists of runs that count as one. Of single runs those that differ in the seed alone count as one,
+            unless that leaves but one group.
+        split: a scored set; that which picks the best step by default.
+        metrics: some of the set's; all by default.
+        draws: resamples, and arrangements of a test that can't take them all; `seed` is theirs.
+    Raises:
+        InputError: nothing to compare; runs without the set, or of other rows, labels or ways to count.
+    """
+    divided, notes = _divided(groups)
+    first = divided[0][0].scored(split)
+    loaded = [[run.scored(first.name) for run in runs] for runs in divided]
+    for one in (one for sets in loaded for one in sets):
+        with consistent(one.folder.path):
+            _same(first, one)
+    sides = [_Side(chr(ord("A") + i), runs, sets) for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))]
+    names = _metrics(sides, metrics, notes)
+    drawn = significance.bootstrap([side.resamples for side in sides], draws, seed)
+    differences: list[Difference] = []
+    for side, values in zip(sides[1:], drawn[1:], strict=True):
+        differences += _differences(sides[0], side, names, drawn[0], values, draws, seed)
+        side.group.differs = files.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
+        sizes = len(sides[0].runs), len(side.runs)
+        if sum(sizes) == 2:
+            notes.append(
+                "of one run each, intervals and p are about these models: what another seed would change is not in them"
+            )
+        elif (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
+            notes.append(f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}")
+    if len(sides) > 2:
+        for name in names:
+            of_it = [d for d in differences if d.metric == name]
+            for d, p in zip(of_it, significance.holm([d.p for d in of_it]), strict=True):
+                d.p_holm = p
+    flips = [_flips(sides[0], side) for side in sides[1:]]
+    return Comparison(
+        first.name, len(first.lines), [side.group for side in sides], differences, flips, list(dict.fromkeys(notes))
+    )
+
+
+def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]], list[str]]:
+    """The groups, and what should be known of them."""
+    lists = [[each] if isinstance(each, (str, Path, Run)) else list(each) for each in groups]
+    divided, notes = [[one if isinstance(one, Run) else Run(one) for one in each] for each in lists], []
+    if all(isinstance(each, (str, Path, Run)) for each in groups):
+        recipes: dict[str, list[Run]] = {}
+        for (run,) in divided:
+            recipes.setdefault(json.dumps(_made_from(run), sort_keys=True), []).append(run)
+        if len(recipes) > 1:
+            divided = list(recipes.values())
+        elif len(divided) > 1:
+            notes.append("the runs differ in the seed at most: each stands for itself (A1 A2 vs B1 B2 makes groups)")
+    if len(divided) < 2 or not all(divided):
+        raise InputError("two runs or groups are wanted to compare", where=f"{len(divided)} given",
+                         remedy="bert-ft compare RUN RUN, or RUN RUN ... vs RUN RUN ...")  # fmt: skip
+    for runs in divided:
+        if len({run.task.run.seed for run in runs}) < len(runs):
+            notes.append(f"{runs[0].path} and its group have a seed twice: equal runs tell too little of the spread")
+    return divided, notes
+
+
+def _made_from(run: Run) -> dict[str, Any]:
+    """What makes two runs more than two seeds of the same."""
+    return run.task.model_dump(
+        exclude={"title": True, "reference": True, "run": {"seed", "data_dir", "trust_remote_code"}}
+    )
+
+
+def _same(first: Scored, other: Scored) -> None:
+    """Refuses a set that is not the first one's rows, counted in the first one's way; binds its labels in the same order."""
+    where, remedy = f"{other.folder.path}, {other.name}", f"it must be the set that {first.folder.path} was scored on"
+    if changes := files.difference(_way(first), _way(other)):
+        raise InputError("it is scored in another way:", details=changes, where=where, remedy=remedy)
+    data = other.task.data.model_copy(update={"labels": first.task.data.labels})
+    other.task = other.task.model_copy(update={"data": data})
+    if other.resamples is None:
+        raise InputError("its rows can't be scored again: they are not kept, or of a family of your own", where=where)
+    if len(first.lines) != len(other.lines):
+        raise InputError(f"{len(other.lines):,} rows, not {len(first.lines):,}", where=where, remedy=remedy)
+    here, there = _told(first), _told(other)
+    for key in here.keys() & there.keys():
+        if here[key] != there[key]:
+            row = next(i for i, (a, b) in enumerate(zip(here[key], there[key], strict=True)) if a != b)
+            a, b = (excerpt(str(told[key][row]), most=60) for told in (here, there))
+            raise InputError(f"row {row} has another '{key}': {b}, not {a}", where=where, remedy=remedy)
+
+
+def _way(one: Scored) -> dict[str, Any]:
+    """What the value of a metric depends on beside the rows and the predictions."""
+    task = one.task
+    labels = sorted(one.names) if task.family == "classification" else None
+    return {"family": task.family, "metric": task.metric.model_dump(include={"mode", "positive"}), "data.labels": labels,
+            "data.problem_type": task.data.problem_type, "qa.no_answer": task.qa.no_answer}  # fmt: skip
+
+
+def _told(one: Scored) -> dict[str, list[Any]]:
+    """What the rows of a set are known by."""
+    rows = {} if one.rows is None else {c: one.rows[c].to_pylist() for c in one.rows.column_names if c not in PLACES}
+    return rows | {key: one.column(key) for key in ("id", "tokens", "label") if key in one.lines[0]}
+
+
+def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) -> list[str]:
+    """The metrics that come out of every run's predictions as they stand in its results."""
+    every = [pair for side in sides for pair in zip(side.sets, side.whole, strict=True)]
+
+    def found(name: str) -> bool:
+        values = [(whole.get(name, nan), one.metrics.get(name, whole.get(name))) for one, whole in every]
+        return all(told is not None and abs(value - told) < 1e-6 for value, told in values)
+
+    first = sides[0].sets[0]
+    known = list(first.metrics or first.task.metric.compute)
+    names = [name for name in known if found(name)]
+    if strange := set(wanted) - set(names):
+        raise InputError(
+            f"no metric '{min(strange)}' to compare", where=first.name, remedy=did_you_mean(min(strange), names)
+        )
+    if left := [name for name in known if name not in names]:
+        notes.append(f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)")
+    return [name for name in names if not wanted or name in wanted]
+
+
+def _differences(
+    a: _Side, b: _Side, names: Sequence[str], before: Values, after: Values, draws: int, seed: int
+) -> list[Difference]:
+    """The metrics of two groups; `before` and `after` are those of the bootstrap samples."""
+    out, swapped, share, single = [], {}, _share(a.sets[0]), len(a.sets) == len(b.sets) == 1
+    if single and set(names) - {share}:
+        swapped = significance.randomisation(a.resamples[0], b.resamples[0], draws, seed)
+    for name in names:
+        values = [[whole[name] for whole in side.whole] for side in (a, b)]
+        x, y = (float(np.mean(side)) for side in values)
+        top = 0 if name in LOWER_IS_BETTER else 100 if a.sets[0].task.family == "qa" else 1
+        first, second = (float(np.std(side, ddof=1)) if len(side) > 1 else None for side in values)
+        spread = bool(first or second) and None not in (first, second)
+        if not single:
+            p, test = significance.permutation(values[0], values[1], draws, seed), "permutation of the seeds"
+        elif name == share:
+            p, test = significance.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0), "McNemar's exact test"
+        else:
+            p, test = swapped[name], "approximate randomisation of the rows"
+        out.append(Difference(
+            a.group.name, b.group.name, name, (x, y), (first, second), y - x, percentiles(after[name] - before[name]),
+            significance.welch(values[0], values[1]) if spread else None, 1 - abs(top - y) / abs(top - x) if x != top else nan,
+            significance.hedges(values[0], values[1]) if spread else None, p, test))  # fmt: skip
+    return out
+
+
+def _share(one: Scored) -> str:
+    """The metric that is the share of a set's rows that `errors` does not list."""
+    answers = "tuned_exact_match" if one.task.qa.no_answer else "exact_match"
+    return {report.Classes: "accuracy", report.Sets: "accuracy_tuned", Answers: answers}.get(type(one), "")
+
+
+def _flips(a: _Side, b: _Side) -> Flips:
+    before, after = a.wrong.mean(axis=0), b.wrong.mean(axis=0)
+    worse, better = (before < 0.5) & (after > 0.5), (before > 0.5) & (after < 0.5)
+    words = Flips.words
+    if isinstance(a.sets[0], report.Numbers):
+        worse, better, words = after > before, after < before, ("larger error", "smaller error")
+    order = np.argsort(-abs(after - before), kind="stable")
+
+    def told(row: int) -> dict[str, Any]:
+        line = next(found[row] for found in (*a.errors, *b.errors) if row in found)
+        shared = {key: line[key] for key in SHARED if key in line}
+        return shared | {a.group.name: a.said(row), b.group.name: b.said(row)}
+
+    lists = [[told(row) for row in order[which[order]].tolist()] for which in (worse, better)]
+    return Flips(a.group.name, b.group.name, lists[0], lists[1], words)

@@ -1,0 +1,149 @@
+"""Rows of any number from a file or a stream, a row at a time, each with its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from bert_ft import reading
+from bert_ft.config.task import Task
+from bert_ft.data.formats import chosen, delimited, distinct, json_rows
+from bert_ft.errors import InputError, did_you_mean
+
+WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
+FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+
+Line = tuple[str, dict[str, Any] | None, str]
+"""(where the row stands, the row, what is wrong with it)"""
+
+
+def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
+    """The format of a file: the given one, or what its suffix says."""
+    if given is None:
+        suffix = Path(path).suffix.lower().lstrip(".")
+        given = {"": default, "json": "jsonl"}.get(suffix, suffix)
+    if given not in FORMATS:
+        raise InputError(f"unknown format '{given}'", where=path, remedy=did_you_mean(given, FORMATS))
+    return given
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
+    """The rows of a file or of standard input, as they are read."""
+    encoding = delimited.known(task.data.encoding)
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    if source == "-":
+        text = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, errors="surrogateescape", newline="")
+        yield _lines(text, kind, "standard input", needed, task)
+        return
+    if not Path(source).is_file():
+        there = Path(source).exists()
+        raise InputError("not a regular file" if there else "no such file", where=source,
+                         remedy="standard input can be anything: ... | bert-ft predict RUN -" if there else "")  # fmt: skip
+    if kind == "parquet":
+        yield _parquet(source)
+        return
+    with Path(source).open(encoding=encoding, errors="surrogateescape", newline="") as stream:
+        if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
+            rows = json_rows.objects(Path(source), task.data.encoding)
+            yield (_clean(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
+            return
+        stream.seek(0)
+        yield _lines(stream, kind, source, needed, task)
+
+
+def _lines(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
+    if kind == "txt":
+        for number, line in enumerate(stream, 1):
+            yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
+    elif kind == "jsonl":
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _object(line, f"{where}, line {number}")
+    else:
+        yield from _table(stream, kind, where, needed, task)
+
+
+def _object(line: str, where: str) -> Line:
+    try:
+        row = reading.loads(line)
+    except json.JSONDecodeError as error:
+        return where, None, f"not JSON: {error.msg}"
+    return _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
+
+
+def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
+    csv.field_size_limit(2**31 - 1)
+    plain = not task.data.quoting or (kind == "tsv" and task.run.data_dir is not None)  # as the training rows were read
+    reader = csv.reader(stream, delimiter=task.data.delimiter or ("," if kind == "csv" else "\t"), strict=True,
+                        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)  # fmt: skip
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise InputError(f"the header can't be read: {error}", where=where, remedy="--set quoting=false?") from None
+    chosen(header, needed, (), where)
+    header = distinct(header)  # each is kept
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield (
+                f"{where}, line {reader.line_num}",
+                None,
+                f"{error} (quotes that are plain text want --set quoting=false)",
+            )
+            continue
+        place = f"{where}, line {reader.line_num}"
+        if len(cells) != len(header):
+            if cells:
+                yield place, None, f"{len(cells)} cells where the header has {len(header)}"
+            continue
+        yield _clean(place, dict(zip(header, cells, strict=True)))
+
+
+def _clean(where: str, row: dict[str, Any]) -> Line:
+    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here), or one of its
+    values can't be passed on as it stands."""
+    for name, fault in getattr(row, "faults", {}).items():
+        return where, None, f"'{name}' {fault}"
+    for name, value in row.items():
+        if isinstance(value, str) and not value.isascii() and any("\udc80" <= c <= "\udcff" for c in value):
+            return where, None, f"'{name}' is not UTF-8"
+    return where, row, ""
+
+
+def _parquet(source: str) -> Iterator[Line]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file, number = pq.ParquetFile(source), 0
+        for batch in file.iter_batches(WINDOW):
+            for row in _of_batch(batch):
+                number += 1
+                yield f"{source}, row {number}", *row
+    except pa.ArrowException as error:
+        raise InputError(f"not a Parquet file: {error}", where=source) from None
+
+
+def _of_batch(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """(row, what is wrong with it) of each: a date, a number or bytes that Python can't hold as what their column is."""
+    try:
+        yield from [(row, "") for row in batch.to_pylist()]
+    except (ValueError, OverflowError):
+        for i in range(len(batch)):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0], ""
+            except (ValueError, OverflowError) as error:
+                yield None, f"a value can't be read: {error}"

@@ -1,0 +1,115 @@
+"""Answers to a file or a stream, as they come."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from bert_ft import files, reading
+from bert_ft.errors import InputError, disk, escaped
+from bert_ft.tools.predict.cells import changed
+from bert_ft.tools.predict.readers import WINDOW
+
+
+def printable(row: dict[str, Any]) -> dict[str, Any]:
+    """What can't be written as UTF-8 is written as its escape."""
+
+    def printable(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return {printable(name): printable(value) for name, value in row.items()}
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing_rows(
+    target: str, kind: str, tell: Callable[[str], None]
+) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
+    """A function that writes all rows; a file is whole or not there."""
+    if kind == "txt":
+        raise InputError("answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl")
+    if target == "-":
+        if kind == "parquet":
+            raise InputError("Parquet can't be written to standard output", remedy="name a file with --output")
+        yield lambda rows: _write(sys.stdout, kind, rows, tell)
+        sys.stdout.flush()
+        return
+    with disk(Path(target)), files.beside(Path(target)) as temporary:
+        if kind == "parquet":
+            yield lambda rows: _write_parquet(temporary, rows, target)
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield lambda rows: _write(stream, kind, rows, tell)
+
+
+def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Callable[[str], None]) -> None:
+    if kind == "jsonl":
+        for row in rows:
+            stream.write(reading.dumps(row) + "\n")
+        return
+    flat: Iterator[dict[str, Any]] = map(_flat, rows)
+    if stream.isatty():  # a terminal gets nothing that it would obey
+        flat = (changed(row, escaped) for row in flat)
+    first = list(islice(flat, WINDOW))  # a row at fault may be the first, and has no answer's columns
+    header = list(dict.fromkeys(name for row in first for name in row))
+    writer = csv.DictWriter(stream, header, restval="", extrasaction="ignore", delimiter="," if kind == "csv" else "\t",
+                            lineterminator="\n")  # fmt: skip
+    writer.writeheader()
+    known = set(header)
+    for row in chain(first, flat):
+        for name in row.keys() - known:
+            tell(f"'{name}' first comes up after {WINDOW:,} rows, too late for the head of a table: it is left out; "
+                 "--to jsonl or parquet keeps it")  # fmt: skip
+            known.add(name)
+        writer.writerow(row)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a table: a number for each label's probability, JSON for a list of entities."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "probabilities" and isinstance(value, dict):
+            cells |= {f"probability of {label}": p for label, p in value.items()}
+        else:
+            cells[name] = reading.dumps(value) if isinstance(value, (list, dict)) else value
+    return cells
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> None:
+    """A row group a window; where a later one brings another column, or a wider type, what is there is written anew."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    older, writer = path.with_name(path.name + ".older"), pq.ParquetWriter(path, pa.schema([]))
+    try:
+        while window := list(islice(rows, WINDOW)):
+            names = dict.fromkeys(name for row in window for name in row)
+            table = pa.table({name: [row.get(name) for row in window] for name in names})
+            schema = pa.unify_schemas([writer.schema, table.schema], promote_options="permissive")
+            if schema != writer.schema:
+                writer.close()
+                path.replace(older)
+                writer = pq.ParquetWriter(path, schema)
+                for batch in pq.ParquetFile(older).iter_batches(WINDOW):
+                    writer.write_table(_widened(pa.table(batch), schema))
+            writer.write_table(_widened(table, schema))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"these rows make no columns: {error}", where=target,
+                         remedy="give every row the same types, or write --to jsonl") from None  # fmt: skip
+    finally:
+        writer.close()
+        older.unlink(missing_ok=True)
+
+
+def _widened(table: Any, schema: Any) -> Any:
+    """The table in the columns and types of a schema that has its own among them."""
+    import pyarrow as pa
+
+    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive")

@@ -1,0 +1,271 @@
+"""The trials of a search: an Optuna study that several processes work on, and that outlives each of them.
+
+All that they share is the storage and the search's folder. Each holds a lock on the trial it trains, so that a trial whose
+process is gone is known at once; it is failed, and repeated in the folder where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from bert_ft import files
+from bert_ft.config.schema import Range
+from bert_ft.engine.batches import Plan
+from bert_ft.engine.callbacks import Callback, Metrics
+from bert_ft.engine.checkpoints import Interrupted
+from bert_ft.errors import BertFtError, InputError, MachineError, disk
+from bert_ft.metrics import LOWER_IS_BETTER
+from bert_ft.rundir.folder import RunDir
+
+try:
+    import optuna
+except ImportError:
+    raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
+
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+MANY = 1000  # values of a key that are as good as any number of them
+OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
+ENOUGH = 10  # complete trials before importances say anything
+# named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate to None
+TPE: dict[str, Any] = {
+    "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True
+}  # fmt: skip
+
+
+@dataclass
+class Trial:
+    """A trial to train. `again`: in the folder of one that was left; `pruning` goes among the training's callbacks."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    again: bool
+    pruning: Callback
+
+
+class Trials:
+    """The trials in a storage.
+
+    Args:
+        folder: of the search; its name is the study's. space: as `recipe.search`. metric: the set and metric to improve.
+        storage: Optuna's, or its URL; None: an SQLite file in the folder.
+        sampler, pruner: Optuna's; None: TPE seeded with `seed` (a space of no more recipes than trials is tried whole), and
+            nothing is pruned.
+        made_from: what all trials have in common; a study made from something else is refused.
+    """
+
+    def __init__(
+        self, folder: Path, space: Mapping[str, list[Any] | Range], metric: tuple[str, str], *, seed: int, storage: Any,
+        sampler: Any, pruner: Any, made_from: dict[str, Any], say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
+        self.space = {key: _distribution(values) for key, values in space.items()}
+        self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
+        self.elsewhere = storage is not None  # other processes may have a disk of their own
+        if folder.exists() and not (folder / ".search.lock").exists() and (folder.is_file() or any(folder.iterdir())):
+            raise InputError("something that is no search lies here, and is left alone", where=str(folder),
+                             remedy="choose another place with --output DIR")  # fmt: skip
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
+            files.refuse_link(entry)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        pruner = optuna.pruners.MedianPruner() if pruner == "median" else pruner or optuna.pruners.NopPruner()
+        with self.alone():
+            if storage is None:
+                storage = optuna.storages.RDBStorage(_address(folder / "study.db"),
+                                                     engine_kwargs={"connect_args": {"timeout": 60}})  # fmt: skip
+            self.study = optuna.create_study(
+                storage=storage, study_name=folder.resolve().name, load_if_exists=True, pruner=pruner, sampler=sampler,
+                direction="maximize" if self.sign > 0 else "minimize",
+            )  # fmt: skip
+            before = self.study.user_attrs.get("made_from", made_from)
+            if changes := files.difference(before, made_from):
+                raise InputError("another search lies here; it differs in", details=changes,
+                                 where=str(folder), remedy="--output DIR puts the new one elsewhere")  # fmt: skip
+            self.study.set_user_attr("made_from", made_from)
+
+    def step(self, most: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
+        """Takes a trial, trains it and gives its row; None where `most` have been taken, by whichever process."""
+        if (claimed := self._claim(most)) is None:
+            return None
+        trial, first, lock = claimed
+        folder, state, value = self.folder / f"trial-{first}", TrialState.FAIL, None
+        with lock:
+            try:
+                known = self.study.get_trials(deepcopy=False)
+                twins = [
+                    twin for twin in known if twin.params == trial.params and twin.values and twin.state.is_finished()
+                ]
+                if twins:
+                    trial.set_user_attr("note", f"as trial {_first(twins[0])}")
+                    state, value = twins[0].state, twins[0].value
+                else:
+                    pruning = Pruning(trial, known[trial.number], self.metric)
+                    value = train(Trial(folder, trial.params, "repeats" in trial.user_attrs, pruning))
+                    state = TrialState.COMPLETE
+            except optuna.TrialPruned:
+                state = TrialState.PRUNED
+            except Exception as error:
+                full = isinstance(error, MachineError) and isinstance(error.__context__, OSError)
+                if full or isinstance(error, Interrupted):
+                    raise  # the trial is repeated when the search goes on
+                told = str(error) if isinstance(error, BertFtError) else f"{type(error).__name__}: {error}"
+                trial.set_user_attr("note", " ".join(told.split()))
+            for run in (RunDir(folder), *map(RunDir, folder.glob("fold-*"))):
+                if run.state in ("finished", "unfinished") and not run.path.is_symlink():
+                    run.clear("checkpoints")
+            with self.alone():
+                told_value = value if state is TrialState.COMPLETE else None
+                self.study.tell(trial, told_value, state=state, skip_if_finished=True)
+                self._lock_file(first).unlink(missing_ok=True)
+        return next(row for row in self.rows() if row["trial"] == first)
+
+    def _claim(self, most: int) -> tuple[optuna.Trial, int, IO[str]] | None:
+        """A trial with its recipe drawn, the number of its folder, and the lock that says that it is being trained."""
+        with self.alone():
+            self._take_back()
+            taken = len(self._counted())
+            if taken >= most:
+                return None
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not waiting and len(recipes := [*islice(self._recipes(), most + 1)]) <= most and self.sampler is None:
+                tried = [trial.params for trial in self._counted()]
+                if not (rest := [recipe for recipe in recipes if recipe not in tried]):
+                    self.say(f"all {len(recipes)} recipes of the space have been tried")
+                    return None
+                self.study.enqueue_trial(rest[0])
+            elif self.sampler is None:  # a draw depends on what is known, not on which process makes it, and when
+                draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
+                self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]), **TPE)
+            trial = self.study.ask(self.space)
+            first = trial.user_attrs.get("first", trial.number)
+            lock = files.locked(self._lock_file(first), wait=False)
+            assert lock is not None
+        return trial, first, lock
+
+    def _recipes(self) -> Iterator[dict[str, Any]]:
+        """All recipes of the space; without end where there is no end of them."""
+        values = [_values(distribution) for distribution in self.space.values()]
+        return (dict(zip(self.space, recipe, strict=True)) for recipe in product(*values))
+
+    def _take_back(self) -> None:
+        """Fails the trials whose process is gone, each with a successor that waits to be taken."""
+        trials = self.study.get_trials(deepcopy=False)
+        succeeded = {trial.user_attrs.get("repeats") for trial in trials}
+        for trial in trials:
+            file = self._lock_file(first := _first(trial))
+            if trial.state is not TrialState.RUNNING or (self.elsewhere and not file.exists()):
+                continue
+            if (lock := files.locked(file, wait=False)) is None:
+                continue
+            with lock:
+                drawn = trial.params.keys() == self.space.keys()
+                if trial.number not in succeeded:  # unless it was killed right here
+                    self.study.add_trial(optuna.create_trial(
+                        state=TrialState.WAITING, user_attrs={"repeats": trial.number, "first": first},
+                        params=trial.params if drawn else {}, distributions=trial.distributions if drawn else {},
+                        intermediate_values=trial.intermediate_values,
+                    ))  # fmt: skip
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                file.unlink()
+            self.say(f"trial {first} was left running: it is repeated")
+
+    def _counted(self) -> list[FrozenTrial]:
+        """Without those that wait, and those that have a successor."""
+        trials = self.study.get_trials(deepcopy=False)
+        left = {trial.user_attrs.get("repeats") for trial in trials}
+        return [trial for trial in trials if trial.state.name in STATES and trial.number not in left]
+
+    def _lock_file(self, first: int) -> Path:
+        return self.folder / f".trial-{first}.lock"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process takes or tells a trial."""
+        lock = files.locked(self.folder / ".search.lock", wait=True)
+        assert lock is not None
+        with lock:
+            yield
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a trial: trial, state, value (of a pruned one its last), recipe, epoch (of its last
+        evaluation), seconds, note (a failure's cause)."""
+        rows = []
+        for trial in sorted(self._counted(), key=_first):
+            seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+            epoch = None if trial.last_step is None else trial.last_step / 1000
+            rows.append({"trial": _first(trial), "state": STATES[trial.state.name], "value": trial.value,
+                         "recipe": trial.params, "epoch": epoch, "seconds": seconds,
+                         "note": trial.user_attrs.get("note", "")})  # fmt: skip
+        return rows
+
+    def best(self) -> dict[str, Any] | None:
+        """The row of the best complete trial, the first where several are equal; None where none is complete."""
+        rows = [row for row in self.rows() if row["state"] == "complete"]
+        return max(rows, key=lambda row: self.sign * row["value"], default=None)
+
+    def importance(self) -> dict[str, float]:
+        """Recipe key -> its share in what makes a trial good, by Optuna's default evaluator; empty below 10 complete trials."""
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        enough = len(complete) >= ENOUGH and len(self.space) > 1
+        return optuna.importance.get_param_importances(self.study) if enough else {}
+
+
+class Pruning(Callback):
+    """Tells the study each evaluation, by thousandths of an epoch, and ends a training that Optuna's pruner gives up."""
+
+    def __init__(self, trial: optuna.Trial, known: FrozenTrial, metric: tuple[str, str]) -> None:
+        self.trial, self.metric, self.told = trial, metric, set(known.intermediate_values)
+
+    def on_start(self, plan: Plan, features: Any) -> None:
+        self.plan = plan
+
+    def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
+        at = round(1000 * self.plan.epoch(step))
+        if at not in self.told:  # by an earlier attempt, or in an earlier fold
+            self.told.add(at)
+            self.trial.report(metrics[self.metric[0]][self.metric[1]], at)
+            if step < self.plan.steps and self.trial.should_prune():
+                raise optuna.TrialPruned
+        return None
+
+
+def _address(file: Path) -> str:
+    """The URL of an SQLite file. Raises InputError: its name would be read as an option of the connection."""
+    from sqlalchemy import URL, make_url
+
+    place = str(file.resolve())
+    url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
+    if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
+        raise InputError("a database can't lie in a folder of this name", where=str(file.parent),
+                         remedy="name another one: --output DIR")  # fmt: skip
+    return url
+
+
+def _first(trial: FrozenTrial) -> int:
+    """The trial's number; of one that repeats another, that one's."""
+    return int(trial.user_attrs.get("first", trial.number))
+
+
+def _distribution(values: list[Any] | Range) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    told = values.model_dump(exclude_none=True)
+    return (IntDistribution if all(isinstance(n, int) for n in told.values()) else FloatDistribution)(**told)
+
+
+def _values(distribution: BaseDistribution) -> Iterable[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high, step = distribution.low, distribution.high, distribution.step
+    return range(MANY) if step is None else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
