@@ -36,7 +36,9 @@ def read(data: Path, n: int | None) -> tuple[Any, Any]:
     from bert_ft.data.loading import load
 
     file = str(data / "squad" / "dev-v1.1.json")
-    task = bert_ft.load_task("qa").override({"data.train": file, "data.evaluate": file, "recipe.max_length": LENGTH})
+    task = bert_ft.load_task("qa").override(
+        {"data.train": file, "data.evaluate": file, "recipe.max_length": LENGTH}
+    )
     adapter = bert_ft.ExtractiveQa(task)
     rows = load(task, bert_ft.ExtractiveQa, training=False).train
     return adapter, rows.part(0, len(rows) if n is None else n)
@@ -61,7 +63,9 @@ def as_run_qa(features: Any, logits: np.ndarray, rows: Any) -> tuple[Any, Any, n
     offsets = []
     for i, (a, b) in enumerate(zip(features.offsets[:-1], features.offsets[1:], strict=True)):
         padded[i, : b - a] = logits[a:b]
-        places = zip(features.places["begin"][a:b].tolist(), features.places["end"][a:b].tolist(), strict=True)
+        places = zip(
+            features.places["begin"][a:b].tolist(), features.places["end"][a:b].tolist(), strict=True
+        )
         offsets.append([[p, q] if p < q else None for p, q in places] + [None] * (LENGTH - int(b - a)))
     example_id = [ids[row] for row in features.values["row"]]
     table = datasets.Dataset.from_dict({"example_id": example_id, "offset_mapping": offsets})
@@ -137,7 +141,9 @@ def measure(data: Path, checkpoint: str, rounds: int, n: int | None) -> list[str
     assert theirs.keys() == mine.keys()
     for key, found in theirs.items():
         assert found[0]["text"] == mine[key][0]["text"], key
-        assert np.allclose([i["probability"] for i in found], [i["probability"] for i in mine[key]], atol=1e-6), key
+        assert np.allclose(
+            [i["probability"] for i in found], [i["probability"] for i in mine[key]], atol=1e-6
+        ), key
     questions, contexts = rows.table["question"].to_pylist(), rows.table["context"].to_pylist()
 
     def tokenized() -> Any:
@@ -175,7 +181,9 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rounds", type=int, default=5)
@@ -203,7 +211,11 @@ def main() -> None:
         ]
         with tempfile.TemporaryDirectory() as cache:
             done = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "BERT_FT_CACHE": cache}
+                command,
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "BERT_FT_CACHE": cache},
             )
         peaks.append(float(done.stdout.strip().splitlines()[-1]))
     lines += ["", f"Peak memory of an evaluation: {peaks[0]:.0f} MB for {sizes[0]:,} questions, {peaks[1]:.0f} MB for "
@@ -211,7 +223,9 @@ def main() -> None:
     text = "\n".join([*lines, ""])
     print(text)
     if options.output:
-        options.output.write_text(f"# Question answering, side by side\n\n`python benchmarks/answers.py`\n\n{text}")
+        options.output.write_text(
+            f"# Question answering, side by side\n\n`python benchmarks/answers.py`\n\n{text}"
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def setup(data: Path, checkpoint: str, n: int) -> tuple[Any, Any]:
     from bert_ft.data.loading import load
     from bert_ft.modeling import loading
 
-    task = bert_ft.load_task("sst2").override({"run.data_dir": str(data / "glue"), "run.checkpoint": checkpoint})
+    task = bert_ft.load_task("sst2").override(
+        {"run.data_dir": str(data / "glue"), "run.checkpoint": checkpoint}
+    )
     adapter = bert_ft.Classification(task, task.data.labels)
     rows = load(task, bert_ft.Classification).train
     adapter.prepare(rows)
@@ -89,7 +91,9 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
     def trainer(size: int) -> Callable[[], Any]:
         from bert_ft.kernels.padding_free import restore
 
-        arguments = TrainingArguments(folder, per_device_eval_batch_size=size, report_to=[], disable_tqdm=True)
+        arguments = TrainingArguments(
+            folder, per_device_eval_batch_size=size, report_to=[], disable_tqdm=True
+        )
 
         def predict() -> Any:
             model.unpadding.remove()
@@ -112,7 +116,9 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
             lambda: [batches.collate(features, part, 0, torch.device("cpu")) for part in chosen],
             rounds,
         ),
-        pairs(f"evaluate {EVALUATED:,} rows: Trainer, batch 8 (its default) / ours", trainer(8), ours, rounds),
+        pairs(
+            f"evaluate {EVALUATED:,} rows: Trainer, batch 8 (its default) / ours", trainer(8), ours, rounds
+        ),
         pairs(f"evaluate {EVALUATED:,} rows: Trainer, batch 32 / ours", trainer(32), ours, rounds),
     ]
 
@@ -143,7 +149,9 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rounds", type=int, default=3)

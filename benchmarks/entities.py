@@ -49,12 +49,15 @@ def scoring(rows: Any, n: int, rounds: int) -> list[str]:
 
     def usual() -> dict[str, Any]:
         """What the hub's `seqeval` metric calls."""
-        return classification_report(gold, found, output_dict=True) | {"accuracy": accuracy_score(gold, found)}
+        return classification_report(gold, found, output_dict=True) | {
+            "accuracy": accuracy_score(gold, found)
+        }
 
     def named() -> dict[str, Any]:
         """As `compute_metrics` of `transformers`' run_ner: ids to names first."""
         sides = [
-            [[known[k] for k in ids[a:b]] for a, b in pairwise(offsets.tolist())] for ids in (g.tolist(), p.tolist())
+            [[known[k] for k in ids[a:b]] for a, b in pairwise(offsets.tolist())]
+            for ids in (g.tolist(), p.tolist())
         ]
         report = classification_report(*sides, output_dict=True)
         return report | {"accuracy": accuracy_score(*sides)}
@@ -72,13 +75,17 @@ def scoring(rows: Any, n: int, rounds: int) -> list[str]:
     for name, row in mine.items():
         expected = report[name or "micro avg"]
         assert all(
-            abs(row[key] - expected[key.replace("f1", "f1-score")]) < 1e-12 for key in ("precision", "recall", "f1")
+            abs(row[key] - expected[key.replace("f1", "f1-score")]) < 1e-12
+            for key in ("precision", "recall", "f1")
         )
     assert abs(mine[""]["accuracy"] - report["accuracy"]) < 1e-12
     words = sum(map(len, gold))
     return [
         pairs(f"scores of {what}: {n:,} sentences, {words:,} words: seqeval / ours", theirs, ours, rounds)
-        for what, theirs, ours in (("tag ids, as in evaluation", named, arrays), ("lists of tags", usual, lists))
+        for what, theirs, ours in (
+            ("tag ids, as in evaluation", named, arrays),
+            ("lists of tags", usual, lists),
+        )
     ]
 
 
@@ -119,11 +126,15 @@ def features(adapter: Any, rows: Any, checkpoint: str, rounds: int) -> str:
     ours, theirs = flat(), mapped()
     for name, column in (("input_ids", ours.tokens["input_ids"]), ("labels", ours.targets["labels"])):
         assert [column[a:b].tolist() for a, b in pairwise(ours.offsets)] == list(theirs[name]), name
-    return pairs(f"features with labels of {len(rows):,} sentences, stored: datasets.map / ours", mapped, flat, rounds)
+    return pairs(
+        f"features with labels of {len(rows):,} sentences, stored: datasets.map / ours", mapped, flat, rounds
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rounds", type=int, default=5)

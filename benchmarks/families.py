@@ -53,7 +53,9 @@ def part(data: Path, work: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--only", nargs="+")
@@ -65,17 +67,25 @@ def main() -> None:
         import bert_ft
 
         start = time.perf_counter()
-        run = bert_ft.finetune(checkpoint=options.checkpoint, save_model=False, quiet=True, **json.loads(options.one))
+        run = bert_ft.finetune(
+            checkpoint=options.checkpoint, save_model=False, quiet=True, **json.loads(options.one)
+        )
         print(
             json.dumps(
-                {"metrics": run.metrics, "counts": run.results["counts"], "seconds": time.perf_counter() - start}
+                {
+                    "metrics": run.metrics,
+                    "counts": run.results["counts"],
+                    "seconds": time.perf_counter() - start,
+                }
             )
         )
         return
     work = Path(tempfile.mkdtemp(prefix="families-"))
 
     def one(name: str, seed: int, arguments: dict[str, Any]) -> dict[str, Any]:
-        whole = json.dumps(arguments | {"seed": seed, "output": str(work / f"{name}-{seed}".replace(" ", "_"))})
+        whole = json.dumps(
+            arguments | {"seed": seed, "output": str(work / f"{name}-{seed}".replace(" ", "_"))}
+        )
         command = [
             sys.executable,
             __file__,

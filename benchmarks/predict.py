@@ -36,7 +36,9 @@ def prepare(folder: Path, data: Path, checkpoint: str) -> None:
         model.save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(checkpoint, model_max_length=128).save_pretrained(folder / name)
     texts = (
-        load(load_task("sst2").override({"run.data_dir": str(data)}), Classification).train.table["text"].to_pylist()
+        load(load_task("sst2").override({"run.data_dir": str(data)}), Classification)
+        .train.table["text"]
+        .to_pylist()
     )
     for count in (ROWS, 20_000, 1_000_000):
         with (folder / f"{count}.jsonl").open("w") as stream:
@@ -53,13 +55,16 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
     if kind == "pipeline":
         from transformers import pipeline
 
-        answer = pipeline("text-classification", str(folder / "whole"), device="cpu", truncation=True, top_k=None)
+        answer = pipeline(
+            "text-classification", str(folder / "whole"), device="cpu", truncation=True, top_k=None
+        )
         start = time.perf_counter()
         texts = [json.loads(line)["text"] for line in source.open()]
         with target.open("w") as stream:
             for text, found in zip(texts, answer(texts, batch_size=32), strict=True):
                 stream.write(
-                    json.dumps({"text": text, "probabilities": {p["label"]: p["score"] for p in found}}) + "\n"
+                    json.dumps({"text": text, "probabilities": {p["label"]: p["score"] for p in found}})
+                    + "\n"
                 )
     else:
         model = bert_ft.load(folder / ("whole" if kind == "ours" else "layer"))
@@ -70,7 +75,9 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rounds", type=int, default=3)
@@ -101,7 +108,8 @@ def main() -> None:
 
     pairs = [(run(f"pipeline:{ROWS}"), run(f"ours:{ROWS}")) for _ in range(options.rounds)]
     theirs, ours = (
-        [json.loads(line)["probabilities"] for line in (folder / f"{k}.out.jsonl").open()] for k in ("pipeline", "ours")
+        [json.loads(line)["probabilities"] for line in (folder / f"{k}.out.jsonl").open()]
+        for k in ("pipeline", "ours")
     )
     furthest = max(abs(a[label] - b[label]) for a, b in zip(theirs, ours, strict=True) for label in a)
     assert furthest < 1e-5, furthest

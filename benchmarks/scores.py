@@ -64,7 +64,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
         learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_ratio, weight_decay=recipe.weight_decay,
         save_strategy="no", disable_tqdm=True, seed=42, per_device_eval_batch_size=32, logging_strategy="no",
     )  # fmt: skip
-    trainer = Trainer(model.network, arguments, DataCollatorWithPadding(model.tokenizer), train_dataset=rows(train))
+    trainer = Trainer(
+        model.network, arguments, DataCollatorWithPadding(model.tokenizer), train_dataset=rows(train)
+    )
     trainer.train()
     part = splits.evaluation["validation"]
     logits = trainer.predict(rows(part)).predictions
@@ -72,7 +74,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--glue", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "stsb", "mrpc"])
@@ -89,7 +93,9 @@ def main() -> None:
     text = "\n".join([*lines, ""])
     if options.output:
         command = f"`python benchmarks/scores.py`: seed 42, {options.rows:,} training rows, one epoch, learning rate 1e-4, fp32, CPU"
-        options.output.write_text(f"# Scores of one seed beside Trainer's\n\n{command}; all-MiniLM-L6-v2\n\n{text}")
+        options.output.write_text(
+            f"# Scores of one seed beside Trainer's\n\n{command}; all-MiniLM-L6-v2\n\n{text}"
+        )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def measure(data: Path, checkpoint: str, seed: int) -> dict[str, float]:
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, num_labels=1, problem_type="regression", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        checkpoint,
+        num_labels=1,
+        problem_type="regression",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
 
     def encoded(rows: list[tuple[str, str, float]]) -> Dataset:
@@ -103,7 +107,9 @@ def measure(data: Path, checkpoint: str, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds STS-B/")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103, 104, 105])
@@ -122,7 +128,9 @@ def main() -> None:
         each = [one[metric] for one in found]
         mean, std = statistics.fmean(each), statistics.stdev(each)
         text += REFERENCE.format(metric=metric, mean=mean, std=std, limits=limits, **values)
-        table.append(f"| {metric} | {' | '.join(f'{value:.2f}' for value in each)} | {mean:.2f} ± {std:.2f} |")
+        table.append(
+            f"| {metric} | {' | '.join(f'{value:.2f}' for value in each)} | {mean:.2f} ± {std:.2f} |"
+        )
     (HERE / "stsb-2000.toml").write_text(text)
     head = f"| metric | {' | '.join(f'seed {seed}' for seed in options.seeds)} | mean ± std |"
     told = f"""# STS-B with `transformers.Trainer`, {ROWS:,} training rows a seed, dev

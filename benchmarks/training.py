@@ -26,7 +26,11 @@ from typing import Any
 
 from memory import peak_mb
 
-SETS = {"sst2": (6400, 32, 128), "rte": (640, 16, 256), "squad": (320, 8, 384)}  # rows, batch size, max_length
+SETS = {
+    "sst2": (6400, 32, 128),
+    "rte": (640, 16, 256),
+    "squad": (320, 8, 384),
+}  # rows, batch size, max_length
 VARIANTS = ("default", "grouped", "padded", "ours")
 
 
@@ -65,7 +69,13 @@ def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, 
     rows = rows_of(name, data, int(n * scale))
     columns = list(rows[0])
     task = bert_ft.load_task("classification").override(
-        {"batch_size": batch_size, "max_length": max_length, "epochs": 1, "run.checkpoint": checkpoint, "log_every": 50}
+        {
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "epochs": 1,
+            "run.checkpoint": checkpoint,
+            "log_every": 50,
+        }
     )
     labels = sorted({row["label"] for row in rows})
     adapter = bert_ft.Classification(task, labels)
@@ -102,7 +112,9 @@ def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) 
 
         rows = [
             {key: column[a:b].tolist() for key, column in features.tokens.items()} | {"labels": int(label)}
-            for a, b, label in zip(features.offsets, features.offsets[1:], features.values["labels"], strict=False)
+            for a, b, label in zip(
+                features.offsets, features.offsets[1:], features.values["labels"], strict=False
+            )
         ]
         extra = {"train_sampling_strategy": "group_by_length"} if variant == "grouped" else {}
         arguments = TrainingArguments(
@@ -118,7 +130,9 @@ def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) 
             seed=42,
             **extra,
         )
-        trainer = Trainer(built.network, arguments, DataCollatorWithPadding(built.tokenizer), train_dataset=rows)
+        trainer = Trainer(
+            built.network, arguments, DataCollatorWithPadding(built.tokenizer), train_dataset=rows
+        )
         start = time.perf_counter()
         trainer.train()
     seconds = time.perf_counter() - start
@@ -133,7 +147,12 @@ def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) 
         features.lengths.astype(np.float64),
     )
     flops = 3 * layers * (2 * (4 * h * h + 2 * h * i) * lengths.sum() + 4 * h * (lengths**2).sum())
-    return {"seconds": seconds, "peak_mb": peak, "waste": padded / float(lengths.sum()), "floor": flops / rate(h, i)}
+    return {
+        "seconds": seconds,
+        "peak_mb": peak,
+        "waste": padded / float(lengths.sum()),
+        "floor": flops / rate(h, i),
+    }
 
 
 def rate(h: int, i: int) -> float:
@@ -150,7 +169,9 @@ def rate(h: int, i: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS), dest="sets")
@@ -189,7 +210,10 @@ def main() -> None:
                 print(name, variant, found[variant][-1], file=sys.stderr, flush=True)
         for variant in options.variants:
             seconds = statistics.median(run["seconds"] for run in found[variant])
-            pairs = [run["seconds"] / ours["seconds"] for run, ours in zip(found[variant], found["ours"], strict=True)]
+            pairs = [
+                run["seconds"] / ours["seconds"]
+                for run, ours in zip(found[variant], found["ours"], strict=True)
+            ]
             ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
             peak = statistics.median(run["peak_mb"] for run in found[variant])
             floor = statistics.median(run["floor"] / run["seconds"] for run in found[variant])

@@ -1,5 +1,5 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on standard error; in a notebook
-one output that is written anew."""
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on standard error;
+in a notebook one output that is written anew."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def table_of(metrics: Metrics) -> str:
     """`accuracy 0.9123 · f1 0.9001`, with the set's name in front where there are several."""
     parts = []
     for name, values in metrics.items():
-        inner = " · ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items())
+        inner = " · ".join(
+            f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in values.items()
+        )
         parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
     return shown("   ".join(parts))
 
@@ -96,15 +98,18 @@ class Display(Callback):
 
 
 def stalled(losses: list[float]) -> str | None:
-    """What to tell where the last quarter of the logged losses is no lower than the first: None where it is."""
+    """What to tell where the last quarter of the logged losses is no lower than the first: None where it
+    is."""
     quarter = len(losses) // 4
     if quarter < 3 or None in losses:
         return None
     first, last = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
     if last < 0.99 * first:
         return None
-    return (f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
-            "another learning rate may help, or look at the labels with `bert-ft check`")  # fmt: skip
+    return (
+        f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
+        "another learning rate may help, or look at the labels with `bert-ft check`"
+    )
 
 
 def _minutes(seconds: float) -> str:
@@ -112,8 +117,8 @@ def _minutes(seconds: float) -> str:
 
 
 def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
-    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the characters that
-    are in no token, where there are any."""
+    """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the
+    characters that are in no token, where there are any."""
     rows, tokens = counts["rows"], max(1, counts["tokens"])
     truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
@@ -121,17 +126,27 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
         cut = f"{counts['windows']:,} windows of at most {max_length} tokens"
     if silent := counts.get("without_tokens", 0):
         cut += f", {silent:,} words without a token"
-    line = f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens ({unknown / tokens:.2%})"
+    line = (
+        f"{name}: {rows:,} rows, {tokens / rows:.1f} tokens a row; {cut}, {unknown:,} unknown tokens "
+        f"({unknown / tokens:.2%})"
+    )
     if uncovered := counts.get("uncovered", 0):
-        line += f", {uncovered:,} of {counts['characters']:,} characters in no token ({uncovered / counts['characters']:.2%})"
+        line += (
+            f", {uncovered:,} of {counts['characters']:,} characters in no token "
+            f"({uncovered / counts['characters']:.2%})"
+        )
     return line
 
 
 def unread(name: str, counts: dict[str, int]) -> str | None:
-    """What to tell where much of the texts does not reach the model: None where little is unknown or in no token."""
+    """What to tell where much of the texts does not reach the model: None where little is unknown or in no
+    token."""
     unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
     uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
     if max(unknown, uncovered) <= LOST:
         return None
-    return (f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no token: the model does "
-            "not see them; is this a checkpoint for texts like these, and its own tokenizer?")  # fmt: skip
+    return (
+        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no "
+        "token: the model does "
+        "not see them; is this a checkpoint for texts like these, and its own tokenizer?"
+    )

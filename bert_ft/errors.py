@@ -15,8 +15,9 @@ UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e001f]"
 )
-"""What a person can't see and a terminal may obey: control characters, marks of direction, line and paragraph separators,
-fillers, halves of surrogate pairs. The joiners (U+200C, U+200D), variation selectors and tags of emoji stay."""
+"""What a person can't see and a terminal may obey: control characters, marks of direction, line and paragraph
+separators, fillers, halves of surrogate pairs. The joiners (U+200C, U+200D), variation selectors and tags of
+emoji stay."""
 
 
 def escaped(text: str) -> str:
@@ -32,8 +33,8 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def shown(value: object, most: int = LONGEST) -> str:
-    """A value as a person sees it, in one line: escaped, and of more than `most` characters the beginning and the end.
-    Letters of any script and emoji stay as they are."""
+    """A value as a person sees it, in one line: escaped, and of more than `most` characters the beginning and
+    the end. Letters of any script and emoji stay as they are."""
     text = str(value)
     if len(text) > most:
         end = most // 3
@@ -46,13 +47,16 @@ class BertFtError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str = "", remedy: str = "", details: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, where: str = "", remedy: str = "", details: Sequence[str] = ()
+    ) -> None:
         self.message, self.where, self.remedy, self.details = message, where, remedy, details
         super().__init__(str(self))
 
     @property
     def lines(self) -> list[str]:
-        """The message, its details and the remedy as a person sees them: whatever they quote, each is one line."""
+        """The message, its details and the remedy as a person sees them: whatever they quote, each is one
+        line."""
         message = shown(self.message)
         first = f"{shown(self.where)}: {message}" if self.where else message
         remedy = [f"  {shown(self.remedy)}"] if self.remedy else []
@@ -80,7 +84,9 @@ def machine() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         text = str(error)
         if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-            remedy = "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
+            remedy = (
+                "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
+            )
             raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=1024") from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
             remedy = "its own message says why; the same command goes on from the last checkpoint"
@@ -100,14 +106,16 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 FULL = {
-    errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: "the disk is "
+                  "full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
     errno.EACCES: "no permission to write", errno.EPERM: "no permission to write",
 }  # fmt: skip
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """A disk that can't be written is one message with exit code 1; safetensors has an error of its own for a full one."""
+    """A disk that can't be written is one message with exit code 1; safetensors has an error of its own for a
+    full one."""
     try:
         yield
     except Exception as error:

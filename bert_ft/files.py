@@ -1,4 +1,5 @@
-"""Files that are written: whole or not there at all, and never through a link that somebody else may have made."""
+"""Files that are written: whole or not there at all, and never through a link that somebody else may have
+made."""
 
 from __future__ import annotations
 
@@ -22,21 +23,26 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def refuse_link(path: Path) -> None:
-    """Raises InputError where a link, a pipe or a device stands in the place of a file or folder that is to be written."""
+    """Raises InputError where a link, a pipe or a device stands in the place of a file or folder that is to
+    be written."""
     try:
         mode = path.lstat().st_mode
     except OSError:
         return  # nothing there; or its folder can't be read, which writing tells
     if stat.S_ISLNK(mode):
-        raise InputError("this is a link, which is neither written through nor replaced", where=str(path),
-                         remedy="name the file that is meant, or remove the link")  # fmt: skip
+        raise InputError(
+            "this is a link, which is neither written through nor replaced",
+            where=str(path),
+            remedy="name the file that is meant, or remove the link",
+        )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise InputError("this is no file, so it is not written", where=str(path), remedy="name another one")
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A new and empty file in the folder of `path`, which takes its place at the end; after an error it is gone.
+    """A new and empty file in the folder of `path`, which takes its place at the end; after an error it is
+    gone.
 
     It is created exclusively under a name that nobody can foresee, with the permissions of any new file.
 
@@ -59,7 +65,8 @@ def beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """As `beside`, a new folder: at the end its entries are those of the folder `path`, whose other ones stay."""
+    """As `beside`, a new folder: at the end its entries are those of the folder `path`, whose other ones
+    stay."""
     refuse_link(path)
     temporary = _temporary(path)
     temporary.mkdir()
@@ -82,12 +89,17 @@ def opened(path: Path, mode: str = "a") -> IO[Any]:
     """
     refuse_link(path)
     how = os.O_TRUNC if mode.startswith("w") else os.O_APPEND
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | (how & os.O_APPEND), 0o666)
+    descriptor = os.open(
+        path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | (how & os.O_APPEND), 0o666
+    )
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
         os.close(descriptor)
-        raise InputError("this file has a second name elsewhere (a hard link), so it is not written in place",
-                         where=str(path), remedy="copy it: cp FILE COPY && mv COPY FILE")  # fmt: skip
+        raise InputError(
+            "this file has a second name elsewhere (a hard link), so it is not written in place",
+            where=str(path),
+            remedy="copy it: cp FILE COPY && mv COPY FILE",
+        )
     if how == os.O_TRUNC:
         os.ftruncate(descriptor, 0)
     return os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8")
@@ -121,7 +133,8 @@ LARGEST = 100_000_000  # bytes of one of a run's JSON files, or of a line of its
 
 
 def locked(file: Path, wait: bool = False) -> IO[str] | None:
-    """The file, locked until it is closed or the process ends; None where another has it and is not waited for."""
+    """The file, locked until it is closed or the process ends; None where another has it and is not waited
+    for."""
     import fcntl
 
     with disk(file):
@@ -135,7 +148,8 @@ def locked(file: Path, wait: bool = False) -> IO[str] | None:
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed. A link is refused."""
+    """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed. A link is
+    refused."""
     parts = [content] if isinstance(content, (str, bytes)) else content
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +170,8 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file of one a line; of one that is still `growing`, without a last line that is not ended yet.
+    """The objects of a file of one a line; of one that is still `growing`, without a last line that is not
+    ended yet.
 
     Raises:
         InputError: a line that is no object, with its number.
@@ -206,5 +221,6 @@ def _short(value: Any) -> str:
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes and prints; a launcher (torchrun, accelerate) says so before torch does."""
+    """Whether this is the process that writes and prints; a launcher (torchrun, accelerate) says so before
+    torch does."""
     return os.environ.get("RANK", "0") == "0"

@@ -39,8 +39,11 @@ def inside(name: str, folder: Path, where: str) -> Path:
     """
     given = Path(name)
     if "\0" in name or given.is_absolute() or name.startswith("~") or ".." in given.parts:
-        raise InputError(f"'{name}' leads out of the folder of the file that names it", where=where,
-                         remedy="name a file in that folder, or below it, by its relative path")  # fmt: skip
+        raise InputError(
+            f"'{name}' leads out of the folder of the file that names it",
+            where=where,
+            remedy="name a file in that folder, or below it, by its relative path",
+        )
     return folder / given
 
 
@@ -48,7 +51,8 @@ def text(file: Path, most: int) -> str:
     """The text of a UTF-8 file of at most `most` bytes.
 
     Raises:
-        InputError: there is none, it is no regular file (a pipe, a device, a folder), too large, or not UTF-8.
+        InputError: there is none, it is no regular file (a pipe, a device, a folder), too large, or not
+            UTF-8.
     """
     try:
         status = file.stat()
@@ -56,7 +60,8 @@ def text(file: Path, most: int) -> str:
             raise InputError("not a regular file", where=str(file))
         if status.st_size > most:
             message = (
-                f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB that are read here"
+                f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB "
+                "that are read here"
             )
             raise InputError(message, where=str(file), remedy="is it the file that is meant?")
         return file.read_bytes().decode("utf-8")
@@ -66,7 +71,8 @@ def text(file: Path, most: int) -> str:
         raise InputError(getattr(error, "strerror", None) or str(error), where=str(file)) from None
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------
+# --- JSON
+# -------------------------------------------------------------------------------------------------------------
 
 
 class Huge(str):
@@ -86,7 +92,8 @@ class TooDeep:
 
 
 class Doubled(dict[str, Any]):
-    """An object with a key that is there twice, in `keys_twice`; the last one's value counts, as in `json`."""
+    """An object with a key that is there twice, in `keys_twice`; the last one's value counts, as in
+    `json`."""
 
     keys_twice: frozenset[str] = frozenset()
 
@@ -110,8 +117,9 @@ PLAIN = json.JSONDecoder(object_pairs_hook=_once)
 def loads(document: str) -> Any:
     """The value of a JSON text; where one part can't be held, the rest can be read all the same.
 
-    An object with such parts (also each of a list of them) is a `Row`: a number of more digits than Python reads is there
-    as `Huge`, what is nested too deeply has `TooDeep` in it, and of a doubled key the last value is taken.
+    An object with such parts (also each of a list of them) is a `Row`: a number of more digits than Python
+    reads is there as `Huge`, what is nested too deeply has `TooDeep` in it, and of a doubled key the last
+    value is taken.
 
     Raises:
         json.JSONDecodeError: it is no JSON.
@@ -122,7 +130,10 @@ def loads(document: str) -> Any:
         if document.startswith("\ufeff"):
             raise json.JSONDecodeError("a byte-order mark stands here", document, 0) from None
         raise
-    except (RecursionError, ValueError):  # more levels, or more digits of a number, than Python reads; a doubled key
+    except (
+        RecursionError,
+        ValueError,
+    ):  # more levels, or more digits of a number, than Python reads; a doubled key
         value = _lenient(document)
     return [_row(item) for item in value] if isinstance(value, list) else _row(value)
 
@@ -158,18 +169,20 @@ def strict(document: str) -> Any:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """A value as JSON that can be shown and written anywhere: what can't be seen, half a surrogate pair too, is an escape of
-    JSON, so that the value is the same. What JSON does not know is written as its text."""
+    """A value as JSON that can be shown and written anywhere: what can't be seen, half a surrogate pair too,
+    is an escape of JSON, so that the value is the same. What JSON does not know is written as its text."""
     document = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
     return UNSEEN.sub(lambda match: "\n" if match[0] == "\n" else json.dumps(match[0])[1:-1], document)
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """Whether a value of JSON has the shape of an example: its kind, and that of all items where the example has one. Where
-    it has a number, null will do too, which stands for what is undefined."""
+    """Whether a value of JSON has the shape of an example: its kind, and that of all items where the example
+    has one. Where it has a number, null will do too, which stands for what is undefined."""
     if isinstance(shape, dict):
         inner = next(iter(shape.values()), None)
-        return isinstance(value, dict) and (inner is None or all(fits(item, inner) for item in value.values()))
+        return isinstance(value, dict) and (
+            inner is None or all(fits(item, inner) for item in value.values())
+        )
     if isinstance(shape, list):
         return isinstance(value, list) and (not shape or all(fits(item, shape[0]) for item in value))
     if isinstance(shape, str):

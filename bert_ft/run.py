@@ -24,7 +24,8 @@ class Run:
     """A finished (or unfinished) run: everything its folder holds.
 
     Args:
-        trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for `finetune`.
+        trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
+            `finetune`.
         dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have.
     """
 
@@ -70,19 +71,24 @@ class Run:
         file = self.dir.prediction_file(name)
         if not file.is_file():
             known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
-            raise InputError(f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known))
+            raise InputError(
+                f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known)
+            )
         return list(files.read_jsonl(file))
 
     @cached_property
     def model(self) -> Any:
-        """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished run that of its best
-        evaluation so far."""
+        """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished
+        run that of its best evaluation so far."""
         from bert_ft.modeling.loading import load_folder, load_unfinished
 
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
-            raise InputError(f"this run was made with a {custom[0]} of your own, which its folder does not hold",
-                             where=str(self.path), remedy="keep using the Run that finetune() returned")  # fmt: skip
+            raise InputError(
+                f"this run was made with a {custom[0]} of your own, which its folder does not hold",
+                where=str(self.path),
+                remedy="keep using the Run that finetune() returned",
+            )
         if self.dir.state == "unfinished":
             return load_unfinished(self.dir, self._trusted)
         if not self.dir.model.is_dir():
@@ -99,7 +105,8 @@ class Run:
         """Metrics of the run's model on its own evaluation and test sets, or on other rows.
 
         Args:
-            rows: a file, a Dataset, a pandas frame, a dict of lists or a list of dicts; None for the run's own sets.
+            rows: a file, a Dataset, a pandas frame, a dict of lists or a list of dicts; None for the run's
+                own sets.
             data_dir: where the benchmark's original files lie now.
         """
         return evaluate(self, rows, data_dir=data_dir)
@@ -109,8 +116,8 @@ class Run:
         return plots.figure(self.log, self.task.best_metric)
 
     def errors(self, n: int | None = 20, split: str | None = None) -> list[dict[str, Any]]:
-        """The most confident errors on a scored set; None for all of them. Regression: the largest; ner: the sentences
-        with the most entities missed or made up.
+        """The most confident errors on a scored set; None for all of them. Regression: the largest; ner: the
+        sentences with the most entities missed or made up.
 
         Args:
             split: its name; that which picks the best step by default.
@@ -126,7 +133,9 @@ class Run:
         with consistent(self.path):
             found = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
         if split not in found:
-            raise InputError(f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found))
+            raise InputError(
+                f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found)
+            )
         return found[split]
 
     def __repr__(self) -> str:
@@ -145,8 +154,8 @@ def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dty
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
-        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that answers may
-            differ in the last digits from those that were scored.
+        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that
+            answers may differ in the last digits from those that were scored.
     """
     if RunDir(folder).state in ("finished", "unfinished"):
         return Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
@@ -159,11 +168,12 @@ def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dty
 def evaluate(
     run: Any, rows: Any = None, *, task: Task | None = None, data_dir: str | None = None
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a run's or a saved model's sets, or of other rows given as `rows`, or of another task's (AX's, say, with
-    a model of MNLI).
+    """Metrics of a run's or a saved model's sets, or of other rows given as `rows`, or of another task's
+    (AX's, say, with a model of MNLI).
 
     Raises:
-        InputError: rows without labels, labels the model does not know, data that is not what the run was trained on.
+        InputError: rows without labels, labels the model does not know, data that is not what the run was
+            trained on.
     """
     if task is not None and isinstance(run, Run):
         from bert_ft.modeling.loading import load_folder
@@ -174,19 +184,33 @@ def evaluate(
     adapter = model.adapter
     sets = overrides.sets(None, rows, None)
     # a file of the user's has the task's columns, not the original's
-    bound = overrides.bound(task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir)
-    training = not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
+    bound = overrides.bound(
+        task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir
+    )
+    training = (
+        not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
+    )
     splits = loading.load(bound, type(adapter), overrides.objects(sets), training=training)
-    if isinstance(run, Run) and not sets and splits.fingerprint() != (then := run.environment["data_fingerprint"]):
-        raise InputError("the data is not what this run was trained on", where=str(run.path),
-                         remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
-                         "name the file to evaluate other data")  # fmt: skip
+    if (
+        isinstance(run, Run)
+        and not sets
+        and splits.fingerprint() != (then := run.environment["data_fingerprint"])
+    ):
+        raise InputError(
+            "the data is not what this run was trained on",
+            where=str(run.path),
+            remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
+            "name the file to evaluate other data",
+        )
     out = {}
     for name, part in {**splits.evaluation, **splits.test}.items():
         adapter.check(name, part)
         if scores := model.score(model.infer(part), part):
             out[name] = scores
     if not out:
-        raise InputError("these rows have no labels to score against", where=part.where,
-                         remedy="of a benchmark's hidden labels only its server knows the score")  # fmt: skip
+        raise InputError(
+            "these rows have no labels to score against",
+            where=part.where,
+            remedy="of a benchmark's hidden labels only its server knows the score",
+        )
     return out

@@ -93,7 +93,9 @@ def film_reviews(cache: Path | None = None) -> Path:
         _make(folder, _fetch_reviews)
     for name, sha256 in SPLITS.items():
         if not (folder / name).is_file() or _sha256(folder / name) != sha256:
-            raise FetchError(f"{folder / name} is not the file this script writes: delete {folder} and run this again.")
+            raise FetchError(
+                f"{folder / name} is not the file this script writes: delete {folder} and run this again."
+            )
     return folder
 
 
@@ -131,7 +133,9 @@ def _from_hub(folder: Path, local_files_only: bool = False) -> None:
 
     if not local_files_only:
         HfApi().model_info(MODEL, revision=REVISION, timeout=5)  # a hub out of reach fails here, soon
-    found = snapshot_download(MODEL, revision=REVISION, allow_patterns=list(FILES), local_files_only=local_files_only)
+    found = snapshot_download(
+        MODEL, revision=REVISION, allow_patterns=list(FILES), local_files_only=local_files_only
+    )
     for name in FILES:
         if Path(found, name).is_file():
             shutil.copyfile(Path(found, name), folder / name)

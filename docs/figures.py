@@ -74,7 +74,9 @@ def save(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        figure.savefig(DOCS / "figures" / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            DOCS / "figures" / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
 
 
 def wordpieces(tokenizer: Any) -> Numbers:
@@ -170,7 +172,9 @@ def schedules() -> None:
         recipe = Recipe(learning_rate=3e-5, warmup_ratio=0.1, schedule=name)
         optimizer = optimization.optimizer(torch.nn.Linear(1, 1), recipe)
         schedule = optimization.schedule(optimizer, recipe, steps)
-        lines[name] = [(schedule.get_last_lr()[0] * 1e5, optimizer.step(), schedule.step())[0] for _ in range(steps)]
+        lines[name] = [
+            (schedule.get_last_lr()[0] * 1e5, optimizer.step(), schedule.step())[0] for _ in range(steps)
+        ]
     t = np.arange(1, steps + 1)
     raw = (1 - 0.9**t) / np.sqrt(1 - 0.999**t)
 
@@ -181,7 +185,9 @@ def schedules() -> None:
         left.set(title="learning rate, in 1e-5: warmup 10 %", xlabel="step")
         right.plot(t, raw, color=SERIES[1], label="without bias correction")
         right.axhline(1, color=SERIES[0], label="with")
-        right.set(title="Adam's step for a constant gradient, in learning rates", xlabel="step", ylim=(0, None))
+        right.set(
+            title="Adam's step for a constant gradient, in learning rates", xlabel="step", ylim=(0, None)
+        )
         for axes in (left, right):
             axes.legend(labelcolor=INK)
             axes.grid()
@@ -204,14 +210,26 @@ def padding(tokenizer: Any) -> Numbers:
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         left.bar(range(32), first, color=SERIES[0], width=0.8, label="tokens")
-        left.bar(range(32), first.max() - first, bottom=first, color=INK, alpha=0.25, width=0.8, label="padding")
+        left.bar(
+            range(32), first.max() - first, bottom=first, color=INK, alpha=0.25, width=0.8, label="padding"
+        )
         left.set(title="a batch of 32 reviews, sorted for the eye", ylabel="positions", xticks=[])
-        for grouped, name, color in ((False, "random batches", SERIES[0]), (True, "grouped by length", SERIES[2])):
+        for grouped, name, color in (
+            (False, "random batches", SERIES[0]),
+            (True, "grouped by length", SERIES[2]),
+        ):
             sizes = (4, 8, 16, 32, 64)
             right.plot(
-                sizes, [100 * share(size, grouped) for size in sizes], "o-", markersize=3, color=color, label=name
+                sizes,
+                [100 * share(size, grouped) for size in sizes],
+                "o-",
+                markersize=3,
+                color=color,
+                label=name,
             )
-        right.set(title="% of positions that are padding, by batch size", xlabel="rows a batch", ylim=(0, None))
+        right.set(
+            title="% of positions that are padding, by batch size", xlabel="rows a batch", ylim=(0, None)
+        )
         right.set_xscale("log", base=2, subs=[])
         right.set_xticks(sizes, map(str, sizes))
         right.grid()
@@ -263,9 +281,7 @@ def trainings() -> Numbers:
             axes.grid()
 
     save("learning_rates", (7.2, 2.8), draw)
-    where = (
-        f"{STEPS} steps of {BATCH} reviews, warmup 10 %, fp32, one core; in % of the first {SCORED} validation reviews"
-    )
+    where = f"{STEPS} steps of {BATCH} reviews, warmup 10 %, fp32, one core; in % of the first {SCORED} validation reviews"
     return {f"accuracy at {rate:g}": (", ".join(f"{100 * accuracy[rate, seed]:g}" for seed in seeds),
                                       f"seeds {', '.join(map(str, seeds))}; {where}")
             for rate, seeds in TRIED.items()}  # fmt: skip
@@ -292,9 +308,14 @@ def measured() -> Numbers:
     """All but the trainings."""
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     model = AutoModel.from_pretrained(CHECKPOINT, attn_implementation="eager").eval()
-    weights = torch.cat([w.flatten() for n, w in model.named_parameters() if n.startswith("encoder") and w.dim() == 2])
+    weights = torch.cat(
+        [w.flatten() for n, w in model.named_parameters() if n.startswith("encoder") and w.dim() == 2]
+    )
     spread = {
-        "standard deviation of a weight": (f"{weights.std():.3f}", "the matrices of all-MiniLM-L6-v2's six layers")
+        "standard deviation of a weight": (
+            f"{weights.std():.3f}",
+            "the matrices of all-MiniLM-L6-v2's six layers",
+        )
     }
     schedules()
     return {**wordpieces(tokenizer), **bank(tokenizer, model), **attention(tokenizer, model), **spread,

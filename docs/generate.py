@@ -31,7 +31,10 @@ def on_config(config: Any) -> Any:
     """Adds to the navigation what is only known here."""
     chapters = [{title: name} for name, title in LATER.items() if (ROOT / "docs" / name).is_file()]
     results = [page for page in COPIES.values() if page.startswith("benchmarks/")]
-    config.nav += [{"BERT": chapters}] * bool(chapters) + [{"Notebooks": [*NOTEBOOKS.values()]}, {"Measured": results}]
+    config.nav += [{"BERT": chapters}] * bool(chapters) + [
+        {"Notebooks": [*NOTEBOOKS.values()]},
+        {"Measured": results},
+    ]
     return config
 
 
@@ -48,7 +51,9 @@ def on_files(files: Any, config: Any) -> Any:
         linked |= rewritten(made.get(site) or (ROOT / "docs" / site).read_text(encoding="utf-8"), site)[1]
     for path in sorted(linked):
         text = (ROOT / path).read_text(encoding="utf-8")
-        made[f"source/{path}.md"] = f"{HIDDEN}# {path}\n\n`````{Path(path).suffix[1:] or 'text'}\n{text}\n`````\n"
+        made[f"source/{path}.md"] = (
+            f"{HIDDEN}# {path}\n\n`````{Path(path).suffix[1:] or 'text'}\n{text}\n`````\n"
+        )
     for site, text in made.items():
         files.append(File.generated(config, site, content=text))
     return files
@@ -87,14 +92,18 @@ def rewritten(text: str, site: str) -> tuple[str, set[str]]:
         before = lines[-1] if lines else ""
         if not code and line.startswith("- ") and before and not before.startswith(("- ", "  ")):
             lines.append("")
-        lines.append(line if code else re.sub(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)", link, line))
+        lines.append(
+            line if code else re.sub(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)", link, line)
+        )
     return "\n".join(lines), linked
 
 
 def notebook(path: str) -> tuple[str, dict[str, bytes]]:
     """A notebook as a page, with its outputs, and its pictures by name."""
     stem = Path(path).stem
-    text, found = MarkdownExporter().from_filename(str(ROOT / path), {"unique_key": stem, "output_files_dir": stem})
+    text, found = MarkdownExporter().from_filename(
+        str(ROOT / path), {"unique_key": stem, "output_files_dir": stem}
+    )
     return text, found["outputs"]
 
 
@@ -103,7 +112,9 @@ def table(head: list[str], rows: list[list[Any]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
     for row in rows:
-        cells = [re.sub(r"(`[^`]*`)|<", lambda m: m[1] or "&lt;", str(cell)).replace("|", "\\|") for cell in row]
+        cells = [
+            re.sub(r"(`[^`]*`)|<", lambda m: m[1] or "&lt;", str(cell)).replace("|", "\\|") for cell in row
+        ]
         yield "| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |"
     yield ""
 
@@ -113,7 +124,12 @@ def tasks() -> str:
     from bert_ft.config.catalog import builtin, load_task, suites
 
     found = [load_task(path) for path in builtin().values()]
-    lines = ["# Tasks", "", "Made from the task files. `bert-ft tasks show NAME` prints one with every default.", ""]
+    lines = [
+        "# Tasks",
+        "",
+        "Made from the task files. `bert-ft tasks show NAME` prints one with every default.",
+        "",
+    ]
     for family in dict.fromkeys(task.family for task in found):
         lines += [f"## {family}", ""]
         lines += table(["task", "title", "data", "labels", "metrics", "original files"],
@@ -167,7 +183,14 @@ def kind(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, UnionType):
         return " or ".join(kind(part) for part in inner if part is not NoneType)
-    names = {str: "text", int: "whole number", float: "number", bool: "true, false", list: "list", dict: "table"}
+    names = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true, false",
+        list: "list",
+        dict: "table",
+    }
     return names.get(origin or annotation, "table")
 
 
@@ -217,7 +240,11 @@ def python() -> str:
     import bert_ft
 
     lines = ["# Python", "", "`import bert_ft` costs nothing: each name is loaded when it is first used.", ""]
-    for name in sorted(bert_ft._HOMES, key=lambda name: (name[0].isupper(), list(bert_ft._HOMES).index(name))):
+    for name in sorted(
+        bert_ft._HOMES, key=lambda name: (name[0].isupper(), list(bert_ft._HOMES).index(name))
+    ):
         members = ["    options:", "      members: false"] if name in ("Recipe", "Reference", "Task") else []
         lines += [f"::: bert_ft.{bert_ft._HOMES[name]}.{name}", *members, ""]
-    return "\n".join([*lines, "::: bert_ft.metrics.load", "    options:", "      show_root_full_path: true", ""])
+    return "\n".join(
+        [*lines, "::: bert_ft.metrics.load", "    options:", "      show_root_full_path: true", ""]
+    )

@@ -29,7 +29,11 @@ def execute(path: Path) -> NotebookNode:
     """The notebook with its outputs as its cells give them now, cleaned. Raises CellExecutionError."""
     notebook = nbformat.read(path, as_version=4)
     # without ipywidgets tqdm warns once that it has no bar to show, whoever imports it first
-    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore:IProgress not found"}
+    quiet = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore:IProgress not found",
+    }
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
         client = NotebookClient(notebook, timeout=1800, record_timing=False, coalesce_streams=True,
                                 resources={"metadata": {"path": str(path.parent)}})  # fmt: skip
@@ -43,7 +47,9 @@ def clean(notebook: NotebookNode, scratch: Path) -> NotebookNode:
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
     folders = {HERE.parent, (HERE.parent / ".demo").resolve().parent, scratch, scratch.resolve()}
     paths = [rf"{re.escape(str(folder))}(?:/tmp\w+)?/?" for folder in sorted(folders, reverse=True)]
-    ours = re.compile("|".join([*paths, r"\x1b\[[\d;]*m", r" at 0x[0-9a-f]+", r"<metadata>[\s\S]*?</metadata>\s*"]))
+    ours = re.compile(
+        "|".join([*paths, r"\x1b\[[\d;]*m", r" at 0x[0-9a-f]+", r"<metadata>[\s\S]*?</metadata>\s*"])
+    )
 
     def relative(value: object) -> object:
         if isinstance(value, str):
@@ -77,15 +83,21 @@ def stale(committed: dict[str, float], now: dict[str, float]) -> list[str]:
 
     keys = dict.fromkeys([*committed, *now])
     return [
-        f"{k}: committed {committed.get(k)}, now {now.get(k)}" for k in keys if differ(committed.get(k), now.get(k))
+        f"{k}: committed {committed.get(k)}, now {now.get(k)}"
+        for k in keys
+        if differ(committed.get(k), now.get(k))
     ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """1 where `--check` found a number that is stale."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare the headline numbers, write nothing")
-    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="all of this folder by default")
+    parser.add_argument(
+        "notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="all of this folder by default"
+    )
     given = parser.parse_args(arguments)
     wrong = 0
     for path in given.notebooks or sorted(HERE.glob("*.ipynb")):

@@ -54,7 +54,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     def refusing(real: Callable[..., Any], at: int) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             address = arguments[at]
-            host = address[0] if isinstance(address, tuple) else address if at == 0 else None  # else a path: Unix
+            host = (
+                address[0] if isinstance(address, tuple) else address if at == 0 else None
+            )  # else a path: Unix
             if host and not str(host).startswith(("127.", "::1", "localhost", "0.0.0.0")):
                 tried.append(address)
                 raise OSError(f"the tests have no network: {address}")
@@ -141,7 +143,9 @@ def csv(tmp_path: Path) -> WriteCsv:
         path = tmp_path / name
         with path.open("w", encoding="utf-8", newline="") as stream:
             delimiter = "\t" if path.suffix == ".tsv" else ","
-            csv_module.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
+            csv_module.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(
+                rows
+            )
         return path
 
     return write

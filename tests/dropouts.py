@@ -90,7 +90,11 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
 
         return keep
 
-    plain_dropout, plain_sdpa, modules = F.dropout, F.scaled_dot_product_attention, dict(model.named_modules())
+    plain_dropout, plain_sdpa, modules = (
+        F.dropout,
+        F.scaled_dot_product_attention,
+        dict(model.named_modules()),
+    )
     handles = []
     for name, module in modules.items():
         handles.append(module.register_forward_pre_hook(functools.partial(enter, name), prepend=True))

@@ -72,7 +72,12 @@ def commit(folder: Path) -> str:
 
 def entries(folder: Path, below: str, recursive: bool) -> Iterator[dict[str, Any]]:
     for path in sorted((folder / below).glob("**/*" if recursive else "*")):
-        entry = {"path": path.relative_to(folder).as_posix(), "oid": commit(path), "size": 0, "type": "directory"}
+        entry = {
+            "path": path.relative_to(folder).as_posix(),
+            "oid": commit(path),
+            "size": 0,
+            "type": "directory",
+        }
         yield entry | ({"size": path.stat().st_size, "type": "file"} if path.is_file() else {})
 
 

@@ -77,7 +77,9 @@ class Sandbox:
             exec(compile(block.code, f"line {block.line}", "exec"), self.scope)
             self.runs.append(self.scope.get("run"))
         else:
-            assert block.language == "sh", f"line {block.line}: neither run, nor a file (title=), nor marked `not run`"
+            assert block.language == "sh", (
+                f"line {block.line}: neither run, nor a file (title=), nor marked `not run`"
+            )
             for parts in commands(block.code):
                 self.command(parts)
 

@@ -88,11 +88,14 @@ def test_train_on_squad_files_without_a_task_file(cli: Any, write: Write, tiny_c
     for line, (_, context, _) in zip(lines, FACTS, strict=True):
         assert line["prediction"] == context[line["start"] : line["end"]]
     files = {
-        kind: json.loads(Path(f"run/predictions/validation.{kind}.json").read_text()) for kind in ("official", "nbest")
+        kind: json.loads(Path(f"run/predictions/validation.{kind}.json").read_text())
+        for kind in ("official", "nbest")
     }
     assert files["official"] == {line["id"]: line["prediction"] for line in lines}
     assert all(best[0]["text"] == files["official"][key] for key, best in files["nbest"].items())
-    assert all(sum(item["probability"] for item in best) == pytest.approx(1) for best in files["nbest"].values())
+    assert all(
+        sum(item["probability"] for item in best) == pytest.approx(1) for best in files["nbest"].values()
+    )
 
     again = cli("evaluate", "run", "--json")  # of the saved model, in a fresh load
     assert json.loads(again.out)["validation"] == pytest.approx(results["metrics"]["validation"], abs=1e-9)
@@ -109,13 +112,29 @@ def test_train_on_squad_files_without_a_task_file(cli: Any, write: Write, tiny_c
     rows = [{"id": 7, "question": "a ?", "context": FILM}, {"id": 8, "question": "a ?", "context": ""}]
     done = cli("predict", "run", write("rows.jsonl", [*rows, {"question": "a ?", "context": PLAY}]))
     answers = [json.loads(line) for line in done.out.splitlines()]
-    assert done.code == 2 and "rows.jsonl, line 2: no context in it" in done.err, "told, and the others are answered"
-    assert [answer.get("id") for answer in answers] == [7, None] and all("prediction" in answer for answer in answers)
+    assert done.code == 2 and "rows.jsonl, line 2: no context in it" in done.err, (
+        "told, and the others are answered"
+    )
+    assert [answer.get("id") for answer in answers] == [7, None] and all(
+        "prediction" in answer for answer in answers
+    )
 
 
 def test_no_answer_from_file_to_saved_threshold(cli: Any, write: Write, tiny_checkpoint: Path) -> None:
     path = write("all.json", articles(no_answer=True, copies=5))
-    command = ["train", "qa", "--train", path, "--validation", "20%", "-c", tiny_checkpoint, "-o", "run", *FEW]
+    command = [
+        "train",
+        "qa",
+        "--train",
+        path,
+        "--validation",
+        "20%",
+        "-c",
+        tiny_checkpoint,
+        "-o",
+        "run",
+        *FEW,
+    ]
     command += [
         "--set",
         "group=title",
@@ -134,12 +153,25 @@ def test_no_answer_from_file_to_saved_threshold(cli: Any, write: Write, tiny_che
     assert done.code == 0, done.err
     assert "training rows held out (20%, by title" in done.err
     metrics = json.loads(done.out)["metrics"]["validation"]
-    names = ["f1", "exact_match", "HasAns_f1", "NoAns_f1", "best_f1", "best_f1_thresh", "tuned_f1", "tuned_exact_match"]
+    names = [
+        "f1",
+        "exact_match",
+        "HasAns_f1",
+        "NoAns_f1",
+        "best_f1",
+        "best_f1_thresh",
+        "tuned_f1",
+        "tuned_exact_match",
+    ]
     assert set(names) <= set(metrics)
-    assert metrics["tuned_f1"] == pytest.approx(metrics["best_f1"]), "the threshold does what the sweep promised"
+    assert metrics["tuned_f1"] == pytest.approx(metrics["best_f1"]), (
+        "the threshold does what the sweep promised"
+    )
     assert metrics["best_f1"] >= metrics["f1"] - 1e-9
     config = json.loads(Path("run/model/config.json").read_text())["bert_ft"]
-    assert config["task"]["qa"]["no_answer"] and config["tuned"]["null_threshold"] == metrics["best_f1_thresh"]
+    assert (
+        config["task"]["qa"]["no_answer"] and config["tuned"]["null_threshold"] == metrics["best_f1_thresh"]
+    )
     odds = json.loads(Path("run/predictions/validation.null_odds.json").read_text())
     model = bert_ft.load("run/model")
     for line in bert_ft.load("run").predictions():
@@ -186,7 +218,9 @@ def test_a_task_of_test_sets_alone_is_evaluated(cli: Any, write: Write, tiny_che
 
 
 @pytest.mark.slow
-def test_two_processes_answer_every_question_once(write: Write, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_two_processes_answer_every_question_once(
+    write: Write, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     train = write("train.json", articles())
     runs = []
     for processes in (1, 2):
@@ -202,7 +236,9 @@ def test_two_processes_answer_every_question_once(write: Write, tiny_checkpoint:
                    "--validation", str(train), "-c", str(tiny_checkpoint), "-o", f"run{processes}", "--max-steps", "4",
                    "--batch-size", "6", "--max-length", "24", *FEW[2:]]  # fmt: skip
         settings = {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
-        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         runs.append(bert_ft.load(tmp_path / f"run{processes}").predictions())
     one, two = runs
@@ -227,7 +263,10 @@ def test_one_table_whatever_the_form(write: Write, tmp_path: Path) -> None:
         for p in tree["data"][0]["paragraphs"]
         for qa in p["qas"]
     ]
-    hub = [{**row, "answers": {k: [a[k] for a in row["answers"]] for k in ("text", "answer_start")}} for row in flat]
+    hub = [
+        {**row, "answers": {k: [a[k] for a in row["answers"]] for k in ("text", "answer_start")}}
+        for row in flat
+    ]
     texts = [{**row, "answers": [a["text"] for a in row["answers"]]} for row in flat]
     cmrc = [
         {"context_id": "c", "context_text": p["context"], "title": "t", "qas": [
@@ -244,8 +283,13 @@ def test_one_table_whatever_the_form(write: Write, tmp_path: Path) -> None:
     forms = [write("squad.json", tree), write("flat.json", flat), write("flat.jsonl", flat), write("hub.jsonl", hub),
              tmp_path / "flat.csv", tmp_path / "hub.parquet", hub, write("texts.jsonl", texts), write("cmrc.json", cmrc)]  # fmt: skip
     tables = [read(form).train.table for form in forms]
-    assert all(table.equals(tables[0]) for table in tables), "answers without a place are found where they are"
-    assert tables[0]["answers"].to_pylist()[0] == ["funny film"] * 2 and tables[0]["answers"].to_pylist()[-1] == []
+    assert all(table.equals(tables[0]) for table in tables), (
+        "answers without a place are found where they are"
+    )
+    assert (
+        tables[0]["answers"].to_pylist()[0] == ["funny film"] * 2
+        and tables[0]["answers"].to_pylist()[-1] == []
+    )
 
 
 def test_wrong_places_are_mended_where_that_is_safe(write: Write) -> None:
@@ -261,7 +305,8 @@ def test_wrong_places_are_mended_where_that_is_safe(write: Write) -> None:
         and "(questions 0-0)" in splits.notes[0]
     )
     assert (
-        "train: 2 answers are not where they should be" in splits.notes[1] and "(questions 0-1, 0-3)" in splits.notes[1]
+        "train: 2 answers are not where they should be" in splits.notes[1]
+        and "(questions 0-1, 0-3)" in splits.notes[1]
     )
     rows = splits.train
     assert rows.table["answer_starts"].to_pylist()[0] == [FILM.index("funny film")]
@@ -277,7 +322,10 @@ QUESTION: dict[str, Any] = {
     "answers": [{"text": "film", "answer_start": 17}],
 }
 FAULTS: list[tuple[dict[str, Any], str]] = [
-    ({"answers": [{"text": "film", "answer_start": -1}]}, "'q7' has answers that can't be read: answer_start is -1"),
+    (
+        {"answers": [{"text": "film", "answer_start": -1}]},
+        "'q7' has answers that can't be read: answer_start is -1",
+    ),
     ({"answers": [{"text": 3, "answer_start": 0}]}, "an answer is 3, not a text"),
     ({"answers": {"text": ["a", "b"], "answer_start": [1]}}, "2 answer texts have 1 answer_starts"),
     ({"answers": None}, "question 'q7' has no answers"),
@@ -329,7 +377,10 @@ def test_bad_files_are_named(cli: Any, write: Write, tiny_checkpoint: Path) -> N
 
 
 def test_a_context_of_100_000_characters_is_answered(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    rows = [QUESTION | {"context": f"{PLAY} " * 1300 + FILM, "answers": [{"text": "brave heart", "answer_start": 0}]}]
+    rows = [
+        QUESTION
+        | {"context": f"{PLAY} " * 1300 + FILM, "answers": [{"text": "brave heart", "answer_start": 0}]}
+    ]
     run = bert_ft.finetune("qa", str(tiny_checkpoint), train=rows, validation=rows, output=tmp_path / "run", max_steps=1,
                            max_length=128, quiet=True, **{"qa.no_answer": True})  # fmt: skip
     assert run.results["counts"]["train"]["windows"] > 250

@@ -41,12 +41,19 @@ def scope() -> dict[str, Any]:
 def test_both_languages_are_one_chapter() -> None:
     """Sections, code, pictures, links to the code and papers are the same, in the same order."""
     assert FENCE.findall(ENGLISH) == FENCE.findall(CHINESE)
-    for pattern in (r"^(#+) ", r"\]\((figures/[^)\s]+)\)", r"^- (.* (?:19|20)\d\d\. .*)$", r"\]\((\.\./[^)\s]+)\)"):
+    for pattern in (
+        r"^(#+) ",
+        r"\]\((figures/[^)\s]+)\)",
+        r"^- (.* (?:19|20)\d\d\. .*)$",
+        r"\]\((\.\./[^)\s]+)\)",
+    ):
         found = [re.findall(pattern, FENCE.sub("", text), re.MULTILINE) for text in (ENGLISH, CHINESE)]
         assert found[0] == found[1] and len(found[0]) > 5
 
 
-def test_the_chapters_wordpieces_are_the_tokenizers(scope: dict[str, Any], figures: ModuleType, minilm: Path) -> None:
+def test_the_chapters_wordpieces_are_the_tokenizers(
+    scope: dict[str, Any], figures: ModuleType, minilm: Path
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(minilm)
@@ -62,12 +69,20 @@ def test_the_chapters_masking_is_berts(scope: dict[str, Any]) -> None:
     special = ids < 1100
     inputs, labels = scope["mask_tokens"](ids, special, 30522, 103, np.random.default_rng(1))
     asked = labels != -100
-    assert (labels[asked] == ids[asked]).all() and (inputs[~asked] == ids[~asked]).all() and not (asked & special).any()
+    assert (
+        (labels[asked] == ids[asked]).all()
+        and (inputs[~asked] == ids[~asked]).all()
+        and not (asked & special).any()
+    )
     shares = [(inputs == 103)[asked].mean(), (inputs == ids)[asked].mean()]
-    assert asked[~special].mean() == pytest.approx(0.15, abs=0.005) and shares == pytest.approx([0.8, 0.1], abs=0.01)
+    assert asked[~special].mean() == pytest.approx(0.15, abs=0.005) and shares == pytest.approx(
+        [0.8, 0.1], abs=0.01
+    )
 
 
-def test_the_numbers_are_those_measured(figures: ModuleType, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_numbers_are_those_measured(
+    figures: ModuleType, minilm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each number of figures.md stands in both chapters; those that need no training are measured again."""
     kept = figures.committed()
     for name, (value, _) in kept.items():
@@ -89,4 +104,6 @@ def test_the_figures_are_whole_and_small() -> None:
     assert used == {file.name for file in (DOCS / "figures").iterdir()}
     for name in used:
         text = (DOCS / "figures" / name).read_text(encoding="utf-8")
-        assert len(text) < 60_000 and "fill: #ffffff" not in text  # no ground of their own: light and dark pages
+        assert (
+            len(text) < 60_000 and "fill: #ffffff" not in text
+        )  # no ground of their own: light and dark pages

@@ -233,7 +233,12 @@ def test_bad_input(cli: Cli, tiny_checkpoint: Path, tmp_path: Path, name: str) -
     for part in ("train", "validation"):
         (tmp_path / f"{part}.csv").write_text(ROWS)
     spoil(tmp_path)
-    options = {"checkpoint": "bert", "train": "train.csv", "validation": "validation.csv", "output": "run"} | QUICK
+    options = {
+        "checkpoint": "bert",
+        "train": "train.csv",
+        "validation": "validation.csv",
+        "output": "run",
+    } | QUICK
     task = changes.get("task", "classification")
     done = cli("train", task, *flags(**options | {k: v for k, v in changes.items() if k != "task"}))
     assert done.code == 2, done
@@ -263,7 +268,9 @@ def test_folder_that_can_not_be_written(cli: Cli, finished: Path, output: str) -
     assert "choose another place with --output" in message
 
 
-def test_disk_that_fills_up(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_fills_up(
+    cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At whichever file it happens: code 1, one message, and a run that does not look whole; then it trains anew."""
     real, room = Path.replace, [0]
 
@@ -280,7 +287,9 @@ def test_disk_that_fills_up(cli: Cli, finished: Path, tmp_path: Path, monkeypatc
         if done.code == 0:
             break
         assert done.code == 1, done
-        assert re.search(r"^bert-ft: .*run.*: the disk is full\n  .*--output", done.err, re.MULTILINE), done.err
+        assert re.search(r"^bert-ft: .*run.*: the disk is full\n  .*--output", done.err, re.MULTILINE), (
+            done.err
+        )
         assert RunDir(tmp_path / "run").state != "finished"
         assert not (tmp_path / "run" / "results.json").exists()
     assert written >= 6
@@ -398,7 +407,9 @@ def test_unfinished_run_is_trained_to_its_end(cli: Cli, finished: Path, mine: Pa
 
 
 @pytest.mark.parametrize("overwrite", [True, None])
-def test_foreign_folder_is_left_alone(cli: Cli, finished: Path, tmp_path: Path, overwrite: bool | None) -> None:
+def test_foreign_folder_is_left_alone(
+    cli: Cli, finished: Path, tmp_path: Path, overwrite: bool | None
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     done = cli(*command_of(finished, overwrite=overwrite), "--output", "thesis")
@@ -425,7 +436,13 @@ def test_evaluate_gives_the_results_of_training(cli: Cli, finished: Path, mine: 
 
 def test_evaluate_of_rows_held_out(cli: Cli, finished: Path) -> None:
     """The run's own split is found again, also where only some of the training rows were used."""
-    options = {"validation": "40%", "test": None, "limit-train": 2, "set": "compute=['accuracy', 'f1']", "json": True}
+    options = {
+        "validation": "40%",
+        "test": None,
+        "limit-train": 2,
+        "set": "compute=['accuracy', 'f1']",
+        "json": True,
+    }
     trained = json.loads(cli(*command_of(finished, **options), "--output", "run").out)
     assert (trained["counts"]["train"]["rows"], trained["counts"]["validation"]["rows"]) == (2, 2)
     assert json.loads(cli("evaluate", "run", "--json").out) == trained["metrics"]
@@ -504,10 +521,14 @@ def nli(cli: Cli, tmp_path: Path, tiny_checkpoint: Path) -> Path:
         if name.startswith("test"):
             text = re.sub(r"\t\w+$", "", text, flags=re.MULTILINE)
         (tmp_path / "glue" / "MNLI" / f"{name}.tsv").write_text(text)
-    (tmp_path / "glue" / "AX" / "diagnostic.tsv").write_text("index\tsentence1\tsentence2\n0\tA cat.\tA dog.\n")
+    (tmp_path / "glue" / "AX" / "diagnostic.tsv").write_text(
+        "index\tsentence1\tsentence2\n0\tA cat.\tA dog.\n"
+    )
     done = cli("train", "mnli", *flags(**QUICK, checkpoint=tiny_checkpoint, data_dir="glue", output="run"))
     assert done.code == 0, done
-    assert re.search(r"step 8/8 .* matched: accuracy 0\.\d+   mismatched: accuracy 0\.\d+", done.err), done.err
+    assert re.search(r"step 8/8 .* matched: accuracy 0\.\d+   mismatched: accuracy 0\.\d+", done.err), (
+        done.err
+    )
     assert re.search(r"mismatched +accuracy +0\.", done.out)
     return tmp_path / "run"
 
@@ -518,7 +539,9 @@ def test_every_evaluation_set_has_its_own_name_everywhere(cli: Cli, nli: Path) -
     sizes = {"matched": 8, "mismatched": 5, "test_matched": 3, "test_mismatched": 4}
     assert {name: counts["rows"] for name, counts in results["counts"].items()} == {"train": 30, **sizes}
     for name, size in sizes.items():
-        lines = [json.loads(line) for line in (nli / "predictions" / f"{name}.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (nli / "predictions" / f"{name}.jsonl").read_text().splitlines()
+        ]
         assert [line["row"] for line in lines] == list(range(size))
         right = [line["prediction"] == line["label"] for line in lines]
         if not name.startswith("test"):
@@ -541,7 +564,8 @@ def test_a_model_is_evaluated_on_another_task(cli: Cli, nli: Path, tmp_path: Pat
     texts = (tmp_path / "glue" / "MNLI" / "dev_matched.tsv").read_text().splitlines()[1:]
     pairs = [text.split("\t")[:2] for text in texts]
     full = [
-        {"Premise": a, "Hypothesis": b, "Label": line["prediction"]} for (a, b), line in zip(pairs, lines, strict=True)
+        {"Premise": a, "Hypothesis": b, "Label": line["prediction"]}
+        for (a, b), line in zip(pairs, lines, strict=True)
     ]
     full[0]["Label"] = full[1]["Label"] = "neutral"
     full[2]["Label"] = "entailment"
@@ -556,7 +580,11 @@ def test_sets_of_ones_own(cli: Cli, finished: Path, tmp_path: Path) -> None:
     """Domain-shift sets: a table of name -> file."""
     for name in ("here", "there"):
         (tmp_path / f"{name}.csv").write_text(ROWS)
-    sets = {"validation": None, "set": 'data.evaluate={here="here.csv", there="there.csv"}', "output": "shift"}
+    sets = {
+        "validation": None,
+        "set": 'data.evaluate={here="here.csv", there="there.csv"}',
+        "output": "shift",
+    }
     done = cli(*command_of(finished, **sets, json=True))
     assert done.code == 0, done
     metrics = json.loads(done.out)["metrics"]
@@ -575,7 +603,9 @@ def test_cache(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert cli(*command_of(finished, output="cached")).code == 0
     (tmp_path / "cache" / "features" / "mine").mkdir()
     shown = json.loads(cli("cache", "--json").out)
-    on_disk = sum(file.stat().st_size for file in (tmp_path / "cache" / "features").rglob("*") if file.is_file())
+    on_disk = sum(
+        file.stat().st_size for file in (tmp_path / "cache" / "features").rglob("*") if file.is_file()
+    )
     assert (shown["folder"], shown["bytes"]) == (place, on_disk)
     assert [entry["rows"] for entry in shown["entries"]] == [5, 5, 5]
     assert all(entry["tokens"] > 5 for entry in shown["entries"])
@@ -616,9 +646,22 @@ def test_options_are_not_ignored(cli: Cli, mine: Path, arguments: list[str], cod
 def test_a_bare_key_is_no_option_of_the_command(cli: Cli, finished: Path) -> None:
     done = cli(*command_of(finished, set="seed=3", json=True), "--output", "run")
     assert json.loads(done.out)["seed"] == 3
-    score = ["--regression", "--set", "metric.compute=['mean_squared_error']", "--output", "numbers", "--json"]
-    (finished.parent / "numbers.csv").write_text("text,label\na fine film,1.5\na dull film,0.5\na warm film,1\n")
-    sets = {"train": finished.parent / "numbers.csv", "validation": finished.parent / "numbers.csv", "test": None}
+    score = [
+        "--regression",
+        "--set",
+        "metric.compute=['mean_squared_error']",
+        "--output",
+        "numbers",
+        "--json",
+    ]
+    (finished.parent / "numbers.csv").write_text(
+        "text,label\na fine film,1.5\na dull film,0.5\na warm film,1\n"
+    )
+    sets = {
+        "train": finished.parent / "numbers.csv",
+        "validation": finished.parent / "numbers.csv",
+        "test": None,
+    }
     done = cli(*command_of(finished, **sets), *score)
     assert json.loads(done.out)["metrics"]["validation"].keys() == {"mean_squared_error"}
     same = ["--regression", "--output", "alike", "--epochs", "1", "--lr", "1e-9", "--json"]
@@ -636,7 +679,9 @@ def test_settings_of_an_evaluation_keep_the_runs_guards(cli: Cli, finished: Path
     assert same == RunDir(mine).results()["metrics"]
     task = (mine / "task.toml").read_text()
     (mine.parent / "moved.csv").write_text((finished / "validation.csv").read_text() + "another film,pos\n")
-    (mine / "task.toml").write_text(task.replace(str(finished / "validation.csv"), str(mine.parent / "moved.csv")))
+    (mine / "task.toml").write_text(
+        task.replace(str(finished / "validation.csv"), str(mine.parent / "moved.csv"))
+    )
     for settings in ([], ["--set", "eval_tokens=512"]):
         assert "the data is not what this run was trained on" in cli("evaluate", "run", *settings).err
 

@@ -53,7 +53,10 @@ assert task.override({"metric.compute": ["precision_weighted"]}).metric.compute 
 assert families.find("ordinal").family == "ordinal"
 """
     subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
 
 
@@ -68,7 +71,9 @@ def test_a_family_of_an_installed_package(
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: your_package\nVersion: 1.0\n")
     entry_point = next(block.code for block in GUIDE if "entry-points" in block.code)
-    section = entry_point.replace('[project.entry-points."bert_ft.families"]', "[bert_ft.families]").replace('"', "")
+    section = entry_point.replace('[project.entry-points."bert_ft.families"]', "[bert_ft.families]").replace(
+        '"', ""
+    )
     (info / "entry_points.txt").write_text(section)
     monkeypatch.syspath_prepend(str(tmp_path))
     toml = next(block for block in GUIDE if block.title == "reviews.toml").code

@@ -32,7 +32,9 @@ def run_offline(cache: Path, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "HF_"))}
     environment |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "BERT_FT_DEMO_CACHE": str(cache)}
-    return subprocess.run([sys.executable, SCRIPT], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, SCRIPT], env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def fake_checkpoint(folder: Path, weights: bytes = b"not the weights") -> Path:
@@ -158,7 +160,11 @@ def test_the_hubs_cache_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"print(fetch.checkpoint(Path({str(tmp_path)!r})))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=SCRIPT.parent.parent, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=SCRIPT.parent.parent,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "from the hub's cache" in done.stderr
@@ -224,7 +230,9 @@ def test_a_changed_split_is_refused(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "film-reviews").mkdir()
     for name in fetch.SPLITS:
         text = (cache / "film-reviews" / name).read_text(encoding="utf-8")
-        (tmp_path / "film-reviews" / name).write_text(text.replace("positive", "negative", 1), encoding="utf-8")
+        (tmp_path / "film-reviews" / name).write_text(
+            text.replace("positive", "negative", 1), encoding="utf-8"
+        )
     with pytest.raises(fetch.FetchError, match="is not the file this script writes"):
         fetch.film_reviews(tmp_path)
 
@@ -253,7 +261,9 @@ def test_every_package_that_make_installs_has_its_hash() -> None:
         return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version, _ in found}, text
 
     (pinned, _), (hashed, _) = pins("constraints.txt"), pins("constraints-hashed.txt")
-    assert {name: version for name, version in hashed.items() if name in pinned and pinned[name] != version} == {}
+    assert {
+        name: version for name, version in hashed.items() if name in pinned and pinned[name] != version
+    } == {}
     with (SCRIPT.parent.parent / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
     wanted = [
@@ -262,4 +272,7 @@ def test_every_package_that_make_installs_has_its_hash() -> None:
     ]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower() for requirement in wanted}
     assert names - hashed.keys() == {"torch", "bert-ft"}
-    assert "--require-hashes --no-deps -r constraints-hashed.txt" in (SCRIPT.parent.parent / "Makefile").read_text()
+    assert (
+        "--require-hashes --no-deps -r constraints-hashed.txt"
+        in (SCRIPT.parent.parent / "Makefile").read_text()
+    )

@@ -22,7 +22,9 @@ SOURCES = [
     for file in sorted(ROOT.glob(pattern))
 ]
 TEXTS = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in SOURCES}
-CODE = [name for name, text in TEXTS.items() if any(b.language not in pages.SHOWN for b in pages.blocks(text))]
+CODE = [
+    name for name, text in TEXTS.items() if any(b.language not in pages.SHOWN for b in pages.blocks(text))
+]
 QUICK = ("README.md", "docs/extending.md")  # the others are marked slow
 
 
@@ -94,7 +96,9 @@ def test_no_dead_link(page: str) -> None:
         file = (ROOT / page).parent / path if path else ROOT / page
         assert file.exists(), target
         if anchor and file.suffix == ".md":
-            headings = re.findall(r"^#+ (.+)$", pages.FENCE.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+            headings = re.findall(
+                r"^#+ (.+)$", pages.FENCE.sub("", file.read_text(encoding="utf-8")), re.MULTILINE
+            )
             assert anchor in map(_anchor, headings), target
 
 

@@ -23,7 +23,9 @@ from bert_ft.families.classification.adapter import Classification
 
 QUICK = {"max_steps": 2, "batch_size": 8, "max_length": 32, "quiet": True}
 ROWS = [
-    {"text": f"a {word} film {i}", "label": word, "page": f"p{i // 3}"} for i in range(12) for word in ("fine", "dull")
+    {"text": f"a {word} film {i}", "label": word, "page": f"p{i // 3}"}
+    for i in range(12)
+    for word in ("fine", "dull")
 ]
 
 
@@ -76,7 +78,10 @@ def test_rte(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
         held = set(splits.evaluation["validation"].numbers.tolist())
         assert held == {line["row"] for line in lines if line["fold"] == number}
         assert not held & set(splits.train.numbers.tolist()) and len(held) == 498
-        shares = [Counter(rows.table["label"].to_pylist())["entailment"] / len(rows) for rows in splits.all().values()]
+        shares = [
+            Counter(rows.table["label"].to_pylist())["entailment"] / len(rows)
+            for rows in splits.all().values()
+        ]
         assert shares[0] == pytest.approx(shares[1], abs=0.005)
         mine = [line["prediction"] == line["label"] for line in lines if line["fold"] == number]
         assert fold.metrics["validation"]["accuracy"] == pytest.approx(np.mean(mine))
@@ -88,7 +93,9 @@ def test_rte(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert not list(run.path.rglob("*.safetensors")), "no model is kept"
 
 
-def test_finished_folds_are_not_repeated(tiny_checkpoint: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_finished_folds_are_not_repeated(
+    tiny_checkpoint: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     command = ["train", "classification", "--train", "rows.jsonl", "--folds", 3, "-c", tiny_checkpoint, "--max-steps", 2,
                "--output", "run", "--max-length", 16, "--set", "data.group=page"]  # fmt: skip
@@ -108,7 +115,9 @@ def test_finished_folds_are_not_repeated(tiny_checkpoint: Path, tmp_path: Path, 
     assert before == {n: (Path("run") / f"fold-{n}" / "results.json").stat().st_mtime_ns for n in (1, 3)}
     again, first = json.loads(Path("run/results.json").read_text()), json.loads(results)
     assert {**again, "timing": None} == {**first, "timing": None}
-    assert cli("train", "run/task.toml", "--output", "run").err.count("finished already") == 1, "the file repeats it"
+    assert cli("train", "run/task.toml", "--output", "run").err.count("finished already") == 1, (
+        "the file repeats it"
+    )
     other = cli(*command, "--lr", "1e-4")
     assert other.code == 2 and "another run lies here" in other.err
     fewer = cli(*command, "--folds", 2, "--overwrite")
@@ -135,10 +144,20 @@ def test_folds_that_can_not_be(tiny_checkpoint: Path, tmp_path: Path, given: Any
 def test_a_rare_label_and_objects(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A label of one row is in the head of every fold; sets of labels are folded, too."""
     rows = [*ROWS, {"text": "a strange film", "label": "rare", "page": "p"}]
-    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "a", folds=3, **QUICK)
-    assert all(set(line["probabilities"]) == {"fine", "dull", "rare"} for line in run.predictions("out_of_fold"))
+    run = bert_ft.finetune(
+        "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "a", folds=3, **QUICK
+    )
+    assert all(
+        set(line["probabilities"]) == {"fine", "dull", "rare"} for line in run.predictions("out_of_fold")
+    )
     sets = [row | {"label": [row["label"], row["page"]]} for row in ROWS]
     run = bert_ft.finetune("classification", str(tiny_checkpoint), train=sets, output=tmp_path / "b", folds=2,
                            problem_type="multi_label_classification", **QUICK)  # fmt: skip
-    assert [line["label"] for line in run.predictions("out_of_fold")] == [sorted(row["label"]) for row in sets]
-    assert set(run.metrics["validation"]) == set(run.results["spread"]["validation"]) >= {"f1_micro", "f1_micro_tuned"}
+    assert [line["label"] for line in run.predictions("out_of_fold")] == [
+        sorted(row["label"]) for row in sets
+    ]
+    assert (
+        set(run.metrics["validation"])
+        == set(run.results["spread"]["validation"])
+        >= {"f1_micro", "f1_micro_tuned"}
+    )

@@ -15,7 +15,13 @@ from bert_ft.config.schema import RunSpec
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.modeling import pretrained
 
-SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
 DISTIL = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
 MODELS = {"Bert": SMALL, "Roberta": SMALL, "DistilBert": DISTIL}
 ABC = {0: "a", 1: "b", 2: "c"}
@@ -36,7 +42,9 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def classes(labels: list[str], problem: str = SINGLE) -> Classification:
-    task = bert_ft.load_task("classification").override({"data.problem_type": problem, "data.labels": labels or None})
+    task = bert_ft.load_task("classification").override(
+        {"data.problem_type": problem, "data.labels": labels or None}
+    )
     return Classification(task, labels)
 
 
@@ -74,7 +82,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict[str
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_head_is_kept_or_all_new(checkpoints: dict[Path, dict[str, torch.Tensor]], kind: str, target: str) -> None:
+def test_a_head_is_kept_or_all_new(
+    checkpoints: dict[Path, dict[str, torch.Tensor]], kind: str, target: str
+) -> None:
     for where, old in checkpoints.items():
         if where.parent.name != kind:
             continue
@@ -84,7 +94,10 @@ def test_a_head_is_kept_or_all_new(checkpoints: dict[Path, dict[str, torch.Tenso
         body, told = f"{model.base_model_prefix}.", "\n".join(notes)
         new = model.state_dict()
         shared = [key for key in new if key.startswith(body) and "pooler" not in key]
-        assert shared and all(torch.equal(old[key], new[key]) for key in shared), (name, "the encoder is kept")
+        assert shared and all(torch.equal(old[key], new[key]) for key in shared), (
+            name,
+            "the encoder is kept",
+        )
         parts = [key for key in new if not key.startswith(body)]
         if name in KEPT[target]:
             assert all(torch.equal(old[key], new[key]) for key in parts) and not notes, name
@@ -105,11 +118,17 @@ def test_a_head_is_kept_or_all_new(checkpoints: dict[Path, dict[str, torch.Tenso
         assert all(torch.equal(new[key], again[key]) for key in new), (name, "the seed decides")
 
 
-def test_a_run_as_checkpoint(tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_as_checkpoint(
+    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Classes, then the same names as sets: told on the way, and `predict` follows the new task."""
-    rows = [{"text": f"a {word} film", "label": label} for word, label in (("fine", "pos"), ("dull", "neg"))] * 4
+    rows = [
+        {"text": f"a {word} film", "label": label} for word, label in (("fine", "pos"), ("dull", "neg"))
+    ] * 4
     common = {"max_steps": 2, "batch_size": 4, "max_length": 16, "data.validation": "25%"}
-    first = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "first", **common)
+    first = bert_ft.finetune(
+        "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "first", **common
+    )
     capfd.readouterr()
     sets = [row | {"label": [row["label"]]} for row in rows]
     second = bert_ft.finetune("classification", str(first.path), train=sets, output=tmp_path / "second",

@@ -81,13 +81,19 @@ def header(form: dict[str, Any]) -> list[str]:
 def written(folder: Path, form: dict[str, Any]) -> None:
     """A task's original distribution with rows of our own: quotes mean nothing, tests have neither labels nor CoLA's form."""
     (folder / form["folder"]).mkdir(parents=True)
-    labels = [str(i) for i in range(2)] if form.get("coded") else form["labels"] or ["0.000", "3.800", "5.000", "1.556"]
+    labels = (
+        [str(i) for i in range(2)]
+        if form.get("coded")
+        else form["labels"] or ["0.000", "3.800", "5.000", "1.556"]
+    )
     for file in form.get("splits", SPLITS):
         hidden = file.startswith("test") or file == "diagnostic"
         names = ["src", "1", "star", "3"] if form["header"] is None else header(form)
         if hidden:
             names = (
-                ["index", "sentence"] if len(form["hub"]) == 1 else [n for n in names if n not in label_columns(form)]
+                ["index", "sentence"]
+                if len(form["hub"]) == 1
+                else [n for n in names if n not in label_columns(form)]
             )
         rows = [names] if hidden or form["header"] is not None else []
         for i in range(len(NASTY)):
@@ -132,9 +138,12 @@ def as_on_the_hub(source: Path, target: Path, tasks: Sequence[str]) -> Path:
     card: dict[str, list[Any]] = {"configs": [], "dataset_info": []}
     for task in tasks:
         form = FORMS[task]
-        label = datasets.Value("float32") if form["labels"] is None else datasets.ClassLabel(names=form["labels"])
+        label = (
+            datasets.Value("float32") if form["labels"] is None else datasets.ClassLabel(names=form["labels"])
+        )
         features = datasets.Features(
-            {name: datasets.Value("string") for name in form["hub"]} | {"label": label, "idx": datasets.Value("int32")}
+            {name: datasets.Value("string") for name in form["hub"]}
+            | {"label": label, "idx": datasets.Value("int32")}
         )
         files = []
         for file, split in form.get("splits", SPLITS).items():
@@ -279,7 +288,10 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
             ("sst2", "-c", "org/nothing"),
             "org/nothing: no such checkpoint on the hub, or no access to it\n  check the id",
         ),
-        (("sst2", "-c", "org/gated"), "org/gated: this checkpoint is gated\n  ask for access, then `hf auth login`"),
+        (
+            ("sst2", "-c", "org/gated"),
+            "org/gated: this checkpoint is gated\n  ask for access, then `hf auth login`",
+        ),
         ((*tiny, "--set", "run.revision=v9"), "org/tiny: no such revision of this checkpoint\n"),
         (
             (*tiny, "--set", "data.path=org/nothing"),
@@ -291,7 +303,10 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
         ),
         ((*tiny, "--set", "data.revision=v9"), "nyu-mll/glue sst2 [train]: no revision 'v9'"),
         ((*tiny, "--set", "data.name=sst3"), "BuilderConfig 'sst3' not found. Available: ['cola', 'sst2'"),
-        ((*tiny, "--set", "data.train=trian"), "Unknown split \"trian\". Should be one of ['train', 'validation'"),
+        (
+            (*tiny, "--set", "data.train=trian"),
+            "Unknown split \"trian\". Should be one of ['train', 'validation'",
+        ),
     ]
     first, *others = commands(tmp_path, home, (*tiny, "-o", "first"), *[call for call, _ in refused])
     assert first[0] == 0, first
@@ -308,9 +323,10 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "again" / "results.json").read_text())["metrics"] == results["metrics"]
     assert "Retrying" not in again[1] + unknown[1]
     for (code, told), what in ((unknown, "org/other: "), (elsewhere, "org/other sst2 [train]: ")):
-        assert (code, f"{what}the hub can't be reached, or broke off, and its cache lacks this" in told) == (2, True), (
-            told
-        )
+        assert (code, f"{what}the hub can't be reached, or broke off, and its cache lacks this" in told) == (
+            2,
+            True,
+        ), told
 
 
 @pytest.mark.slow
@@ -332,7 +348,9 @@ def test_a_download_that_breaks_off(full: Hub, tmp_path: Path, file: str) -> Non
 
 def test_a_script_on_the_hub_and_the_hubs_conversion_of_it(hub: Hub, tmp_path: Path) -> None:
     task, labels = load_task("trec"), datasets.ClassLabel(names=["ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"])
-    features = datasets.Features({"text": datasets.Value("string"), "coarse_label": labels, "fine_label": labels})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "coarse_label": labels, "fine_label": labels}
+    )
     numbers = [i % 6 for i in range(60)]
     rows = datasets.Dataset.from_dict(
         {"text": [f"Who is {i} ?" for i in range(60)], "coarse_label": numbers, "fine_label": numbers},

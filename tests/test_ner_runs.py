@@ -49,13 +49,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> bert
 
 def test_it_learns_and_says_what_it_read(run: bert_ft.Run) -> None:
     metrics = run.metrics["validation"]
-    assert list(metrics) == ["f1", "precision", "recall", "accuracy", "f1_LOC", "f1_PER"] and metrics["f1"] > 0.9
+    assert (
+        list(metrics) == ["f1", "precision", "recall", "accuracy", "f1_LOC", "f1_PER"] and metrics["f1"] > 0.9
+    )
     assert run.task.data.labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     lines = run.predictions()
     assert len(lines) == 12 and set(lines[0]) == {"row", "tokens", "prediction", "label"}
     from seqeval.metrics import f1_score
 
-    assert metrics["f1"] == pytest.approx(f1_score(*([line[k] for line in lines] for k in ("label", "prediction"))))
+    assert metrics["f1"] == pytest.approx(
+        f1_score(*([line[k] for line in lines] for k in ("label", "prediction")))
+    )
 
 
 def test_the_saved_model_alone_gives_the_same(run: bert_ft.Run) -> None:
@@ -68,7 +72,10 @@ def test_the_saved_model_alone_gives_the_same(run: bert_ft.Run) -> None:
     texts = ["Anna went to New Rome in 3.", "bob stone (PARIS)"]
     answers = run.predict(texts)
     assert answers == alone.predict(texts)
-    assert [(e["start"], e["end"], e["label"]) for e in answers[0]["entities"]] == [(0, 4, "PER"), (13, 21, "LOC")]
+    assert [(e["start"], e["end"], e["label"]) for e in answers[0]["entities"]] == [
+        (0, 4, "PER"),
+        (13, 21, "LOC"),
+    ]
     theirs = pipeline("token-classification", str(run.path / "model"), aggregation_strategy="first")(texts)
     for answer, expected in zip(answers, theirs, strict=True):
         assert [(e["start"], e["end"], e["label"]) for e in answer["entities"]] == [
@@ -124,7 +131,16 @@ def test_refused(
     for part, text in (("train", train), ("dev", dev)):
         (tmp_path / f"{part}-{name}").write_text(text)
     done = cli(
-        "train", "ner", "--train", f"train-{name}", "--validation", f"dev-{name}", "-c", tiny_checkpoint, "-o", "run"
+        "train",
+        "ner",
+        "--train",
+        f"train-{name}",
+        "--validation",
+        f"dev-{name}",
+        "-c",
+        tiny_checkpoint,
+        "-o",
+        "run",
     )
     assert done.code == 2 and re.search(message, done.err), done.err
 
@@ -136,7 +152,9 @@ def test_refused(
     ({"ner.context": "document", "data.columns": {"document": "doc"}, "data.limit_train": 2}, "data.limit_train: this takes"),
     ({"ner.context": "document", "data.columns": {"document": "doc"}, "data.validation": "50%"}, "data.validation: this takes"),
 ])  # fmt: skip
-def test_settings_refused(settings: dict[str, Any], message: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_settings_refused(
+    settings: dict[str, Any], message: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     rows = [{"tokens": ["Anna"], "tags": ["B-PER"], "doc": k} for k in range(4)]
     held_out = None if "data.validation" in settings else rows
     with pytest.raises(bert_ft.InputError, match=re.escape(message)):
@@ -149,7 +167,9 @@ def test_told_and_handled(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> No
     """I- after nothing, spans that overlap or cut a word, an empty sentence, one of 5,000 words."""
     long = json.dumps({"text": "Anna went to Lima " * 1250, "label": [[0, 4, "PER"]]}) + "\n"
     (tmp_path / "train.jsonl").write_text(
-        SPANS + '{"text": "BobX", "label": [[0, 3, "PER"], [0, 2, "LOC"]]}\n{"text": " ", "label": []}\n' + long
+        SPANS
+        + '{"text": "BobX", "label": [[0, 3, "PER"], [0, 2, "LOC"]]}\n{"text": " ", "label": []}\n'
+        + long
     )
     (tmp_path / "dev.conll").write_text("a O\nb I-PER\n" + "c O\n" * 4998)
     done = cli("train", "ner", "--train", "train.jsonl", "--validation", "dev.conll", "-c", tiny_checkpoint, "-o", "run",
@@ -170,13 +190,28 @@ def test_a_tokenizer_without_offsets(cli: Cli, tiny_checkpoint: Path, tmp_path: 
 
     folder, tokenizer = tmp_path / "slow", CanineTokenizer()
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+        vocab_size=len(tokenizer),
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=4,
     )
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "vocab.txt").touch()
     (tmp_path / "a.conll").write_text(GOOD)
     done = cli(
-        "train", "ner", "--train", "a.conll", "--validation", "a.conll", "-c", folder, "-o", "run", "--max-length", "32"
+        "train",
+        "ner",
+        "--train",
+        "a.conll",
+        "--validation",
+        "a.conll",
+        "-c",
+        folder,
+        "-o",
+        "run",
+        "--max-length",
+        "32",
     )
     assert done.code == 2 and "no fast (Rust) tokenizer" in done.err, done.err

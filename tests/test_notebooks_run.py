@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # two parts of a path at least, not the end of a tag, of an address or of a fraction
-ABSOLUTE = re.compile(r"(?<![\w.:/<>~)-])/(?:[\w.+-]+/)+[\w.+-]*|\b[A-Z]:\\\\?[A-Za-z]|/(?:home|Users|root|tmp|var)/")
+ABSOLUTE = re.compile(
+    r"(?<![\w.:/<>~)-])/(?:[\w.+-]+/)+[\w.+-]*|\b[A-Z]:\\\\?[A-Za-z]|/(?:home|Users|root|tmp|var)/"
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,8 @@ def texts(output: dict[str, Any]) -> str:
     """All that a reader can see of an output, pictures aside."""
     seen = {kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"}
     return "\n".join(
-        "".join(part) if isinstance(part, list) else str(part) for part in [output.get("text", ""), *seen.values()]
+        "".join(part) if isinstance(part, list) else str(part)
+        for part in [output.get("text", ""), *seen.values()]
     )
 
 
@@ -37,7 +40,9 @@ def texts(output: dict[str, Any]) -> str:
 def test_committed_outputs_are_clean(path: Path) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "not run from top to bottom"
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), (
+        "not run from top to bottom"
+    )
     assert sum("headline" in cell["metadata"].get("tags", []) for cell in cells) == 1
     assert all(cell["metadata"].keys() <= {"tags"} for cell in notebook["cells"])
     assert notebook["metadata"].keys() == {"kernelspec", "language_info"}
@@ -62,7 +67,9 @@ def test_it_runs_and_its_headline_numbers_hold(path: Path, tool: Any) -> None:
     ]
 
 
-def test_the_tool_cleans_and_finds_what_is_stale(tmp_path: Path, tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tool_cleans_and_finds_what_is_stale(
+    tmp_path: Path, tool: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     import nbformat
     from nbformat import v4
 
@@ -77,7 +84,9 @@ def test_the_tool_cleans_and_finds_what_is_stale(tmp_path: Path, tool: Any, caps
     notebook = nbformat.read(path, as_version=4)
     printed = notebook.cells[0].outputs[0].text
     assert (
-        printed.split()[0] == "runs/a" and printed.split()[-1] == "x" and "execution" not in notebook.cells[0].metadata
+        printed.split()[0] == "runs/a"
+        and printed.split()[-1] == "x"
+        and "execution" not in notebook.cells[0].metadata
     )
     assert tool.headline(notebook) == {"rows": 7, "f1": 0.5}
     for old, stale in (({"f1": 0.54}, False), ({"f1": 0.56}, True), ({"rows": 8}, True), ({"f2": 0.5}, True)):

@@ -13,8 +13,20 @@ import torch
 import bert_ft
 
 WORDS = {"good": ["great", "lovely", "fine"], "bad": ["awful", "dull", "poor"]}
-ROWS = [{"text": f"a {word} film {i}", "label": label} for i in range(12) for label in WORDS for word in WORDS[label]]
-QUICK = {"epochs": 3, "batch_size": 8, "max_length": 32, "learning_rate": 2e-3, "quiet": True, "data.validation": "25%"}
+ROWS = [
+    {"text": f"a {word} film {i}", "label": label}
+    for i in range(12)
+    for label in WORDS
+    for word in WORDS[label]
+]
+QUICK = {
+    "epochs": 3,
+    "batch_size": 8,
+    "max_length": 32,
+    "learning_rate": 2e-3,
+    "quiet": True,
+    "data.validation": "25%",
+}
 
 
 def _run(checkpoint: Path, output: Path, **more: Any) -> bert_ft.Run:
@@ -118,7 +130,12 @@ def test_a_mean_loss_and_a_loss_a_row_train_alike(tiny_checkpoint: Path, tmp_pat
     losses = []
     for name, loss in (("none", None), ("rows", per_row), ("mean", mean)):
         run = _run(
-            tiny_checkpoint, tmp_path / name, loss=loss, log_every=1, gradient_accumulation_steps=3, batch_size=7
+            tiny_checkpoint,
+            tmp_path / name,
+            loss=loss,
+            log_every=1,
+            gradient_accumulation_steps=3,
+            batch_size=7,
         )
         losses.append([entry["loss"] for entry in run.log if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and losses[0] == pytest.approx(losses[2], rel=1e-6)
@@ -127,7 +144,11 @@ def test_a_mean_loss_and_a_loss_a_row_train_alike(tiny_checkpoint: Path, tmp_pat
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_class_weights_and_smoothing_equal_torchs(smoothing: float) -> None:
     task = bert_ft.load_task("classification").override(
-        {"data.labels": ["a", "b", "c"], "class_weights": {"a": 0.5, "b": 1.0, "c": 3.0}, "label_smoothing": smoothing}
+        {
+            "data.labels": ["a", "b", "c"],
+            "class_weights": {"a": 0.5, "b": 1.0, "c": 3.0},
+            "label_smoothing": smoothing,
+        }
     )
     from bert_ft.data import sources
     from bert_ft.data.rows import Rows
@@ -140,15 +161,23 @@ def test_class_weights_and_smoothing_equal_torchs(smoothing: float) -> None:
     logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     weights = np.array([0.5, 1.0, 3.0])[labels.numpy()]
     ours = adapter.loss(logits, {"labels": labels}).sum() / weights.sum()
-    theirs = torch.nn.functional.cross_entropy(logits, labels, torch.tensor([0.5, 1.0, 3.0]), label_smoothing=smoothing)
+    theirs = torch.nn.functional.cross_entropy(
+        logits, labels, torch.tensor([0.5, 1.0, 3.0]), label_smoothing=smoothing
+    )
     assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
 
 
 def test_regression_round_trip(tiny_checkpoint: Path, tmp_path: Path) -> None:
     rows = [{"a": f"{i} dogs", "b": "dogs", "score": float(i % 5)} for i in range(40)]
-    settings = QUICK | {"data.problem_type": "regression", "metric.compute": ["mean_squared_error"], "eval_every": 2}
+    settings = QUICK | {
+        "data.problem_type": "regression",
+        "metric.compute": ["mean_squared_error"],
+        "eval_every": 2,
+    }
     settings |= {"data.columns": {"text": "a", "text_pair": "b", "label": "score"}}
-    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "r", **settings)
+    run = bert_ft.finetune(
+        "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "r", **settings
+    )
     errors = [e["evaluation"]["validation"]["mean_squared_error"] for e in run.log if "evaluation" in e]
     assert run.metrics["validation"]["mean_squared_error"] == min(errors), "lower is better"
     answer = bert_ft.load(run.path).predict([("3 dogs", "dogs")])[0]
@@ -158,7 +187,9 @@ def test_regression_round_trip(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_a_trained_head_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The labels in another order, or other labels: names decide, never positions."""
     run = _run(tiny_checkpoint, tmp_path / "run", epochs=6)
-    reversed_ = bert_ft.load_task("classification").override({"data.labels": ["good", "bad"], "max_length": 32})
+    reversed_ = bert_ft.load_task("classification").override(
+        {"data.labels": ["good", "bad"], "max_length": 32}
+    )
     from bert_ft.modeling.loading import load_folder
 
     texts = [row["text"] for row in ROWS]
@@ -191,10 +222,15 @@ def test_trackers_get_losses_and_metrics(tiny_checkpoint: Path, tmp_path: Path) 
 
     notes = Notes()
     run = _run(
-        tiny_checkpoint, tmp_path / "run", log_with=[notes], metrics=[bert_ft.metrics.load("f1", average="macro")]
+        tiny_checkpoint,
+        tmp_path / "run",
+        log_with=[notes],
+        metrics=[bert_ft.metrics.load("f1", average="macro")],
     )
     assert notes.lines[0]["learning_rate"] == 2e-3, "the recipe"
-    assert [line["loss"] for line in notes.lines if "loss" in line] == [e["loss"] for e in run.log if "loss" in e]
+    assert [line["loss"] for line in notes.lines if "loss" in line] == [
+        e["loss"] for e in run.log if "loss" in e
+    ]
     assert notes.lines[-1]["validation/accuracy"] == run.log[-1]["evaluation"]["validation"]["accuracy"]
     assert 0 <= run.metrics["validation"]["f1_macro"] <= 1
 
@@ -206,7 +242,10 @@ def test_a_checkpoint_in_the_hubs_cache(tiny_checkpoint: Path, tmp_path: Path) -
     import subprocess
     import sys
 
-    repository, commit = tmp_path / "hub" / "models--someone--tiny-bert", "0123456789abcdef0123456789abcdef01234567"
+    repository, commit = (
+        tmp_path / "hub" / "models--someone--tiny-bert",
+        "0123456789abcdef0123456789abcdef01234567",
+    )
     shutil.copytree(tiny_checkpoint, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
@@ -214,7 +253,12 @@ def test_a_checkpoint_in_the_hubs_cache(tiny_checkpoint: Path, tmp_path: Path) -
     command = [sys.executable, "-m", "bert_ft", "train", "classification", "--train", str(tmp_path / "rows.jsonl"),
                "--validation", "25%", "--checkpoint", "someone/tiny-bert", "--max-steps", "2", "--max-length", "32",
                "--output", str(tmp_path / "run")]  # fmt: skip
-    offline = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    offline = {
+        **os.environ,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+    }
     done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert bert_ft.load(tmp_path / "run").environment["checkpoint_commit"] == commit
@@ -230,20 +274,28 @@ def _own(checkpoint: Path, output: Path, model: Any, **more: Any) -> bert_ft.Run
 
 
 @pytest.mark.parametrize("names", [None, ["good", "fine", "bad"], ["x", "y", "z"]], ids=str)
-def test_a_model_of_ones_own_is_bound_by_name(tiny_checkpoint: Path, tmp_path: Path, names: list[str] | None) -> None:
+def test_a_model_of_ones_own_is_bound_by_name(
+    tiny_checkpoint: Path, tmp_path: Path, names: list[str] | None
+) -> None:
     from transformers import AutoModelForSequenceClassification as Auto
     from transformers import pipeline
 
     named = (
-        {} if names is None else {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+        {}
+        if names is None
+        else {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
     )
-    run = _own(tiny_checkpoint, tmp_path / "run", Auto.from_pretrained(tiny_checkpoint, num_labels=3, **named))
+    run = _own(
+        tiny_checkpoint, tmp_path / "run", Auto.from_pretrained(tiny_checkpoint, num_labels=3, **named)
+    )
     kept = json.loads((run.path / "model" / "config.json").read_text())["id2label"]
     assert list(kept.values()) == (names if names and set(names) == set(LABELS) else list(LABELS))
     texts = [row["text"] for row in THREE]
     ours = [answer["prediction"] for answer in run.predict(texts)]
     assert [answer["prediction"] for answer in bert_ft.load(run.path / "model").predict(texts)] == ours
-    assert [answer["label"] for answer in pipeline("text-classification", str(run.path / "model"))(texts)] == ours
+    assert [
+        answer["label"] for answer in pipeline("text-classification", str(run.path / "model"))(texts)
+    ] == ours
     with pytest.raises(bert_ft.InputError, match="head has 5 labels, the task 3"):
         _own(tiny_checkpoint, tmp_path / "other", Auto.from_pretrained(tiny_checkpoint, num_labels=5))
 
@@ -256,7 +308,8 @@ def test_the_saved_model_of_lora_loads(tiny_checkpoint: Path, tmp_path: Path) ->
     model = peft.get_peft_model(Auto.from_pretrained(tiny_checkpoint, num_labels=3), lora)
     run = _own(tiny_checkpoint, tmp_path / "run", model)
     ours, theirs = (
-        loaded.predict("a fine film")[0]["probabilities"] for loaded in (run, bert_ft.load(run.path / "model"))
+        loaded.predict("a fine film")[0]["probabilities"]
+        for loaded in (run, bert_ft.load(run.path / "model"))
     )
     assert theirs == pytest.approx(ours, abs=1e-6)
 
@@ -264,7 +317,9 @@ def test_the_saved_model_of_lora_loads(tiny_checkpoint: Path, tmp_path: Path) ->
 def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: Path) -> None:
     of_bad = bert_ft.metrics.load("f1", positive=0)
     settings: dict[str, Any] = {"epochs": 1, "metric.compute": ["accuracy", "f1"], "metric.best": "of_bad"}
-    run = _run(tiny_checkpoint, tmp_path / "run", metrics={"of_bad": of_bad, "none": lambda p, y: None}, **settings)
+    run = _run(
+        tiny_checkpoint, tmp_path / "run", metrics={"of_bad": of_bad, "none": lambda p, y: None}, **settings
+    )
     from sklearn.metrics import f1_score
 
     lines = run.predictions()
@@ -283,7 +338,9 @@ def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: P
     ({"log_with": "wandb"}, "log_with: the tracker 'wandb' is not installed"),
     ({"log_with": "nonsense"}, "log_with: .*nonsense"),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_refused(tiny_checkpoint: Path, tmp_path: Path, more: Any, message: str) -> None:
+def test_what_does_not_go_together_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, more: Any, message: str
+) -> None:
     with pytest.raises(bert_ft.InputError, match=message):
         _run(tiny_checkpoint, tmp_path / "run", **more)
 
@@ -309,7 +366,11 @@ def test_inputs_of_every_shape(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
     one, two = run.predict(["a great film", "a dull film"])
     columns = {"text": ["a great film", "a dull film"]}
-    for several in (columns, datasets.Dataset.from_dict(columns)[:2], [{"text": text} for text in columns["text"]]):
+    for several in (
+        columns,
+        datasets.Dataset.from_dict(columns)[:2],
+        [{"text": text} for text in columns["text"]],
+    ):
         assert [answer["probabilities"] for answer in run.predict(several)] == [
             pytest.approx(answer["probabilities"], abs=1e-6) for answer in (one, two)
         ]
@@ -330,7 +391,9 @@ def test_long_settings_keep_the_seed_in_the_folders_name() -> None:
     from bert_ft.rundir.naming import run_name
 
     base = bert_ft.load_task("sst2")
-    settings = {f"recipe.{key}": value for key, value in base.recipe.model_dump().items() if value is not None}
+    settings = {
+        f"recipe.{key}": value for key, value in base.recipe.model_dump().items() if value is not None
+    }
     names = {run_name(base, base.override({"run.seed": seed}), settings) for seed in (1, 2)}
     assert len(names) == 2 and all(len(name) < 200 for name in names)
 
@@ -358,7 +421,9 @@ def test_no_set_is_predicted_twice_by_the_same_weights(
         times = times | {"validation": times["validation"] + 1}
     assert {"validation": seen.count(18), "test": seen.count(7)} == times
     again = bert_ft.load(run.path / "model").predict([row["text"] for row in ROWS[:7]])
-    assert [line["prediction"] for line in run.predictions("test")] == [answer["prediction"] for answer in again]
+    assert [line["prediction"] for line in run.predictions("test")] == [
+        answer["prediction"] for answer in again
+    ]
     assert run.results["timing"]["eval_samples_per_second"] > 1
 
 
@@ -375,7 +440,9 @@ def test_class_weights_follow_the_order_of_the_head(tiny_checkpoint: Path, tmp_p
     assert adapter.names == ["good", "fine", "bad"]
 
 
-def test_a_callback_may_change_the_weights_that_are_scored_last(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_callback_may_change_the_weights_that_are_scored_last(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForSequenceClassification as Auto
 
     model = Auto.from_pretrained(tiny_checkpoint, num_labels=3)

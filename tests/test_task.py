@@ -118,7 +118,9 @@ def test_copy_edit_load(cli: Any, tmp_path: Path) -> None:
     assert (done.code, done.out) == (0, "stsb.toml\n")
     copied = tmp_path / "stsb.toml"
     assert load_task(copied) == load_task("stsb")
-    copied.write_text(copied.read_text(encoding="utf-8").replace("learning_rate = 3e-5", "learning_rate = 1e-4"))
+    copied.write_text(
+        copied.read_text(encoding="utf-8").replace("learning_rate = 3e-5", "learning_rate = 1e-4")
+    )
     assert load_task(copied).recipe.learning_rate == 1e-4
     again = cli("tasks", "copy", "stsb")
     assert (again.code, again.out) == (2, "")
@@ -189,7 +191,9 @@ def test_local_paths(toml: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert task.data.train == "train.csv"
     plain = load_task(toml("at/y.toml", ""))
     assert (plain.data.train, plain.data.evaluate) == ("train", "validation")
-    assert plain.override({"data.train": "here.csv", "data.test": ""}).data.train == str(tmp_path / "here.csv")
+    assert plain.override({"data.train": "here.csv", "data.test": ""}).data.train == str(
+        tmp_path / "here.csv"
+    )
     assert plain.override({"data.path": "at"}).data.path == str(tmp_path / "at")
     assert plain.override({"data.test": ""}).data.test == ""
 
@@ -206,7 +210,9 @@ def test_override() -> None:
     assert (task.data.validation, task.data.columns["text"], task.run.seed) == ("10%", "a", 7)
     assert load_task("mrpc").data.columns["text"] == "sentence1"
     both = task.override({"data.evaluate": {"a": "x", "b": "y"}, "data.validation": "20%"})
-    assert both.best_metric == ("validation", "accuracy"), "rows held out take the place of the evaluation sets"
+    assert both.best_metric == ("validation", "accuracy"), (
+        "rows held out take the place of the evaluation sets"
+    )
 
 
 @pytest.mark.parametrize(("key", "message"), [
@@ -228,8 +234,17 @@ def test_override_of_nothing(key: str, message: str) -> None:
 CHANGES: list[dict[str, Any]] = [
     {},
     {"max_grad_norm": 0.0, "warmup_steps": 0, "dropout": 0.0, "patience": 2, "eval_every": 5},
-    {"class_weights": {"a.b": 1.0, "ü \"'\n": 2.0}, "data.labels": ["a.b", "ü \"'\n"], "data.label_names": {"": "a.b"}},
-    {"class_weights": "balanced", "data.labels": [True, 1, "x"], "data.delimiter": "\t", "metric.positive": True},
+    {
+        "class_weights": {"a.b": 1.0, "ü \"'\n": 2.0},
+        "data.labels": ["a.b", "ü \"'\n"],
+        "data.label_names": {"": "a.b"},
+    },
+    {
+        "class_weights": "balanced",
+        "data.labels": [True, 1, "x"],
+        "data.delimiter": "\t",
+        "metric.positive": True,
+    },
     {"data.train": "", "data.test": {}, "data.evaluate": {"m": "a", "mm": "b"}, "metric.best": "mm/accuracy"},
     {"recipe.grid": {"learning_rate": [1e-5, 2]}, "run.custom": ["loss"], "run.seed": 0},
 ]
@@ -256,7 +271,11 @@ def test_nothing_can_not_be_written() -> None:
 def test_the_expected_results_are_those_of_the_task_files(family: str) -> None:
     """The table of tasks/<family>/README.md against the references in the TOML files: the same rows."""
     folder = tasks_root() / family
-    lines = [line.strip("|").split("|") for line in (folder / "README.md").read_text().splitlines() if line[:2] == "| "]
+    lines = [
+        line.strip("|").split("|")
+        for line in (folder / "README.md").read_text().splitlines()
+        if line[:2] == "| "
+    ]
     listed = [tuple(cell.strip() for cell in cells) for cells in lines[1:]]
     names = {"f1": "F1", "pearson": "Pearson", "spearmanr": "Spearman", "matthews_correlation": "Matthews"}
     held = [
@@ -264,7 +283,9 @@ def test_the_expected_results_are_those_of_the_task_files(family: str) -> None:
          f"{r.value} ± {r.std}" if r.std else str(r.value), r.statistic)
         for name, path in builtin().items() if folder in path.parents for r in load_task(name).reference
     ]  # fmt: skip
-    assert sorted(tuple(map(str.lower, row)) for row in listed) == sorted(tuple(map(str.lower, row)) for row in held)
+    assert sorted(tuple(map(str.lower, row)) for row in listed) == sorted(
+        tuple(map(str.lower, row)) for row in held
+    )
 
 
 # --- suites -----------------------------------------------------------------------------------------------------------

@@ -73,7 +73,9 @@ def bytelevel(texts: list[str] = TEXTS, alphabet: bool = True) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     initial = pre_tokenizers.ByteLevel.alphabet() if alphabet else []
     names = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=names, initial_alphabet=initial, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=names, initial_alphabet=initial, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
     return tokenizer
@@ -84,7 +86,9 @@ def unigram(second: int = 1) -> Any:
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     names = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=names, unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=names, unk_token="<unk>", show_progress=False
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     return template(tokenizer, "[CLS]", "[SEP]", second)
 
@@ -92,14 +96,18 @@ def unigram(second: int = 1) -> Any:
 def characters() -> Any:
     """BPE over characters without an unknown token, which drops what it does not know: within a word, where `##x` counts,
     other characters than at its beginning."""
-    vocabulary = {name: number for number, name in enumerate([*SPECIAL, *"abcd酒店", "##a", "##b", "##e", "##好"])}
+    vocabulary = {
+        name: number for number, name in enumerate([*SPECIAL, *"abcd酒店", "##a", "##b", "##e", "##好"])
+    }
     tokenizer = Tokenizer(models.BPE(vocabulary, [], continuing_subword_prefix="##"))
     tokenizer.normalizer = normalizers.BertNormalizer(handle_chinese_chars=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return template(tokenizer, "[CLS]", "[SEP]")
 
 
-def checkpoint(folder: Path, kind: str, tokenizer: Any, beside: dict[str, Any] | None = None, **options: Any) -> Path:
+def checkpoint(
+    folder: Path, kind: str, tokenizer: Any, beside: dict[str, Any] | None = None, **options: Any
+) -> Path:
     """A folder of an architecture's configuration with a tokenizer.json; `beside`: its tokenizer_config.json."""
     config = transformers.AutoConfig.for_model(kind, **options)
     config.save_pretrained(folder)
@@ -135,7 +143,13 @@ def of_file(folder: Path) -> Any:
 # --- which tokenizer --------------------------------------------------------------------------------------------------------
 
 BERT = {"tokenizer_class": "BertTokenizer"}
-NAMES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+NAMES = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 CASES: dict[str, tuple[str, Callable[[], Any], dict[str, Any] | None, bool]] = {  # the last: transformers reads it otherwise
     "cased bert, no configuration": ("bert", wordpiece, None, True),
     "cased bert, silent configuration": ("bert", wordpiece, BERT, True),
@@ -229,7 +243,9 @@ def test_padding_and_truncation_of_a_file_are_neither_read_nor_saved(tmp_path: P
     folder = checkpoint(tmp_path / "a", "bert", saved)
     tokenizer, _ = load(folder)
     assert ids(tokenizer) == ids(of_file(folder)) and max(map(len, ids(tokenizer))) > 8
-    tokenizer(TEXTS, truncation=True, max_length=5, padding="max_length")  # leaves its mark on the Rust tokenizer
+    tokenizer(
+        TEXTS, truncation=True, max_length=5, padding="max_length"
+    )  # leaves its mark on the Rust tokenizer
     save(tmp_path / "b", tokenizer)
     tree = json.loads((tmp_path / "b" / "tokenizer.json").read_text())
     assert tree["padding"] is None and tree["truncation"] is None
@@ -239,7 +255,9 @@ def test_padding_and_truncation_of_a_file_are_neither_read_nor_saved(tmp_path: P
 
 def test_a_tokenizer_that_leaves_its_special_tokens_out_is_told(tmp_path: Path) -> None:
     bare = Tokenizer.from_str(json.dumps(json.loads(unigram().to_str()) | {"post_processor": None}))
-    (note,) = [note for note in load(checkpoint(tmp_path, "nystromformer", bare))[1] if "sets neither" in note]
+    (note,) = [
+        note for note in load(checkpoint(tmp_path, "nystromformer", bare))[1] if "sets neither" in note
+    ]
     assert "[CLS] nor [SEP]" in note
 
 
@@ -278,7 +296,9 @@ def test_a_saved_tokenizer_is_read_as_it_was_by_both_in_a_fresh_process(tmp_path
     for number, (kind, make, beside, _) in enumerate(CASES.values()):
         source = checkpoint(tmp_path / f"{number}", kind, make(), beside)
         tokenizer, _ = load(source)
-        vocabulary.set_types(tokenizer, network_of(transformers.AutoConfig.from_pretrained(source)), pairs=True)
+        vocabulary.set_types(
+            tokenizer, network_of(transformers.AutoConfig.from_pretrained(source)), pairs=True
+        )
         tokenization.leading_space(tokenizer)  # as ner does
         folders.append(tmp_path / f"{number}-saved")
         save(folders[-1], tokenizer, kind)
@@ -309,7 +329,9 @@ def fast(tokenizer: Any, **names: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=tokenizer.id_to_token(0), **names)
 
 
-@pytest.mark.parametrize("make", [characters, lambda: bytelevel(["plain text"], False), wordpiece, unigram, bytelevel])
+@pytest.mark.parametrize(
+    "make", [characters, lambda: bytelevel(["plain text"], False), wordpiece, unigram, bytelevel]
+)
 def test_characters_in_no_token_are_those_that_the_offsets_leave_out(make: Callable[[], Any]) -> None:
     tokenizer = fast(make())
     rng = random.Random(0)
@@ -333,7 +355,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "qa": {"question": ["ab 好好", "cd"] * 6, "context": ["ab", "cd 好"] * 6, "id": [str(i) for i in range(12)],
            "answers": [{"text": ["ab"], "answer_start": [0]}, {"text": ["cd"], "answer_start": [0]}] * 6},
 }  # fmt: skip
-LEFT_OUT = {"classification": 12, "ner": 12, "qa": 14}  # the first of 好好, and d; each different context once
+LEFT_OUT = {
+    "classification": 12,
+    "ner": 12,
+    "qa": 14,
+}  # the first of 好好, and d; each different context once
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +389,9 @@ def test_a_run_counts_and_warns_of_characters_in_no_token(
 def test_check_tells_characters_in_no_token_with_their_rows(tiny_bert: Path) -> None:
     from bert_ft.tools.check import check
 
-    report = check("classification", str(tiny_bert), train=ROWS["classification"], validation=ROWS["classification"])
+    report = check(
+        "classification", str(tiny_bert), train=ROWS["classification"], validation=ROWS["classification"]
+    )
     (finding,) = [f for f in report.findings if f.check == "uncovered" and f.set == "train"]
     assert finding.severity == "warning" and finding.count == 12
     assert "of all characters" in finding.message and "1 of 4 characters" in finding.places[0]
@@ -375,7 +403,11 @@ def test_check_tells_characters_in_no_token_with_their_rows(tiny_bert: Path) -> 
 def published(kind: str, tokenizer: Any, first: str, second: str | None) -> list[int]:
     """What `create_token_type_ids_from_sequences` of the architecture's tokenizer in transformers 4 documents."""
     a = len(tokenizer.backend_tokenizer.encode(first, add_special_tokens=False).ids)
-    b = len(tokenizer.backend_tokenizer.encode(second, add_special_tokens=False).ids) if second is not None else None
+    b = (
+        len(tokenizer.backend_tokenizer.encode(second, add_special_tokens=False).ids)
+        if second is not None
+        else None
+    )
     if kind == "xlnet":  # A <sep> B <sep> <cls>
         return [0] * (a + 1) + ([1] * (b + 1) if b is not None else []) + [2]
     whole = 2 if kind == "funnel" else 0
@@ -397,9 +429,16 @@ def native(kind: str, folder: Path) -> Any:
     """A tokenizer of the architecture's own class, without types of its own in transformers 5; saved by that class."""
     if kind in ("splinter", "funnel"):
         special = (
-            [*SPECIAL, "[QUESTION]", "."] if kind == "splinter" else ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
+            [*SPECIAL, "[QUESTION]", "."]
+            if kind == "splinter"
+            else ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]
         )
-        tokens = [*special, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"), *WORDS[1]]
+        tokens = [
+            *special,
+            *"abcdefghijklmnopqrstuvwxyz",
+            *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+            *WORDS[1],
+        ]
         cls = transformers.SplinterTokenizer if kind == "splinter" else transformers.FunnelTokenizer
         tokenizer = cls(vocab={token: number for number, token in enumerate(tokens)})
     elif kind in ("bert", "nystromformer"):  # whose tokenizer is the bare class
@@ -408,7 +447,9 @@ def native(kind: str, folder: Path) -> Any:
         special = {"xlnet": ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>"]}.get(
             kind, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
         )
-        pieces = [(token, 0.0) for token in special] + [(c, -3.0) for c in "▁abcdefghijklmnopqrstuvwxyz" + WORDS[1]]
+        pieces = [(token, 0.0) for token in special] + [
+            (c, -3.0) for c in "▁abcdefghijklmnopqrstuvwxyz" + WORDS[1]
+        ]
         cls = {"albert": transformers.AlbertTokenizer, "big_bird": transformers.BigBirdTokenizer,
                "rembert": transformers.RemBertTokenizer, "xlnet": transformers.XLNetTokenizer}[kind]  # fmt: skip
         tokenizer = cls(vocab=pieces, unk_id=1) if kind == "xlnet" else cls(vocab=pieces)
@@ -453,7 +494,9 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
 
 
 def typed_or_not(kind: str, tokenizer: Any, **options: Any) -> tuple[bool, list[str]]:
-    notes = vocabulary.set_types(tokenizer, network_of(transformers.AutoConfig.for_model(kind, **options)), pairs=True)
+    notes = vocabulary.set_types(
+        tokenizer, network_of(transformers.AutoConfig.for_model(kind, **options)), pairs=True
+    )
     return "token_type_ids" in tokenizer.model_input_names, notes
 
 
@@ -490,7 +533,9 @@ def test_the_key_of_cached_features_follows_the_types_and_the_tokenizer(tmp_path
     made = unigram()
     plain, typed, other = fast(made), fast(made), fast(unigram(second=0))
     typed_or_not("albert", typed)
-    keys = [feature_cache.key(adapter, rows, tokenizer, 64) for tokenizer in (plain, typed, other, fast(made))]
+    keys = [
+        feature_cache.key(adapter, rows, tokenizer, 64) for tokenizer in (plain, typed, other, fast(made))
+    ]
     assert len({*keys[:3]}) == 3 and keys[0] == keys[3]
 
 
@@ -508,7 +553,9 @@ def test_a_trained_pair_classifier_predicts_the_same_when_it_is_loaded(tmp_path:
     """From a folder that transformers misreads and types too: trained, saved, read in a fresh process by both."""
     source = tmp_path / "albert"
     made = fast(unigram(), unk_token="<unk>", cls_token="[CLS]", sep_token="[SEP]")
-    config = transformers.AlbertConfig(vocab_size=len(made), max_position_embeddings=128, embedding_size=8, **SMALL)
+    config = transformers.AlbertConfig(
+        vocab_size=len(made), max_position_embeddings=128, embedding_size=8, **SMALL
+    )
     torch.manual_seed(0)
     network = transformers.AlbertModel(config)
     network.embeddings.token_type_embeddings.weight.data.normal_(0, 1.0)  # that types make a difference

@@ -24,14 +24,23 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "Roberta": lambda: tf.RobertaConfig(**SIZES),
     "XLMRoberta": lambda: tf.XLMRobertaConfig(**SIZES),
     "DistilBert": lambda: tf.DistilBertConfig(
-        vocab_size=60, dim=32, n_layers=2, n_heads=4, hidden_dim=40, max_position_embeddings=64, initializer_range=0.3
+        vocab_size=60,
+        dim=32,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=40,
+        max_position_embeddings=64,
+        initializer_range=0.3,
     ),
     "Electra": lambda: tf.ElectraConfig(**SIZES, embedding_size=16),
     "Albert": lambda: tf.AlbertConfig(**SIZES, embedding_size=16),
     "Camembert": lambda: tf.CamembertConfig(**SIZES),
     # has no layer norm: larger weights grow from layer to layer until rounding errors outgrow the tolerance
     "MobileBert": lambda: tf.MobileBertConfig(
-        **SIZES | {"initializer_range": 0.1}, embedding_size=16, intra_bottleneck_size=16, num_feedforward_networks=2
+        **SIZES | {"initializer_range": 0.1},
+        embedding_size=16,
+        intra_bottleneck_size=16,
+        num_feedforward_networks=2,
     ),
     "ModernBert": lambda: tf.ModernBertConfig(
         **SIZES, **SPECIAL, cls_token_id=1, sep_token_id=2, local_attention=8, global_attn_every_n_layers=2

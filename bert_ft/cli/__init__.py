@@ -20,14 +20,19 @@ NO_FILE = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs a command. Exit codes: 0 done; 2 the user's input is at fault; 1 anything else; 130 after Ctrl-C."""
+    """Runs a command. Exit codes: 0 done; 2 the user's input is at fault; 1 anything else; 130 after
+    Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = DEBUG in arguments
     if nul := [argument for argument in arguments if "\0" in argument]:
         fail(f"{nul[0]}: no argument can hold a NUL character", 2)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app([argument for argument in arguments if argument != DEBUG], prog_name="bert-ft", standalone_mode=True)
+        app(
+            [argument for argument in arguments if argument != DEBUG],
+            prog_name="bert-ft",
+            standalone_mode=True,
+        )
     except SystemExit as left:
         if left.code == 130:  # typer's way to leave after Ctrl-C
             note("bert-ft: interrupted")
@@ -50,6 +55,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             fail(f"{shown(error.filename)}: {error.strerror}", 2)
         told = " ".join(str(error).split())
         fail(
-            f"{type(error).__name__}: {told}", 1, "  this is a fault of bert-ft or of the machine; --debug shows where"
+            f"{type(error).__name__}: {told}",
+            1,
+            "  this is a fault of bert-ft or of the machine; --debug shows where",
         )
     raise SystemExit(0)

@@ -22,8 +22,18 @@ def cache(context: typer.Context, as_json: Json = False) -> None:
         print_json({"folder": place, "bytes": total, "entries": kept})
         return
     if kept:
-        print_table([{"entry": e["entry"], "rows": f"{e['rows']:,}", "tokens": f"{e['tokens']:,}", "size": _size(e["bytes"]),
-                 "made": f"{datetime.fromtimestamp(e['made']):%Y-%m-%d %H:%M}"} for e in kept])  # fmt: skip
+        print_table(
+            [
+                {
+                    "entry": e["entry"],
+                    "rows": f"{e['rows']:,}",
+                    "tokens": f"{e['tokens']:,}",
+                    "size": _size(e["bytes"]),
+                    "made": f"{datetime.fromtimestamp(e['made']):%Y-%m-%d %H:%M}",
+                }
+                for e in kept
+            ]
+        )
     print_line(f"{place}: {len(kept)} entries, {_size(total)}")
 
 

@@ -49,11 +49,13 @@ def check(
     sets: Sets = None,
     limit: Annotated[int, typer.Option(min=0, max=100, help="Examples a finding.")] = 3,
     trust_remote_code: TrustRemoteCode = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where there is a fault or a warning.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 where there is a fault or a warning.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look for faults in a task's data: overlap of train and test, wrong labels, broken texts, ...; a checkpoint's
-    tokenizer adds lengths and unknown tokens.
+    """Look for faults in a task's data: overlap of train and test, wrong labels, broken texts, ...; a
+    checkpoint's tokenizer adds lengths and unknown tokens.
 
     \b
     bert-ft check rte --checkpoint google-bert/bert-base-uncased
@@ -62,9 +64,26 @@ def check(
     from bert_ft.tools import check as checking
 
     settings = settings_of(sets)
-    own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
-    report = checking.check(task, checkpoint, data_dir=data_dir, train=train or None, validation=validation, test=test,
-                            trust_remote_code=trust_remote_code, **settings)  # fmt: skip
+    own_data(
+        settings,
+        regression,
+        multi_label,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        tokens=tokens,
+        tags=tags,
+    )
+    report = checking.check(
+        task,
+        checkpoint,
+        data_dir=data_dir,
+        train=train or None,
+        validation=validation,
+        test=test,
+        trust_remote_code=trust_remote_code,
+        **settings,
+    )
     if as_json:
         print_json(report.dump(limit))
     else:

@@ -15,7 +15,9 @@ VERSUS = "vs"
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run folders; those that differ in the seed alone count as one group."),
+        typer.Argument(
+            metavar="RUN...", help="Run folders; those that differ in the seed alone count as one group."
+        ),
     ],
     split: Annotated[
         str | None, typer.Option(help="The scored set; the one that picked the best step by default.")
@@ -26,8 +28,8 @@ def compare(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare runs, or groups of seeds, with the first: differences, their intervals, tests, and rows that flip.
-    `errors` is the change in what the metric falls short of its best by.
+    """Compare runs, or groups of seeds, with the first: differences, their intervals, tests, and rows that
+    flip. `errors` is the change in what the metric falls short of its best by.
 
     \b
     bert-ft compare runs/mrpc-bert-base-uncased-seed1 runs/mrpc-roberta-base-seed1 --show-flips 5
@@ -55,7 +57,10 @@ def compare(
         print()
         print_line(table.title)
         ours = "metric" in table.columns  # cells of ours have line breaks that are meant
-        cells = [[str(cell).split("\n") if ours else shown(show(cell), most=200) for cell in row] for row in table.rows]
+        cells = [
+            [str(cell).split("\n") if ours else shown(show(cell), most=200) for cell in row]
+            for row in table.rows
+        ]
         print_table([dict(zip(table.columns, row, strict=True)) for row in cells])
     for line in found.lines():
         print_line(line)

@@ -6,13 +6,26 @@ from typing import Annotated
 
 import typer
 
-from bert_ft.cli.options import DataDir, Json, Sets, TrustRemoteCode, app, fail, note, print_metrics, settings_of
+from bert_ft.cli.options import (
+    DataDir,
+    Json,
+    Sets,
+    TrustRemoteCode,
+    app,
+    fail,
+    note,
+    print_metrics,
+    settings_of,
+)
 
 
 @app.command()
 def evaluate(
     run: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder or hub id (with --task).")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="A run folder, or a model folder or hub id (with --task)."
+        ),
     ],
     data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file.")] = None,
     task: Annotated[str | None, typer.Option(help="The task to evaluate on; a run's own by default.")] = None,

@@ -30,34 +30,54 @@ DataDir = Annotated[
 ]
 TrustRemoteCode = Annotated[
     list[str] | None,
-    typer.Option("--trust-remote-code", metavar="NAME", help="Run the code that this checkpoint brings: its hub id, or its "
-                 "folder as ./FOLDER; may be repeated. No file can allow it."),
-]  # fmt: skip
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")]
-TaskName = Annotated[
-    str, typer.Argument(help="Built-in task, TOML file, or for data of your own a family: classification, ner, qa.")
+    typer.Option(
+        "--trust-remote-code",
+        metavar="NAME",
+        help="Run the code that this checkpoint brings: its hub id, or its "
+        "folder as ./FOLDER; may be repeated. No file can allow it.",
+    ),
 ]
-Checkpoint = Annotated[str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")
+]
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        help="Built-in task, TOML file, or for data of your own a family: classification, ner, qa."
+    ),
+]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")
+]
 TrainRows = Annotated[
     list[str] | None,
-    typer.Option(help="Training rows: CSV, TSV, JSON, JSONL, Parquet, Arrow, CoNLL, SQuAD JSON; may be repeated."),
+    typer.Option(
+        help="Training rows: CSV, TSV, JSON, JSONL, Parquet, Arrow, CoNLL, SQuAD JSON; may be repeated."
+    ),
 ]
-ValidationRows = Annotated[str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')]
+ValidationRows = Annotated[
+    str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
+]
 TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
 Regression = Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")]
 MultiLabel = Annotated[
-    bool, typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell.")
+    bool,
+    typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell."),
 ]
-TokensColumn = Annotated[str | None, typer.Option(help="ner: column of the words (a number in a column file).")]
-TagsColumn = Annotated[str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")]
+TokensColumn = Annotated[
+    str | None, typer.Option(help="ner: column of the words (a number in a column file).")
+]
+TagsColumn = Annotated[
+    str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")
+]
 
 
 def settings_of(sets: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise. A key that one table alone
-    has is told with it: `seed` is `run.seed`, and no option of a command."""
+    """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise. A key that one
+    table alone has is told with it: `seed` is `run.seed`, and no option of a command."""
     from bert_ft.config.task import RESERVED, dotted_keys
 
     homes = [name.rpartition(".") for name in dotted_keys() if name.partition(".")[0] not in RESERVED]
@@ -76,7 +96,9 @@ def pair(item: str, option: str) -> tuple[str, str]:
     """KEY=VALUE as its two parts."""
     key, equals, text = item.partition("=")
     if not equals:
-        example = {"--set": "learning_rate=5e-5", "--column": "text=review", "--space": "batch_size=16,32"}[option]
+        example = {"--set": "learning_rate=5e-5", "--column": "text=review", "--space": "batch_size=16,32"}[
+            option
+        ]
         fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
     return key.strip(), text
 
@@ -96,12 +118,18 @@ def print_metrics(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    print_table([{"set": name, "metric": metric, "value": "undefined" if value is None else f"{value:.4f}"}
-            for name, values in result.items() for metric, value in values.items()])  # fmt: skip
+    print_table(
+        [
+            {"set": name, "metric": metric, "value": "undefined" if value is None else f"{value:.4f}"}
+            for name, values in result.items()
+            for metric, value in values.items()
+        ]
+    )
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Rows of one shape, on standard output. A cell is a text that may come from anywhere, or a list of its lines."""
+    """Rows of one shape, on standard output. A cell is a text that may come from anywhere, or a list of its
+    lines."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -125,7 +153,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON, on standard output. What can't be seen is an escape of JSON, so that the value is the same."""
+    """A value as JSON, on standard output. What can't be seen is an escape of JSON, so that the value is the
+    same."""
     from bert_ft import reading
 
     print(reading.dumps(value, indent=2))

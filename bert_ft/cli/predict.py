@@ -11,9 +11,13 @@ from bert_ft.cli.options import TrustRemoteCode, app, note, pair, settings_of
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder or a hub id.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder or a hub id.")
+    ],
     source: Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")] = "-",
-    output: Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")] = "-",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")
+    ] = "-",
     read_as: Annotated[
         str | None,
         typer.Option("--from", help="jsonl, csv, tsv, txt (a text a line) or parquet; else the suffix says."),
@@ -23,26 +27,36 @@ def predict(
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."),
+        typer.Option(
+            "--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ..."
+            "--set",
+            metavar="KEY=VALUE",
+            help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ...",
         ),
     ] = None,
     keep_bad: Annotated[
         bool,
-        typer.Option("--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."),
+        typer.Option(
+            "--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."
+        ),
     ] = False,
     escape_formulas: Annotated[
         bool,
         typer.Option(
-            "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
+            "--escape-formulas",
+            help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula.",
         ),
     ] = False,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers.")
+        str,
+        typer.Option(
+            "--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."
+        ),
     ] = "float32",
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
@@ -63,13 +77,26 @@ def predict(
     for line in model.notes:
         note(line)
     settings = settings_of(sets)
-    if strange := sorted(settings.keys() - (known := {f"data.{key}" for key in FORM} | {"batching.eval_tokens"})):
+    if strange := sorted(
+        settings.keys() - (known := {f"data.{key}" for key in FORM} | {"batching.eval_tokens"})
+    ):
         raise InputError(
-            f"'{strange[0]}' is nothing that predicting has", where="--set", remedy=did_you_mean(strange[0], known)
+            f"'{strange[0]}' is nothing that predicting has",
+            where="--set",
+            remedy=did_you_mean(strange[0], known),
         )
     model.adapter.task = model.adapter.task.override(settings)
-    found = answer(model, source, output, read_as=read_as, write_as=write_as, columns=named,
-                   keep_bad=keep_bad, escape_formulas=escape_formulas, tell=note)  # fmt: skip
+    found = answer(
+        model,
+        source,
+        output,
+        read_as=read_as,
+        write_as=write_as,
+        columns=named,
+        keep_bad=keep_bad,
+        escape_formulas=escape_formulas,
+        tell=note,
+    )
     if found.bad:
         note(
             f"{len(found.bad):,} of {found.rows:,} rows are at fault"

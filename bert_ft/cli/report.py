@@ -17,7 +17,8 @@ def report(
         str | None, typer.Option("--output", "-o", help="The HTML file; RUN/report.html for a single run.")
     ] = None,
 ) -> None:
-    """Write the report of a run anew, or one of several runs side by side; those that can't be read are told and left out.
+    """Write the report of a run anew, or one of several runs side by side; those that can't be read are told
+    and left out.
 
     \b
     bert-ft report runs/mrpc-bert-base-uncased-seed1 runs/mrpc-bert-base-uncased-seed2 -o mrpc.html

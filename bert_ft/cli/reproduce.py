@@ -1,4 +1,5 @@
-"""`bert-ft reproduce NAME`: published numbers, measured again; a group, whose own command needs no word of its own."""
+"""`bert-ft reproduce NAME`: published numbers, measured again; a group, whose own command needs no word of
+its own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from bert_ft.cli import submission
-from bert_ft.cli.options import (  # fmt: skip
+from bert_ft.cli.options import (
     DataDir,
     Json,
     Sets,
@@ -54,19 +55,26 @@ def reproduce(
     grid: Annotated[
         bool, typer.Option("--grid", help="Search the paper's grid, selecting on validation only.")
     ] = False,
-    margin: Annotated[float, typer.Option(min=0, help="Points that a reproduced number may differ by.")] = 1.0,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Points that a reproduced number may differ by.")
+    ] = 1.0,
     max_steps: Annotated[int | None, typer.Option(help="End each run after N optimizer steps.")] = None,
-    limit_train: Annotated[int | None, typer.Option(help="The first N training rows after the seeded shuffle.")] = None,
+    limit_train: Annotated[
+        int | None, typer.Option(help="The first N training rows after the seeded shuffle.")
+    ] = None,
     sets: Sets = None,
     save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
     trust_remote_code: TrustRemoteCode = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print the commands, one a line, and run nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the commands, one a line, and run nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a task or suite over several seeds by its published recipe and say whether the number was reached.
+    """Train a task or suite over several seeds by its published recipe and say whether the number was
+    reached.
 
-    Verdicts: reproduced, below, above, inconclusive (with how many seeds more), or not comparable, naming the condition.
-    The same command again collects finished runs and goes on with the others.
+    Verdicts: reproduced, below, above, inconclusive (with how many seeds more), or not comparable, naming the
+    condition. The same command again collects finished runs and goes on with the others.
 
     \b
     bert-ft reproduce rte --checkpoint google-bert/bert-base-cased --seeds 5
@@ -79,8 +87,16 @@ def reproduce(
     settings = settings_of(sets)
     flags = {"recipe.max_steps": max_steps, "data.limit_train": limit_train}
     settings |= {key: value for key, value in flags.items() if value is not None}
-    options: dict[str, Any] = {"seeds": numbers, "data_dir": data_dir, "output": output, "reference": reference, "grid": grid,
-                               "save_model": save_model, "trust_remote_code": trust_remote_code, **settings}  # fmt: skip
+    options: dict[str, Any] = {
+        "seeds": numbers,
+        "data_dir": data_dir,
+        "output": output,
+        "reference": reference,
+        "grid": grid,
+        "save_model": save_model,
+        "trust_remote_code": trust_remote_code,
+        **settings,
+    }
     if plan:
         from bert_ft.tools.reproduce.plan import plan as make
 

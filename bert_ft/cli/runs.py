@@ -16,7 +16,9 @@ def runs(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the run folders lie.")] = "runs",
     sort: Annotated[str, typer.Option(help="Column to sort by; of values the highest first.")] = "run",
     task: Annotated[str | None, typer.Option(help="Only the runs of this task.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Only the runs whose checkpoint's name holds this.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Only the runs whose checkpoint's name holds this.")
+    ] = None,
     state: Annotated[str | None, typer.Option(help="Only finished, unfinished or unreadable ones.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -44,20 +46,34 @@ def runs(
             found[-1] |= {"task": made.name, "checkpoint": made.run.checkpoint, "seed": made.run.seed}
             if run.state == "finished":
                 results, (name, metric) = run.results(), made.best_metric
-                found[-1] |= {"metric": f"{name}/{metric}", "value": results["metrics"].get(name, {}).get(metric),
-                              "seconds": results.get("timing", {}).get("train_seconds")}  # fmt: skip
+                found[-1] |= {
+                    "metric": f"{name}/{metric}",
+                    "value": results["metrics"].get(name, {}).get(metric),
+                    "seconds": results.get("timing", {}).get("train_seconds"),
+                }
             found[-1]["state"] = "unreadable" if run.state == "foreign" else run.state
         except InputError as error:
             note(*error.lines)
     everything = len(found)
-    found = [row for row in found if task in (None, row["task"]) and state in (None, row["state"])
-             and (checkpoint or "") in (row["checkpoint"] or "")]  # fmt: skip
-    have = sorted((row for row in found if row[sort] is not None), key=itemgetter(sort), reverse=sort == "value")
+    found = [
+        row
+        for row in found
+        if task in (None, row["task"])
+        and state in (None, row["state"])
+        and (checkpoint or "") in (row["checkpoint"] or "")
+    ]
+    have = sorted(
+        (row for row in found if row[sort] is not None), key=itemgetter(sort), reverse=sort == "value"
+    )
     found = have + [row for row in found if row[sort] is None]
     if as_json:
         print_json(found)
     elif not found:
-        told = f"none of {everything} runs below {folder} is of that kind" if everything else f"no runs below {folder}"
+        told = (
+            f"none of {everything} runs below {folder} is of that kind"
+            if everything
+            else f"no runs below {folder}"
+        )
         note(told + "; `bert-ft train` makes one" * (not everything))
     else:
         print_table(

@@ -46,17 +46,25 @@ def search(
     ] = None,
     space: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."),
+        typer.Option(
+            metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."
+        ),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default.")
+        str | None,
+        typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
     ] = None,
     prune: Annotated[
-        bool, typer.Option(help="End a trial that is below the median of the others at the same share of an epoch.")
+        bool,
+        typer.Option(
+            help="End a trial that is below the median of the others at the same share of an epoch."
+        ),
     ] = True,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."),
+        typer.Option(
+            "--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."
+        ),
     ] = None,
     data_dir: DataDir = None,
     train: TrainRows = None,
@@ -70,15 +78,17 @@ def search(
     multi_label: MultiLabel = False,
     seed: Annotated[int | None, typer.Option(help="Of the draws, and of every trial.")] = None,
     sets: Sets = None,
-    save_every: Annotated[str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")] = "10min",
+    save_every: Annotated[
+        str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")
+    ] = "10min",
     trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
     """Search the recipe that does best on the validation set, with Optuna; best.toml has it.
 
-    The space is recipe.search of the task, else its grid with learning rate, batch size and epochs. The same command goes
-    on where it was; started several times at once, it shares the trials. The best score is the best of many on this very
-    set, so that it leans high: report what a fresh seed or a test set gives.
+    The space is recipe.search of the task, else its grid with learning rate, batch size and epochs. The same
+    command goes on where it was; started several times at once, it shares the trials. The best score is the
+    best of many on this very set, so that it leans high: report what a fresh seed or a test set gives.
 
     \b
     bert-ft search mrpc --checkpoint google-bert/bert-base-uncased --trials 30
@@ -86,13 +96,36 @@ def search(
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
     settings = settings_of(sets)
-    own_data(settings, regression, multi_label, text=text, text_pair=text_pair, label=label, tokens=tokens, tags=tags)
+    own_data(
+        settings,
+        regression,
+        multi_label,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        tokens=tokens,
+        tags=tags,
+    )
     from bert_ft.tools.search.search import search as look
 
-    found = look(task, checkpoint, trials=trials, timeout=timeout, space=_space(space), storage=storage,
-                 pruner="median" if prune else None, output=output, seed=seed, data_dir=data_dir, train=train or None,
-                 validation=validation, save_every=save_every, signals=True,
-                 trust_remote_code=trust_remote_code, **settings)  # fmt: skip
+    found = look(
+        task,
+        checkpoint,
+        trials=trials,
+        timeout=timeout,
+        space=_space(space),
+        storage=storage,
+        pruner="median" if prune else None,
+        output=output,
+        seed=seed,
+        data_dir=data_dir,
+        train=train or None,
+        validation=validation,
+        save_every=save_every,
+        signals=True,
+        trust_remote_code=trust_remote_code,
+        **settings,
+    )
     results = found.results()
     if as_json:
         print_json(results)
@@ -104,14 +137,17 @@ def search(
     if table.rows:
         print_table([dict(zip(table.columns, map(show, row), strict=True)) for row in table.rows])
     if best := results["best"]:
-        print_line(f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})")
+        print_line(
+            f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})"
+        )
         print_line(results["caution"])
         note(found.command)
     note(f"search folder: {found.path}")
 
 
 def _space(given: list[str] | None) -> dict[str, Any]:
-    """`LOW..HIGH`, `LOW..HIGH:log`, `LOW..HIGH:STEP` or values between commas, as `recipe.search` has them."""
+    """`LOW..HIGH`, `LOW..HIGH:log`, `LOW..HIGH:STEP` or values between commas, as `recipe.search` has
+    them."""
     space: dict[str, Any] = {}
     for key, text in (pair(item, "--space") for item in given or []):
         low, dots, high = text.partition("..")
@@ -119,7 +155,9 @@ def _space(given: list[str] | None) -> dict[str, Any]:
         body = (
             f"[{text}]"
             if not dots
-            else f"{{low={low}, high={high}" + (how and (", log=true" if how == "log" else f", step={how}")) + "}"
+            else f"{{low={low}, high={high}"
+            + (how and (", log=true" if how == "log" else f", step={how}"))
+            + "}"
         )
         try:
             space[key] = tomllib.loads(f"values = {body}")["values"]

@@ -13,11 +13,16 @@ from bert_ft.cli.options import DataDir, Json, note, print_json, print_table
 def submission(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Finished runs, one a task, with predictions of their test rows."),
+        typer.Argument(
+            metavar="RUN...", help="Finished runs, one a task, with predictions of their test rows."
+        ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The zip.")] = "submission.zip",
     fill: Annotated[
-        bool, typer.Option("--fill", help="Answer a missing task with the most frequent label of its training rows.")
+        bool,
+        typer.Option(
+            "--fill", help="Answer a missing task with the most frequent label of its training rows."
+        ),
     ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -33,5 +38,10 @@ def submission(
     if as_json:
         print_json(entries)
     else:
-        print_table([{name: "" if value is None else str(value) for name, value in entry.items()} for entry in entries])
+        print_table(
+            [
+                {name: "" if value is None else str(value) for name, value in entry.items()}
+                for entry in entries
+            ]
+        )
     note(f"written: {output}")

@@ -29,13 +29,23 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         }
         for t in found
     ]
-    rows += [{"task": s.name, "family": "suite", "metrics": "the mean of " + ", ".join(s.tasks), "references": "",
-              "title": s.title} for s in suites().values()]  # fmt: skip
+    rows += [
+        {
+            "task": s.name,
+            "family": "suite",
+            "metrics": "the mean of " + ", ".join(s.tasks),
+            "references": "",
+            "title": s.title,
+        }
+        for s in suites().values()
+    ]
     print_json(rows) if as_json else print_table(rows)
 
 
 @tasks_app.command("show")
-def tasks_show(task: Annotated[str, typer.Argument(help="Built-in task or TOML file.")], as_json: Json = False) -> None:
+def tasks_show(
+    task: Annotated[str, typer.Argument(help="Built-in task or TOML file.")], as_json: Json = False
+) -> None:
     """Print a task as it is read: every default filled in."""
     import tomli_w
 
@@ -63,7 +73,8 @@ def tasks_copy(
     task: Annotated[str, typer.Argument(help="Built-in task.")],
     to: Annotated[str | None, typer.Argument(metavar="FILE", help="<task>.toml here by default.")] = None,
 ) -> None:
-    """Write a built-in task's file here, with the rows that ship beside it, to edit and train: bert-ft train FILE.toml."""
+    """Write a built-in task's file here, with the rows that ship beside it, to edit and train: bert-ft train
+    FILE.toml."""
     from bert_ft import files
     from bert_ft.config.catalog import find, load_task
     from bert_ft.errors import InputError

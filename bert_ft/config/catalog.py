@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_ft import reading
 from bert_ft.config.paths import LONGEST_FILE, anchor
-from bert_ft.config.schema import Suite  # fmt: skip
+from bert_ft.config.schema import Suite
 from bert_ft.config.task import RESERVED, Task, validated
 from bert_ft.errors import InputError, did_you_mean
 
@@ -17,7 +17,11 @@ def tasks_root() -> Path:
     """The folder of built-in tasks: the checkout's own, else the one that ships inside the wheel."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "tasks"
-    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "_tasks"
+    return (
+        checkout
+        if (package.parent / "pyproject.toml").is_file() and checkout.is_dir()
+        else package / "_tasks"
+    )
 
 
 def builtin() -> dict[str, Path]:
@@ -30,11 +34,15 @@ def find(name: str) -> Path:
     path = reading.path(name, "the task")
     if path.suffix == ".toml":
         if not path.is_file():
-            raise InputError("no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks")
+            raise InputError(
+                "no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks"
+            )
         return path
     known = builtin()
     if name in RESERVED:
-        raise InputError(f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks")
+        raise InputError(
+            f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks"
+        )
     if name not in known:
         remedy = did_you_mean(name, [*known, *RESERVED])
         remedy += "  (`bert-ft tasks` lists them; a .toml file works too)"
@@ -43,7 +51,8 @@ def find(name: str) -> Path:
 
 
 def load_task(name: str | Path | Task) -> Task:
-    """A task by built-in name, TOML file, or family name (an empty task of that family, for data of one's own).
+    """A task by built-in name, TOML file, or family name (an empty task of that family, for data of one's
+    own).
 
     Raises:
         InputError: no such task, not TOML, an unknown key, or a value out of range; with file and key.
@@ -56,15 +65,21 @@ def load_task(name: str | Path | Task) -> Task:
     tree = _read(path, ())
     tree.setdefault("name", path.stem)
     if tree["name"] in RESERVED:
-        raise InputError(f"'{tree['name']}' is the name of a family, so no task can bear it", where=str(path),
-                         remedy="rename the file, or set `name`")  # fmt: skip
+        raise InputError(
+            f"'{tree['name']}' is the name of a family, so no task can bear it",
+            where=str(path),
+            remedy="rename the file, or set `name`",
+        )
     return validated(tree, str(path))
 
 
 def suites() -> dict[str, Suite]:
     """Name -> suite of every built-in one."""
     paths = sorted((tasks_root() / "suites").glob("*.toml"))
-    return {path.stem: Suite.model_validate({"name": path.stem} | tomllib.loads(path.read_text())) for path in paths}
+    return {
+        path.stem: Suite.model_validate({"name": path.stem} | tomllib.loads(path.read_text()))
+        for path in paths
+    }
 
 
 def load_suite(name: str) -> Suite:
@@ -77,16 +92,22 @@ def load_suite(name: str) -> Suite:
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
-        raise InputError("`extends` runs in a circle", where=str(path), remedy="give the variant a name of its own")
+        raise InputError(
+            "`extends` runs in a circle", where=str(path), remedy="give the variant a name of its own"
+        )
     try:
         tree = tomllib.loads(reading.text(path, LONGEST_FILE))
     except RecursionError:
-        raise InputError("not a TOML file that can be read: it is nested too deeply", where=str(path)) from None
+        raise InputError(
+            "not a TOML file that can be read: it is nested too deeply", where=str(path)
+        ) from None
     except ValueError as error:  # beside its own, that of a number with too many digits
         raise InputError(f"not a TOML file: {error}".partition("; use sys.")[0], where=str(path)) from None
     if "extends" in tree:
         parent = str(tree.pop("extends"))
-        near = reading.inside(parent if parent.endswith(".toml") else f"{parent}.toml", path.parent, f"{path}, extends")
+        near = reading.inside(
+            parent if parent.endswith(".toml") else f"{parent}.toml", path.parent, f"{path}, extends"
+        )
         base = _read(near if near.is_file() else find(parent.rpartition("/")[2]), (*seen, path))
         base.pop("name", None)  # a variant bears its own file's name
         tree = _merge(base, tree)
@@ -97,7 +118,12 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in top.items():
-        whole = key in ("evaluate", "test", "class_weights", "search")  # these are one value, not a table of keys
+        whole = key in (
+            "evaluate",
+            "test",
+            "class_weights",
+            "search",
+        )  # these are one value, not a table of keys
         tables = isinstance(value, dict) and isinstance(both.get(key), dict) and not whole
         both[key] = _merge(both[key], value) if tables else value
     return both

@@ -12,8 +12,9 @@ LONGEST_FILE = 10_000_000  # bytes of a task file, or of a list of label names
 
 
 def anchor(data: Any, folder: Path, by: Path | None = None) -> None:
-    """Makes the local paths of a `[data]` table absolute: relative ones start at `folder`. Where the rows lie is for whoever
-    wrote the table to say; label names that a file (`by`) does not have itself are read beside it alone."""
+    """Makes the local paths of a `[data]` table absolute: relative ones start at `folder`. Where the rows lie
+    is for whoever wrote the table to say; label names that a file (`by`) does not have itself are read beside
+    it alone."""
 
     def absolute(path: str) -> str:
         return path if "\0" in path else str((folder / reading.path(path)).resolve())
@@ -39,7 +40,9 @@ def anchor(data: Any, folder: Path, by: Path | None = None) -> None:
         return  # the splits are below it
     for key in data.keys() & {"train", "evaluate", "test"}:
         sets = data[key]
-        data[key] = {name: file(split) for name, split in sets.items()} if isinstance(sets, dict) else file(sets)
+        data[key] = (
+            {name: file(split) for name, split in sets.items()} if isinstance(sets, dict) else file(sets)
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -53,5 +56,8 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in reading.text(path, LONGEST_FILE).rstrip().splitlines()]
     except InputError as error:
-        raise InputError(f"no list of label names: {error.where}: {error.message}", where="data.label_names",
-                         remedy="a name a line") from None  # fmt: skip
+        raise InputError(
+            f"no list of label names: {error.where}: {error.message}",
+            where="data.label_names",
+            remedy="a name a line",
+        ) from None

@@ -41,7 +41,9 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 Splits = Place | dict[str, Place]
 LabelNames = Annotated[
     dict[str, str],
-    BeforeValidator(lambda names: {str(i): name for i, name in enumerate(names)} if isinstance(names, list) else names),
+    BeforeValidator(
+        lambda names: {str(i): name for i, name in enumerate(names)} if isinstance(names, list) else names
+    ),
 ]
 """Label as it stands in the data -> its name; as a list, the names of the codes 0, 1, ..."""
 
@@ -69,7 +71,9 @@ class Original(Strict):
 class Data(Strict):
     """Where the rows come from and what their columns mean."""
 
-    path: Place | None = Field(None, description="hub id, folder or file; relative paths start at the TOML file")
+    path: Place | None = Field(
+        None, description="hub id, folder or file; relative paths start at the TOML file"
+    )
     name: Place | None = Field(None, description="configuration of the hub data set")
     revision: Place | None = Field(None, description="branch, tag or commit of the hub data set")
     train: Place = Field("train", description='split name, or a file; "" where there is none')
@@ -77,18 +81,34 @@ class Data(Strict):
         "validation", description='split or file, or a table of name -> these; "": nothing is trained'
     )
     test: Splits | None = Field(None, description="as `evaluate`; may have no labels")
-    validation: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[1-9]\d*/[1-9]\d*)$")] | None = Field(None,
-        description='training rows held out as the validation split: a share, "10%", or the 2nd of 5 folds, "2/5"')  # fmt: skip
-    group: str | None = Field(None, description="column (document, article, ...) whose rows a split never divides")
-    split_seed: int = Field(42, description="seed of that split; not the run's, so that seeds stay comparable")
+    validation: Annotated[str, Field(pattern=r"^(\d+(\.\d+)?%|[1-9]\d*/[1-9]\d*)$")] | None = Field(
+        None,
+        description='training rows held out as the validation split: a share, "10%", or the 2nd of 5 folds, '
+        '"2/5"',
+    )
+    group: str | None = Field(
+        None, description="column (document, article, ...) whose rows a split never divides"
+    )
+    split_seed: int = Field(
+        42, description="seed of that split; not the run's, so that seeds stay comparable"
+    )
     columns: dict[str, str] = Field({}, description="role (text, text_pair, label, ...) -> column name")
-    labels: list[Label] | None = Field(None, description="label names in order; found in the training rows if absent")
-    label_names: LabelNames = Field({}, description="label in the data -> its name; or a list, or a file of lines, of the "
-                                    "names of codes 0, 1, ...")  # fmt: skip
-    label_delimiter: str | None = Field(None, min_length=1, description="between the labels of one cell of text")
+    labels: list[Label] | None = Field(
+        None, description="label names in order; found in the training rows if absent"
+    )
+    label_names: LabelNames = Field(
+        {},
+        description="label in the data -> its name; or a list, or a file of lines, of the "
+        "names of codes 0, 1, ...",
+    )
+    label_delimiter: str | None = Field(
+        None, min_length=1, description="between the labels of one cell of text"
+    )
     problem_type: ProblemType = "single_label_classification"
     encoding: str = Field("utf-8", description="of CSV, TSV and JSON files")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv')
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv'
+    )
     quoting: bool = Field(True, description="whether CSV/TSV cells may be quoted")
     limit_train: int | None = Field(None, gt=0, description="the first N rows after the seeded shuffle")
     original: Original | None = None
@@ -118,13 +138,16 @@ class Metric(Strict):
     compute: list[Annotated[str, AfterValidator(_metric_name)]] = Field(
         ["accuracy"], min_length=1, description="the family's own by default"
     )
-    mode: Literal["conlleval", "seqeval-strict", "partial-overlap"] = Field("conlleval", description="how NER counts")
+    mode: Literal["conlleval", "seqeval-strict", "partial-overlap"] = Field(
+        "conlleval", description="how NER counts"
+    )
     best: str | None = Field(None, description="METRIC or SET/METRIC; the first of `compute` by default")
     positive: Label | None = Field(None, description="the label that binary F1, precision and recall are of")
 
 
 class Range(Strict):
-    """The numbers from `low` to `high`, both included, that a search draws from: whole ones where all given are whole."""
+    """The numbers from `low` to `high`, both included, that a search draws from: whole ones where all given
+    are whole."""
 
     low: int | float
     high: int | float
@@ -149,10 +172,16 @@ class Recipe(Strict):
     """Keys that say what is tried: no part of one training."""
 
     learning_rate: float = Field(3e-5, gt=0, lt=10)
-    batch_size: int = Field(32, gt=0, description="rows an optimizer step, over all processes and micro-batches")
+    batch_size: int = Field(
+        32, gt=0, description="rows an optimizer step, over all processes and micro-batches"
+    )
     epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, gt=0, description="ends training after N steps, whatever `epochs` says")
-    max_length: int = Field(128, gt=2, description="wordpieces, special tokens included; longer rows are truncated")
+    max_steps: int | None = Field(
+        None, gt=0, description="ends training after N steps, whatever `epochs` says"
+    )
+    max_length: int = Field(
+        128, gt=2, description="wordpieces, special tokens included; longer rows are truncated"
+    )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps")
     warmup_steps: int | None = Field(None, ge=0, description="takes the place of warmup_ratio")
@@ -163,14 +192,20 @@ class Recipe(Strict):
     max_grad_norm: float = Field(1.0, ge=0, description="0: no clipping")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
-    dropout: float | None = Field(None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default")
-    eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field("epoch", description='"epoch" or steps')
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default"
+    )
+    eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field(
+        "epoch", description='"epoch" or steps'
+    )
     patience: int | None = Field(None, gt=0, description="stop after N evaluations without a better metric")
     keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
     search: dict[str, list[bool | int | float | str] | Range] = Field(
-        {}, description="what `bert-ft search` draws from: key -> a list of values, or { low, high, log or step }"
+        {},
+        description="what `bert-ft search` draws from: key -> a list of values, or { low, high, log or step "
+        "}",
     )
 
     @field_validator("search")
@@ -195,42 +230,64 @@ class Recipe(Strict):
 class Batching(Strict):
     """How a step's arithmetic is carried out; none of it changes what the recipe means."""
 
-    unpad: bool = Field(True, description="drop the padding inside the encoder's layers (kernels/padding_free.py)")
-    lean: bool = Field(True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)")
+    unpad: bool = Field(
+        True, description="drop the padding inside the encoder's layers (kernels/padding_free.py)"
+    )
+    lean: bool = Field(
+        True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
+    )
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
-    equal_lengths: bool = Field(False, description="train in micro-batches of rows of one length; the batch stays")
-    gradient_accumulation_steps: int = Field(1, gt=0, description="micro-batches a step; recipe.batch_size stays")
+    equal_lengths: bool = Field(
+        False, description="train in micro-batches of rows of one length; the batch stays"
+    )
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, description="micro-batches a step; recipe.batch_size stays"
+    )
     gradient_checkpointing: bool = False
-    eval_tokens: int = Field(4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more")
+    eval_tokens: int = Field(
+        4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more"
+    )
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")
 
 
 class Classification(Strict):
     """What the classification family does with long texts and with rows of several labels.
 
-    Truncation as in Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: of 510 tokens
-    head+tail keeps the first 128 and the last 382.
+    Truncation as in Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: of 510
+    tokens head+tail keeps the first 128 and the last 382.
     """
 
-    truncation: Literal["head", "tail", "head+tail"] = Field("head", description="what is kept of a text too long")
-    windows: bool = Field(False, description="nothing is truncated: a long text is read in windows of max_length")
+    truncation: Literal["head", "tail", "head+tail"] = Field(
+        "head", description="what is kept of a text too long"
+    )
+    windows: bool = Field(
+        False, description="nothing is truncated: a long text is read in windows of max_length"
+    )
     stride: int = Field(32, ge=0, description="tokens that two windows of a text share, at least")
     pooling: Literal["mean", "max"] = Field("mean", description="of the windows' logits")
-    thresholds: Literal["one", "per-label"] = Field("one", description="multi-label: what is tuned on validation")
+    thresholds: Literal["one", "per-label"] = Field(
+        "one", description="multi-label: what is tuned on validation"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Classification:
         if self.windows and self.truncation != "head":
-            raise ValueError("classification.windows leaves nothing to truncate: leave out classification.truncation")
+            raise ValueError(
+                "classification.windows leaves nothing to truncate: leave out classification.truncation"
+            )
         return self
 
 
 class Ner(Strict):
     """How the ner family reads, trains and decodes."""
 
-    scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BILOU"] = Field("auto", description="of the files' tags")
+    scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BILOU"] = Field(
+        "auto", description="of the files' tags"
+    )
     label_all_tokens: bool = Field(False, description="learn every sub-token of a word, not the first alone")
-    context: Literal["sentence", "document"] = Field("sentence", description="document: neighbours fill the window")
+    context: Literal["sentence", "document"] = Field(
+        "sentence", description="document: neighbours fill the window"
+    )
     stride: int = Field(
         32, ge=0, description="tokens that two windows of a sentence share, at least; up to half a window"
     )
@@ -241,10 +298,14 @@ class Qa(Strict):
     """How the qa family reads, windows and decodes."""
 
     doc_stride: int = Field(128, gt=0, description="tokens from one window's start to the next's")
-    max_query_length: int = Field(64, gt=0, description="tokens of the question; the rest is truncated, and counted")
+    max_query_length: int = Field(
+        64, gt=0, description="tokens of the question; the rest is truncated, and counted"
+    )
     max_answer_length: int = Field(30, gt=0, description="tokens")
     n_best: int = Field(20, gt=0, description="start and end positions considered a window, and answers kept")
-    no_answer: bool = Field(False, description="questions may have no answer (SQuAD 2.0): null scores and a threshold")
+    no_answer: bool = Field(
+        False, description="questions may have no answer (SQuAD 2.0): null scores and a threshold"
+    )
 
 
 def _absolute(path: Any) -> Any:
@@ -256,15 +317,24 @@ def _absolute(path: Any) -> Any:
 class RunSpec(Strict):
     """What makes one run of a task: written into the run's task.toml, so that the file alone repeats it."""
 
-    checkpoint: Annotated[Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)] = None
+    checkpoint: Annotated[
+        Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)
+    ] = None
     revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     seed: int = Field(42, ge=0, lt=2**32)
     data_dir: Annotated[Place | None, BeforeValidator(_absolute)] = None
-    trust_remote_code: bool = Field(False, description="not obeyed: --trust-remote-code ORG/NAME, in each call, is")
-    save_dtype: Literal["float32", "checkpoint"] = Field("float32",
-        description="type of the saved weights; checkpoint: as its file has them. Training is always in float32")  # fmt: skip
+    trust_remote_code: bool = Field(
+        False, description="not obeyed: --trust-remote-code ORG/NAME, in each call, is"
+    )
+    save_dtype: Literal["float32", "checkpoint"] = Field(
+        "float32",
+        description="type of the saved weights; checkpoint: as its file has them. Training is always in "
+        "float32",
+    )
     folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
-    custom: list[str] = Field([], description="the Python objects this run was given: not repeatable from the file")
+    custom: list[str] = Field(
+        [], description="the Python objects this run was given: not repeatable from the file"
+    )
 
 
 class Reference(Strict):
@@ -280,7 +350,9 @@ class Reference(Strict):
     intermediate: str = "none"
     recipe: dict[str, Any] = Field({}, description="what the source states of it; `grid`: what it searched")
     unmet: list[str] = Field([], description="conditions no run here can meet: beyond a recipe, or left open")
-    confidence: Literal["C", "S", "U"] = Field(description="C read in the source, S transcribed, U unconfirmed")
+    confidence: Literal["C", "S", "U"] = Field(
+        description="C read in the source, S transcribed, U unconfirmed"
+    )
     source: str
     note: str | None = None
 
@@ -293,14 +365,16 @@ class Reference(Strict):
 
 
 class Submission(Strict):
-    """A file of the zip that a suite's server takes: a prediction for each row of a test set, labels and numbers written
-    as in the benchmark's original files."""
+    """A file of the zip that a suite's server takes: a prediction for each row of a test set, labels and
+    numbers written as in the benchmark's original files."""
 
     task: str = Field(description="the task whose model predicts")
     of: str | None = Field(None, description="the task whose test rows these are, where it is another one")
     set: str = Field("test", description="the test set, by its name in that task")
     rows: int = Field(gt=0, description="of that set, as published")
-    range: list[float] | None = Field(None, min_length=2, max_length=2, description="numbers are clipped to it")
+    range: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="numbers are clipped to it"
+    )
     majority: str = Field(description="the most frequent label of the training rows; of numbers their mean")
 
 
@@ -310,11 +384,14 @@ class Suite(Strict):
     name: str = ""
     title: str
     tasks: list[str] = Field(min_length=1, description="names of built-in tasks")
-    average: Literal["tasks", "sets"] = Field("tasks", description="tasks: each counts once; sets: each set of a task")
+    average: Literal["tasks", "sets"] = Field(
+        "tasks", description="tasks: each counts once; sets: each set of a task"
+    )
     submission: dict[str, Submission] = Field({}, description="file name -> what the server wants in it")
 
     def score(self, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
-        """The suite's one number: task -> set -> metric -> value; a set's metrics are averaged first (Wang et al. 2019,
-        section 2.3; "sets" as in Devlin et al. 2019, Table 1). Raises KeyError: a task has no metrics."""
+        """The suite's one number: task -> set -> metric -> value; a set's metrics are averaged first (Wang et
+        al. 2019, section 2.3; "sets" as in Devlin et al. 2019, Table 1). Raises KeyError: a task has no
+        metrics."""
         sets = {task: [fmean(values.values()) for values in metrics[task].values()] for task in self.tasks}
         return fmean(map(fmean, sets.values())) if self.average == "tasks" else fmean(chain(*sets.values()))

@@ -30,15 +30,20 @@ def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not is_text(column.type):
-        raise InputError(f"column '{name}' holds {column.type}, not text", where=where,
-                         remedy="name the text column: --text COLUMN, or data.columns in the task")  # fmt: skip
+        raise InputError(
+            f"column '{name}' holds {column.type}, not text",
+            where=where,
+            remedy="name the text column: --text COLUMN, or data.columns in the task",
+        )
     column = column.cast(pa.string())
     sizes = pac.binary_length(column)
     if (size := pac.max(sizes).as_py() or 0) > LONGEST:
         message = f"column '{name}' holds a text of {size / 1e6:,.0f} MB"
         refuse(pac.equal(sizes, size), where, message, "is a quote left open there?")
     message = f"column '{name}' has no text ({column.null_count} such rows)"
-    refuse(pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant')
+    refuse(
+        pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant'
+    )
     return column
 
 
@@ -54,8 +59,11 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         raise InputError(message, where=f"{where}, row {row + 1}") from None
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
-    refuse(pac.invert(pac.is_finite(numbers)), where,
-           lambda row: f"column '{name}' has {numbers[row]} where a finite number is wanted")  # fmt: skip
+    refuse(
+        pac.invert(pac.is_finite(numbers)),
+        where,
+        lambda row: f"column '{name}' has {numbers[row]} where a finite number is wanted",
+    )
     return numbers
 
 
@@ -68,9 +76,15 @@ def _is_number(cell: pa.Scalar) -> bool:
 
 
 def names(
-    column: pa.ChunkedArray, codes: list[str] | None, data: Data, name: str, where: str, place: Place | None = None
+    column: pa.ChunkedArray,
+    codes: list[str] | None,
+    data: Data,
+    name: str,
+    where: str,
+    place: Place | None = None,
 ) -> pa.ChunkedArray:
-    """Label names as strings. Codes become names by the source's own table; -1 there means that a row has no label.
+    """Label names as strings. Codes become names by the source's own table; -1 there means that a row has no
+    label.
 
     Args:
         codes: the names of the source's integer codes.
@@ -87,18 +101,27 @@ def names(
     if pa.types.is_floating(kind):
         column = pac.if_else(pac.is_nan(column), None, column)
         whole = column.cast(pa.int64(), safe=False)
-        fault(pac.not_equal(whole.cast(kind), column), "a number with a fraction is no label",
-              'for numbers set data.problem_type = "regression"')  # fmt: skip
+        fault(
+            pac.not_equal(whole.cast(kind), column),
+            "a number with a fraction is no label",
+            'for numbers set data.problem_type = "regression"',
+        )
         column, kind = whole, whole.type
     if codes is not None and pa.types.is_integer(kind):
-        fault(pac.greater_equal(column, len(codes)), f"the source names {len(codes)} labels, counted from 0", "")
+        fault(
+            pac.greater_equal(column, len(codes)), f"the source names {len(codes)} labels, counted from 0", ""
+        )
         ids = pac.if_else(pac.less(column, 0), pa.scalar(None, kind), column)
-        column = pa.chunked_array([pac.take(pa.array(codes, pa.string()), chunk) for chunk in ids.chunks], pa.string())
+        column = pa.chunked_array(
+            [pac.take(pa.array(codes, pa.string()), chunk) for chunk in ids.chunks], pa.string()
+        )
         kind = column.type
     if pa.types.is_boolean(kind):
         column = pac.if_else(column, "True", "False")
     elif not (pa.types.is_integer(kind) or is_text(kind)):
-        raise InputError(f"column '{name}' holds {kind}, not labels", where=where, remedy="name it: --label COLUMN")
+        raise InputError(
+            f"column '{name}' holds {kind}, not labels", where=where, remedy="name it: --label COLUMN"
+        )
     column = column.cast(pa.string())
     if mapping := data.label_names:
         found = pac.index_in(column, value_set=pa.array(list(mapping)))
@@ -112,13 +135,15 @@ def name_sets(
 ) -> tuple[pa.Array, list[str]]:
     """Sets of label names, list<string>, each sorted; and what a person should know about them.
 
-    A cell is a list, or a text that `data.label_delimiter` splits. An empty text is the empty set, unless the whole
-    column is empty: then no row has labels.
+    A cell is a list, or a text that `data.label_delimiter` splits. An empty text is the empty set, unless the
+    whole column is empty: then no row has labels.
     """
     notes: list[str] = []
 
     def fault(bad: pa.Array, message: str, remedy: str) -> None:
-        refuse(bad, place, lambda at: f"column '{name}' has {column[int(rows[at])].as_py()!r}: {message}", remedy)
+        refuse(
+            bad, place, lambda at: f"column '{name}' has {column[int(rows[at])].as_py()!r}: {message}", remedy
+        )
 
     def place(at: int) -> str:
         return f"{where}, row {rows[at] + 1}"
@@ -129,25 +154,43 @@ def name_sets(
     if is_text(column.type):
         column = column.cast(pa.string())
         if data.label_delimiter is None and column.null_count < len(column):
-            raise InputError(f"column '{name}' holds text, not lists of labels", where=where,
-                             remedy='data.label_delimiter = "," says what stands between the labels of a cell')  # fmt: skip
+            raise InputError(
+                f"column '{name}' holds text, not lists of labels",
+                where=where,
+                remedy='data.label_delimiter = "," says what stands between the labels of a cell',
+            )
         if 0 < column.null_count < len(column):
-            notes = [f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}': no label"]
+            notes = [
+                f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}': no "
+                "label"
+            ]
             column = column.fill_null("")
         trimmed = pac.utf8_trim_whitespace(column.combine_chunks())
         delimiter = data.label_delimiter or ","
-        fault(pac.match_substring_regex(trimmed, r"(?s)^\[.*\]$"), "a list written as text",
-              f"write a{delimiter}b, or use JSON or Parquet")  # fmt: skip
+        fault(
+            pac.match_substring_regex(trimmed, r"(?s)^\[.*\]$"),
+            "a list written as text",
+            f"write a{delimiter}b, or use JSON or Parquet",
+        )
         cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), delimiter)
         values, missing = pac.utf8_trim_whitespace(pac.list_flatten(cells)), pac.is_null(trimmed)
         rows = pac.list_parent_indices(cells).to_numpy()
         fault(pac.equal(values, ""), "an empty label", "two delimiters stand side by side, or one at an end")
-    elif any(of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+    elif any(
+        of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    ):
         cells = column.combine_chunks().cast(pa.list_(column.type.value_type))
-        values, missing, rows = pac.list_flatten(cells), pac.is_null(cells), pac.list_parent_indices(cells).to_numpy()
+        values, missing, rows = (
+            pac.list_flatten(cells),
+            pac.is_null(cells),
+            pac.list_parent_indices(cells).to_numpy(),
+        )
     else:
-        raise InputError(f"column '{name}' holds {column.type}, not lists of labels", where=where,
-                         remedy='one label a row: data.problem_type = "single_label_classification"')  # fmt: skip
+        raise InputError(
+            f"column '{name}' holds {column.type}, not lists of labels",
+            where=where,
+            remedy='one label a row: data.problem_type = "single_label_classification"',
+        )
     named = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
     fault(pac.is_null(named), "a label is missing", "an empty list says that a row has none")
     encoded = named.dictionary_encode()
@@ -160,7 +203,9 @@ def name_sets(
         all_ = pa.array(np.full(len(rows), bits))
         fault(all_, "a row of 0 and 1 is no list of labels", "list the labels that a row has")
         notes.append(f"{doubled:,} labels stand twice in their row in column '{name}', and count once")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(
+        np.int32
+    )
     flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % known))
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes
 

@@ -1,4 +1,5 @@
-"""The hub, asked once whether it is there: its clients would try each file for half a minute before they use their caches."""
+"""The hub, asked once whether it is there: its clients would try each file for half a minute before they use
+their caches."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from typing import Any
 from bert_ft.errors import InputError
 
 READ = {"arrow", "cache", "conll", "csv", "json", "parquet", "text"}
-"""The builders of `datasets` that read tables and texts; others decode what files say of themselves, some unpickle."""
+"""The builders of `datasets` that read tables and texts; others decode what files say of themselves, some
+unpickle."""
 BUILDERS = {
     "arrow", "audiofolder", "cache", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "pickle", "spark", "sql",
     "text", "videofolder", "webdataset", "xml",
@@ -42,7 +44,9 @@ def _there(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     try:
-        get_session().head(endpoint, timeout=5)  # the client's own session knows the proxies; any answer will do
+        get_session().head(
+            endpoint, timeout=5
+        )  # the client's own session knows the proxies; any answer will do
     except Exception:  # of the library that this version of the client is built on
         return False
     return True
@@ -58,7 +62,8 @@ def _offline(whether: bool) -> None:
 
 @lru_cache(maxsize=4)
 def dataset(path: str, name: str | None, revision: str | None) -> Any:
-    """The `datasets.DatasetBuilder` of a data set with all its splits in the cache: `as_dataset(split=...)` gives one."""
+    """The `datasets.DatasetBuilder` of a data set with all its splits in the cache: `as_dataset(split=...)`
+    gives one."""
     import datasets
 
     _refuse_builders(path)
@@ -68,17 +73,25 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
         place = {"data_dir" if revision == "refs/convert/parquet" else "name": name}
         builder = datasets.load_dataset_builder(path, revision=revision, **place)
         _stay_inside(builder, path)
-        kinds = {base.__module__.split(".")[2] for base in type(builder).__mro__
-                 if base.__module__.startswith("datasets.packaged_modules.")}  # fmt: skip
+        kinds = {
+            base.__module__.split(".")[2]
+            for base in type(builder).__mro__
+            if base.__module__.startswith("datasets.packaged_modules.")
+        }
         if not kinds or not kinds <= READ:
-            raise InputError(f"its files are read by `datasets`' builder '{min(kinds, default='?')}', which is not used here",
-                             where=path, remedy="CSV, JSON, Parquet, Arrow and text files are read")  # fmt: skip
+            raise InputError(
+                f"its files are read by `datasets`' builder '{min(kinds, default='?')}', which is not used "
+                "here",
+                where=path,
+                remedy="CSV, JSON, Parquet, Arrow and text files are read",
+            )
         builder.download_and_prepare()
     return builder
 
 
 def _stay_inside(builder: Any, path: str) -> None:
-    """Refuses a data set whose README names files of another place: of this machine, of another repository, of a server.
+    """Refuses a data set whose README names files of another place: of this machine, of another repository,
+    of a server.
 
     Raises:
         InputError: the first of them.
@@ -88,14 +101,21 @@ def _stay_inside(builder: Any, path: str) -> None:
     for file in (str(file) for files in (builder.config.data_files or {}).values() for file in files):
         *archives, place = file.split("::")  # zip://inner.csv::archive.zip
         whole = place if "://" in place else os.path.abspath(place)
-        if not whole.startswith(home) or ".." in whole.split("/") or not all("://" in hop for hop in archives):
-            raise InputError(f"its README names the data file '{file}', which is not in the data set", where=path,
-                             remedy="name files yourself: --train FILE; or take another data set")  # fmt: skip
+        if (
+            not whole.startswith(home)
+            or ".." in whole.split("/")
+            or not all("://" in hop for hop in archives)
+        ):
+            raise InputError(
+                f"its README names the data file '{file}', which is not in the data set",
+                where=path,
+                remedy="name files yourself: --train FILE; or take another data set",
+            )
 
 
 def _refuse_builders(path: str) -> None:
-    """Refuses what `datasets` would not take for a repository: the names of its builders, of which "pandas" unpickles the
-    files that a task names (in all versions before 5.2), and addresses of other places."""
+    """Refuses what `datasets` would not take for a repository: the names of its builders, of which "pandas"
+    unpickles the files that a task names (in all versions before 5.2), and addresses of other places."""
     from datasets import packaged_modules
 
     if not Path(path).is_dir() and not HUB_ID.fullmatch(path):
@@ -105,5 +125,8 @@ def _refuse_builders(path: str) -> None:
     names = {name.casefold() for name in (*packaged_modules._PACKAGED_DATASETS_MODULES, *BUILDERS)}
     parts = path.casefold().removesuffix(".py").split("/")
     if parts[-1] in names and len(set(parts)) == 1:
-        raise InputError(f"'{path}' is the name of a builder of `datasets`, not of a data set", where=path,
-                         remedy="name the file: --train FILE; or a data set as ORG/NAME")  # fmt: skip
+        raise InputError(
+            f"'{path}' is the name of a builder of `datasets`, not of a data set",
+            where=path,
+            remedy="name the file: --train FILE; or a data set as ORG/NAME",
+        )

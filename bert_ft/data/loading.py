@@ -25,7 +25,9 @@ class Family(Protocol):
     readers: ClassVar[Mapping[str, sources.Reader]]
 
     @classmethod
-    def canonical(cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table: ...
+    def canonical(
+        cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool
+    ) -> pa.Table: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -41,18 +43,24 @@ def load(
     """Reads every split of a task as canonical rows of its family.
 
     Args:
-        objects: Python objects in place of files: set name -> Dataset, pandas frame, dict of lists or list of dicts.
+        objects: Python objects in place of files: set name -> Dataset, pandas frame, dict of lists or list of
+            dicts.
         training: whether the training rows are wanted; without them `train` is the first other set.
         others: whether `Rows.others` is wanted, where the family has a canonical row for each raw one.
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
     data, objects = local_layout(task), objects or {}
-    columns = {role: data.columns.get(role, role) for role, needed in family.roles.items()
-               if needed or role in data.columns}  # fmt: skip
+    columns = {
+        role: data.columns.get(role, role)
+        for role, needed in family.roles.items()
+        if needed or role in data.columns
+    }
     if unknown := set(data.columns) - set(family.roles):
-        raise InputError(f"data.columns: the {task.family} family has no '{sorted(unknown)[0]}'",
-                         remedy="it has " + ", ".join(family.roles))  # fmt: skip
+        raise InputError(
+            f"data.columns: the {task.family} family has no '{sorted(unknown)[0]}'",
+            remedy="it has " + ", ".join(family.roles),
+        )
     if data.group is not None:
         columns["group"] = data.group
     bound = task.model_copy(update={"data": data})
@@ -75,7 +83,9 @@ def load(
         metadata = dict(table.schema.metadata or {})
         notes.extend(f"{name}: {note}" for note in [*raw.notes, *json.loads(metadata.pop(b"notes", b"[]"))])
         table = table.replace_schema_metadata(metadata or None)
-        rest = raw.table.drop_columns([column for column in raw.table.column_names if column in columns.values()])
+        rest = raw.table.drop_columns(
+            [column for column in raw.table.column_names if column in columns.values()]
+        )
         return Rows(table, raw.where, others=rest if others and len(rest) == len(table) else None)
 
     if not training:
@@ -83,8 +93,11 @@ def load(
         test = {name: rows(name, split, False) for name, split in data.test_sets.items()}
         return Splits(next(iter({**evaluation, **test}.values())), evaluation, test, notes)
     if not data.train:
-        raise InputError("the task has no training split", where=f"task {task.name}",
-                         remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}")  # fmt: skip
+        raise InputError(
+            "the task has no training split",
+            where=f"task {task.name}",
+            remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}",
+        )
     train = rows("train", data.train, True)
     if data.validation is not None:
         train, held_out = split_off(train, family.target, data)
@@ -101,12 +114,23 @@ def load(
 
 
 def local_layout(task: Task) -> Data:
-    """The `[data]` that is read: with --data-dir the original distribution's files, columns and label names."""
+    """The `[data]` that is read: with --data-dir the original distribution's files, columns and label
+    names."""
     data, original = task.data, task.data.original
     if task.run.data_dir is None:
         return data
     if original is None:
-        raise InputError("this task does not say what its original files are called", where=f"task {task.name}",
-                         remedy="name the files: --train FILE --validation FILE")  # fmt: skip
-    return data.model_copy(update={"train": original.train or "", "evaluate": original.evaluate, "test": original.test,
-                                   "columns": original.columns, "label_names": original.label_names})  # fmt: skip
+        raise InputError(
+            "this task does not say what its original files are called",
+            where=f"task {task.name}",
+            remedy="name the files: --train FILE --validation FILE",
+        )
+    return data.model_copy(
+        update={
+            "train": original.train or "",
+            "evaluate": original.evaluate,
+            "test": original.test,
+            "columns": original.columns,
+            "label_names": original.label_names,
+        }
+    )

@@ -14,9 +14,11 @@ from bert_ft.errors import InputError
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
 
-def sets(train: Any, validation: Any, test: Any, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits. Validation as a
-    share of the training rows, "10%", is no set: it goes into the settings."""
+def sets(
+    train: Any, validation: Any, test: Any, settings: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits.
+    Validation as a share of the training rows, "10%", is no set: it goes into the settings."""
     given = {"train": train, "validation": validation, "test": test}
     if settings is not None and isinstance(validation, str) and validation.endswith("%"):
         settings["data.validation"] = given.pop("validation")
@@ -30,7 +32,9 @@ def sets(train: Any, validation: Any, test: Any, settings: dict[str, Any] | None
     return named
 
 
-def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], **run: Any) -> Task:
+def bound(
+    base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], **run: Any
+) -> Task:
     """The task of one call: its sets and settings, and those keys of `[run]` that are not None.
 
     Raises:
@@ -38,11 +42,16 @@ def bound(base: Task, named: Mapping[str, Mapping[str, Any]], settings: Mapping[
     """
     files = [name for name, parts in named.items() if any(map(_files, parts.values()))]
     if run.get("data_dir") and files:
-        raise InputError("--data-dir reads all of the task's sets, so that a file can't be given too", where=f"--{files[0]}",
-                         remedy="leave one of them out, or name all files")  # fmt: skip
+        raise InputError(
+            "--data-dir reads all of the task's sets, so that a file can't be given too",
+            where=f"--{files[0]}",
+            remedy="leave one of them out, or name all files",
+        )
     keys = {f"run.{key}": value for key, value in run.items() if value is not None}
     name, slash, metric = (base.metric.best or "").partition("/")
-    best = {"metric.best": metric} if slash and "validation" in named and name not in named["validation"] else {}
+    best = (
+        {"metric.best": metric} if slash and "validation" in named and name not in named["validation"] else {}
+    )
     return base.override({**best, **changes(named), **settings, **keys})
 
 
@@ -78,7 +87,8 @@ def _files(value: Any) -> list[Path]:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether a mapping's value is a set of rows of its own (a file, a table, a list of dicts) and not a column."""
+    """Whether a mapping's value is a set of rows of its own (a file, a table, a list of dicts) and not a
+    column."""
     if isinstance(value, (str, Path, Mapping)) or hasattr(value, "column_names") or hasattr(value, "iloc"):
         return not hasattr(value, "str")  # a pandas Series is a column
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)

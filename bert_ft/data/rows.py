@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 PLACES = ("file", "line")
-"""Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the data."""
+"""Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the
+data."""
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Rows:
         return Rows(self.table.slice(start, stop - start), self.where, numbers)
 
     def place(self, index: int, item: int | None = None) -> str:
-        """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a header is
-        row 1; in a file that says so in `PLACES`, its line."""
+        """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a
+        header is row 1; in a file that says so in `PLACES`, its line."""
         if "line" in self.table.column_names and (lines := self.table["line"][index].as_py()):
             return f"{self.table['file'][index]}, line {lines[item or 0]}"
         row = f"{self.where}, row {self.number(index)}"
@@ -88,6 +89,9 @@ def fingerprint(sets: Mapping[str, Rows]) -> str:
 
 
 def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
-    """The table with lines that a person should read: what was detected, mended or left out while reading it."""
+    """The table with lines that a person should read: what was detected, mended or left out while reading
+    it."""
     metadata = dict(table.schema.metadata or {})
-    return table.replace_schema_metadata(metadata | {b"notes": json.dumps(list(notes)).encode()} if notes else metadata)
+    return table.replace_schema_metadata(
+        metadata | {b"notes": json.dumps(list(notes)).encode()} if notes else metadata
+    )

@@ -23,8 +23,8 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 @dataclass
 class Raw:
-    """The wanted columns of one split as they came, where they came from, the names of coded labels, and what a person
-    should know."""
+    """The wanted columns of one split as they came, where they came from, the names of coded labels, and what
+    a person should know."""
 
     table: pa.Table
     where: str
@@ -55,7 +55,8 @@ class Wanted:
 
 
 def read(split: str, wanted: Wanted) -> Raw:
-    """Reads one split: a file, or the name of a split in `data.path`; several are joined by "+", as in `datasets`."""
+    """Reads one split: a file, or the name of a split in `data.path`; several are joined by "+", as in
+    `datasets`."""
     data = wanted.data
     if len(parts := files(split)) > 1:
         raws = [read(part, wanted) for part in parts]
@@ -70,16 +71,24 @@ def read(split: str, wanted: Wanted) -> Raw:
     if Path(split).suffix.lower() in (*SUFFIXES, *wanted.readers) or Path(split).is_absolute():
         return _file(reading.path(Path(data.path or ".", split)), wanted)
     if split == OBJECT:
-        raise InputError("the rows of this set were Python objects, which a task can't name",
-                         remedy="give them again: finetune(train=, validation=), run.evaluate(rows)")  # fmt: skip
+        raise InputError(
+            "the rows of this set were Python objects, which a task can't name",
+            remedy="give them again: finetune(train=, validation=), run.evaluate(rows)",
+        )
     if data.path is None:
-        raise InputError(f"no data for '{split}'", remedy="name a file (--train, --validation, --test), or set data.path to a "
-                         "folder or hub id; --validation 10% holds training rows out")  # fmt: skip
+        raise InputError(
+            f"no data for '{split}'",
+            remedy="name a file (--train, --validation, --test), or set data.path to a "
+            "folder or hub id; --validation 10% holds training rows out",
+        )
     path = Path(data.path)
     if path.is_file():
         if split != "train":
-            raise InputError(f"one file has no split '{split}'", where=str(path),
-                             remedy='hold some rows out: --set data.validation="10%"')  # fmt: skip
+            raise InputError(
+                f"one file has no split '{split}'",
+                where=str(path),
+                remedy='hold some rows out: --set data.validation="10%"',
+            )
         return _file(path, wanted)
     if path.is_dir():
         return _folder(path, split, wanted)
@@ -98,19 +107,29 @@ def files(split: str) -> list[str]:
 def _file(path: Path, wanted: Wanted) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
     if path.is_dir():
-        raise InputError("a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits")
+        raise InputError(
+            "a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits"
+        )
     if not path.is_file():
         raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
     if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*wanted.readers, *SUFFIXES))):
-        raise InputError(f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known))
+        raise InputError(
+            f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known)
+        )
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
     data, columns, optional = wanted.data, wanted.columns, wanted.optional
     if suffix in wanted.readers:
         table = wanted.readers[suffix](path, columns, data, optional)
     elif suffix in (".csv", ".tsv"):
-        table = delimited.read(path, columns, delimiter=data.delimiter, quoting=data.quoting, encoding=data.encoding,
-                               optional=optional)  # fmt: skip
+        table = delimited.read(
+            path,
+            columns,
+            delimiter=data.delimiter,
+            quoting=data.quoting,
+            encoding=data.encoding,
+            optional=optional,
+        )
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
@@ -156,11 +175,20 @@ def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> R
     if path.suffix.lower() in (*wanted.readers, ".json", ".jsonl"):
         return _file(path, wanted)
     skipped: list[int] | None = [] if original.skip_ragged else None
-    table = delimited.read(path, wanted.columns, delimiter="\t", quoting=False, names=original.names,
-                           optional=wanted.optional, skipped=skipped)  # fmt: skip
+    table = delimited.read(
+        path,
+        wanted.columns,
+        delimiter="\t",
+        quoting=False,
+        names=original.names,
+        optional=wanted.optional,
+        skipped=skipped,
+    )
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
-    told = skipped and f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"
+    told = (
+        skipped and f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"
+    )
     return Raw(table, str(path), notes=[told] if told else [])
 
 
@@ -209,7 +237,9 @@ def _hub(split: str, wanted: Wanted) -> Raw:
     data = wanted.data
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
-    find = hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset  # a folder may change meanwhile
+    find = (
+        hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset
+    )  # a folder may change meanwhile
     try:
         loaded = find(data.path, data.name, data.revision).as_dataset(split=split)
     except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
@@ -217,13 +247,25 @@ def _hub(split: str, wanted: Wanted) -> Raw:
             remedy = "ask for access, then `hf auth login`"
             raise InputError("this data set is gated", where=where, remedy=remedy) from None
         if "Revision" in str(error):
-            raise InputError(f"no revision '{data.revision}'", where=where, remedy="main is the usual one") from None
-        raise InputError("no such data set on the hub, or no access to it", where=where,
-                         remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
-                         "a benchmark's original files") from None  # fmt: skip
-    except (ValueError, RuntimeError) as error:  # an unknown configuration or split; its message lists those that exist
+            raise InputError(
+                f"no revision '{data.revision}'", where=where, remedy="main is the usual one"
+            ) from None
+        raise InputError(
+            "no such data set on the hub, or no access to it",
+            where=where,
+            remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
+            "a benchmark's original files",
+        ) from None
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # an unknown configuration or split; its message lists those that exist
         first, *rest = str(error).splitlines()
-        remedy = 'data.revision = "refs/convert/parquet" reads what the hub made of it' if "scripts" in first else ""
+        remedy = (
+            'data.revision = "refs/convert/parquet" reads what the hub made of it'
+            if "scripts" in first
+            else ""
+        )
         raise InputError(first, where=where, remedy=" ".join(rest[:2]) or remedy) from None
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
@@ -231,10 +273,15 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         if Path(data.path).is_dir() and isinstance(error, FileNotFoundError):
             message = f"a data file that its README names is not there: {error}"
             raise InputError(message, where=where) from None
-        transport = type(error).__module__.startswith("httpx")  # below the hub's client; its name differs by version
+        transport = type(error).__module__.startswith(
+            "httpx"
+        )  # below the hub's client; its name differs by version
         if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
             raise
-        message = f"the hub can't be reached, or broke off, and its cache lacks this data set ({type(error).__name__})"
+        message = (
+            "the hub can't be reached, or broke off, and its cache lacks this data set "
+            f"({type(error).__name__})"
+        )
         remedy = "try again once it is there, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
     return of_object(loaded, wanted.columns, wanted.optional, where)
@@ -257,7 +304,9 @@ def _columns(rows: list[Any]) -> dict[str, list[Any]]:
     return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
 
 
-def _of_lists(columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str) -> pa.Table:
+def _of_lists(
+    columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str
+) -> pa.Table:
     """These columns of a dict of lists; what Arrow can't hold is only a fault in a wanted one."""
     named, arrays = {str(key): value for key, value in columns.items()}, {}
     for column in chosen([str(key) for key in columns], wanted, optional, where):
@@ -273,11 +322,14 @@ def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
     for name in ALIASES.get(split, (split,)):
         if name in splits:
             return splits[name]
-    raise InputError(f"no split '{split}'", where=where, remedy=did_you_mean(split, [str(key) for key in splits]))
+    raise InputError(
+        f"no split '{split}'", where=where, remedy=did_you_mean(split, [str(key) for key in splits])
+    )
 
 
 def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: str) -> Raw:
-    """A `datasets.Dataset` (also streamed), a pandas frame, an Arrow table, a dict of lists, or a list of dicts."""
+    """A `datasets.Dataset` (also streamed), a pandas frame, an Arrow table, a dict of lists, or a list of
+    dicts."""
     features = rows.features or {} if hasattr(rows, "features") and hasattr(rows, "with_format") else {}
     held: dict[str, Any] = {column: features.get(column) for column in wanted}
     kinds = {column: getattr(kind, "feature", kind) for column, kind in held.items()}  # of a list's items
@@ -292,7 +344,9 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
             rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
             table = _of_frame(rows, chosen(list(rows.columns), wanted, optional, where), wanted)
         else:
-            table = _of_lists(rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where)
+            table = _of_lists(
+                rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where
+            )
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
         remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None

@@ -14,16 +14,20 @@ from bert_ft.errors import InputError
 
 
 def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
-    """(the rest, the rows that `data.validation` holds out): by whole groups, or stratified by label; a function of the
-    seed alone."""
+    """(the rest, the rows that `data.validation` holds out): by whole groups, or stratified by label; a
+    function of the seed alone."""
     from sklearn import model_selection as sk
 
     held_out, indices = str(data.validation), np.arange(len(rows))
     classes = codes(rows.table[target]) if has_classes(rows, target) else None
     groups = None if data.group is None else codes(rows.table["group"])
     kind = groups is not None, classes is not None
-    folds = {(False, False): sk.KFold, (False, True): sk.StratifiedKFold,
-             (True, False): sk.GroupKFold, (True, True): sk.StratifiedGroupKFold}  # fmt: skip
+    folds = {
+        (False, False): sk.KFold,
+        (False, True): sk.StratifiedKFold,
+        (True, False): sk.GroupKFold,
+        (True, True): sk.StratifiedGroupKFold,
+    }
     shares = {(False, False): sk.ShuffleSplit, (False, True): sk.StratifiedShuffleSplit}
     try:
         if "/" in held_out:
@@ -41,8 +45,11 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
             raise ValueError("the groups are too few for so many folds")
     except ValueError as error:
         remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
-        raise InputError(f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
-                         where=rows.where, remedy=remedy) from None  # fmt: skip
+        raise InputError(
+            f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
+            where=rows.where,
+            remedy=remedy,
+        ) from None
     return rows.take(np.sort(rest)), rows.take(np.sort(held))
 
 

@@ -27,25 +27,32 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the CPU
+    # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the
+    # CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
     try:
-        made = Accelerator(mixed_precision="no" if precision == "fp32" else precision, log_with=log_with, cpu=cpu,
-                           project_dir=folder)  # fmt: skip
+        made = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=log_with,
+            cpu=cpu,
+            project_dir=folder,
+        )
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
     several = log_with if isinstance(log_with, (list, tuple)) else [log_with]
     wanted = {str(getattr(each, "value", each)) for each in several if isinstance(each, str)}
     for absent in sorted(wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}):
-        raise InputError(f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}")
+        raise InputError(
+            f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}"
+        )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
         _shard(made)
     return made
 
 
 def _shard(accelerator: Any) -> None:
-    """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate would
-    quietly take DDP."""
+    """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate
+    would quietly take DDP."""
     from accelerate import DistributedType, FullyShardedDataParallelPlugin
     from accelerate.state import AcceleratorState
 
@@ -53,5 +60,8 @@ def _shard(accelerator: Any) -> None:
         plugin = FullyShardedDataParallelPlugin()
         AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
     if not accelerator.is_fsdp2:
-        raise InputError("FSDP of version 1 is not supported", where="accelerate's configuration",
-                         remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does")  # fmt: skip
+        raise InputError(
+            "FSDP of version 1 is not supported",
+            where="accelerate's configuration",
+            remedy="set fsdp_config.fsdp_version: 2, as `bert-ft launch-config fsdp` does",
+        )

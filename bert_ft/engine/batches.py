@@ -22,8 +22,8 @@ MEGABATCH = 50  # batches that are sorted together
 class Plan:
     """The order of training: `epochs` passes over `rows` rows in random batches of `batch_size`.
 
-    With `lengths` each 50 random batches are sorted by length and cut anew, then all batches are shuffled (the rule of
-    `transformers`' LengthGroupedSampler, which leaves them sorted, the longest first).
+    With `lengths` each 50 random batches are sorted by length and cut anew, then all batches are shuffled
+    (the rule of `transformers`' LengthGroupedSampler, which leaves them sorted, the longest first).
     """
 
     rows: int
@@ -74,9 +74,10 @@ class Plan:
 def divide(
     indices: np.ndarray, processes: int, rank: int, micro_batches: int, keys: np.ndarray | None = None
 ) -> list[np.ndarray]:
-    """This process's micro-batches of a global batch. Every process gets the same number of them (a collective call in
-    one must meet its partner in the others), so an uneven batch can leave one empty. With `keys` (of all features) only
-    those of the same key share a micro-batch, and there are as many as that takes."""
+    """This process's micro-batches of a global batch. Every process gets the same number of them (a
+    collective call in one must meet its partner in the others), so an uneven batch can leave one empty. With
+    `keys` (of all features) only those of the same key share a micro-batch, and there are as many as that
+    takes."""
     shares = np.array_split(indices, processes)
     largest = math.ceil(len(indices) / processes)
     if keys is None:
@@ -96,9 +97,9 @@ def _alike(indices: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]
 def collate(
     features: Features, indices: np.ndarray, pad_token_id: int, device: torch.device, width: int | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """(model inputs, values): token columns padded to the longest row (B, L) and their mask; what the loss takes:
-    values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens. L is the longest row's
-    length, or `width`."""
+    """(model inputs, values): token columns padded to the longest row (B, L) and their mask; what the loss
+    takes: values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens. L is the
+    longest row's length, or `width`."""
     starts, lengths = features.offsets[indices], features.lengths[indices]
     longest = max(int(lengths.max(initial=1)), width or 0)
     mask = np.arange(longest) < lengths[:, None]
@@ -128,8 +129,8 @@ def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, tor
 def by_length(
     features: Features, tokens: int, keys: np.ndarray | None = None, width: int | None = None
 ) -> list[np.ndarray]:
-    """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one row), and of
-    one key where there are `keys` (N,)."""
+    """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one
+    row), and of one key where there are `keys` (N,)."""
     keys = np.zeros(len(features), np.int64) if keys is None else keys
     order = np.lexsort((keys, -features.lengths))
     batches, start = [], 0

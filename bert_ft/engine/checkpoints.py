@@ -1,7 +1,8 @@
 """Training state on disk, `checkpoints/step-N/`: whole or not there, verified before it is used.
 
-What a step follows from is in it: weights, optimizer, schedule, every random state of every process, how far training
-has come, and where the log stood. The order of the rows needs no state: it is a function of seed and step alone.
+What a step follows from is in it: weights, optimizer, schedule, every random state of every process, how far
+training has come, and where the log stood. The order of the rows needs no state: it is a function of seed and
+step alone.
 """
 
 from __future__ import annotations
@@ -80,11 +81,13 @@ class Checkpoints:
         return bool(due)
 
     def mark(self) -> None:
-        """Remembers the random states between two steps: one that is broken off has drawn from them already."""
+        """Remembers the random states between two steps: one that is broken off has drawn from them
+        already."""
         self.drawn = _random_state(self.accelerator.device)
 
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
-        """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer needed."""
+        """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer
+        needed."""
         tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
         everyone = gather_object([{"random": self.drawn, "running": state.running}])
         if self.accelerator.is_main_process:
@@ -94,7 +97,12 @@ class Checkpoints:
         self.saved = time.monotonic()
 
     def _write(
-        self, tensors: dict[str, torch.Tensor], groups: list[Any], scheduler: Any, state: State, everyone: list[Any]
+        self,
+        tensors: dict[str, torch.Tensor],
+        groups: list[Any],
+        scheduler: Any,
+        state: State,
+        everyone: list[Any],
     ) -> None:
         temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -103,10 +111,14 @@ class Checkpoints:
             tensors |= {f"random.{rank}.{key}": tensor for key, tensor in own["random"]["tensors"].items()}
         save(tensors, temporary / "state.safetensors")
         rest = {
-            "state": asdict(state), "log": self.log_size(), "keeps_best": self.keeps_best, "groups": groups, "schedule": scheduler.state_dict(),
+            "state": asdict(state),
+            "log": self.log_size(),
+            "keeps_best": self.keeps_best,
+            "groups": groups,
+            "schedule": scheduler.state_dict(),
             "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) is not None else None,
             "processes": [{"running": own["running"], "others": own["random"]["others"]} for own in everyone],
-        }  # fmt: skip
+        }
         (temporary / "state.json").write_text(json.dumps(rest))
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "checksums.json").write_text(json.dumps(sums))
@@ -124,7 +136,9 @@ class Checkpoints:
             shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
         spoken = {state.best_step}
         for step in steps[:KEPT]:
-            spoken.add(json.loads((self.folder / f"step-{step}" / "state.json").read_text())["state"]["best_step"])
+            spoken.add(
+                json.loads((self.folder / f"step-{step}" / "state.json").read_text())["state"]["best_step"]
+            )
         for best in self.folder.glob("best-*.safetensors"):
             if best not in {self.best(step) for step in spoken}:
                 best.unlink()
@@ -152,7 +166,8 @@ class Checkpoints:
             self._prune(state)
 
     def whole(self, model: Any) -> Any:
-        """The weights of a model that is sharded over processes, gathered; None where there is nothing to gather."""
+        """The weights of a model that is sharded over processes, gathered; None where there is nothing to
+        gather."""
         return state_dict.get_model_state_dict(model, options=WHOLE) if self.accelerator.is_fsdp2 else None
 
     def load_best(self, model: Any, step: int) -> None:
@@ -164,7 +179,8 @@ class Checkpoints:
         state_dict.set_model_state_dict(model, weights, options=WHOLE)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed over."""
+        """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed
+        over."""
         for step in sorted(self.steps(), reverse=True):
             folder = self.folder / f"step-{step}"
             try:
@@ -172,7 +188,11 @@ class Checkpoints:
                 wrong = [name for name, then in sums.items() if _sha256(folder / name) != then]
                 rest: dict[str, Any] = json.loads((folder / "state.json").read_text())
                 best = self.best(rest["state"]["best_step"])
-                if rest["keeps_best"] and rest["state"]["best_step"] and _sha256(best) != rest["state"]["best_sha256"]:
+                if (
+                    rest["keeps_best"]
+                    and rest["state"]["best_step"]
+                    and _sha256(best) != rest["state"]["best_sha256"]
+                ):
                     wrong.append(best.name)
                 if not wrong:
                     return folder, rest
@@ -182,8 +202,8 @@ class Checkpoints:
         return None
 
     def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
-        """Puts the newest whole checkpoint back, also into what accelerate has sharded; a fresh `State` where there is
-        none."""
+        """Puts the newest whole checkpoint back, also into what accelerate has sharded; a fresh `State` where
+        there is none."""
         from safetensors.torch import load_file
 
         found = self.newest()
@@ -251,7 +271,8 @@ def _bare(optimizer: Any) -> Any:
 
 
 def _whole(model: Any, optimizer: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:
-    """Weights and optimizer state by name, gathered from all processes where they are sharded; and the groups."""
+    """Weights and optimizer state by name, gathered from all processes where they are sharded; and the
+    groups."""
     weights: Any
     inner: Any
     weights, inner = state_dict.get_state_dict(model, _bare(optimizer), options=WHOLE)

@@ -1,7 +1,7 @@
 """Features once made are kept: flat arrays on disk, memory-mapped the next time.
 
-They lie in $BERT_FT_CACHE (default ~/.cache/bert-ft) under a key of everything they follow from: the rows, the
-tokenizer, the adapter's code and settings, the length. A file that is damaged or missing is made anew.
+They lie in $BERT_FT_CACHE (default ~/.cache/bert-ft) under a key of everything they follow from: the rows,
+the tokenizer, the adapter's code and settings, the length. A file that is damaged or missing is made anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ WORTH = 20_000  # rows below which reading is hardly faster than tokenizing
 
 
 def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int, of: int | None = None) -> Features:
-    """The adapter's features of these rows (a part of a set of `of` rows), from the cache where they are in it."""
+    """The adapter's features of these rows (a part of a set of `of` rows), from the cache where they are in
+    it."""
     if (of or len(rows)) < WORTH:
         return adapter.encode(rows, tokenizer, max_length)
     folder = root() / key(adapter, rows, tokenizer, max_length)
@@ -47,8 +48,8 @@ def root() -> Path:
 
 
 def kept() -> list[dict[str, Any]]:
-    """One dict for each set of features in the cache: entry, rows, tokens, bytes, made (seconds since 1970). What was
-    left half written, or is damaged, has no rows; it takes its bytes all the same."""
+    """One dict for each set of features in the cache: entry, rows, tokens, bytes, made (seconds since 1970).
+    What was left half written, or is damaged, has no rows; it takes its bytes all the same."""
     found = []
     for folder in sorted(root().glob("*/")):
         if not re.fullmatch(rf"[0-9a-f]{{32}}|{UNFINISHED}.*", folder.name):  # not ours
@@ -58,8 +59,15 @@ def kept() -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError):
             counts = {}
         size = sum(file.stat().st_size for file in folder.iterdir())
-        found.append({"entry": folder.name, "rows": counts.get("rows", 0), "tokens": counts.get("tokens", 0),
-                      "bytes": size, "made": folder.stat().st_mtime})  # fmt: skip
+        found.append(
+            {
+                "entry": folder.name,
+                "rows": counts.get("rows", 0),
+                "tokens": counts.get("tokens", 0),
+                "bytes": size,
+                "made": folder.stat().st_mtime,
+            }
+        )
     return found
 
 
@@ -77,8 +85,15 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     options = adapter.task.family_tables | {adapter.family}
     task = adapter.task.model_dump(include={"data", "recipe", *options})
-    settings = [max_length, tokenizer.model_input_names, tokenizer.truncation_side, adapter.names, task["data"]["problem_type"],
-                task["recipe"]["class_weights"], [task.get(name) for name in sorted(options)]]  # fmt: skip
+    settings = [
+        max_length,
+        tokenizer.model_input_names,
+        tokenizer.truncation_side,
+        adapter.names,
+        task["data"]["problem_type"],
+        task["recipe"]["class_weights"],
+        [task.get(name) for name in sorted(options)],
+    ]
     digest.update(json.dumps(settings).encode())
     code = {getattr(sys.modules.get(level.__module__), "__file__", None) for level in type(adapter).__mro__}
     for file in sorted({*map(str, Path(families.__file__).parent.rglob("*.py")), *filter(None, code)}):
@@ -92,7 +107,9 @@ def _write(folder: Path, features: Features) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
         arrays = {"offsets": features.offsets, "weights": features.weights}
-        arrays |= {f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()}
+        arrays |= {
+            f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()
+        }
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         index = {
@@ -107,11 +124,16 @@ def _write(folder: Path, features: Features) -> None:
 def _read(folder: Path) -> Features | None:
     try:
         index = json.loads((folder / "index.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in index["arrays"]}
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in index["arrays"]
+        }
         for name, (kind, shape) in index["arrays"].items():
             if str(arrays[name].dtype) != kind or list(arrays[name].shape) != shape:
                 return None
-        columns = {k: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{k}.")} for k in KINDS}
+        columns = {
+            k: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{k}.")} for k in KINDS
+        }
         return Features(arrays["offsets"], weights=arrays["weights"], counts=index["counts"], **columns)
     except (OSError, ValueError, KeyError):
         return None

@@ -18,13 +18,19 @@ from bert_ft.kernels import padding_free
 
 
 def predict(
-    model: Any, adapter: Adapter, features: Features, accelerator: Any, *, pad: int, tokens: int,
+    model: Any,
+    adapter: Adapter,
+    features: Features,
+    accelerator: Any,
+    *,
+    pad: int,
+    tokens: int,
     sharing: Sharing = ANY,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the head scores each token.
 
-    Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is computed by one process and every
-    process ends with all of them.
+    Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is
+    computed by one process and every process ends with all of them.
     """
     training = model.training
     model.eval()

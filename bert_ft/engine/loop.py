@@ -1,4 +1,5 @@
-"""The training loop: global batches in, a trained model out. Reads top to bottom; every speed trick lives elsewhere."""
+"""The training loop: global batches in, a trained model out. Reads top to bottom; every speed trick lives
+elsewhere."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def train(
         accelerator: an `accelerate.Accelerator`; it decides devices, precision and processes.
         evaluate: takes the bare model, gives the metrics of every evaluation set.
         log: takes a line of the log.
-        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is kept.
+        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is
+            kept.
         sharing: which rows may be in one forward.
     Raises:
         Interrupted: after a signal, once the state is saved.
@@ -53,7 +55,9 @@ def train(
     """
     recipe, batching = task.recipe, task.batching
     lengths = features.lengths if batching.order == "length" else None
-    plan = batches.Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths)
+    plan = batches.Plan(
+        len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths
+    )
     keys = sharing.keys(features, batching.equal_lengths)
     optimizer = optimization.optimizer(model, recipe)
     scheduler = optimization.schedule(optimizer, recipe, plan.steps)
@@ -76,9 +80,16 @@ def train(
             began = time.perf_counter()
             while True:
                 try:
-                    micro = batches.divide(indices, accelerator.num_processes, accelerator.process_index,
-                                           state.micro_batches, keys)  # fmt: skip
-                    loss = _backward(model, adapter, features, indices, micro, pad, accelerator, sharing.width)
+                    micro = batches.divide(
+                        indices,
+                        accelerator.num_processes,
+                        accelerator.process_index,
+                        state.micro_batches,
+                        keys,
+                    )
+                    loss = _backward(
+                        model, adapter, features, indices, micro, pad, accelerator, sharing.width
+                    )
                     break
                 except torch.OutOfMemoryError:
                     optimizer.zero_grad()
@@ -113,8 +124,13 @@ def train(
             broken = alone_on_cpu and not math.isfinite(float(running))
             if state.step % batching.log_every == 0 or evaluating or broken:
                 mean = float(accelerator.reduce(running.clone(), "mean")) / state.since
-                entry = {"step": state.step, "epoch": round(plan.epoch(state.step), 4), "loss": mean,
-                         "learning_rate": learning_rate, "grad_norm": None if norm is None else float(norm)}  # fmt: skip
+                entry = {
+                    "step": state.step,
+                    "epoch": round(plan.epoch(state.step), 4),
+                    "loss": mean,
+                    "learning_rate": learning_rate,
+                    "grad_norm": None if norm is None else float(norm),
+                }
                 running.zero_()
                 state.since = 0
                 log(entry)
@@ -161,9 +177,15 @@ def train(
 
 
 def _backward(
-    model: Any, adapter: Adapter, features: Features, indices: Any, micro: Sequence[Any], pad: int, accelerator: Any,
+    model: Any,
+    adapter: Adapter,
+    features: Features,
+    indices: Any,
+    micro: Sequence[Any],
+    pad: int,
+    accelerator: Any,
     width: int | None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Gradients of the global batch's mean loss; gives this process's share of that loss."""
     total = max(float(features.weights[indices].sum()), 1e-12)
     mean = torch.zeros((), device=accelerator.device)
@@ -179,7 +201,13 @@ def _backward(
 
 
 def _loss(
-    model: Any, adapter: Adapter, features: Features, part: Any, pad: int, device: torch.device, width: int | None
+    model: Any,
+    adapter: Adapter,
+    features: Features,
+    part: Any,
+    pad: int,
+    device: torch.device,
+    width: int | None,
 ) -> torch.Tensor:
     """The micro-batch's weighted losses, summed."""
     inputs, values = batches.collate(features, part, pad, device, width)
@@ -193,10 +221,12 @@ def _loss(
 def _diverged(loss: float, entry: dict[str, Any], features: Features, indices: Any) -> InputError:
     rows = ", ".join(str(row) for row in indices[:8].tolist())
     return InputError(
-        f"the loss is {loss} (learning rate {entry['learning_rate']:.2e}, gradient norm {entry['grad_norm']}); "
+        f"the loss is {loss} (learning rate {entry['learning_rate']:.2e}, gradient norm "
+        f"{entry['grad_norm']}); "
         f"the last batch had the training features {rows}, ...",
         where=f"step {entry['step']}",
-        remedy='a smaller learning rate, a longer warmup or precision = "fp32" may help; the last good checkpoint stays',
+        remedy='a smaller learning rate, a longer warmup or precision = "fp32" may help; the last good '
+        "checkpoint stays",
     )
 
 
@@ -205,11 +235,15 @@ def _due(every: str | int, step: int, plan: batches.Plan) -> bool:
 
 
 def _better(task: Task, metrics: Metrics, state: State) -> bool:
-    """Whether this evaluation is the best so far; an undefined metric (nan) never is, unless it is the only one."""
+    """Whether this evaluation is the best so far; an undefined metric (nan) never is, unless it is the only
+    one."""
     name, metric = task.best_metric
     if metric not in metrics[name]:
-        raise InputError(f"'{metric}' is not among the metrics", where="metric.best",
-                         remedy=did_you_mean(metric, metrics[name]))  # fmt: skip
+        raise InputError(
+            f"'{metric}' is not among the metrics",
+            where="metric.best",
+            remedy=did_you_mean(metric, metrics[name]),
+        )
     value = metrics[name][metric]
     if metric in LOWER_IS_BETTER:
         value = -value

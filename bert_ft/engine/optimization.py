@@ -9,7 +9,13 @@ import torch
 
 from bert_ft.config.schema import Recipe
 
-NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]  # as `Trainer` has them
+NO_DECAY = [
+    r"bias",
+    r"layernorm",
+    r"rmsnorm",
+    r"(?:^|\.)norm(?:$|\.)",
+    r"_norm(?:$|\.)",
+]  # as `Trainer` has them
 
 
 def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -21,9 +27,15 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     from transformers.trainer_pt_utils import get_parameter_names
 
     decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], NO_DECAY))  # type: ignore[no-untyped-call]
-    learned = [(name in decayed, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [{"params": [p for decays, p in learned if decays], "weight_decay": recipe.weight_decay},
-              {"params": [p for decays, p in learned if not decays], "weight_decay": 0.0}]  # fmt: skip
+    learned = [
+        (name in decayed, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    groups = [
+        {"params": [p for decays, p in learned if decays], "weight_decay": recipe.weight_decay},
+        {"params": [p for decays, p in learned if not decays], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=recipe.learning_rate,
@@ -34,8 +46,8 @@ def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
-    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each. The steps of
-    warmup are the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
+    """The `transformers` scheduler of the recipe over `steps` optimizer steps; `step()` once after each. The
+    steps of warmup are the recipe's number, or its share of the steps rounded up (as `Trainer`)."""
     from transformers import get_scheduler
 
     warmup = math.ceil(recipe.warmup_ratio * steps) if recipe.warmup_steps is None else recipe.warmup_steps

@@ -1,9 +1,9 @@
 """Which rows may share a batch, so that an answer is a function of its row.
 
-Padding is meant to change nothing. In some architectures it does: a convolution, a pooling or a Fourier transform reads
-it, or a head takes the last position of the batch. No list of names says which: the model is asked when it is loaded.
-Five ragged rows are answered together and one by one, in evaluation mode; where real tokens get something else, rows
-share a batch only with rows of their own length.
+Padding is meant to change nothing. In some architectures it does: a convolution, a pooling or a Fourier
+transform reads it, or a head takes the last position of the batch. No list of names says which: the model is
+asked when it is loaded. Five ragged rows are answered together and one by one, in evaluation mode; where real
+tokens get something else, rows share a batch only with rows of their own length.
 """
 
 from __future__ import annotations
@@ -26,14 +26,23 @@ from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
 from bert_ft.kernels import padding_free
 
-LONGEST = 21  # tokens of the longest row asked about: no pooling comes out even, and no token is far from the padding
+# tokens of the longest row asked about: no pooling comes out even, and no token is far from the padding
+LONGEST = 21
 CLOSE = 3e-5  # differences of outputs as a share of their spread: up to here they are rounding in fp32
 # a difference beyond this is no rounding of float64 (with parts in float32), of float32, of bf16
 APART = {"exact": 1e-6, "single": 1e-3, "half": 3e-2}
 COPIED = 500_000_000  # parameters of the largest model that is copied in fp64
-FAULTS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)  # what a forward may raise
+FAULTS = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)  # what a forward may raise
 NOTE = (
-    "equal lengths: padding changes this model's answers ({difference:.0e} of their spread), so rows are evaluated and "
+    "equal lengths: padding changes this model's answers ({difference:.0e} of their spread), so rows are "
+    "evaluated and "
     "predicted in batches of one length; batching.equal_lengths = true trains so too"
 )
 
@@ -55,7 +64,8 @@ class Sharing:
     width: int | None = None
 
     def keys(self, features: Features, equal_lengths: bool) -> np.ndarray | None:
-        """(N,) a number for each feature: only features of the same number may share a forward. None: all may.
+        """(N,) a number for each feature: only features of the same number may share a forward. None: all
+        may.
 
         Raises:
             InputError: a feature that the head can't take.
@@ -69,10 +79,14 @@ class Sharing:
             if self.ends is not None and (wrong := np.flatnonzero(keys[:, 1] != self.ends)).size:
                 row = int(features.values.get("row", np.arange(len(features)))[wrong[0]])
                 message = (
-                    "a text holds the special token that separates texts, and this model's head must find each once"
+                    "a text holds the special token that separates texts, and this model's head must "
+                    "find each once"
                 )
-                raise InputError(message, where=f"row {row + 1} of {len(features)} features, {wrong.size} such",
-                                 remedy="take it out of the text")  # fmt: skip
+                raise InputError(
+                    message,
+                    where=f"row {row + 1} of {len(features)} features, {wrong.size} such",
+                    remedy="take it out of the text",
+                )
         found, numbers = np.unique(keys, axis=0, return_inverse=True)
         return numbers.reshape(-1) if len(found) > 1 else None
 
@@ -103,8 +117,11 @@ def find(
             alone = _outputs(model, adapter, probe, pad, 1, known.width)
             together = _outputs(model, adapter, probe, pad, len(probe), known.width)
         except FAULTS as error:
-            raise InputError(f"this model does not run on rows of text: {_line(error)}", where=model.config.model_type,
-                             remedy="does it need more than token ids? take an encoder of text") from error  # fmt: skip
+            raise InputError(
+                f"this model does not run on rows of text: {_line(error)}",
+                where=model.config.model_type,
+                remedy="does it need more than token ids? take an encoder of text",
+            ) from error
         _refuse_deaf(model, alone, probe)
         known = _ends(model, adapter, probe, frame, tokenizer, known)
         difference = _difference(together, alone)
@@ -113,7 +130,9 @@ def find(
         else:
             again = _difference(_outputs(model, adapter, probe, pad, 1, known.width), alone)
             if again > CLOSE:
-                message = f"this model answers the same row differently each time (by {again:.0e} of the spread)"
+                message = (
+                    f"this model answers the same row differently each time (by {again:.0e} of the spread)"
+                )
                 raise InputError(message, where=model.config.model_type, remedy="take another checkpoint")
             difference = _exactly(model, adapter, probe, pad, known.width, difference)
     if not difference:
@@ -124,13 +143,23 @@ def find(
 def _ends(
     model: Any, adapter: Adapter, probe: Features, frame: tokenization.Frame, tokenizer: Any, known: Sharing
 ) -> Sharing:
-    """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's takes only
-    rows with equally many of them; Longformer's for questions only rows with exactly those that the tokenizer sets."""
-    tokens = {getattr(tokenizer, f"{name}_token_id") for name in ("sep", "eos")} - {None, tokenizer.pad_token_id}
+    """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's
+    takes only rows with equally many of them; Longformer's for questions only rows with exactly those that
+    the tokenizer sets."""
+    tokens = {getattr(tokenizer, f"{name}_token_id") for name in ("sep", "eos")} - {
+        None,
+        tokenizer.pad_token_id,
+    }
     two = np.array([3, 3])  # the shortest but one, twice
-    short = Features(np.array([0, *np.cumsum(probe.lengths[two])]), {
-        key: np.concatenate([column[probe.offsets[i] : probe.offsets[i + 1]] for i in two])
-        for key, column in probe.tokens.items()}, {}, np.ones(2))  # fmt: skip
+    short = Features(
+        np.array([0, *np.cumsum(probe.lengths[two])]),
+        {
+            key: np.concatenate([column[probe.offsets[i] : probe.offsets[i + 1]] for i in two])
+            for key, column in probe.tokens.items()
+        },
+        {},
+        np.ones(2),
+    )
     inside = int(short.offsets[2]) - frame.parts[-1][1] - 1  # the last token of the second text
     for token in sorted(tokens):
         tried = replace(short, tokens={key: column.copy() for key, column in short.tokens.items()})
@@ -152,15 +181,20 @@ def _runs(model: Any, adapter: Adapter, rows: Features, pad: int, many: int, wid
 
 
 def _probe(frame: tokenization.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
-    """Five rows with the tokenizer's special tokens around random ones; None where not even two lengths fit. The last is
-    the first with another token near its end."""
+    """Five rows with the tokenizer's special tokens around random ones; None where not even two lengths fit.
+    The last is the first with another token near its end."""
     longest = min(max_length, LONGEST) - frame.size
     if longest < 4:
         return None
     random = np.random.default_rng(0)
-    special = [*tokenizer.all_special_ids, model.config.pad_token_id, getattr(model.config, "eos_token_id", None)]
+    special = [
+        *tokenizer.all_special_ids,
+        model.config.pad_token_id,
+        getattr(model.config, "eos_token_id", None),
+    ]
     ids = np.setdiff1d(
-        np.arange(min(len(tokenizer), vocabulary(model) or len(tokenizer))), [i for i in special if isinstance(i, int)]
+        np.arange(min(len(tokenizer), vocabulary(model) or len(tokenizer))),
+        [i for i in special if isinstance(i, int)],
     )
     bodies = [random.choice(ids, size) for size in (longest, 2, longest // 2, 3, longest)]
     bodies[4] = bodies[0].copy()
@@ -168,14 +202,16 @@ def _probe(frame: tokenization.Frame, tokenizer: Any, model: Any, max_length: in
     columns = {}
     for name, column in frame.columns.items():
         ends = [column[start : start + size] for start, size in frame.parts]
-        columns[name] = np.concatenate([part for body in bodies for part in _framed(name, ends, body, frame.kinds)])
+        columns[name] = np.concatenate(
+            [part for body in bodies for part in _framed(name, ends, body, frame.kinds)]
+        )
     lengths = np.array([frame.size + len(body) for body in bodies])
     return Features(np.concatenate([[0], np.cumsum(lengths)]), columns, {}, np.ones(len(bodies)))
 
 
 def _framed(name: str, ends: list[np.ndarray], body: np.ndarray, kinds: list[int]) -> Iterator[np.ndarray]:
-    """A token column of one row, part by part: what stands before, between and behind its texts, and the texts. Of two
-    the first is a single token."""
+    """A token column of one row, part by part: what stands before, between and behind its texts, and the
+    texts. Of two the first is a single token."""
     texts = [body] if len(kinds) == 1 else [body[:1], body[1:]]
     for end, text, kind in zip(ends, texts, kinds, strict=False):
         yield end
@@ -184,22 +220,25 @@ def _framed(name: str, ends: list[np.ndarray], body: np.ndarray, kinds: list[int
 
 
 def vocabulary(model: Any) -> int | None:
-    """How many tokens a model has embeddings for; None where it has no table of them (CANINE hashes characters)."""
+    """How many tokens a model has embeddings for; None where it has no table of them (CANINE hashes
+    characters)."""
     try:
         embeddings = model.get_input_embeddings()
     except NotImplementedError:
         return None
     if hasattr(embeddings, "num_embeddings"):
         return int(embeddings.num_embeddings)
-    weight = getattr(embeddings, "weight", None)  # a quantised embedding has no more; Perceiver's are its latents
+    weight = getattr(
+        embeddings, "weight", None
+    )  # a quantised embedding has no more; Perceiver's are its latents
     return int(model.config.vocab_size if weight is None else weight.shape[0])
 
 
 def _outputs(
     model: nn.Module, adapter: Adapter, probe: Features, pad: int, many: int, width: int | None
 ) -> list[list[np.ndarray]]:
-    """The float64 outputs of each row, `many` rows a batch: its logits, and the hidden states of its tokens where the
-    encoder gives one a token."""
+    """The float64 outputs of each row, `many` rows a batch: its logits, and the hidden states of its tokens
+    where the encoder gives one a token."""
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), model)
     device, seen = next(model.parameters()).device, list[Any]()
     # a model without a head of its own is its own base
@@ -219,7 +258,9 @@ def _outputs(
             if isinstance(hidden, Tensor) and hidden.dim() == 3 and hidden.shape[:2] == mask.shape:
                 tensors.append(hidden)
             arrays = [tensor.double().cpu().numpy() for tensor in tensors]
-            results += [[a[row, real] if a.ndim == 3 else a[row] for a in arrays] for row, real in enumerate(mask)]
+            results += [
+                [a[row, real] if a.ndim == 3 else a[row] for a in arrays] for row, real in enumerate(mask)
+            ]
     finally:
         handle.remove()
     return results
@@ -230,8 +271,8 @@ def _first(output: Any) -> Any:
 
 
 def _difference(ones: list[list[np.ndarray]], others: list[list[np.ndarray]]) -> float:
-    """The largest difference between the outputs of the same rows, as a share of their spread over all rows; NaN where
-    an output is no number."""
+    """The largest difference between the outputs of the same rows, as a share of their spread over all rows;
+    NaN where an output is no number."""
     worst = [0.0]
     for some, same in zip(zip(*ones, strict=False), zip(*others, strict=False), strict=False):
         if all(a.shape == b.shape for a, b in zip(some, same, strict=True)):
@@ -240,9 +281,12 @@ def _difference(ones: list[list[np.ndarray]], others: list[list[np.ndarray]]) ->
     return float(np.max(worst))
 
 
-def _exactly(model: Any, adapter: Adapter, probe: Features, pad: int, width: int | None, difference: float) -> float:
-    """The difference without rounding: 0, or that of a copy in float64 on the CPU. Where there can be none, or it gives
-    no numbers (some masks do not survive it), a copy in float32 tells by a difference too large for rounding."""
+def _exactly(
+    model: Any, adapter: Adapter, probe: Features, pad: int, width: int | None, difference: float
+) -> float:
+    """The difference without rounding: 0, or that of a copy in float64 on the CPU. Where there can be none,
+    or it gives no numbers (some masks do not survive it), a copy in float32 tells by a difference too large
+    for rounding."""
     if sum(parameter.numel() for parameter in model.parameters()) > COPIED:
         return difference if difference > APART["half"] else 0.0
     for kind, least in ((torch.float64, APART["exact"]), (torch.float32, APART["single"])):
@@ -252,17 +296,24 @@ def _exactly(model: Any, adapter: Adapter, probe: Features, pad: int, width: int
             alone, together = (_outputs(twin, adapter, probe, pad, many, width) for many in (1, len(probe)))
             if np.isfinite(difference := _difference(together, alone)):
                 return difference if difference > least else 0.0
-    raise InputError("its answers are no numbers", where=model.config.model_type, remedy="is its weight file whole?")
+    raise InputError(
+        "its answers are no numbers", where=model.config.model_type, remedy="is its weight file whole?"
+    )
 
 
 def _refuse_deaf(model: Any, alone: list[list[np.ndarray]], probe: Features) -> None:
-    """Refuses a model whose tokens know nothing of each other: the last one must follow from another token."""
+    """Refuses a model whose tokens know nothing of each other: the last one must follow from another
+    token."""
     first, last = alone[0], alone[-1]
-    vectors = [(a[-1], b[-1]) for a, b in zip(first, last, strict=True) if len(a) == probe.lengths[0] and a.ndim == 2]
+    vectors = [
+        (a[-1], b[-1]) for a, b in zip(first, last, strict=True) if len(a) == probe.lengths[0] and a.ndim == 2
+    ]
     if vectors and all(np.abs(a - b).max() <= 1e-7 * max(float(np.abs(a).max()), 1e-12) for a, b in vectors):
-        raise InputError("its attention gives nothing here: what a token becomes does not depend on any other",
-                         where=model.config.model_type,
-                         remedy="a kernel that it needs is missing (MRA's runs on CUDA only); take another checkpoint")  # fmt: skip
+        raise InputError(
+            "its attention gives nothing here: what a token becomes does not depend on any other",
+            where=model.config.model_type,
+            remedy="a kernel that it needs is missing (MRA's runs on CUDA only); take another checkpoint",
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The adapter protocol: what a family must say so that the engine can train it without knowing it.
 
-rows -> `encode` -> features -> (the checkpoint's head) -> logits -> `decode` -> predictions -> `score` -> metrics
+rows -> `encode` -> features -> (the checkpoint's head) -> logits -> `decode` -> predictions -> `score` ->
+metrics
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their row.
+        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their
+        row.
 
         What was found or mended on the way is said: `data.with_notes(table, [line, ...])`.
         """
@@ -80,10 +82,11 @@ class Adapter(ABC):
         """Refuses rows that can't be trained on or scored, such as a label that training does not know."""
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
-        """What a person should know about the rows before training, beside what `data.checks.texts.of_texts` finds in any.
+        """What a person should know about the rows before training, beside what `data.checks.texts.of_texts`
+        finds in any.
 
-        Called before each training too: 100,000 rows may take a tenth of a second, so no loop over rows. A fault that
-        `check` refuses is told by that already.
+        Called before each training too: 100,000 rows may take a tenth of a second, so no loop over rows. A
+        fault that `check` refuses is told by that already.
 
         Args:
             sets: "train" and the other sets by name, test sets without labels among them.
@@ -93,7 +96,11 @@ class Adapter(ABC):
     def config(self) -> dict[str, Any]:
         """What the checkpoint's config must say: num_labels, id2label, problem_type."""
         names = dict(enumerate(self.names))
-        return {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
+        return {
+            "num_labels": len(names),
+            "id2label": names,
+            "label2id": {name: i for i, name in names.items()},
+        }
 
     def prepare(self, train: Rows) -> None:  # noqa: B027 - most families have nothing to prepare
         """Called once with the training rows, before any is encoded."""
@@ -102,8 +109,9 @@ class Adapter(ABC):
         """Refuses a metric of the task that is none of the `known` ones; `what` says of what."""
         for name in self.task.metric.compute:
             if name not in known:
-                raise InputError(f"metric '{name}' is {what}", where="metric.compute",
-                                 remedy=did_you_mean(name, known))  # fmt: skip
+                raise InputError(
+                    f"metric '{name}' is {what}", where="metric.compute", remedy=did_you_mean(name, known)
+                )
 
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
@@ -116,12 +124,13 @@ class Adapter(ABC):
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global batch by
-        the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
+        """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global
+        batch by the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
 
     @abstractmethod
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
-        """Predictions of every row, in the order of the rows, as columns (which may be flat over the rows' words)."""
+        """Predictions of every row, in the order of the rows, as columns (which may be flat over the rows'
+        words)."""
 
     def blocks(self, rows: Rows, size: int) -> Iterator[Rows]:
         """The rows in parts of about `size` that can be encoded and decoded apart, in their order."""
@@ -129,8 +138,9 @@ class Adapter(ABC):
             yield rows.part(start, start + size)
 
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
-        """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last for the
-        weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in place."""
+        """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last
+        for the weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in
+        place."""
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         """What a person should be told about these predictions, such as that they are all the same."""
@@ -149,7 +159,8 @@ class Adapter(ABC):
         """One dict a row for `predictions/<split>.jsonl`."""
 
     def files(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, Any]:
-        """Suffix -> JSON value of what else stands in `predictions/`: the benchmark's own format as `.official`."""
+        """Suffix -> JSON value of what else stands in `predictions/`: the benchmark's own format as
+        `.official`."""
         return {}
 
     def input(self, values: Mapping[str, Any]) -> Any:

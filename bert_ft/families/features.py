@@ -21,7 +21,8 @@ class Features:
         targets: per-token columns, each (T,), that the loss takes, padded with -100: the labels of a tagger.
         places: per-token columns, each (T,), that only `decode` reads: word numbers, character offsets.
         values: per-feature columns, each (N, ...): labels, the row that a window is of, ...
-        weights: (N,) float64, what each feature counts in the mean of the loss (1, or its class's weight, ...).
+        weights: (N,) float64, what each feature counts in the mean of the loss (1, or its class's weight,
+            ...).
         counts: what happened while encoding, to be told: rows, tokens, truncated, unknown, ...
     """
 

@@ -1,4 +1,5 @@
-"""Texts to flat arrays of token ids, in large batches through the Rust tokenizer; long texts cut, or read in windows."""
+"""Texts to flat arrays of token ids, in large batches through the Rust tokenizer; long texts cut, or read in
+windows."""
 
 from __future__ import annotations
 
@@ -21,16 +22,23 @@ Encoded = tuple[np.ndarray, dict[str, np.ndarray], dict[str, int]]
 
 
 def encode(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int, *, keep: str | None = None
+    tokenizer: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    *,
+    keep: str | None = None,
 ) -> Encoded:
     """Tokenizes texts, or pairs of texts, as `tokenizer(text, pair, truncation="longest_first")` would.
 
     Args:
-        keep: what is kept of a row too long: "head" or "tail" (of each text of a pair); by default what the tokenizer's
-            `truncation_side` says.
+        keep: what is kept of a row too long: "head" or "tail" (of each text of a pair); by default what the
+            tokenizer's `truncation_side` says.
     Returns:
-        offsets (N + 1,) int64; token columns (T,) int32 (input_ids, and token_type_ids where the model has them);
-        counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks), characters and
+        offsets (N + 1,) int64; token columns (T,) int32 (input_ids, and token_type_ids where the model has
+        them);
+        counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks),
+            characters and
         uncovered (those that no token stands for) as `coverage` has them.
     Raises:
         InputError: a tokenizer without a Rust backend.
@@ -41,7 +49,8 @@ def encode(
 
 
 def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) -> Encoded:
-    """As `encode` for single texts, but of a text too long the first quarter of the room and the last three are kept."""
+    """As `encode` for single texts, but of a text too long the first quarter of the room and the last three
+    are kept."""
     frame, ends, tokens = _unframed(tokenizer, texts)
     room, lengths = max_length - frame.size, np.diff(ends)
     head = np.where(lengths > room, round(room * HEAD), lengths)
@@ -54,8 +63,8 @@ def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) 
 def encode_windows(
     tokenizer: Any, texts: Sequence[str], max_length: int, stride: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, int], np.ndarray]:
-    """As `encode` for single texts, but a text too long becomes several features that share `stride` tokens or more; the
-    last window of a text is moved back so that it is full.
+    """As `encode` for single texts, but a text too long becomes several features that share `stride` tokens
+    or more; the last window of a text is moved back so that it is full.
 
     Returns:
         offsets (W + 1,), token columns and counts (with `windows`) as `encode`; the row of each window (W,).
@@ -63,19 +72,25 @@ def encode_windows(
     frame, ends, tokens = _unframed(tokenizer, texts)
     room, lengths = max_length - frame.size, np.diff(ends)
     if stride >= room:
-        raise InputError(f"windows of {room} tokens can't share {stride}", where="classification.stride",
-                         remedy="a smaller stride, or a larger recipe.max_length")  # fmt: skip
+        raise InputError(
+            f"windows of {room} tokens can't share {stride}",
+            where="classification.stride",
+            remedy="a smaller stride, or a larger recipe.max_length",
+        )
     rows, number, _ = windows(lengths, room, room - stride)
     starts = np.minimum(number * (room - stride), np.maximum(0, lengths - room)[rows])
-    offsets, source = join([frame.parts[0], (ends[rows] + starts, np.minimum(lengths, room)[rows]), frame.parts[1]])
+    offsets, source = join(
+        [frame.parts[0], (ends[rows] + starts, np.minimum(lengths, room)[rows]), frame.parts[1]]
+    )
     tokens = {key: column[source] for key, column in tokens.items()}
     counts = _counts(tokenizer, texts, len(texts), tokens, 0)
     return offsets, tokens, counts | {"windows": len(rows)}, rows
 
 
 def windows(lengths: np.ndarray, room: Any, step: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many windows of at most `room` tokens, `step` tokens apart, cover rows of `lengths` tokens: the row of each
-    window (W,), its number in the row, and how many each row has (N,). Room and step may differ by row."""
+    """How many windows of at most `room` tokens, `step` tokens apart, cover rows of `lengths` tokens: the row
+    of each window (W,), its number in the row, and how many each row has (N,). Room and step may differ by
+    row."""
     counts = 1 + np.maximum(0, -((room - lengths) // step))
     row = np.repeat(np.arange(len(lengths)), counts)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts), counts
@@ -86,7 +101,8 @@ class Frame(NamedTuple):
 
     Attributes:
         columns: their input_ids, and token_type_ids where the model has them, (S,) int32.
-        parts: (start, length) in these of what stands before the first text, between two, and behind the last.
+        parts: (start, length) in these of what stands before the first text, between two, and behind the
+            last.
         kinds: the token type of each text.
     """
 
@@ -110,8 +126,11 @@ def frame(tokenizer: Any, texts: int = 1) -> Frame:
         probe = backend.encode(*"ab"[:texts])
     owner = np.array([-1 if number is None else number for number in probe.sequence_ids])
     if {*range(texts)} - {*owner.tolist()}:
-        raise InputError("its tokenizer makes nothing of the letters a and b", where=str(tokenizer.name_or_path),
-                         remedy="is this an encoder's tokenizer?")  # fmt: skip
+        raise InputError(
+            "its tokenizer makes nothing of the letters a and b",
+            where=str(tokenizer.name_or_path),
+            remedy="is this an encoder's tokenizer?",
+        )
     ids, types = np.array(probe.ids, np.int32), np.array(probe.type_ids, np.int32)
     columns = {"input_ids": ids[owner < 0]}
     if "token_type_ids" in tokenizer.model_input_names:
@@ -122,16 +141,20 @@ def frame(tokenizer: Any, texts: int = 1) -> Frame:
 
 
 def join(pieces: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Features made of pieces, each (start, length) in flat token columns, (N,) or one for all of them: the features'
-    offsets (N + 1,), and where in the columns each of their tokens stands (T,)."""
+    """Features made of pieces, each (start, length) in flat token columns, (N,) or one for all of them: the
+    features' offsets (N + 1,), and where in the columns each of their tokens stands (T,)."""
     starts, lengths = (np.stack(np.broadcast_arrays(*side), axis=1) for side in zip(*pieces, strict=True))
     return np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]), ranges(starts.ravel(), lengths.ravel())
 
 
 def _tokenized(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int | None, side: str = "right",
+    tokenizer: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int | None,
+    side: str = "right",
     special: bool = True,
-) -> tuple[np.ndarray, dict[str, np.ndarray], int]:  # fmt: skip
+) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """Offsets, token columns and the number of rows that lost tokens; without `max_length` none does."""
     typed, truncated = "token_type_ids" in tokenizer.model_input_names, 0
     lengths, ids, types = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
@@ -163,11 +186,15 @@ def _flat(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unframed(tokenizer: Any, texts: Sequence[str]) -> tuple[Frame, np.ndarray, dict[str, np.ndarray]]:
-    """Whole texts without special tokens: the frame of each, where it begins and ends (N + 1,), and the token columns,
-    which open with the frame's."""
+    """Whole texts without special tokens: the frame of each, where it begins and ends (N + 1,), and the token
+    columns, which open with the frame's."""
     frame_ = frame(tokenizer)
     ends, tokens, _ = _tokenized(tokenizer, texts, None, None, special=False)
-    return frame_, ends + frame_.size, {k: np.concatenate([frame_.columns[k], column]) for k, column in tokens.items()}
+    return (
+        frame_,
+        ends + frame_.size,
+        {k: np.concatenate([frame_.columns[k], column]) for k, column in tokens.items()},
+    )
 
 
 def _counts(
@@ -189,14 +216,15 @@ def unknown(tokenizer: Any, ids: np.ndarray) -> int:
 
 
 def coverage(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """How much of these texts no token stands for: what a vocabulary without an unknown token leaves out in silence.
+    """How much of these texts no token stands for: what a vocabulary without an unknown token leaves out in
+    silence.
 
-    Counted are the characters of the whole texts, before any truncation, that lie in the span of no token other than the
-    special ones. White space, control and format characters and combining marks do not count: a normaliser may drop them
-    for good reason. An unknown token covers what it stands for.
+    Counted are the characters of the whole texts, before any truncation, that lie in the span of no token
+    other than the special ones. White space, control and format characters and combining marks do not count:
+    a normaliser may drop them for good reason. An unknown token covers what it stands for.
 
-    Each different character is tried first: alone, and at the beginning, within and at the end of a word. Only texts with
-    one that then lies in no token are tokenized for it.
+    Each different character is tried first: alone, and at the beginning, within and at the end of a word.
+    Only texts with one that then lies in no token are tokenized for it.
 
     Returns:
         uncovered (N,) int64, characters of each text; characters (N,) int64, how many of it count.
@@ -252,7 +280,8 @@ def _counts_as_text(character: str) -> bool:
 
 
 def _lost(tokenizer: Any, characters: Sequence[str]) -> np.ndarray:
-    """(C,) whether a character lies in no token, at the beginning of a word, within or at the end of one, or alone."""
+    """(C,) whether a character lies in no token, at the beginning of a word, within or at the end of one, or
+    alone."""
     frames = [(before, after) for before in ("", "a") for after in ("", "a")]
     probes = [f"{before}{character}{after}" for before, after in frames for character in characters]
     bare = _bare(tokenizer, probes)
@@ -263,7 +292,8 @@ def _lost(tokenizer: Any, characters: Sequence[str]) -> np.ndarray:
 
 
 def _bare(tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
-    """(C,) of all characters of the texts, one behind the other, whether each lies in the span of no token."""
+    """(C,) of all characters of the texts, one behind the other, whether each lies in the span of no
+    token."""
     offsets, _, spans = pieces(tokenizer, texts)
     sizes = _characters(texts)[1]
     base = np.repeat(np.cumsum(sizes) - sizes, np.diff(offsets))[:, None]
@@ -283,8 +313,11 @@ def fast(tokenizer: Any) -> Any:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise InputError("this checkpoint has no fast (Rust) tokenizer", where=str(tokenizer.name_or_path),
-                         remedy="save one beside it: tokenizer.json")  # fmt: skip
+        raise InputError(
+            "this checkpoint has no fast (Rust) tokenizer",
+            where=str(tokenizer.name_or_path),
+            remedy="save one beside it: tokenizer.json",
+        )
     return backend
 
 
@@ -309,7 +342,8 @@ def pieces(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray
 
     Returns:
         offsets (N + 1,) int64: the tokens of text i are `offsets[i]:offsets[i + 1]`; ids (T,) int32;
-        spans (T, 2) int32: the characters of the text that a token stands for, without white space around them.
+        spans (T, 2) int32: the characters of the text that a token stands for, without white space around
+        them.
     """
     ids, spans, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], [np.zeros(1, np.int64)]
     pair = np.dtype((np.int32, 2))
@@ -325,7 +359,8 @@ def pieces(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray
 
 
 def _trimmed(spans: np.ndarray, texts: Sequence[str], lengths: np.ndarray) -> np.ndarray:
-    """Spans without the white space at their ends, which some tokenizers count to a token; empty where that is all."""
+    """Spans without the white space at their ends, which some tokenizers count to a token; empty where that
+    is all."""
     blank = np.strings.isspace(np.frombuffer("".join(texts).encode("utf-32-le"), "<U1"))
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     base = np.repeat(np.cumsum(sizes) - sizes, lengths)[:, None]
@@ -344,7 +379,8 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
     A word's tokens do not depend on its neighbours, so each different word is tokenized once.
 
     Returns:
-        token ids (P,) int32; offsets (W + 1,) int64, word i has the tokens offsets[i] to offsets[i + 1] (none, where the
+        token ids (P,) int32; offsets (W + 1,) int64, word i has the tokens offsets[i] to offsets[i + 1]
+        (none, where the
         tokenizer makes nothing of it).
     """
     leading_space(tokenizer)
@@ -364,8 +400,8 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
 
 
 def leading_space(tokenizer: Any) -> None:
-    """Byte-level BPE (RoBERTa, ModernBERT) knows the beginning of a word by the space before it: from here on the
-    tokenizer sets one before each, as `add_prefix_space=True` does, and is saved so."""
+    """Byte-level BPE (RoBERTa, ModernBERT) knows the beginning of a word by the space before it: from here on
+    the tokenizer sets one before each, as `add_prefix_space=True` does, and is saved so."""
     from tokenizers import pre_tokenizers
 
     first = fast(tokenizer).pre_tokenizer

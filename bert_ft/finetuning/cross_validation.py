@@ -1,4 +1,5 @@
-"""Cross-validation: k ordinary runs below one folder, each held-out row predicted once, mean and spread over the folds."""
+"""Cross-validation: k ordinary runs below one folder, each held-out row predicted once, mean and spread over
+the folds."""
 
 from __future__ import annotations
 
@@ -34,19 +35,28 @@ def cross_validate(
 ) -> Run:
     """Trains a task on `run.folds` folds of its training rows and gives the run that sums them up.
 
-    Fold i is the run `<folder>/fold-<i>` of the task with `data.validation = "i/k"`; one that is finished is not
-    repeated. `results.json` has the mean over the folds (`metrics`), the sample standard deviation (`spread`) and every
-    value (`per_fold`); `predictions/out_of_fold.jsonl` has every training row once, by the model that did not see it.
+    Fold i is the run `<folder>/fold-<i>` of the task with `data.validation = "i/k"`; one that is finished is
+    not repeated. `results.json` has the mean over the folds (`metrics`), the sample standard deviation
+    (`spread`) and every value (`per_fold`); `predictions/out_of_fold.jsonl` has every training row once, by
+    the model that did not see it.
 
     Args:
         objects: Python objects in place of files, as `loading.load` takes them.
         train: trains a fold's task into a folder.
     """
     k = task.run.folds or 0
-    task = task.override({"data.evaluate": "validation", "data.validation": None, "data.test": None,
-                          "metric.best": task.best_metric[1]})  # fmt: skip
+    task = task.override(
+        {
+            "data.evaluate": "validation",
+            "data.validation": None,
+            "data.test": None,
+            "metric.best": task.best_metric[1],
+        }
+    )
     rows = _whole(loading.load(_fold(task, 1), family, objects))
-    task = task.override({"data.labels": family.find_labels(rows, task) or None})  # a fold may lack a rare one
+    task = task.override(
+        {"data.labels": family.find_labels(rows, task) or None}
+    )  # a fold may lack a rare one
     checkpoint = pretrained.fingerprint(task.run.checkpoint)
     identity = {"data": fingerprint({"train": rows}), "checkpoint": checkpoint}
     first = files.first_process()
@@ -59,8 +69,10 @@ def cross_validate(
             folder.start(task, now)
         show.say(f"{k} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold")
         if task.recipe.keep == "best":
-            show.say("each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
-                     'recipe.keep = "last" does without')  # fmt: skip
+            show.say(
+                "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
+                'recipe.keep = "last" does without'
+            )
         runs = [train(_fold(task, i), folder.path / f"fold-{i}") for i in range(1, k + 1)]
         if first:
             for old in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
@@ -74,7 +86,9 @@ def cross_validate(
             run_page.leave(folder, results, show.say)
             files.write_json(folder.results_json, results)
             for metric, mean in results["metrics"]["validation"].items():
-                show.say(f"{metric}: {mean:.4f} ± {results['spread']['validation'][metric]:.4f} over {k} folds")
+                show.say(
+                    f"{metric}: {mean:.4f} ± {results['spread']['validation'][metric]:.4f} over {k} folds"
+                )
     return Run(folder.path)
 
 
@@ -93,14 +107,19 @@ def _out_of_fold(runs: list[Run], held: list[Rows]) -> Iterator[dict[str, Any]]:
     lines: list[tuple[int, int, dict[str, Any]]] = []
     for number, (run, rows) in enumerate(zip(runs, held, strict=True), 1):
         assert rows.numbers is not None
-        lines += [(row, number, line) for row, line in zip(rows.numbers.tolist(), run.predictions(), strict=True)]
+        lines += [
+            (row, number, line) for row, line in zip(rows.numbers.tolist(), run.predictions(), strict=True)
+        ]
     for row, number, line in sorted(lines, key=lambda entry: entry[0]):
         yield {**line, "row": row, "fold": number}
 
 
 def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
     first = runs[0].results
-    values = {metric: [run.metrics["validation"][metric] for run in runs] for metric in runs[0].metrics["validation"]}
+    values = {
+        metric: [run.metrics["validation"][metric] for run in runs]
+        for metric in runs[0].metrics["validation"]
+    }
     numbers = {metric: np.array(found, float) for metric, found in values.items()}  # an undefined one is nan
     return {
         **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},

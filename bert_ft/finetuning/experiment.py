@@ -13,7 +13,8 @@ from bert_ft.errors import InputError, did_you_mean
 
 @dataclass
 class Custom:
-    """What a call brings that is not in the task: the user's own objects in place of ours, and what is kept and told."""
+    """What a call brings that is not in the task: the user's own objects in place of ours, and what is kept
+    and told."""
 
     adapter: type[families.Adapter] | None
     loss: Callable[[Any, Mapping[str, Any]], Any] | None
@@ -35,22 +36,33 @@ class Custom:
         return [name for name, value in given.items() if value]
 
     def scorers(self) -> dict[str, Callable[[Any, Any], dict[str, float]]]:
-        """Name -> function of (predictions, references) that gives metrics by name. A single one bears the name it was
-        given, of several each its own."""
+        """Name -> function of (predictions, references) that gives metrics by name. A single one bears the
+        name it was given, of several each its own."""
 
         def scorer(name: str, metric: Any) -> Callable[[Any, Any], dict[str, float]]:
             def score(predictions: Any, references: Any) -> dict[str, float]:
                 compute = getattr(metric, "compute", None)
-                value = metric(predictions, references) if compute is None else compute(
-                    predictions=predictions, references=references)  # fmt: skip
+                value = (
+                    metric(predictions, references)
+                    if compute is None
+                    else compute(predictions=predictions, references=references)
+                )
                 if not isinstance(value, Mapping) or (len(value) == 1 and isinstance(self.metrics, Mapping)):
                     value = {name: next(iter(value.values())) if isinstance(value, Mapping) else value}
-                return {key: float("nan") if number is None else float(number) for key, number in value.items()}
+                return {
+                    key: float("nan") if number is None else float(number) for key, number in value.items()
+                }
 
             return score
 
-        given = self.metrics if isinstance(self.metrics, Mapping) else {
-            str(getattr(metric, "name", getattr(metric, "__name__", "custom"))): metric for metric in self.metrics}  # fmt: skip
+        given = (
+            self.metrics
+            if isinstance(self.metrics, Mapping)
+            else {
+                str(getattr(metric, "name", getattr(metric, "__name__", "custom"))): metric
+                for metric in self.metrics
+            }
+        )
         return {name: scorer(name, metric) for name, metric in given.items()}
 
 

@@ -56,16 +56,19 @@ def finetune(
     """Fine-tunes a checkpoint on a task and gives the finished run.
 
     Args:
-        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for data of one's own.
+        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for data of
+            one's own.
         checkpoint: hub id, folder, or an earlier run; the task's own by default.
         output: the run folder; `runs/<task>-<checkpoint>[-changed keys]-seed<k>` by default.
         overwrite: replaces a run that lies there.
         check: tells faults of the data, a line each, before training (`bert-ft check` tells more).
         data_dir: folder of the benchmark's original files.
-        train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts); validation and
-            test also as a mapping of name -> one of these; validation also as a share of the training rows, "10%".
-        folds: cross-validates over k folds of the training rows (stratified, or whole groups of `data.group`): k runs
-            below one folder, whose own results are their mean and spread; no model is kept.
+        train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts);
+            validation and test also as a mapping of name -> one of these; validation also as a share of the
+            training rows, "10%".
+        folds: cross-validates over k folds of the training rows (stratified, or whole groups of
+            `data.group`): k runs below one folder, whose own results are their mean and spread; no model is
+            kept.
         adapter: an `Adapter` subclass in place of the family's.
         loss: `loss(logits, batch) -> (B,)` losses a row, or their mean; `batch["labels"]` are the labels.
         metrics: name -> `f(predictions, references)`, or `evaluate.Metric` objects; beside the task's.
@@ -77,22 +80,43 @@ def finetune(
         keep_checkpoints: keeps them when the run succeeds.
         save_model: False leaves `model/` out: for suites of which only the numbers are wanted.
         signals: SIGINT and SIGTERM save the state and leave; the command line's way.
-        trust_remote_code: names the checkpoint ("ORG/NAME", or "./FOLDER") whose own code may run, and any other repository
-            that its code comes from. What a file says of it is not obeyed.
+        trust_remote_code: names the checkpoint ("ORG/NAME", or "./FOLDER") whose own code may run, and any
+            other repository that its code comes from. What a file says of it is not obeyed.
         settings: any other key of the task: `learning_rate=5e-5`, or `**{"data.validation": "10%"}`.
     Raises:
         InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
     """
     began = time.perf_counter()
     base = load_task(task)
-    custom = Custom(adapter, loss, metrics, callbacks, model, tokenizer, log_with, save_every, keep_checkpoints,
-                    save_model, signals, quiet, remote_code.names(trust_remote_code))  # fmt: skip
+    custom = Custom(
+        adapter,
+        loss,
+        metrics,
+        callbacks,
+        model,
+        tokenizer,
+        log_with,
+        save_every,
+        keep_checkpoints,
+        save_model,
+        signals,
+        quiet,
+        remote_code.names(trust_remote_code),
+    )
     if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(save_every)):
         remedy = "steps (500) or minutes (10min)"
         raise InputError(f"'{save_every}' is no interval", where="--save-every", remedy=remedy)
     sets = overrides.sets(train, validation, test, settings)
-    task = overrides.bound(base, sets, settings, checkpoint=checkpoint, seed=seed, data_dir=data_dir, folds=folds,
-                       custom=custom.names() or None)  # fmt: skip
+    task = overrides.bound(
+        base,
+        sets,
+        settings,
+        checkpoint=checkpoint,
+        seed=seed,
+        data_dir=data_dir,
+        folds=folds,
+        custom=custom.names() or None,
+    )
     check_best(task, custom)
 
     from bert_ft import display
@@ -102,26 +126,44 @@ def finetune(
     if output is None and "IPython" in sys.modules and not overwrite:
         folder = naming.numbered(folder, resume)
     if resume and overwrite:
-        raise InputError("--resume goes on with the very run that --overwrite replaces", remedy="leave one of them out")
+        raise InputError(
+            "--resume goes on with the very run that --overwrite replaces", remedy="leave one of them out"
+        )
     if resume and folder.state not in ("unfinished", "finished"):
         remedy = "leave out --resume"
         raise InputError("there is no interrupted run to resume", where=str(folder.path), remedy=remedy)
     here = Path(task.run.checkpoint or "").expanduser()
-    if task.run.checkpoint and here.exists() and folder.path.resolve() in (here.resolve(), *here.resolve().parents):
-        raise InputError("the checkpoint lies in the run folder that is to be written", where=task.run.checkpoint,
-                         remedy="choose another place with --output DIR")  # fmt: skip
+    if (
+        task.run.checkpoint
+        and here.exists()
+        and folder.path.resolve() in (here.resolve(), *here.resolve().parents)
+    ):
+        raise InputError(
+            "the checkpoint lies in the run folder that is to be written",
+            where=task.run.checkpoint,
+            remedy="choose another place with --output DIR",
+        )
     if model is not None and task.run.save_dtype != "float32":
-        raise InputError("a model object has no file whose type could be taken", where="run.save_dtype",
-                         remedy="leave it out: the model is saved in float32")  # fmt: skip
+        raise InputError(
+            "a model object has no file whose type could be taken",
+            where="run.save_dtype",
+            remedy="leave it out: the model is saved in float32",
+        )
     for key in ("class_weights", "label_smoothing"):
         if loss is not None and getattr(task.recipe, key):
-            raise InputError("a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out")
+            raise InputError(
+                "a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out"
+            )
     family = custom.adapter or families.find(task.family)
     if task.run.folds is not None:
         if model is not None or sets.keys() - {"train"}:
             what = "a model object" if model is not None else "a validation or test set"
-            raise InputError(f"folds are held out of the training rows, each with a fresh model: {what} can't be given too",
-                             where="folds", remedy="leave one of them out")  # fmt: skip
+            raise InputError(
+                f"folds are held out of the training rows, each with a fresh model: {what} can't be given "
+                "too",
+                where="folds",
+                remedy="leave one of them out",
+            )
         objects = overrides.objects(sets)
 
         def fold(part: Task, path: Path) -> Run:

@@ -20,9 +20,14 @@ from bert_ft.rundir.folder import RunDir
 
 
 def train_run(
-    task: Task, adapter: families.Adapter, splits: Splits, folder: RunDir, identity: dict[str, str | None],
-    custom: Custom, began: float,
-) -> Run:  # fmt: skip
+    task: Task,
+    adapter: families.Adapter,
+    splits: Splits,
+    folder: RunDir,
+    identity: dict[str, str | None],
+    custom: Custom,
+    began: float,
+) -> Run:
     """Trains a run into its locked folder."""
     from accelerate.utils import set_seed
 
@@ -32,25 +37,41 @@ def train_run(
     from bert_ft.engine.checkpoints import Checkpoints
     from bert_ft.modeling.loading import build
 
-    model, notes = build(task, adapter, task.recipe.precision, network=custom.model, tokenizer=custom.tokenizer,
-                                log_with=custom.log_with, folder=folder.path,
-                                texts=texts.first_texts(splits.train, adapter.texts),
-                                trusted=custom.trust_remote_code)  # fmt: skip
+    model, notes = build(
+        task,
+        adapter,
+        task.recipe.precision,
+        network=custom.model,
+        tokenizer=custom.tokenizer,
+        log_with=custom.log_with,
+        folder=folder.path,
+        texts=texts.first_texts(splits.train, adapter.texts),
+        trusted=custom.trust_remote_code,
+    )
     model.scorers = list(custom.scorers().values())
     if custom.loss is not None:
         adapter.loss = custom.loss  # type: ignore[method-assign, assignment]
     accelerator = model.accelerator
     main = accelerator.is_main_process
     show = display.Display(custom.quiet or not main)
-    store = Checkpoints(folder.checkpoints, str(custom.save_every), accelerator, folder.log_size, show.say,
-                        task.recipe.keep == "best")  # fmt: skip
+    store = Checkpoints(
+        folder.checkpoints,
+        str(custom.save_every),
+        accelerator,
+        folder.log_size,
+        show.say,
+        task.recipe.keep == "best",
+    )
     if main:
         now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
         now["trusted_remote_code"] = list(custom.trust_remote_code)
         found = store.newest() if folder.state == "unfinished" else None
         folder.start(task, now) if found is None else folder.resume(task, found[1]["log"], now)
     accelerator.wait_for_everyone()
-    show.say(f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}", "bold")
+    show.say(
+        f"{task.title or task.name}  ·  {task.run.checkpoint}  ·  {environment.device_line(accelerator)}",
+        "bold",
+    )
     notes = splits.notes + remote_code.notes(task.run) + notes
     for note in notes:
         show.say(note)
@@ -76,8 +97,8 @@ def train_run(
     chosen_by, latest, inference = task.best_metric[0], dict[str, Any](), {"rows": 0, "seconds": 1e-9}
 
     def inferred(sets: Mapping[str, Rows]) -> Iterator[tuple[str, Rows, dict[str, Any]]]:
-        """Predictions set by set; first comes the one that thresholds are tuned on, which hold for all. What the weights
-        as they are have predicted already is not computed again."""
+        """Predictions set by set; first comes the one that thresholds are tuned on, which hold for all. What
+        the weights as they are have predicted already is not computed again."""
         for name in sorted(sets, key=lambda name: name != chosen_by):
             if name not in latest:
                 start = time.perf_counter()
@@ -103,8 +124,12 @@ def train_run(
         if main:
             folder.append_log({**entry, "seconds": round(time.perf_counter() - began, 3)})
         if custom.log_with is not None:
-            flat = {f"{n}/{k}": v for n, values in entry.get("evaluation", {}).items() for k, v in values.items()}
-            accelerator.log({k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"])
+            flat = {
+                f"{n}/{k}": v for n, values in entry.get("evaluation", {}).items() for k, v in values.items()
+            }
+            accelerator.log(
+                {k: v for k, v in entry.items() if isinstance(v, (int, float))} | flat, step=entry["step"]
+            )
 
     if custom.log_with is not None:
         plain = {k: v for k, v in task.recipe.model_dump().items() if isinstance(v, (int, float, str))}
@@ -112,10 +137,18 @@ def train_run(
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     with store.signals(custom.signals):
         state = loop.train(
-            model.network, adapter, features, task, accelerator, pad=model.tokenizer.pad_token_id,
-            evaluate=evaluate, log=log, checkpoints=store, callbacks=[show, *custom.callbacks],
+            model.network,
+            adapter,
+            features,
+            task,
+            accelerator,
+            pad=model.tokenizer.pad_token_id,
+            evaluate=evaluate,
+            log=log,
+            checkpoints=store,
+            callbacks=[show, *custom.callbacks],
             sharing=model.sharing,
-        )  # fmt: skip
+        )
     if custom.callbacks:  # one may have changed the weights
         latest.clear()
     if told := display.stalled([line["loss"] for line in folder.log() if "loss" in line]):
@@ -151,11 +184,15 @@ def train_run(
         if custom.save_model:
             saving.save_model(folder.model, model.network, model.tokenizer, whole, dtype)
         results = {
-            "task": task.name, "family": task.family, "checkpoint": task.run.checkpoint, "seed": task.run.seed,
+            "task": task.name,
+            "family": task.family,
+            "checkpoint": task.run.checkpoint,
+            "seed": task.run.seed,
             "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),
             "metrics": {name: final[name] for name in blocks if final[name]},
             "counts": counts,
-            "best_step": state.best_step if task.recipe.keep == "best" else state.step, "steps": state.step,
+            "best_step": state.best_step if task.recipe.keep == "best" else state.step,
+            "steps": state.step,
             "micro_batches": state.micro_batches,
             "timing": {
                 "train_seconds": round(state.seconds, 3),
@@ -163,9 +200,10 @@ def train_run(
                 "eval_samples_per_second": round(inference["rows"] / inference["seconds"], 2),
                 "first_step_seconds": round((state.first_step or began) - began, 3),
             },
-            "tuned": adapter.tuned, "notes": notes,
+            "tuned": adapter.tuned,
+            "notes": notes,
             "version": environment.version("bert-ft"),
-        }  # fmt: skip
+        }
         run_page.leave(folder, results, show.say)
         if not custom.keep_checkpoints:
             folder.clear("checkpoints")

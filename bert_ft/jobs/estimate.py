@@ -1,5 +1,5 @@
-"""How long a run will take, from a few real steps: `python -m bert_ft.jobs.estimate TASK.toml`, in a process of its own,
-so that no memory of a GPU stays taken."""
+"""How long a run will take, from a few real steps: `python -m bert_ft.jobs.estimate TASK.toml`, in a process
+of its own, so that no memory of a GPU stays taken."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def cost(task: Task, environment: Mapping[str, str], trusted: Sequence[str] = ()
     """Seconds and bytes of one run, measured in a child process; `trusted` as for `loading.build`.
 
     Returns:
-        `seconds` of a whole run with its start and its evaluations; `bytes_training` and `bytes_kept` on the disk.
+        `seconds` of a whole run with its start and its evaluations; `bytes_training` and `bytes_kept` on the
+        disk.
     Raises:
         InputError: the task's data or checkpoint is at fault; with the child's message.
     """
@@ -70,9 +71,17 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     plan = Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
     short = task.override({"recipe.max_steps": min(plan.steps, STEPS), "recipe.eval_every": STEPS + 1})
     start, clock = time.perf_counter(), Clock()
-    loop.train(model.network, adapter, features, short, model.accelerator, pad=model.tokenizer.pad_token_id,
-                   evaluate=lambda network: {task.best_metric[0]: {task.best_metric[1]: 0.0}}, log=lambda entry: None,
-                   callbacks=[clock])  # fmt: skip
+    loop.train(
+        model.network,
+        adapter,
+        features,
+        short,
+        model.accelerator,
+        pad=model.tokenizer.pad_token_id,
+        evaluate=lambda network: {task.best_metric[0]: {task.best_metric[1]: 0.0}},
+        log=lambda entry: None,
+        callbacks=[clock],
+    )
     stamps = clock.stamps[min(WARM, len(clock.stamps) - 1) :]
     step = (stamps[-1] - stamps[0]) / (len(stamps) - 1) if len(stamps) > 1 else stamps[-1] - start
     rows = next(iter(splits.evaluation.values()))
@@ -89,7 +98,7 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
         "timed": time.perf_counter() - start,
         "bytes_training": weights * 8.0,
         "bytes_kept": 2.0 * kept,  # the scored rows, and about as much of predictions and report
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Runs as child processes: one on a GPU, one at a time without, each in its own folder and with its own log of what it said."""
+"""Runs as child processes: one on a GPU, one at a time without, each in its own folder and with its own log
+of what it said."""
 
 from __future__ import annotations
 
@@ -39,7 +40,11 @@ class Child:
 
     def last(self) -> str:
         """What it said last."""
-        lines = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
         return lines[-1].strip() if lines else ""
 
     def fault(self) -> str:
@@ -60,10 +65,12 @@ def devices() -> list[str | None]:
 
 
 def environment(device: str | None) -> dict[str, str]:
-    """The variables of a child: this process's own, its device, and where this very bert-ft lies; it imports nothing from
-    the working directory."""
+    """The variables of a child: this process's own, its device, and where this very bert-ft lies; it imports
+    nothing from the working directory."""
     root = Path(__file__).resolve().parents[2]
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]  # "" is the working directory
+    paths = [
+        path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
+    ]  # "" is the working directory
     if root.name not in ("site-packages", "dist-packages"):  # a checkout
         paths = [str(root), *paths]
     place = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
@@ -76,13 +83,18 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def run(
-    commands: Sequence[Command], logs: Path, places: Sequence[str | None], tell: Callable[[Command, Child | None], None],
-    look: Callable[[dict[str, Child]], Any], signals: bool,
-) -> None:  # fmt: skip
+    commands: Sequence[Command],
+    logs: Path,
+    places: Sequence[str | None],
+    tell: Callable[[Command, Child | None], None],
+    look: Callable[[dict[str, Child]], Any],
+    signals: bool,
+) -> None:
     """Makes every run that is not finished; one that fails leaves its `cause`, and the rest goes on.
 
-    A run that another process is at work on (one that was left behind when an earlier call was killed, or a job of a
-    cluster) is waited for. SIGINT and, with `signals`, SIGTERM are handed on, and the children save and leave.
+    A run that another process is at work on (one that was left behind when an earlier call was killed, or a
+    job of a cluster) is waited for. SIGINT and, with `signals`, SIGTERM are handed on, and the children save
+    and leave.
 
     Args:
         tell: called when a run starts (with its child) and when it ends.
@@ -141,8 +153,13 @@ def _start(command: Command, logs: Path, device: str | None) -> Child:
     log = logs / f"{command.folder.path.name}.txt"
     with files.opened(log, "wb") as stream:
         # in a session of its own: Ctrl-C reaches it once, through us
-        process = subprocess.Popen(python("bert_ft", *command.argv), stdout=subprocess.DEVNULL, stderr=stream,
-                                   env=environment(device), start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            python("bert_ft", *command.argv),
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            env=environment(device),
+            start_new_session=True,
+        )
     return Child(process, device, log, time.monotonic())
 
 

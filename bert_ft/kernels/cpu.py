@@ -1,12 +1,17 @@
-"""What makes a training step on CPUs cheaper and leaves what it computes as it is; `batching.lean = false` is without.
+"""What makes a training step on CPUs cheaper and leaves what it computes as it is; `batching.lean = false` is
+without.
 
-Dropout is applied where the model applies it and at its rates, to 1 / 65,536 (tests/invariants/test_dropout.py): attention
-reads its rate off the module it keeps (`self.dropout.p`), so no module's rate may ever change here.
+Dropout is applied where the model applies it and at its rates, to 1 / 65,536
+(tests/invariants/test_dropout.py): attention reads its rate off the module it keeps (`self.dropout.p`), so no
+module's rate may ever change here.
 
-- Memory that a step frees is kept for the next one: glibc would give large blocks back to the system, whose pages must
-  then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522 word pieces).
+- Memory that a step frees is kept for the next one: glibc would give large blocks back to the system, whose
+pages must
+  then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522 word
+  pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
-- Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a pass before.
+- Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a
+pass before.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 @contextmanager
 def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
-    """Inside: training steps of `model` are lean, where it is wanted and runs on a CPU; gives whether they are."""
+    """Inside: training steps of `model` are lean, where it is wanted and runs on a CPU; gives whether they
+    are."""
     active = wanted and next(model.parameters()).device.type == "cpu"
     if not active:
         yield False
@@ -48,8 +54,9 @@ def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
 
 
 def keep_freed(kept: bool) -> None:
-    """Whether large blocks that are freed stay with this process. Where no step repeats the last one's shapes, as in
-    evaluation, blocks that stay soon fit nothing: with those of 1 MB given back, memory does not grow with the rows."""
+    """Whether large blocks that are freed stay with this process. Where no step repeats the last one's
+    shapes, as in evaluation, blocks that stay soon fit nothing: with those of 1 MB given back, memory does
+    not grow with the rows."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30 if kept else 2**20)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)  # the latter is glibc's own

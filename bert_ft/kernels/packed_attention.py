@@ -1,7 +1,7 @@
 """Attention within each sequence of a packed batch: the sequences lie one behind the other, without padding.
 
-`Layout` says where they lie and how they lay in the padded batch; `attend` computes their attention with the kernel
-that `choose_kernel` picks for the device. Nothing here knows a model.
+`Layout` says where they lie and how they lay in the padded batch; `attend` computes their attention with the
+kernel that `choose_kernel` picks for the device. Nothing here knows a model.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Layout:
 
     @functools.cached_property
     def boundaries(self) -> Tensor:
-        """(sequences + 1,) int32: where each sequence begins in the packed row, as flash kernels ask for it."""
+        """(sequences + 1,) int32: where each sequence begins in the packed row, as flash kernels ask for
+        it."""
         return self._upload([0, *itertools.accumulate(self.lengths)]).int()
 
     @functools.cached_property
@@ -97,15 +98,16 @@ class Layout:
 
 
 def runs(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
-    """(sum of lengths,) on the CPU: starts[0], starts[0] + 1, ..., lengths[0] of them, then from starts[1], ..."""
+    """(sum of lengths,) on the CPU: starts[0], starts[0] + 1, ..., lengths[0] of them, then from starts[1],
+    ..."""
     sizes = torch.tensor(lengths)
     shifts = torch.tensor(starts) - sizes.cumsum(0) + sizes
     return shifts.repeat_interleave(sizes) + torch.arange(int(sizes.sum()))
 
 
 def group_sizes(lengths: Sequence[int], cost: int | None) -> list[int]:
-    """Cut ascending lengths into groups so that the sum over groups of rows x longest^2 + cost is least, and return
-    how many rows each has. Without a cost: one group."""
+    """Cut ascending lengths into groups so that the sum over groups of rows x longest^2 + cost is least, and
+    return how many rows each has. Without a cost: one group."""
     if cost is None:
         return [len(lengths)]
     counts = sorted(Counter(lengths).items())  # equal lengths never part
@@ -155,8 +157,8 @@ def _installed() -> frozenset[str]:
 
 
 def _has(module: str, function: str) -> bool:
-    """Whether a package is not only there, but can be imported and has what we call: one built for another torch can't,
-    and an empty folder of its name hasn't."""
+    """Whether a package is not only there, but can be imported and has what we call: one built for another
+    torch can't, and an empty folder of its name hasn't."""
     try:
         return callable(getattr(importlib.import_module(module), function, None))
     except (ImportError, OSError, RuntimeError):
@@ -189,11 +191,12 @@ class Asked(NamedTuple):
 
 
 def check_dropout(device: torch.device, asked: Asked) -> str | None:
-    """What is wrong with attention under dropout as this machine computes it, forward and backward; None: nothing.
+    """What is wrong with attention under dropout as this machine computes it, forward and backward; None:
+    nothing.
 
-    The values are unit vectors, so that what comes out are the probabilities after dropout. They tell what was dropped:
-    its share has to be the rate to 5 standard errors, and with just that dropped plain softmax attention, in fp32, has to
-    give the same output and the same gradients.
+    The values are unit vectors, so that what comes out are the probabilities after dropout. They tell what
+    was dropped: its share has to be the rate to 5 standard errors, and with just that dropped plain softmax
+    attention, in fp32, has to give the same output and the same gradients.
     """
     dtype, heads, head_dim, dropout, window = asked
     generator = torch.Generator().manual_seed(0)
@@ -202,8 +205,12 @@ def check_dropout(device: torch.device, asked: Asked) -> str | None:
     tokens, starts = sum(lengths), [0, *itertools.accumulate(lengths)]
     row = runs([k * longest for k in range(len(lengths))], lengths).to(device)
     layout = Layout(len(lengths), longest, lengths, row, window, lambda: None)
-    q, k, grad = (torch.randn(tokens, heads, head_dim, generator=generator).to(device, dtype) for _ in range(3))
-    v = torch.cat([torch.eye(longest, head_dim)[:length] for length in lengths])[:, None].expand(-1, heads, -1)
+    q, k, grad = (
+        torch.randn(tokens, heads, head_dim, generator=generator).to(device, dtype) for _ in range(3)
+    )
+    v = torch.cat([torch.eye(longest, head_dim)[:length] for length in lengths])[:, None].expand(
+        -1, heads, -1
+    )
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v.to(device, dtype))]
     with torch.enable_grad():
         out = attend(leaves[0], leaves[1], leaves[2], layout, head_dim**-0.5, dropout)
@@ -259,11 +266,13 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dr
 
 
 class _DropoutAttention(torch.autograd.Function):
-    """What `_sdpa` computes, with its backward written out: over matrices this small autograd's bookkeeping around
-    softmax and dropout costs a quarter more, sdpa's path with dropout a third."""
+    """What `_sdpa` computes, with its backward written out: over matrices this small autograd's bookkeeping
+    around softmax and dropout costs a quarter more, sdpa's path with dropout a third."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float
+    ) -> Tensor:
         out, saved, start = torch.empty_like(v), list[Tensor](), 0
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
             for group in groups:

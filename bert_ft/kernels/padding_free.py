@@ -5,25 +5,29 @@
     ...                           # train, evaluate
     unpadding.remove()            # a plain `transformers` model again
 
-A batch of B rows padded to L positions holds T real tokens. The embeddings run on (B, L) as usual; at the entrance
-of the stack of layers a hook gathers the tokens into one row, (B, L, H) -> (1, T, H), so that every linear layer,
-norm and activation meets real tokens only; a registered attention function attends within each sequence; at the exit
-a hook puts the tokens back into (B, L, H), zeros elsewhere, so that every head works untouched.
+A batch of B rows padded to L positions holds T real tokens. The embeddings run on (B, L) as usual; at the
+entrance of the stack of layers a hook gathers the tokens into one row, (B, L, H) -> (1, T, H), so that every
+linear layer, norm and activation meets real tokens only; a registered attention function attends within each
+sequence; at the exit a hook puts the tokens back into (B, L, H), zeros elsewhere, so that every head works
+untouched.
 
-The layout of the batch travels in the slot of the attention mask: whatever the registered mask function returns,
-`transformers` hands to every layer. So no forward is replaced and nothing is kept on the model but the hooks. Batches
-without padding, masks with holes and forwards that record hidden states take the ordinary path.
+The layout of the batch travels in the slot of the attention mask: whatever the registered mask function
+returns, `transformers` hands to every layer. So no forward is replaced and nothing is kept on the model but
+the hooks. Batches without padding, masks with holes and forwards that record hidden states take the ordinary
+path.
 
 What differs between architectures, and what meets it; none has code of its own:
 
-    BERT, RoBERTa, ELECTRA, ...     the doors are at `encoder`
-    DistilBERT                      at `transformer`, which takes hidden states by keyword
-    ALBERT                          one layer run many times, so the doors stand around the loop; it leaves wider
+    BERT, RoBERTa, ELECTRA, ...     the doors are at `encoder` DistilBERT                      at
+    `transformer`, which takes hidden states by keyword ALBERT                          one layer run many
+    times, so the doors stand around the loop; it leaves wider
                                     than it enters, so the width is taken from what leaves
     MobileBERT                      mixes neighbouring positions, but in the embeddings, before the door
     ModernBERT                      a bare list, `layers`: enters at the first, leaves at the last; its local
-                                    attention comes as a second mask, which makes a second layout, with a window
-    ModernBERT, NomicBERT, EuroBERT rotary positions, made for (B, L), are handed to each layer: gathered like the
+                                    attention comes as a second mask, which makes a second layout, with a
+                                    window
+    ModernBERT, NomicBERT, EuroBERT rotary positions, made for (B, L), are handed to each layer: gathered like
+    the
                                     tokens. EuroBERT may have fewer key than query heads: repeated
     DeBERTa, MPNet                  attention of their own, out of reach: padded
     X-MOD                           picks an adapter per row inside the layers: fails the self-check, padded
@@ -60,8 +64,8 @@ _lengths: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 
 @contextlib.contextmanager
 def known_lengths(lengths: Sequence[int]) -> Iterator[None]:
-    """For the forwards inside: how long the rows of the batch are, padded on the right, as its collator knows.
-    On a GPU this spares reading them off the mask, which waits for the device."""
+    """For the forwards inside: how long the rows of the batch are, padded on the right, as its collator
+    knows. On a GPU this spares reading them off the mask, which waits for the device."""
     token = _lengths.set(lengths)
     try:
         yield
@@ -70,7 +74,8 @@ def known_lengths(lengths: Sequence[int]) -> Iterator[None]:
 
 
 def _mask(**kwargs: Any) -> Layout | Tensor | None:
-    """The registered mask function: a layout if there is padding to drop, otherwise the mask sdpa would get."""
+    """The registered mask function: a layout if there is padding to drop, otherwise the mask sdpa would
+    get."""
     mask, batch, length = kwargs.get("attention_mask"), kwargs["batch_size"], kwargs["q_length"]
     window = kwargs.get("local_size")
     if (
@@ -183,8 +188,9 @@ class Unpadding:
 
 
 def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
-    """Let a `transformers` encoder (bare or with a head, inside peft or DDP) run its layers on real tokens only, in
-    place, if a small ragged batch shows that it still gives what it gave. `dtype`: what autocast will compute in."""
+    """Let a `transformers` encoder (bare or with a head, inside peft or DDP) run its layers on real tokens
+    only, in place, if a small ragged batch shows that it still gives what it gave. `dtype`: what autocast
+    will compute in."""
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if inner is None:
         return Unpadding(model, False, "padded: not a transformers model", "")
@@ -200,7 +206,9 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
                 problem, asked = _install_and_check(inner, dtype)
         except Exception as error:
             first = f"{type(error).__name__}: {error}".splitlines()[0]
-            problem = f"self-check: the layers of {inner.config.model_type} do not run without padding ({first})"
+            problem = (
+                f"self-check: the layers of {inner.config.model_type} do not run without padding ({first})"
+            )
         finally:
             if problem is not None:
                 restore(inner, before)
@@ -240,22 +248,26 @@ def _refusal(inner: PreTrainedModel) -> str | None:
 
 
 def _doors(inner: PreTrainedModel) -> list[nn.Module]:
-    """Where hidden states enter and, at the last, leave: the module that runs the layers, or the bare layers."""
+    """Where hidden states enter and, at the last, leave: the module that runs the layers, or the bare
+    layers."""
     stacks = (getattr(inner.base_model, name, None) for name in STACKS)
     stack = next((stack for stack in stacks if isinstance(stack, nn.Module)), None)
     return list(stack) if isinstance(stack, nn.ModuleList) else [stack] if stack is not None else []
 
 
 def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[str | None, list[Asked]]:
-    """Install the hooks and compare a small batch with the model's own path, gradients too; then see that attention
-    under dropout is right wherever training will ask for it. Returns the first difference, and what training asks for."""
+    """Install the hooks and compare a small batch with the model's own path, gradients too; then see that
+    attention under dropout is right wherever training will ask for it. Returns the first difference, and what
+    training asks for."""
     own = _probe(inner, dtype)
     inner.set_attn_implementation(NAME)
     doors, seen = _doors(inner), list[Layout | None]()
     for door in doors:
         door.register_forward_pre_hook(_enter, with_kwargs=True)
     doors[-1].register_forward_hook(_leave, with_kwargs=True)
-    watch = doors[0].register_forward_pre_hook(lambda _, a, k: seen.append(_layout_of(a, k)), with_kwargs=True)
+    watch = doors[0].register_forward_pre_hook(
+        lambda _, a, k: seen.append(_layout_of(a, k)), with_kwargs=True
+    )
     asked: list[Asked] = []
     token = _asked.set(asked)
     try:
@@ -279,9 +291,12 @@ def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tup
     return None, asked
 
 
-def _probe(inner: PreTrainedModel, dtype: torch.dtype | None, training: bool = False) -> tuple[Tensor, Tensor]:
-    """Hidden states (tokens, H) of a small ragged batch, and the gradient of their weighted sum by the embeddings that go
-    in (tokens, H'); in evaluation mode, or in training mode with whatever dropout draws. Leaves no trace."""
+def _probe(
+    inner: PreTrainedModel, dtype: torch.dtype | None, training: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Hidden states (tokens, H) of a small ragged batch, and the gradient of their weighted sum by the
+    embeddings that go in (tokens, H'); in evaluation mode, or in training mode with whatever dropout draws.
+    Leaves no trace."""
     config, device = inner.config, inner.device
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     longest = min(longest, (getattr(config, "max_position_embeddings", None) or 64) // 2)

@@ -28,7 +28,8 @@ DEFAULTS = {
     "multi_label_classification": [name + suffix for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
                                    for suffix in ("", "_tuned")],
 }  # fmt: skip
-"""Family or problem type -> what a task that names no metric computes; the first picks the best checkpoint."""
+"""Family or problem type -> what a task that names no metric computes; the first picks the best
+checkpoint."""
 
 __all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 
@@ -36,7 +37,8 @@ FAMILIES = {
     "glue": "Glue", "classification": "Classification", "multilabel": "MultiLabel",
     "squad": "Squad", "squad_v2": "SquadV2", "entities": "Entities",
 }  # fmt: skip
-"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.evaluate_metrics`. A new family is a line here."""
+"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.evaluate_metrics`. A new
+family is a line here."""
 
 
 def load(name: str, config: str | None = None, **options: Any) -> Metric:

@@ -1,7 +1,8 @@
 """Metrics of resamples and of parts of a set, many at once.
 
-Rows that count the same towards a metric (one cell of the confusion matrix, say) are one kind of row: a resample is how
-often each kind is drawn, (U,), and the metrics of D resamples are a few matrix products over (D, U).
+Rows that count the same towards a metric (one cell of the confusion matrix, say) are one kind of row: a
+resample is how often each kind is drawn, (U,), and the metrics of D resamples are a few matrix products over
+(D, U).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Resamples:
         scoring: takes the kinds, (U, K), and gives the function from counts (D, U) to metrics.
     """
 
-    def __init__(self, keys: np.ndarray, scoring: Callable[[np.ndarray], Callable[[np.ndarray], Values]]) -> None:
+    def __init__(
+        self, keys: np.ndarray, scoring: Callable[[np.ndarray], Callable[[np.ndarray], Values]]
+    ) -> None:
         self.kinds, kind = np.unique(keys, axis=0, return_inverse=True)
         self.kind, self.size = kind.reshape(-1), len(self.kinds)
         self.scoring, self.score = scoring, scoring(self.kinds)
@@ -38,12 +41,15 @@ class Resamples:
             return {name: float(value[0]) for name, value in self.score(counts[None]).items()}
 
     def intervals(self, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """The percentile interval of each metric over bootstrap samples of the rows (Efron and Tibshirani 1993, 13.3)."""
+        """The percentile interval of each metric over bootstrap samples of the rows (Efron and Tibshirani
+        1993, 13.3)."""
         rng, share = np.random.default_rng(seed), np.bincount(self.kind, minlength=self.size) / len(self.kind)
         step = max(1, CELLS // self.size)
         with np.errstate(all="ignore"):
-            parts = [self.score(rng.multinomial(len(self.kind), share, min(step, draws - at)))
-                     for at in range(0, draws, step)]  # fmt: skip
+            parts = [
+                self.score(rng.multinomial(len(self.kind), share, min(step, draws - at)))
+                for at in range(0, draws, step)
+            ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {name: percentiles(values) for name, values in found.items() if not np.isnan(values).all()}
 
@@ -58,8 +64,10 @@ def _averages(hits: np.ndarray, found: np.ndarray, gold: np.ndarray, counted: np
     """From (D, C) counts; macro averages go over the labels that are `counted`, (D, C) bool."""
     out: Values = {}
     for name, top, bottom in (
-        ("precision", hits, found), ("recall", hits, gold), ("f1", 2 * hits, found + gold)
-    ):  # fmt: skip
+        ("precision", hits, found),
+        ("recall", hits, gold),
+        ("f1", 2 * hits, found + gold),
+    ):
         each = top / np.maximum(bottom, 1)
         out[f"{name}_macro"] = np.where(counted, each, 0).sum(1) / np.maximum(counted.sum(1), 1)
         out[f"{name}_micro"] = top.sum(1) / np.maximum(bottom.sum(1), 1)
@@ -82,10 +90,14 @@ def classes(labels: int, positive: int) -> Callable[[np.ndarray], Callable[[np.n
             h, f, g = hits[:, positive], found[:, positive], gold[:, positive]
             recalls = np.where(gold > 0, hits / np.maximum(gold, 1), 0).sum(1)
             return out | {
-                "accuracy": right / n, "balanced_accuracy": recalls / (gold > 0).sum(1),
-                "matthews_correlation": (right * n - (found * gold).sum(1)) / np.where(spread > 0, np.sqrt(spread), np.inf),
-                "precision": h / np.maximum(f, 1), "recall": h / np.maximum(g, 1), "f1": 2 * h / np.maximum(f + g, 1),
-            }  # fmt: skip
+                "accuracy": right / n,
+                "balanced_accuracy": recalls / (gold > 0).sum(1),
+                "matthews_correlation": (right * n - (found * gold).sum(1))
+                / np.where(spread > 0, np.sqrt(spread), np.inf),
+                "precision": h / np.maximum(f, 1),
+                "recall": h / np.maximum(g, 1),
+                "f1": 2 * h / np.maximum(f + g, 1),
+            }
 
         return score
 
@@ -99,7 +111,9 @@ def label_sets(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
     def score(counts: np.ndarray) -> Values:
         out: Values = {}
         for suffix, each in zip(("", "_tuned"), found, strict=True):
-            rates = _averages(counts @ (gold * each), counts @ each, counts @ gold, np.ones((1, gold.shape[1]), bool))
+            rates = _averages(
+                counts @ (gold * each), counts @ each, counts @ gold, np.ones((1, gold.shape[1]), bool)
+            )
             rates["accuracy"] = counts @ (gold == each).all(1) / counts.sum(1)
             out |= {name + suffix: value for name, value in rates.items()}
         return out
@@ -148,8 +162,12 @@ def entities(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
         found, right, gold, guessed, same, words = (counts @ kinds).astype(np.float64).T
         precision, recall = right / np.maximum(guessed, 1), found / np.maximum(gold, 1)
         both = precision + recall
-        return {"f1": 2 * precision * recall / np.where(both > 0, both, 1), "precision": precision, "recall": recall,
-                "accuracy": same / np.maximum(words, 1)}  # fmt: skip
+        return {
+            "f1": 2 * precision * recall / np.where(both > 0, both, 1),
+            "precision": precision,
+            "recall": recall,
+            "accuracy": same / np.maximum(words, 1),
+        }
 
     return score
 
@@ -158,7 +176,9 @@ def means(names: Sequence[str], scale: float = 1.0) -> Callable[[np.ndarray], Ca
     """Kinds are scores, a column a metric: metrics that are the mean over the rows."""
 
     def scoring(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-        return lambda counts: dict(zip(names, scale * (counts @ kinds / counts.sum(1, keepdims=True)).T, strict=True))
+        return lambda counts: dict(
+            zip(names, scale * (counts @ kinds / counts.sum(1, keepdims=True)).T, strict=True)
+        )
 
     return scoring
 
@@ -169,5 +189,10 @@ def bins(values: np.ndarray, most: int = 5) -> list[tuple[str, np.ndarray]]:
     limits[-1] += 1
     if len(limits) == 1:
         return [(f"{limits[0] - 1:,}", np.arange(len(values)))]
-    return [(f"{low:,}" + f" to {high - 1:,}" * (high - 1 > low), np.flatnonzero((values >= low) & (values < high)))
-            for low, high in pairwise(limits.tolist())]  # fmt: skip
+    return [
+        (
+            f"{low:,}" + f" to {high - 1:,}" * (high - 1 > low),
+            np.flatnonzero((values >= low) & (values < high)),
+        )
+        for low, high in pairwise(limits.tolist())
+    ]

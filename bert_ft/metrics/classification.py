@@ -1,12 +1,14 @@
 """Classification and regression metrics: a table of scikit-learn's and scipy's functions by name.
 
-`compute` takes two arrays or lists of shape ``[rows]``, predictions and labels, and gives floats: a fraction between 0
-and 1, a correlation between -1 and 1, or an error in the labels' unit (squared for the squared error). Class metrics
-take label ids (whole numbers); regression metrics take real numbers and compute in float64.
+`compute` takes two arrays or lists of shape ``[rows]``, predictions and labels, and gives floats: a fraction
+between 0 and 1, a correlation between -1 and 1, or an error in the labels' unit (squared for the squared
+error). Class metrics take label ids (whole numbers); regression metrics take real numbers and compute in
+float64.
 
-The values are those of scikit-learn (``zero_division=0``) and scipy, the libraries behind the hub's metrics; degenerate
-input gives their value without their warnings, since a model that predicts one class at its first evaluation is
-ordinary: a quotient 0/0 is 0, the correlation of a constant is nan, and so is what has a prediction of nan.
+The values are those of scikit-learn (``zero_division=0``) and scipy, the libraries behind the hub's metrics;
+degenerate input gives their value without their warnings, since a model that predicts one class at its first
+evaluation is ordinary: a quotient 0/0 is 0, the correlation of a constant is nan, and so is what has a
+prediction of nan.
 
 Raises `ValueError`: no rows, shapes that differ, class ids that are no whole numbers.
 """
@@ -66,7 +68,8 @@ CLASS_METRICS: dict[str, Function] = {
     "matthews_correlation": _sklearn("matthews_corrcoef"),
     **BINARY,
 }
-"""Averages go over the classes in labels or predictions; `f1_micro`, with one label a row, is the accuracy."""
+"""Averages go over the classes in labels or predictions; `f1_micro`, with one label a row, is the
+accuracy."""
 
 REGRESSION_METRICS: dict[str, Function] = {
     "pearson": _correlation("pearsonr"),
@@ -84,11 +87,13 @@ def require_known(name: str) -> None:
         raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, NAMES))
 
 
-def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike, *, positive: int = 1) -> dict[str, float]:
+def compute(
+    names: Iterable[str], predictions: ArrayLike, labels: ArrayLike, *, positive: int = 1
+) -> dict[str, float]:
     """The metrics `names`, in that order: name -> value.
 
-    `positive` is the label id that `f1`, `precision` and `recall` are about; they want two classes. Raises `InputError`
-    for an unknown name, `ValueError` as the module says.
+    `positive` is the label id that `f1`, `precision` and `recall` are about; they want two classes. Raises
+    `InputError` for an unknown name, `ValueError` as the module says.
     """
     names = list(names)
     for name in names:

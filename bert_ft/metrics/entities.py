@@ -1,12 +1,12 @@
 """Entity precision, recall and F1 over flat arrays of tags, in three named ways of counting.
 
-`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl, which are
-those of seqeval's default mode; an inconsistent tag starts an entity. `seqeval-strict`: seqeval's `mode="strict"`; what
-does not follow the scheme is no entity. `partial-overlap`: an entity is found where one of the same type shares a word
-with it (recall counts gold entities, precision predicted ones).
+`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl,
+which are those of seqeval's default mode; an inconsistent tag starts an entity. `seqeval-strict`: seqeval's
+`mode="strict"`; what does not follow the scheme is no entity. `partial-overlap`: an entity is found where one
+of the same type shares a word with it (recall counts gold entities, precision predicted ones).
 
-Tags are "O", PREFIX-TYPE (prefixes B, I, E, S), or a bare TYPE, which reads as I-TYPE. conlleval knows no L, U and M:
-there they only part entities of different types, as in seqeval; `scheme` reads them as E, S and I.
+Tags are "O", PREFIX-TYPE (prefixes B, I, E, S), or a bare TYPE, which reads as I-TYPE. conlleval knows no L,
+U and M: there they only part entities of different types, as in seqeval; `scheme` reads them as E, S and I.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ Chunks = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(first, last, type) of each entity, each (n,) int64: places, both within, and numbers of types."""
 
 
-def parse(names: Iterable[str], letters: Mapping[str, int] = LETTERS) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(prefix, type number) of each tag name, (K,) int8 and (K,) int32, and the types' names; number 0 is "_", of O and
-    bare letters."""
+def parse(
+    names: Iterable[str], letters: Mapping[str, int] = LETTERS
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(prefix, type number) of each tag name, (K,) int8 and (K,) int32, and the types' names; number 0 is
+    "_", of O and bare letters."""
     kinds: dict[str, int] = {"_": 0}
     codes = []
     for name in names:
@@ -56,8 +58,8 @@ def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's startOfChunk
-    and endOfChunk; S as in seqeval)."""
+    """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's
+    startOfChunk and endOfChunk; S as in seqeval)."""
     before, other = shifted(prefix), shifted(kind) != kind
     opened, closed = (before == B) | (before == I), (before == E) | (before == S)
     inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
@@ -74,7 +76,8 @@ def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
 
 
 def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
-    """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's scheme.py."""
+    """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's
+    scheme.py."""
     before, same = shifted(prefix), shifted(kind) == kind
     inside = ((before == B) | (before == I)) & ((prefix == I) | (prefix == E)) & same
     if scheme == "IOB1":
@@ -83,7 +86,8 @@ def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
     else:
         starts = (prefix == B) | (prefix == S)
         ends = (before == E) | (before == S) if scheme == "BIOES" else before != O
-    # in a run of tags that continue one another the first start counts, and the run's end must be one by the scheme
+    # in a run of tags that continue one another the first start counts, and the run's end must be one by the
+    # scheme
     run = np.cumsum(~inside)
     begin = np.flatnonzero(starts)
     begin = begin[np.r_[True, run[begin[1:]] != run[begin[:-1]]]] if len(begin) else begin
@@ -94,9 +98,13 @@ def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
 
 
 def score(
-    references: np.ndarray, predictions: np.ndarray, offsets: np.ndarray, names: Sequence[str],
-    mode: str = "conlleval", scheme: str | None = None,
-) -> dict[str, dict[str, float]]:  # fmt: skip
+    references: np.ndarray,
+    predictions: np.ndarray,
+    offsets: np.ndarray,
+    names: Sequence[str],
+    mode: str = "conlleval",
+    scheme: str | None = None,
+) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 (fractions; a quotient 0/0 is 0) with the number of gold entities, by type.
 
     Args:
@@ -104,10 +112,11 @@ def score(
         offsets: (N + 1,) sentence i is the words offsets[i] to offsets[i + 1].
         names: the tags' names, in any scheme.
         mode: one of `MODES`.
-        scheme: one of `SCHEMES`; by default conlleval's reading, and for the strict mode what the prefixes say (IOB2,
-            BIOES or BILOU; IOB1 only if it is named).
+        scheme: one of `SCHEMES`; by default conlleval's reading, and for the strict mode what the prefixes
+            say (IOB2, BIOES or BILOU; IOB1 only if it is named).
     Returns:
-        type -> {"precision", "recall", "f1", "number"}; "" -> the same of all types, and "accuracy", of the words.
+        type -> {"precision", "recall", "f1", "number"}; "" -> the same of all types, and "accuracy", of the
+        words.
     Raises:
         ValueError: the strict mode met a prefix that the scheme does not have.
     """
@@ -122,11 +131,15 @@ def score(
 
 
 def matched(
-    references: np.ndarray, predictions: np.ndarray, offsets: np.ndarray, names: Sequence[str],
-    mode: str = "conlleval", scheme: str | None = None,
-) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:  # fmt: skip
-    """The gold and the predicted entities, which of either agree with one of the other side (bool), and the types'
-    names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
+    references: np.ndarray,
+    predictions: np.ndarray,
+    offsets: np.ndarray,
+    names: Sequence[str],
+    mode: str = "conlleval",
+    scheme: str | None = None,
+) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
+    """The gold and the predicted entities, which of either agree with one of the other side (bool), and the
+    types' names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
     for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):
         if given not in known:
             raise InputError(f"'{given}' is not known here", remedy=did_you_mean(given, known))
@@ -167,7 +180,8 @@ def shifted(values: np.ndarray) -> np.ndarray:
 
 
 def _equal(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
-    """Which entities of either side have the other side's limits and type; an end belongs to one entity a side."""
+    """Which entities of either side have the other side's limits and type; an end belongs to one entity a
+    side."""
     found, hit = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
     at = np.searchsorted(gold[1], predicted[1])
     inside = np.flatnonzero(at < len(found))

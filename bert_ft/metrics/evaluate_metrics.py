@@ -60,7 +60,9 @@ class Classification(InMemory):
         self._positive = positive
         for name in self._names:
             classification.require_known(name)
-        number = Value("int64" if classification.REGRESSION_METRICS.keys().isdisjoint(self._names) else "float64")
+        number = Value(
+            "int64" if classification.REGRESSION_METRICS.keys().isdisjoint(self._names) else "float64"
+        )
         super().__init__(config, number, number)
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
@@ -104,11 +106,14 @@ class Squad(InMemory):
 
 
 class SquadV2(Squad):
-    """SQuAD 2.0 with the interface of the hub's ``squad_v2``; `no_answer_probability` may be any odds of no answer."""
+    """SQuAD 2.0 with the interface of the hub's ``squad_v2``; `no_answer_probability` may be any odds of no
+    answer."""
 
     prediction: ClassVar[dict[str, Any]] = Squad.prediction | {"no_answer_probability": Value("float64")}
 
-    def _compute(self, *, predictions: Any, references: Any, no_answer_threshold: float = 1.0) -> dict[str, float]:
+    def _compute(
+        self, *, predictions: Any, references: Any, no_answer_threshold: float = 1.0
+    ) -> dict[str, float]:
         odds = {row["id"]: row["no_answer_probability"] for row in predictions}
         return squad.squad_v2(_texts(predictions), _golds(references), odds, no_answer_threshold)
 
@@ -127,11 +132,14 @@ class Entities(InMemory):
     Args:
         mode, scheme: as in `bert_ft.metrics.entities.score`.
 
-    Predictions and references are lists of tag lists. The result has ``overall_precision``, ``overall_recall``,
-    ``overall_f1``, ``overall_accuracy`` and, by type, ``{"precision", "recall", "f1", "number"}``.
+    Predictions and references are lists of tag lists. The result has ``overall_precision``,
+    ``overall_recall``, ``overall_f1``, ``overall_accuracy`` and, by type, ``{"precision", "recall", "f1",
+    "number"}``.
     """
 
-    def __init__(self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None) -> None:
+    def __init__(
+        self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None
+    ) -> None:
         self._mode, self._scheme = mode, scheme
         super().__init__(config, List(Value("string")), List(Value("string")))
 

@@ -1,7 +1,7 @@
 """Metrics of rows with several labels, or none, and the thresholds that make labels of probabilities.
 
-Predictions and labels are (N, C) arrays of 0 and 1, a column a label. The values are those of scikit-learn on such
-indicator matrices (``zero_division=0``); averages go over all C labels.
+Predictions and labels are (N, C) arrays of 0 and 1, a column a label. The values are those of scikit-learn on
+such indicator matrices (``zero_division=0``); averages go over all C labels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ NAMES = (
     "accuracy", "f1_micro", "f1_macro", "f1_weighted",
     "precision_micro", "precision_macro", "recall_micro", "recall_macro",
 )  # fmt: skip
-"""`accuracy` is subset accuracy, the share of rows whose whole set is right, as scikit-learn's ``accuracy_score``."""
+"""`accuracy` is subset accuracy, the share of rows whose whole set is right, as scikit-learn's
+``accuracy_score``."""
 
 TUNED = tuple(f"{name}_tuned" for name in NAMES)
-"""A task's `f1_micro` is at the threshold 0.5, as the field reports it; `f1_micro_tuned` is at the thresholds that were
-tuned on the validation rows (and so leans high on these)."""
+"""A task's `f1_micro` is at the threshold 0.5, as the field reports it; `f1_micro_tuned` is at the thresholds
+that were tuned on the validation rows (and so leans high on these)."""
 
 
 def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -66,8 +67,8 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The threshold of each column that gives its best F1: a label is predicted where p > threshold.
 
-    It lies half-way between two probabilities; of several with the same F1 it is the highest; a column without a
-    positive row keeps 0.5.
+    It lies half-way between two probabilities; of several with the same F1 it is the highest; a column
+    without a positive row keeps 0.5.
 
     Args:
         probabilities: (N, C). labels: (N, C) of 0 and 1.

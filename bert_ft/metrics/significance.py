@@ -1,6 +1,8 @@
-"""Statistics of systems that answered the same rows, and of groups of seeds: pure functions of scored sets and of numbers.
+"""Statistics of systems that answered the same rows, and of groups of seeds: pure functions of scored sets
+and of numbers.
 
-Dror et al. 2018, "The Hitchhiker's Guide to Testing Statistical Significance in NLP", is a guide to the row-wise ones.
+Dror et al. 2018, "The Hitchhiker's Guide to Testing Statistical Significance in NLP", is a guide to the
+row-wise ones.
 """
 
 from __future__ import annotations
@@ -20,17 +22,20 @@ CLOSE = 1e-9  # what rounding may part two equal differences by
 
 
 def bootstrap(groups: Sequence[Sequence[Resamples]], draws: int = DRAWS, seed: int = 0) -> list[Values]:
-    """The metrics of each group in bootstrap samples of the rows, the same rows for all (Berg-Kirkpatrick et al. 2012); of
-    a group of several seeds, which counts as their mean, the seeds are drawn too.
+    """The metrics of each group in bootstrap samples of the rows, the same rows for all (Berg-Kirkpatrick et
+    al. 2012); of a group of several seeds, which counts as their mean, the seeds are drawn too.
 
-    Rows and seeds are drawn apart, as in the pigeonhole bootstrap (Owen 2007): its variance is that of both together, or
-    more. The m seeds' weights are spread by √(m / (m - 1)), so that few of them vary enough (Rao and Wu 1988).
+    Rows and seeds are drawn apart, as in the pigeonhole bootstrap (Owen 2007): its variance is that of both
+    together, or more. The m seeds' weights are spread by √(m / (m - 1)), so that few of them vary enough (Rao
+    and Wu 1988).
     """
     sets = [one for group in groups for one in group]
     joint, kind = np.unique(np.stack([one.kind for one in sets], axis=1), axis=0, return_inverse=True)
     share, places = np.bincount(kind.reshape(-1)) / len(sets[0].kind), np.arange(len(joint))
-    own = [sparse.csr_array((np.ones(len(joint)), (places, joint[:, i])), (len(joint), one.size))
-           for i, one in enumerate(sets)]  # fmt: skip
+    own = [
+        sparse.csr_array((np.ones(len(joint)), (places, joint[:, i])), (len(joint), one.size))
+        for i, one in enumerate(sets)
+    ]
     rng, step = np.random.default_rng(seed), max(1, CELLS // len(joint))
     parts: list[list[Values]] = []
     for at in range(0, draws, step):
@@ -47,14 +52,15 @@ def bootstrap(groups: Sequence[Sequence[Resamples]], draws: int = DRAWS, seed: i
                 {name: np.einsum("dm,md->d", weights, [each[name] for each in values]) for name in values[0]}
             )
     return [
-        {name: np.concatenate([part[g][name] for part in parts]) for name in parts[0][g]} for g in range(len(groups))
+        {name: np.concatenate([part[g][name] for part in parts]) for name in parts[0][g]}
+        for g in range(len(groups))
     ]
 
 
 def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
-    """The two-sided p-value of each metric's difference by approximate randomisation (Noreen 1989; Yeh 2000): were the two
-    alike, their answers to a row could change places. Where the rows that differ have at most `draws` ways to do so, all
-    are taken, and p is exact; otherwise it is (hits + 1) / (draws + 1).
+    """The two-sided p-value of each metric's difference by approximate randomisation (Noreen 1989; Yeh 2000):
+    were the two alike, their answers to a row could change places. Where the rows that differ have at most
+    `draws` ways to do so, all are taken, and p is exact; otherwise it is (hits + 1) / (draws + 1).
 
     Both must be scored by the same function, of the same labels.
     """
@@ -67,7 +73,9 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
     total = 2 ** len(rows) if exact else draws
     pairs, kind = np.unique(np.stack([side[rows] for side in sides], axis=1), axis=0, return_inverse=True)
     kind, places = kind.reshape(-1), np.repeat(np.arange(len(pairs)), 2)
-    move = sparse.csr_array((np.tile([-1, 1], len(pairs)), (places, pairs.reshape(-1))), (len(pairs), both.size))
+    move = sparse.csr_array(
+        (np.tile([-1, 1], len(pairs)), (places, pairs.reshape(-1))), (len(pairs), both.size)
+    )
     many = np.bincount(kind, minlength=len(pairs))
     flips = np.eye(len(pairs), dtype=np.int64)[kind] if exact else many  # (rows, pairs): the pair of each row
 
@@ -83,22 +91,26 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
     for at in range(0, total, step):
         some = np.arange(at, min(at + step, total))
         shape = len(some), len(pairs)
-        swapped = (some[:, None] >> np.arange(len(rows)) & 1) @ flips if exact else rng.binomial(many, 0.5, shape)
+        swapped = (
+            (some[:, None] >> np.arange(len(rows)) & 1) @ flips if exact else rng.binomial(many, 0.5, shape)
+        )
         for name, value in differences(swapped).items():
-            hits[name] += int((~(abs(value) < abs(seen[name]) - CLOSE)).sum())  # an undefined one counts as a hit
+            hits[name] += int(
+                (~(abs(value) < abs(seen[name]) - CLOSE)).sum()
+            )  # an undefined one counts as a hit
     return {name: (count + (not exact)) / (total + (not exact)) for name, count in hits.items()}
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """The exact two-sided p-value of McNemar's test (1947), a binomial test on the rows that one has right and the other
-    has wrong, from (N,) what is right."""
+    """The exact two-sided p-value of McNemar's test (1947), a binomial test on the rows that one has right
+    and the other has wrong, from (N,) what is right."""
     lost, won = int((first & ~second).sum()), int((~first & second).sum())
     return float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947); without any spread the
-    difference itself."""
+    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947); without any
+    spread the difference itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of a group without spread, whose other one decides then
         found = stats.ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
@@ -106,8 +118,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
 
 
 def permutation(first: Sequence[float], second: Sequence[float], draws: int = DRAWS, seed: int = 0) -> float:
-    """The two-sided p-value of the difference of two means when seeds change groups: exact, of all ways to divide them,
-    where there are at most `draws`; otherwise (hits + 1) / (draws + 1)."""
+    """The two-sided p-value of the difference of two means when seeds change groups: exact, of all ways to
+    divide them, where there are at most `draws`; otherwise (hits + 1) / (draws + 1)."""
     pooled, n = np.concatenate([first, second]), len(first)
     if exact := comb(len(pooled), n) <= draws:
         taken = np.array(list(combinations(range(len(pooled)), n)))
@@ -120,12 +132,14 @@ def permutation(first: Sequence[float], second: Sequence[float], draws: int = DR
 
 
 def hedges(first: Sequence[float], second: Sequence[float]) -> float:
-    """Hedges' g (1981): the difference of the means in standard deviations of the seeds, small samples corrected for;
-    nan without any spread."""
+    """Hedges' g (1981): the difference of the means in standard deviations of the seeds, small samples
+    corrected for; nan without any spread."""
     freedom = len(first) + len(second) - 2
     squares = sum(np.var(side) * len(side) for side in (first, second))
     with np.errstate(all="ignore"):
-        return float((np.mean(second) - np.mean(first)) / np.sqrt(squares / freedom) * (1 - 3 / (4 * freedom - 1)))
+        return float(
+            (np.mean(second) - np.mean(first)) / np.sqrt(squares / freedom) * (1 - 3 / (4 * freedom - 1))
+        )
 
 
 def holm(p: Sequence[float]) -> list[float]:

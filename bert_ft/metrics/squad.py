@@ -1,8 +1,8 @@
 """Answers to questions, scored as the official scripts do: SQuAD 1.1, SQuAD 2.0, CMRC 2018. Pure functions.
 
-Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts); values are on the scripts'
-scale, 0 to 100. Sources: evaluate-v1.1.py and evaluate-v2.0.py (Rajpurkar et al. 2016, 2018), cmrc2018_evaluate.py
-(Cui et al. 2019).
+Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts); values are on the
+scripts' scale, 0 to 100. Sources: evaluate-v1.1.py and evaluate-v2.0.py (Rajpurkar et al. 2016, 2018),
+cmrc2018_evaluate.py (Cui et al. 2019).
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
 
 
 def _best_golds(
-    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], normal: Callable[[str], Any], rate: Callable[..., float]
-) -> tuple[float, float]:  # fmt: skip
-    """Means over the questions, 0 to 100: whether the prediction is a gold answer, and its best rate among them."""
+    predictions: Mapping[str, str],
+    answers: Mapping[str, Sequence[str]],
+    normal: Callable[[str], Any],
+    rate: Callable[..., float],
+) -> tuple[float, float]:
+    """Means over the questions, 0 to 100: whether the prediction is a gold answer, and its best rate among
+    them."""
     exact, f1 = 0.0, 0.0
     for key, golds in answers.items():
         if not golds:
@@ -66,15 +70,21 @@ def _best_golds(
 
 
 def squad_v2(
-    predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]], null_odds: Mapping[str, float], threshold: float = 1.0
-) -> dict[str, float]:  # fmt: skip
+    predictions: Mapping[str, str],
+    answers: Mapping[str, Sequence[str]],
+    null_odds: Mapping[str, float],
+    threshold: float = 1.0,
+) -> dict[str, float]:
     """What evaluate-v2.0.py prints with `--na-prob-file`.
 
     Args:
-        null_odds: question id -> how strongly no answer is preferred: a probability, or a difference of scores.
-        threshold: above it a question counts as answered with the empty text (the script's `--na-prob-thresh`).
+        null_odds: question id -> how strongly no answer is preferred: a probability, or a difference of
+            scores.
+        threshold: above it a question counts as answered with the empty text (the script's
+            `--na-prob-thresh`).
     Returns:
-        `exact`, `f1`, `total`; the same with `HasAns_` and `NoAns_` where there are such questions; `best_exact`,
+        `exact`, `f1`, `total`; the same with `HasAns_` and `NoAns_` where there are such questions;
+        `best_exact`,
         `best_f1` and their `_thresh`: the best that a threshold on these very questions gives.
     Raises:
         ValueError: a question without a prediction, at which the script fails.
@@ -85,7 +95,9 @@ def squad_v2(
     raw = raw_scores([predictions[key] for key in answers], answers.values())
     rank = {key: i for i, key in enumerate(answers)}
     odds = np.array([null_odds[key] for key in answers], np.float64)
-    order = sorted((key for key in null_odds if key in rank), key=null_odds.__getitem__)  # ties as in the script
+    order = sorted(
+        (key for key in null_odds if key in rank), key=null_odds.__getitem__
+    )  # ties as in the script
     out: dict[str, float] = {}
     for prefix, chosen in (("", np.ones_like(has)), ("HasAns_", has), ("NoAns_", ~has)):
         if chosen.any():
@@ -108,7 +120,9 @@ def raw_scores(predictions: Iterable[str], answers: Iterable[Sequence[str]]) -> 
         predicted = tokens(prediction)
         wanted = [gold for text in golds if (gold := tokens(text))] or [()]
         exact.append(max(predicted == gold for gold in wanted))
-        f1.append(max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in wanted))
+        f1.append(
+            max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in wanted)
+        )
     return {"exact": np.array(exact, np.float64), "f1": np.array(f1, np.float64)}
 
 
@@ -124,7 +138,8 @@ def _sweep(scores: np.ndarray, has: np.ndarray, answered: np.ndarray, order: np.
 
 
 def null_threshold(scores: np.ndarray, has: np.ndarray, answered: np.ndarray, odds: np.ndarray) -> float:
-    """The threshold of null odds that scores best; below all of them where the empty answer always is best."""
+    """The threshold of null odds that scores best; below all of them where the empty answer always is
+    best."""
     at = _sweep(scores, has, answered, np.argsort(odds, kind="stable"))[1]
     return float(odds[at]) if at >= 0 else float(odds.min()) - 1.0
 

@@ -34,24 +34,32 @@ class Model:
         """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
         from bert_ft.engine import feature_cache
 
-        return feature_cache.encode(self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length, of)
+        return feature_cache.encode(
+            self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length, of
+        )
 
     def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
         """The rows in parts that are encoded, scored and decoded apart, each with its features."""
         for part in self.adapter.blocks(rows, BLOCK):
             yield part, self.encode(part, of=len(rows))
 
-    def infer(self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None) -> dict[str, np.ndarray]:
+    def infer(
+        self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None
+    ) -> dict[str, np.ndarray]:
         """Predictions for every row, in the order of the rows."""
         from bert_ft.engine import inference
 
         decoded = []
         for part, features in blocks or self.blocks(rows):
             logits = inference.predict(
-                self.network, self.adapter, features, self.accelerator,
-                pad=self.tokenizer.pad_token_id, tokens=self.adapter.task.batching.eval_tokens,
+                self.network,
+                self.adapter,
+                features,
+                self.accelerator,
+                pad=self.tokenizer.pad_token_id,
+                tokens=self.adapter.task.batching.eval_tokens,
                 sharing=self.sharing,
-            )  # fmt: skip
+            )
             decoded.append(self.adapter.decode(logits, features, part))
         return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
 
@@ -62,8 +70,11 @@ class Model:
             for scorer in self.scorers:
                 found = scorer(predictions["prediction"], self.adapter.references(rows))
                 if twice := found.keys() & metrics.keys():
-                    raise InputError(f"two metrics are called '{min(twice)}'", where="metrics",
-                                     remedy="give yours a name: metrics={'mine': ...}")  # fmt: skip
+                    raise InputError(
+                        f"two metrics are called '{min(twice)}'",
+                        where="metrics",
+                        remedy="give yours a name: metrics={'mine': ...}",
+                    )
                 metrics |= found
         return metrics
 
@@ -71,11 +82,12 @@ class Model:
         """Answers raw inputs.
 
         Args:
-            inputs: what the family takes: a text; or a list of texts, of (text, text_pair), of (question, context),
-                or of dicts with the task's columns; a dict of lists, a Dataset or a pandas frame.
+            inputs: what the family takes: a text; or a list of texts, of (text, text_pair), of (question,
+                context), or of dicts with the task's columns; a dict of lists, a Dataset or a pandas frame.
             columns: role -> column of these, where they are not called as in the task.
         Returns:
-            one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by label name,
+            one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by
+            label name,
             `entities`, or an answer.
         """
         if hasattr(inputs, "iloc"):  # a pandas frame or series
@@ -97,8 +109,11 @@ class Model:
         return list(self.adapter.decode_raw(self.infer(rows), rows))
 
     def rows(self, inputs: Sequence[Any], columns: Mapping[str, str]) -> Rows:
-        """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take one."""
-        return self.adapter.rows([self._input(item, number, columns) for number, item in enumerate(inputs, 1)])
+        """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take
+        one."""
+        return self.adapter.rows(
+            [self._input(item, number, columns) for number, item in enumerate(inputs, 1)]
+        )
 
     def _column(self, role: str, columns: Mapping[str, str]) -> str:
         return columns.get(role) or self.adapter.task.data.columns.get(role, role)
@@ -113,7 +128,9 @@ class Model:
             if item.get(column) is not None:
                 values[role] = item[column]
             elif needed:
-                raise InputError(f"no '{column}'", where=f"input {number}", remedy=did_you_mean(column, map(str, item)))
+                raise InputError(
+                    f"no '{column}'", where=f"input {number}", remedy=did_you_mean(column, map(str, item))
+                )
         return self.adapter.input(values)
 
     def __call__(self, *inputs: Any) -> dict[str, Any]:
@@ -121,15 +138,24 @@ class Model:
         return self.predict([inputs[0] if len(inputs) == 1 else inputs])[0]
 
     def describe(self) -> None:
-        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has it all; the
-        tokenizer will truncate in a pipeline where we did."""
+        """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has
+        it all; the tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
-        kept = task.model_dump(include={"family": True, **dict.fromkeys(task.family_tables, True), "recipe": SAVED["recipe"],
-                                        "data": {"problem_type"}}, exclude_none=True)  # fmt: skip
+        kept = task.model_dump(
+            include={
+                "family": True,
+                **dict.fromkeys(task.family_tables, True),
+                "recipe": SAVED["recipe"],
+                "data": {"problem_type"},
+            },
+            exclude_none=True,
+        )
         columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
         kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
         self.tokenizer.model_max_length = task.recipe.max_length
         if task.family == "classification":
             side = "left" if task.classification.truncation == "tail" else "right"
-            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = side  # the latter is saved
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = (
+                side  # the latter is saved
+            )

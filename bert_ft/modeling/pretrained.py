@@ -36,11 +36,14 @@ def locate(checkpoint: str) -> str:
 
 
 def fingerprint(checkpoint: str | None) -> str | None:
-    """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is loaded."""
+    """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is
+    loaded."""
     if checkpoint is None:
         return None
     folder = Path(locate(checkpoint))
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+    files = (
+        sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+    )
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -59,13 +62,18 @@ def commit(run: RunSpec) -> str | None:
 
 
 def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ()) -> Any:
-    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this call."""
+    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this
+    call."""
     from transformers import AutoConfig
 
     with told(where):
         trust = remote_code.allowed(where, revision, trusted)
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
-    if config._attn_implementation not in (None, "eager", "sdpa"):  # others may be programs that the hub serves
+    if config._attn_implementation not in (
+        None,
+        "eager",
+        "sdpa",
+    ):  # others may be programs that the hub serves
         config._attn_implementation = None
     return config
 
@@ -75,12 +83,13 @@ def load_model(
 ) -> tuple[Any, list[str]]:
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
-    Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head that fits the
-    task's labels by name is kept too (in the checkpoint's label order, which the adapter takes over); a task head of
-    another kind is initialised anew from torch's random state.
+    Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head
+    that fits the task's labels by name is kept too (in the checkpoint's label order, which the adapter takes
+    over); a task head of another kind is initialised anew from torch's random state.
 
     Args:
-        stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file has.
+        stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file
+            has.
     Raises:
         InputError: the file lacks weights of the encoder, or has some that the model has no place for.
     """
@@ -134,7 +143,8 @@ def _folder(where: str, run: RunSpec) -> Path | None:
 
 
 def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
-    """The type that a run's weights are saved in where it is not float32: that of the checkpoint's file, if asked for."""
+    """The type that a run's weights are saved in where it is not float32: that of the checkpoint's file, if
+    asked for."""
     if run.save_dtype == "float32" or run.checkpoint is None:
         return None
     where = locate(run.checkpoint)
@@ -144,20 +154,28 @@ def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
 
 
 def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
-    """What to tell of the tensors that the model has no place for; refuses them where they are the encoder's."""
+    """What to tell of the tensors that the model has no place for; refuses them where they are the
+    encoder's."""
     lost, harmless = weights.without_place(model, unexpected, old)
     if lost:
         message = (
-            f"the model has no place for {len(lost)} weights of the checkpoint ({old}): {weights.listed(sorted(lost))}"
+            f"the model has no place for {len(lost)} weights of the checkpoint ({old}): "
+            f"{weights.listed(sorted(lost))}"
         )
-        remedy = "config.json and weights differ, or this version of transformers no longer computes with them"
+        remedy = (
+            "config.json and weights differ, or this version of transformers no longer computes with them"
+        )
         raise InputError(message, where=where, remedy=remedy)
-    return [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"] if harmless else []
+    return (
+        [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"]
+        if harmless
+        else []
+    )
 
 
 def bind_head(network: Any, adapter: Adapter) -> list[str]:
-    """Names the logits of a model of the user's own: by its config's label names where they are the task's, else in the
-    task's order; gives what was done.
+    """Names the logits of a model of the user's own: by its config's label names where they are the task's,
+    else in the task's order; gives what was done.
 
     Raises:
         InputError: a head of another size.
@@ -171,8 +189,11 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
         notes.append(f"the model's weights were {dtype}; they are trained in float32".replace("torch.", ""))
     size = wanted.get("num_labels", 0)
     if getattr(config, "num_labels", size) != size:
-        raise InputError(f"the model's head has {config.num_labels} labels, the task {size}", where="model",
-                         remedy=f"from_pretrained(..., num_labels={size})")  # fmt: skip
+        raise InputError(
+            f"the model's head has {config.num_labels} labels, the task {size}",
+            where="model",
+            remedy=f"from_pretrained(..., num_labels={size})",
+        )
     config.problem_type = config.problem_type or wanted.get("problem_type")
     if _keeps_head(config, adapter):
         return notes
@@ -181,8 +202,11 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
 
 
 def problem_type(config: Any) -> str:
-    """What a sequence classification head is for; where the config does not say, as `transformers` takes it."""
-    return str(config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification"))
+    """What a sequence classification head is for; where the config does not say, as `transformers` takes
+    it."""
+    return str(
+        config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+    )
 
 
 def _head_of(config: Any) -> str:
@@ -211,7 +235,8 @@ def _keeps_head(config: Any, adapter: Adapter) -> bool:
 
 
 def _new_head(model: Any, names: list[str]) -> None:
-    """Initialises the modules of these parameters as `transformers` would, in their order: the seed decides."""
+    """Initialises the modules of these parameters as `transformers` would, in their order: the seed
+    decides."""
     for module in dict.fromkeys(model.get_submodule(name.rpartition(".")[0]) for name in names):
         for parameter in module.parameters(recurse=False):
             parameter._is_hf_initialized = False
@@ -227,7 +252,8 @@ def _set_dropout(config: Any, rate: float) -> None:
 
 @contextmanager
 def told(where: str) -> Iterator[None]:
-    """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own meanwhile."""
+    """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own
+    meanwhile."""
     from pickle import UnpicklingError
 
     from huggingface_hub.errors import StrictDataclassError  # of odd types in a config
@@ -249,11 +275,21 @@ def told(where: str) -> Iterator[None]:
         raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
         message = "the weight file is corrupt, or holds more than weights"
-        raise InputError(message, where=where, remedy="copy it again, or get it as model.safetensors") from None
+        raise InputError(
+            message, where=where, remedy="copy it again, or get it as model.safetensors"
+        ) from None
     except (SafetensorError, EOFError) as error:
         message = f"the weight file is corrupt ({error})"
         raise InputError(message, where=where, remedy="download or copy it again") from None
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        StrictDataclassError,
+    ) as error:
         message, remedy = _explained(error, where)
         raise InputError(message, where=where, remedy=remedy) from None
     finally:
@@ -272,10 +308,16 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
             remedy = "check the id (org/name); a folder needs a path that exists"
             return "no such checkpoint on the hub, or no access to it", remedy
         if isinstance(cause, RevisionNotFoundError):
-            return "no such revision of this checkpoint", "run.revision is a branch, tag or commit; main by default"
+            return (
+                "no such revision of this checkpoint",
+                "run.revision is a branch, tag or commit; main by default",
+            )
         cause = cause.__cause__ or cause.__context__
     if not Path(where).is_dir() and isinstance(error, OSError):
-        message = "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is no checkpoint"
+        message = (
+            "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is "
+            "no checkpoint"
+        )
         return message, "check the id; try again once the hub is there, or give a folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"

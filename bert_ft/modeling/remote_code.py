@@ -1,6 +1,7 @@
 """Code that a checkpoint brings, and that `transformers` would import: only what this very call names.
 
-No file has a say in it: neither a task's nor a run's `[run] trust_remote_code`, nor anything in a checkpoint's config.
+No file has a say in it: neither a task's nor a run's `[run] trust_remote_code`, nor anything in a
+checkpoint's config.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ def names(given: Any) -> tuple[str, ...]:
     """
     several = given if isinstance(given, (list, tuple)) else [] if given in (None, False) else [given]
     if not all(isinstance(name, (str, Path)) and str(name) for name in several):
-        raise InputError("code is run by the name of the repository it lies in, not by a yes to any",
-                         where="trust_remote_code", remedy='trust_remote_code="ORG/NAME", or "./FOLDER"')  # fmt: skip
+        raise InputError(
+            "code is run by the name of the repository it lies in, not by a yes to any",
+            where="trust_remote_code",
+            remedy='trust_remote_code="ORG/NAME", or "./FOLDER"',
+        )
     return tuple(str(name.expanduser().resolve()) if isinstance(name, Path) else name for name in several)
 
 
@@ -43,15 +47,19 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
     if not trusted or not (sources := list(dict.fromkeys(_sources(where, revision)))):
         return False
     if missing := [source for source in sources if not any(_same(source, name) for name in trusted)]:
-        raise InputError(f"code would come from {', '.join(missing)}, which this call does not name", where=where,
-                         remedy=f"read it, then {option(*missing)}")  # fmt: skip
+        raise InputError(
+            f"code would come from {', '.join(missing)}, which this call does not name",
+            where=where,
+            remedy=f"read it, then {option(*missing)}",
+        )
     return True
 
 
 def notes(run: RunSpec) -> list[str]:
     """What a person should know of what the task's file says."""
     said = (
-        "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names whose code may run"
+        "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names "
+        "whose code may run"
     )
     return [said] if run.trust_remote_code else []
 
@@ -62,7 +70,8 @@ def option(*sources: str) -> str:
 
 
 def _sources(where: str, revision: str) -> Iterator[str]:
-    """The checkpoint itself and the other repositories that its code would come from; nothing where none would."""
+    """The checkpoint itself and the other repositories that its code would come from; nothing where none
+    would."""
     from transformers import PreTrainedConfig
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
     from transformers.utils.import_utils import is_peft_available
@@ -73,7 +82,9 @@ def _sources(where: str, revision: str) -> Iterator[str]:
     for tree in (config, get_tokenizer_config(where, revision=revision)):
         classes = tree.get("auto_map") or {}
         for value in classes.values() if isinstance(classes, dict) else classes:
-            references += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+            references += [
+                one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
+            ]
     if not references:
         return
     yield where
@@ -85,8 +96,8 @@ def _sources(where: str, revision: str) -> Iterator[str]:
 
 
 def _same(source: str, name: str) -> bool:
-    """Whether a name is this source. A folder has to be named as one (./FOLDER): one that came into the working
-    directory may look like a hub id."""
+    """Whether a name is this source. A folder has to be named as one (./FOLDER): one that came into the
+    working directory may look like a hub id."""
     if not Path(source).is_dir():
         return name == source
     folder, path = Path(source).resolve(), Path(name).expanduser().resolve()
@@ -94,4 +105,6 @@ def _same(source: str, name: str) -> bool:
 
 
 def _marked(source: str) -> str:
-    return f"./{source}" if Path(source).is_dir() and not source.startswith(("./", "../", "/", "~")) else source
+    return (
+        f"./{source}" if Path(source).is_dir() and not source.startswith(("./", "../", "/", "~")) else source
+    )

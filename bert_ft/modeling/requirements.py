@@ -1,5 +1,5 @@
-"""What a model needs beyond rows of token ids: told, settled from its configuration, or refused, by what its forward
-takes and its configuration says, before anything is trained."""
+"""What a model needs beyond rows of token ids: told, settled from its configuration, or refused, by what its
+forward takes and its configuration says, before anything is trained."""
 
 from __future__ import annotations
 
@@ -26,20 +26,24 @@ POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_
 
 def positions(network: Any) -> int | None:
     """How many tokens the model has positions for; None where it has no bound."""
-    bounds = [value for name in POSITIONS if (value := getattr(network.config, name, None) or 0) > 0]  # XLNet says -1
+    bounds = [
+        value for name in POSITIONS if (value := getattr(network.config, name, None) or 0) > 0
+    ]  # XLNet says -1
     if not bounds:
         return None
     # RoBERTa counts positions from behind the padding's
     paddings = [
         module.padding_idx + 1
         for name, module in network.named_modules()
-        if name.rpartition(".")[2] == "position_embeddings" and getattr(module, "padding_idx", None) is not None
+        if name.rpartition(".")[2] == "position_embeddings"
+        and getattr(module, "padding_idx", None) is not None
     ]
     return min(bounds) - max(paddings, default=0)
 
 
 def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list[str]]:
-    """What the model's configuration leaves open is settled for rows of at most `max_length` tokens, and stays so.
+    """What the model's configuration leaves open is settled for rows of at most `max_length` tokens, and
+    stays so.
 
     Returns:
         which rows may share a batch, as far as the configuration tells; lines for the user.
@@ -51,13 +55,15 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
         notes.append(
-            f"the model's padding token is the tokenizer's, '{tokenizer.pad_token}': its config.json names none"
+            f"the model's padding token is the tokenizer's, '{tokenizer.pad_token}': its config.json names "
+            "none"
         )
     taken = inspect.signature(network.forward).parameters
     absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in taken))
     if absent:
         notes.append(
-            f"this model also reads {' and '.join(absent)}: of text alone it gets none, here as in transformers"
+            f"this model also reads {' and '.join(absent)}: of text alone it gets none, here as in "
+            "transformers"
         )
     width = _width(config, max_length)
     if hasattr(config, "num_random_blocks") and hasattr(config, "attention_type"):
@@ -67,33 +73,45 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
 
 
 def _refuse(config: Any) -> None:
-    """Refuses what rows of text can't give, or this machine can't compute, as far as the configuration tells."""
+    """Refuses what rows of text can't give, or this machine can't compute, as far as the configuration
+    tells."""
     problem = remedy = ""
     if len(getattr(config, "type_vocab_sizes", None) or []) > 1:
         kinds = len(config.type_vocab_sizes)
         problem = f"it reads tables: {kinds} token types a token (row, column, rank, ...), where text has one"
     elif getattr(config, "axial_pos_embds", False):
         size = math.prod(config.axial_pos_shape)
-        problem = f"its axial positions can be trained on rows of exactly {size:,} tokens only (axial_pos_shape)"
+        problem = (
+            f"its axial positions can be trained on rows of exactly {size:,} tokens only (axial_pos_shape)"
+        )
         remedy = "a checkpoint with axial_pos_embds = false"
     elif "lsh" in (getattr(config, "attn_layers", None) or []) and getattr(config, "hash_seed", None) is None:
         problem = "it hashes at random, so that an answer is no function of its row: hash_seed is not set"
         remedy = "set hash_seed in its config.json"
     elif getattr(config, "segment_means_seq_len", 0) != getattr(config, "num_landmarks", 0):
-        problem = "its attention by landmarks takes no mask in transformers, and so no padding (num_landmarks)"
+        problem = (
+            "its attention by landmarks takes no mask in transformers, and so no padding (num_landmarks)"
+        )
         remedy = "a checkpoint whose num_landmarks is its segment_means_seq_len"
     elif getattr(config, "languages", None) and not getattr(config, "default_language", "?"):
-        problem = "it has an adapter for each language, and does not say which one to use: default_language is not set"
+        problem = (
+            "it has an adapter for each language, and does not say which one to use: "
+            "default_language is not set"
+        )
         remedy = "set default_language in its config.json, one of " + ", ".join(config.languages[:20])
     if problem:
         raise InputError(problem, where=config.model_type, remedy=remedy or "take an encoder of text")
 
 
 def _width(config: Any, max_length: int) -> int | None:
-    """What batches are padded to at least: CANINE's pooling needs as much; Reformer trains on whole chunks, and its first
-    long batch decides how many buckets it hashes into."""
-    chunks = [size for kind in ("lsh", "local") if kind in (getattr(config, "attn_layers", None) or [])
-              if (size := getattr(config, f"{kind}_attn_chunk_length", None))]  # fmt: skip
+    """What batches are padded to at least: CANINE's pooling needs as much; Reformer trains on whole chunks,
+    and its first long batch decides how many buckets it hashes into."""
+    chunks = [
+        size
+        for kind in ("lsh", "local")
+        if kind in (getattr(config, "attn_layers", None) or [])
+        if (size := getattr(config, f"{kind}_attn_chunk_length", None))
+    ]
     if chunks and max_length > min(chunks):
         return math.ceil(max_length / math.lcm(*chunks)) * math.lcm(*chunks)
     rate: int | None = getattr(config, "downsampling_rate", None)
@@ -101,14 +119,16 @@ def _width(config: Any, max_length: int) -> int | None:
 
 
 def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
-    """BigBird changes to full attention for good at the first batch that is too short for block-sparse attention: here
-    the longest row that there can be decides, for all; gives what block-sparse rows are padded to, and a line."""
+    """BigBird changes to full attention for good at the first batch that is too short for block-sparse
+    attention: here the longest row that there can be decides, for all; gives what block-sparse rows are
+    padded to, and a line."""
     config = network.config
     shortest = (5 + 2 * config.num_random_blocks) * config.block_size
     if config.attention_type == "block_sparse" and max_length > shortest:
         return (
             max_length,
-            f"block-sparse attention, every row padded to {max_length} positions: its pattern follows the width",
+            f"block-sparse attention, every row padded to {max_length} positions: its pattern follows the "
+            "width",
         )
     if config.attention_type == "block_sparse":
         outer = next((m for m in network.modules() if _changes_attention(m)), None)
@@ -117,7 +137,8 @@ def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
         config.attention_type = "original_full"
         return (
             None,
-            f"full attention, of all rows: block-sparse takes more than {shortest} tokens, max_length is {max_length}",
+            f"full attention, of all rows: block-sparse takes more than {shortest} tokens, max_length is "
+            f"{max_length}",
         )
     return None, "full attention, of all rows"
 

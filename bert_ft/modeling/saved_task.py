@@ -18,8 +18,8 @@ SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
 
 
 def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
-    """A task made from a model's config alone: enough to predict. Of the task that bert-ft wrote into it when the model
-    was saved, nothing else than `SAVED` and the family's own table is taken.
+    """A task made from a model's config alone: enough to predict. Of the task that bert-ft wrote into it when
+    the model was saved, nothing else than `SAVED` and the family's own table is taken.
 
     Raises:
         InputError: a head that is not known here, or a value of another type or range.
@@ -53,8 +53,13 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
         data["problem_type"] = pretrained.problem_type(config)
         if data["problem_type"] == "regression":
             data["labels"], metric = None, {"compute": ["mean_squared_error"]}
-    tree: dict[str, Any] = {"name": Path(where).name, "family": family, "metric": metric, "data": data,
-                            "recipe": {"max_length": int(min(lengths))}}  # fmt: skip
+    tree: dict[str, Any] = {
+        "name": Path(where).name,
+        "family": family,
+        "metric": metric,
+        "data": data,
+        "recipe": {"max_length": int(min(lengths))},
+    }
     for table in ("data", "recipe"):
         given = _table(own, table, where)
         tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}
@@ -69,8 +74,11 @@ def tuned_of(config: Any, where: str) -> dict[str, Any]:
     thresholds = _table(tuned, "thresholds", where)
     for name, value in [*thresholds.items(), ("null_threshold", tuned.get("null_threshold", 0.0))]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise InputError(f"the threshold '{name}' is not a number", where=f"{where}: bert_ft in its config",
-                             remedy="train the model again, or mend config.json")  # fmt: skip
+            raise InputError(
+                f"the threshold '{name}' is not a number",
+                where=f"{where}: bert_ft in its config",
+                remedy="train the model again, or mend config.json",
+            )
     return dict(tuned)
 
 
@@ -80,14 +88,21 @@ def passed_over(config: Any) -> list[str]:
     own = own.get("task") if isinstance(own, dict) else None
     if not isinstance(own, dict):
         return []
-    strange = [table for table in own if table not in {"family", "data", "recipe", *_tables_of(own.get("family"))}]
+    strange = [
+        table for table in own if table not in {"family", "data", "recipe", *_tables_of(own.get("family"))}
+    ]
     for table in SAVED:
         strange += [f"{table}.{key}" for key in own.get(table) or () if key not in SAVED[table]]
-    return [f"not taken from the model's config: {', '.join(map(repr, sorted(map(str, strange))))}"] if strange else []
+    return (
+        [f"not taken from the model's config: {', '.join(map(repr, sorted(map(str, strange))))}"]
+        if strange
+        else []
+    )
 
 
 def _tables_of(family: Any) -> set[str]:
-    """The tables of options that a saved model's config may have: its family's; of a family of one's own any of ours."""
+    """The tables of options that a saved model's config may have: its family's; of a family of one's own any
+    of ours."""
     return {family} if family in RESERVED else set(RESERVED)
 
 
@@ -95,8 +110,11 @@ def _table(tree: Any, key: str, where: str) -> dict[str, Any]:
     """A table within another; empty where there is none."""
     value = tree.get(key, {}) if isinstance(tree, dict) else {} if tree is None else tree
     if not isinstance(value, dict):
-        raise InputError(f"'{key}' is not a table", where=f"{where}: bert_ft in its config",
-                         remedy="train the model again, or mend config.json")  # fmt: skip
+        raise InputError(
+            f"'{key}' is not a table",
+            where=f"{where}: bert_ft in its config",
+            remedy="train the model again, or mend config.json",
+        )
     return value
 
 
@@ -104,7 +122,9 @@ def labels_of(config: Any, where: str) -> list[str]:
     """The labels of a config's head, in order."""
     names = config.id2label
     if not isinstance(names, dict) or set(names) != set(range(len(names))):
-        raise InputError("id2label does not name the labels 0, 1, 2, ...", where=where, remedy="mend config.json")
+        raise InputError(
+            "id2label does not name the labels 0, 1, 2, ...", where=where, remedy="mend config.json"
+        )
     labels = [str(names[i]) for i in range(len(names))]
     if twice := {name for name in labels if labels.count(name) > 1}:
         message = f"two labels of its head are called '{min(twice)}'"

@@ -18,14 +18,16 @@ from bert_ft.rundir import folder
 def save_model(
     path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None, dtype: str | None = None
 ) -> None:
-    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded model;
-    `dtype` is the type they are written in, the model's own by default."""
+    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded
+    model; `dtype` is the type they are written in, the model's own by default."""
     with disk(path):
         if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
             model = copy.deepcopy(model).merge_and_unload()
         files.clear(path, folder.FOLDERS["model"])
         with files.folder_beside(path) as temporary, quiet():
-            model.save_pretrained(temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype))
+            model.save_pretrained(
+                temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype)
+            )
             if dtype is not None:  # it has written the type of the model that it was given
                 model.config.dtype, before = dtype, model.config.dtype
                 model.config.save_pretrained(temporary)
@@ -39,23 +41,28 @@ def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, A
 
     tensors = model.state_dict() if weights is None else weights
     kind = getattr(torch, dtype)
-    return {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
 
 
 def _save_tokenizer(path: Path, tokenizer: Any) -> None:
-    """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of their own."""
+    """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of
+    their own."""
     with tokenization.whole(tokenizer):
         tokenizer.save_pretrained(path)
     file = path / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(
+            json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def _name_labels(file: Path, config: Any) -> None:
-    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default, and then loads
-    a BART, whose own default is three, with another head."""
+    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default,
+    and then loads a BART, whose own default is three, with another head."""
     saved = json.loads(file.read_text(encoding="utf-8"))
     labels = {"id2label": config.id2label, "label2id": config.label2id}
     if not labels.keys() <= saved.keys():

@@ -1,9 +1,10 @@
-"""The checkpoint's own tokenizer: that of its `tokenizer.json`, with the token types that its architecture was
-pretrained with.
+"""The checkpoint's own tokenizer: that of its `tokenizer.json`, with the token types that its architecture
+was pretrained with.
 
-`transformers` chooses a tokenizer's class by the model's type and may build the Rust tokenizer anew, by the class's
-defaults instead of the file's: a cased BERT is lower-cased where its configuration is silent, a WordPiece file under the
-type of a byte-level model becomes garbage. So both are read and compared on the texts at hand.
+`transformers` chooses a tokenizer's class by the model's type and may build the Rust tokenizer anew, by the
+class's defaults instead of the file's: a cased BERT is lower-cased where its configuration is silent, a
+WordPiece file under the type of a byte-level model becomes garbage. So both are read and compared on the
+texts at hand.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
     "spm.model",
 )  # fmt: skip
-# Texts in which tokenizers differ: capitals, accents in both forms, Chinese, other scripts, digits, punctuation, spaces,
-# full-width forms, ligatures, quotes, symbols.
+# Texts in which tokenizers differ: capitals, accents in both forms, Chinese, other scripts, digits,
+# punctuation, spaces, full-width forms, ligatures, quotes, symbols.
 PROBES = (
-    "Hello World, the Quick brown FOX isn't lazy: 3.14 + 1,024 = 50% (A/B) [x] {y} <z> a_b-c e@x.org #1 & more!?",
+    "Hello World, the Quick brown FOX isn't lazy: 3.14 + 1,024 = 50% (A/B) [x] {y} <z> a_b-c e@x.org #1 & "
+    "more!?",
     "Café naïve Zürich Ångström cafe\u0301 Œuvre ﬁne ①② ＡＢＣ１２３ “so” ``it'' ‘goes’ – and — … €5 ½ x²",
     "这家酒店的服务很好，价格2008元。北京NBA比赛 繁體中文 東京に行く。カタカナ 서울에서",
     "Привет Ёлка Ελλάδα שלום مرحبا हिन्दी ไทย Việt Nam 😀👍🏽",
@@ -47,33 +49,50 @@ NORMALIZER = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 CASED = 0.05  # share of a vocabulary's tokens with capitals from which it is one of a cased checkpoint
-FROM_FILE = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")  # that padding and truncation leave
-# Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the texts of a
-# pair -> the type of the token that stands for the whole.
+FROM_FILE = (
+    "max_length",
+    "stride",
+    "truncation_strategy",
+    "pad_to_multiple_of",
+)  # that padding and truncation leave
+# Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the
+# texts of a pair -> the type of the token that stands for the whole.
 TYPED = {
     "albert": 0, "big_bird": 0, "rembert": 0, "splinter": 0, "nystromformer": 0, "yoso": 0, "fnet": 0, "funnel": 2,
     "xlnet": 2,
 }  # fmt: skip
-UNCOUNTED = ("funnel", "xlnet")  # these compare types and have no embeddings of them, so no number of them either
-# tokenizer classes of the architectures that were pretrained without types, whatever number their configuration has
-UNTYPED = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "LukeTokenizer", "LayoutLMv3Tokenizer")
+UNCOUNTED = (
+    "funnel",
+    "xlnet",
+)  # these compare types and have no embeddings of them, so no number of them either
+# tokenizer classes of the architectures that were pretrained without types, whatever number their
+# configuration has
+UNTYPED = (
+    "RobertaTokenizer",
+    "XLMRobertaTokenizer",
+    "CamembertTokenizer",
+    "LukeTokenizer",
+    "LayoutLMv3Tokenizer",
+)
 
 
-# --- the file's tokenizer -----------------------------------------------------------------------------------------------
+# --- the file's tokenizer
+# -----------------------------------------------------------------------------------------------
 
 
 def load(
     run: RunSpec, checkpoint: str, texts: Sequence[str] = (), trusted: Sequence[str] = ()
 ) -> tuple[Any, list[str]]:
-    """The checkpoint's own fast tokenizer, which neither pads nor truncates by itself, and what the user should know of it.
+    """The checkpoint's own fast tokenizer, which neither pads nor truncates by itself, and what the user
+    should know of it.
 
-    `AutoTokenizer` and the checkpoint's `tokenizer.json` are compared on `PROBES` and on `texts`, the first that are to be
-    encoded; `trusted` is what this call names to run code from. Where they differ the file's is returned, as a `PreTrainedTokenizerFast`, which `AutoTokenizer` reads as it is
-    once it is saved.
+    `AutoTokenizer` and the checkpoint's `tokenizer.json` are compared on `PROBES` and on `texts`, the first
+    that are to be encoded; `trusted` is what this call names to run code from. Where they differ the file's
+    is returned, as a `PreTrainedTokenizerFast`, which `AutoTokenizer` reads as it is once it is saved.
 
     Raises:
-        InputError: no tokenizer there, or one that can't be read; a file that leaves the special tokens to a class which
-            knows others.
+        InputError: no tokenizer there, or one that can't be read; a file that leaves the special tokens to a
+            class which knows others.
     """
     from transformers import AutoTokenizer
 
@@ -112,8 +131,12 @@ def _refuse_letters(where: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         if getattr(tokenizer, "backend_tokenizer", None) is not None:
             return  # an empty one of a class that needs files
-        raise InputError(f"its tokenizer ({type(tokenizer).__name__}) reads characters or bytes, and has no fast (Rust) form", where=where,
-                         remedy="take a checkpoint with a tokenizer.json")  # fmt: skip
+        raise InputError(
+            f"its tokenizer ({type(tokenizer).__name__}) reads characters or bytes, and has no fast (Rust) "
+            "form",
+            where=where,
+            remedy="take a checkpoint with a tokenizer.json",
+        )
 
 
 def _file(where: str, revision: str | None) -> Path | None:
@@ -128,8 +151,8 @@ def _file(where: str, revision: str | None) -> Path | None:
 
 
 def _rebuilds(tokenizer: Any) -> bool:
-    """Whether its class may be another tokenizer than the file: one of `transformers` with an `__init__` of its own, or that
-    lacks its special tokens. Code that the user trusts may do what no file says."""
+    """Whether its class may be another tokenizer than the file: one of `transformers` with an `__init__` of
+    its own, or that lacks its special tokens. Code that the user trusts may do what no file says."""
     from transformers import PreTrainedTokenizerFast
 
     if not type(tokenizer).__module__.startswith("transformers."):
@@ -140,19 +163,28 @@ def _rebuilds(tokenizer: Any) -> bool:
 def _checked(
     tokenizer: Any, where: str, file: Path, options: dict[str, Any], texts: Sequence[str]
 ) -> tuple[Any, list[str]]:
-    """The tokenizer that `transformers` chose (None: it could not) where it encodes as the file does, else the file's."""
+    """The tokenizer that `transformers` chose (None: it could not) where it encodes as the file does, else
+    the file's."""
     own, notes = _of_file(tokenizer, where, file, options)
     name = type(tokenizer).__name__
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         what = "can't be loaded" if tokenizer is None else "has no Rust tokenizer"
-        return own, [f"tokenizer: tokenizer.json is used as it is; the class that transformers names {what}", *notes]
+        return own, [
+            f"tokenizer: tokenizer.json is used as it is; the class that transformers names {what}",
+            *notes,
+        ]
     text = _difference(tokenizer, own, texts)
     if text is None and tokenizer.pad_token is None and own.pad_token is not None:
         names = ", ".join(str(name) for name in own.special_tokens_map.values())
-        return own, [*notes, f"tokenizer: no tokenizer_config.json names its special tokens; taken as such: {names}"]
+        return own, [
+            *notes,
+            f"tokenizer: no tokenizer_config.json names its special tokens; taken as such: {names}",
+        ]
     if text is None:
         return tokenizer, notes
-    message = f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} otherwise"
+    message = (
+        f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} otherwise"
+    )
     return own, [message, *notes, *_misread(where, options)]
 
 
@@ -167,7 +199,9 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
         raise ValueError(f"tokenizer.json: {error}") from error
     added = {str(token): token for token in own.added_tokens_decoder.values()}
     names = _special_names(tokenizer, own, tree["model"].get("unk_token"))
-    own.add_special_tokens({key: added.get(name, name) for key, name in names.items() if getattr(own, key) is None})
+    own.add_special_tokens(
+        {key: added.get(name, name) for key, name in names.items() if getattr(own, key) is None}
+    )
     for key in ("model_input_names", "padding_side", "truncation_side"):
         if tokenizer is not None and key not in own.init_kwargs:
             setattr(own, key, getattr(tokenizer, key))
@@ -178,7 +212,8 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
         frame = tokenization.frame(tokenizer, 2).columns["input_ids"].tolist()
         if any(own.backend_tokenizer.id_to_token(i) != backend.id_to_token(i) for i in frame):
             message = (
-                f"tokenizer.json says nothing of special tokens, and those of {type(tokenizer).__name__} are not in it"
+                "tokenizer.json says nothing of special tokens, and those of "
+                f"{type(tokenizer).__name__} are not in it"
             )
             remedy = "save it with a post_processor, such as TemplateProcessing of [CLS] and [SEP]"
             raise InputError(message, where=where, remedy=remedy)
@@ -187,8 +222,8 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
 
 
 def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, str]:
-    """Special tokens that the file's vocabulary holds: as its template and model have them, else as the class of
-    `transformers` calls them, else as they are usually called."""
+    """Special tokens that the file's vocabulary holds: as its template and model have them, else as the class
+    of `transformers` calls them, else as they are usually called."""
     with tokenization.whole(own) as backend:
         probe = backend.encode("a")
     owned = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
@@ -198,14 +233,17 @@ def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, s
         first["sep_token"] = probe.tokens[owned[-1] + 1 :][:1]
     names = dict[str, str]()
     for key, usual in SPECIAL.items():
-        candidates = [str(name) for name in (*first[key], getattr(tokenizer, key, None), *usual) if name is not None]
+        candidates = [
+            str(name) for name in (*first[key], getattr(tokenizer, key, None), *usual) if name is not None
+        ]
         names |= dict([(key, name) for name in candidates if backend.token_to_id(name) is not None][:1])
     return names
 
 
 def _settings(own: Any) -> list[str]:
-    """Settings that tokenizer_config.json states and that `transformers`, in every version, lets overrule tokenizer.json,
-    set in the file's tokenizer; a note for each that differed. Those of a BERT that it does not state are stated."""
+    """Settings that tokenizer_config.json states and that `transformers`, in every version, lets overrule
+    tokenizer.json, set in the file's tokenizer; a note for each that differed. Those of a BERT that it does
+    not state are stated."""
     from tokenizers import normalizers, pre_tokenizers
 
     notes = list[str]()
@@ -217,7 +255,9 @@ def _settings(own: Any) -> list[str]:
             own.init_kwargs[key] = value
         elif stated != value:
             setattr(part, attribute, stated)
-            notes.append(f"tokenizer: {key} = {str(stated).lower()}, as tokenizer_config.json says, not tokenizer.json")
+            notes.append(
+                f"tokenizer: {key} = {str(stated).lower()}, as tokenizer_config.json says, not tokenizer.json"
+            )
 
     backend = own.backend_tokenizer
     for part in _parts(backend.normalizer, normalizers.Sequence):
@@ -241,7 +281,8 @@ def _parts(component: Any, sequence: type) -> Iterator[Any]:
 
 
 def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
-    """The first text, or pair, that two tokenizers encode as other ids, as a note quotes it; None where there is none."""
+    """The first text, or pair, that two tokenizers encode as other ids, as a note quotes it; None where there
+    is none."""
     singles = [text for text in (*PROBES, *texts) if text]
     inputs: list[Any] = [*singles, *pairwise(PROBES)]
     rows = []
@@ -249,7 +290,9 @@ def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
         with tokenization.whole(one) as backend:
             try:
                 rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
-            except Exception:  # the bindings raise nothing narrower: a class rebuilt it without its unknown token
+            except (
+                Exception
+            ):  # the bindings raise nothing narrower: a class rebuilt it without its unknown token
                 if one is own:
                     raise
                 return "any text"
@@ -267,24 +310,33 @@ def _unframed(tokenizer: Any) -> list[str]:
     names = tokenizer.cls_token, tokenizer.sep_token
     if None in names or tokenizer.num_special_tokens_to_add(pair=False):
         return []
-    return [f"tokenizer: it sets neither {names[0]} nor {names[1]} around a text, as encoders are pretrained with; its "
-            "tokenizer.json lacks a post_processor"]  # fmt: skip
+    return [
+        f"tokenizer: it sets neither {names[0]} nor {names[1]} around a text, as encoders are pretrained "
+        "with; its "
+        "tokenizer.json lacks a post_processor"
+    ]
 
 
 def _unreachable(tokenizer: Any) -> list[str]:
-    """A note where every text is lower-cased and the vocabulary is not: a cased checkpoint whose files do not say so."""
+    """A note where every text is lower-cased and the vocabulary is not: a cased checkpoint whose files do not
+    say so."""
     from tokenizers import normalizers
 
     parts = _parts(tokenizer.backend_tokenizer.normalizer, normalizers.Sequence)
     if not any(isinstance(part, normalizers.BertNormalizer) and part.lowercase for part in parts):
         return []
     tokens = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
-    vocabulary = [token for token in tokens if not re.fullmatch(r"\[.+\]|<.+>", token)]  # without [PAD] and the like
+    vocabulary = [
+        token for token in tokens if not re.fullmatch(r"\[.+\]|<.+>", token)
+    ]  # without [PAD] and the like
     cased = sum(token != token.lower() for token in vocabulary)
     if cased <= CASED * len(vocabulary):
         return []
-    return [f"tokenizer: every text is lower-cased, but {cased:,} of {len(vocabulary):,} tokens have capitals and are never used; "
-            "if the checkpoint is cased, its tokenizer_config.json lacks do_lower_case = false"]  # fmt: skip
+    return [
+        f"tokenizer: every text is lower-cased, but {cased:,} of {len(vocabulary):,} tokens have capitals "
+        "and are never used; "
+        "if the checkpoint is cased, its tokenizer_config.json lacks do_lower_case = false"
+    ]
 
 
 def _misread(where: str, options: dict[str, Any]) -> list[str]:
@@ -296,20 +348,25 @@ def _misread(where: str, options: dict[str, Any]) -> list[str]:
     forced = auto.TOKENIZER_MAPPING_NAMES.get(kind)
     if kind not in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS or forced in (None, "TokenizersBackend"):
         return []
-    return [f"tokenizer: this version of transformers reads every {kind} by its {forced}: load the trained model with "
-            "bert_ft.load, or its tokenizer with PreTrainedTokenizerFast"]  # fmt: skip
+    return [
+        f"tokenizer: this version of transformers reads every {kind} by its {forced}: load the trained "
+        "model with "
+        "bert_ft.load, or its tokenizer with PreTrainedTokenizerFast"
+    ]
 
 
-# --- token types ----------------------------------------------------------------------------------------------------------
+# --- token types
+# ----------------------------------------------------------------------------------------------------------
 
 
 def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
-    """Lets the tokenizer give token types where the model was pretrained with them, also once it is saved; returns what the
-    user should know of it.
+    """Lets the tokenizer give token types where the model was pretrained with them, also once it is saved;
+    returns what the user should know of it.
 
-    `transformers` 5 leaves `token_type_ids` out for ALBERT, BigBird, RemBERT, Funnel, XLNet, Splinter, Nystromformer, HerBERT
-    and every BERT whose tokenizer is a bare `PreTrainedTokenizerFast`: both texts of a pair would be of type 0. A model
-    that bert-ft saved, and a tokenizer whose configuration names its `model_input_names`, stay as they are.
+    `transformers` 5 leaves `token_type_ids` out for ALBERT, BigBird, RemBERT, Funnel, XLNet, Splinter,
+    Nystromformer, HerBERT and every BERT whose tokenizer is a bare `PreTrainedTokenizerFast`: both texts of a
+    pair would be of type 0. A model that bert-ft saved, and a tokenizer whose configuration names its
+    `model_input_names`, stay as they are.
 
     Args:
         pairs: whether the rows are pairs, for which it makes a difference.
@@ -327,7 +384,8 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
         elif size and _types(tokenizer) >= size:
             names = plain
             notes = [
-                f"no token types are given: the model has {size}, its tokenizer's template {_types(tokenizer) + 1}"
+                f"no token types are given: the model has {size}, its tokenizer's template "
+                f"{_types(tokenizer) + 1}"
             ]
     elif not stated and "token_type_ids" in parameters and _was_typed(config, tokenizer):
         names = [plain[0], "token_type_ids", *plain[1:]]
@@ -335,15 +393,16 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
             _number(tokenizer, TYPED[kind])
         if pairs:
             notes = [
-                f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
+                f"token types are given to the texts of a pair, as {kind} was pretrained; transformers "
+                "leaves them out"
             ]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is saved
     return notes
 
 
 def _was_typed(config: Any, tokenizer: Any) -> bool:
-    """Whether a model with this configuration was pretrained with types that its tokenizer's template gives, or its
-    architecture's published tokenizer gave."""
+    """Whether a model with this configuration was pretrained with types that its tokenizer's template gives,
+    or its architecture's published tokenizer gave."""
     kind, size = config.model_type, getattr(config, "type_vocab_size", None) or 0
     largest = max(_types(tokenizer), TYPED.get(kind, 0), int(kind in TYPED))
     if _published(kind) in UNTYPED or not largest:
@@ -366,8 +425,8 @@ def _types(tokenizer: Any) -> int:
 
 
 def _number(tokenizer: Any, whole: int) -> None:
-    """Sets types into a template that has none: 0 for the first text and what stands around it, 1 for the second and what
-    stands behind it, `whole` for the token of the whole."""
+    """Sets types into a template that has none: 0 for the first text and what stands around it, 1 for the
+    second and what stands behind it, `whole` for the token of the whole."""
     from tokenizers.processors import TemplateProcessing
 
     templates, used = [], dict[str, int]()

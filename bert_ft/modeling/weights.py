@@ -1,4 +1,5 @@
-"""What becomes of a checkpoint's tensors: which are the head's, which have no place, in which type they are stored."""
+"""What becomes of a checkpoint's tensors: which are the head's, which have no place, in which type they are
+stored."""
 
 from __future__ import annotations
 
@@ -12,8 +13,13 @@ from typing import Any
 
 from bert_ft.errors import InputError
 
-TASK_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice",
-              "NextSentencePrediction")  # fmt: skip
+TASK_HEADS = (
+    "SequenceClassification",
+    "TokenClassification",
+    "QuestionAnswering",
+    "MultipleChoice",
+    "NextSentencePrediction",
+)
 HARMLESS = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)(\.|$)")
 """Tensors that other heads use, and buffers that are computed anew."""
 SHOWN = 8  # names in a line
@@ -21,15 +27,18 @@ HEADER = 100_000_000  # bytes: safetensors' own bound
 
 
 def task_head(architecture: str) -> str | None:
-    """Which task an architecture's head is for ("SequenceClassification"); None for a bare or a pretraining model."""
+    """Which task an architecture's head is for ("SequenceClassification"); None for a bare or a pretraining
+    model."""
     name = architecture.removesuffix("Simple")  # XLM's and FlauBERT's plain head for answers
     return next((head for head in TASK_HEADS if name.endswith(head)), None)
 
 
 def head_names(model: Any) -> list[str]:
-    """The parameters of a model that are no part of its encoder, as the library's own headless class has them.
+    """The parameters of a model that are no part of its encoder, as the library's own headless class has
+    them.
 
-    The prefix of names is not enough: T5's model for question answering holds its stacks under no prefix at all.
+    The prefix of names is not enough: T5's model for question answering holds its stacks under no prefix at
+    all.
     """
     import torch
     from transformers import AutoModel
@@ -45,11 +54,13 @@ def head_names(model: Any) -> list[str]:
 
 
 def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> tuple[list[str], list[str]]:
-    """Of the tensors that a file has and a model has not: those that belong into its encoder, and the harmless ones.
+    """Of the tensors that a file has and a model has not: those that belong into its encoder, and the
+    harmless ones.
 
-    They belong into the encoder if they lie in a part that the encoder has as it was built: not in a pretraining head,
-    nor in a decoder that this head leaves out. `architecture` is the class that saved the file: a headless one, or one of
-    T5's, has the encoder's parts at the top, any other has them under the encoder's prefix.
+    They belong into the encoder if they lie in a part that the encoder has as it was built: not in a
+    pretraining head, nor in a decoder that this head leaves out. `architecture` is the class that saved the
+    file: a headless one, or one of T5's, has the encoder's parts at the top, any other has them under the
+    encoder's prefix.
     """
     base = model.base_model
     prefix = f"{model.base_model_prefix}."
@@ -57,7 +68,9 @@ def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> t
     inside = list[str]()
     if base is model:
         top = True
-        children = {name for name, _ in model.named_children()} - {name.partition(".")[0] for name in head_names(model)}
+        children = {name for name, _ in model.named_children()} - {
+            name.partition(".")[0] for name in head_names(model)
+        }
     else:
         children = {name for name, _ in base.named_children()}
     for name in unexpected:
@@ -69,8 +82,9 @@ def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> t
 
 
 def stored_dtype(folder: Path | None, config: Any) -> str | None:
-    """The type that most of a checkpoint's numbers are stored in ("float16"), read from the heads of its safetensors
-    files; of other files as the config says, None where it does not. A broken file is left to whoever loads it."""
+    """The type that most of a checkpoint's numbers are stored in ("float16"), read from the heads of its
+    safetensors files; of other files as the config says, None where it does not. A broken file is left to
+    whoever loads it."""
     names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     counts: Counter[str] = Counter()
     for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
@@ -87,7 +101,8 @@ def stored_dtype(folder: Path | None, config: Any) -> str | None:
 
 
 def is_stored(dtype: str) -> bool:
-    """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for "float32".
+    """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for
+    "float32".
 
     Raises:
         InputError: any other name.

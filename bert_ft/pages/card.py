@@ -1,4 +1,5 @@
-"""The model card: `model/README.md` with the hub's metadata (Mitchell et al. 2019; huggingface_hub's card classes)."""
+"""The model card: `model/README.md` with the hub's metadata (Mitchell et al. 2019; huggingface_hub's card
+classes)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ from bert_ft.report.rendering import render
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
 
-PIPELINES = {"classification": "text-classification", "ner": "token-classification", "qa": "question-answering"}
+PIPELINES = {
+    "classification": "text-classification",
+    "ner": "token-classification",
+    "qa": "question-answering",
+}
 LARGEST = 10_000_000  # bytes of a checkpoint's README
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
@@ -31,9 +36,18 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
     base, licence = _base(task)
     hub = task.data.path if HUB_ID.fullmatch(task.data.path or "") else None
     metadata = _metadata(task, results, base, licence, hub).to_yaml()
-    return render("card.md.j2", task=task, results=results, environment=environment, metadata=metadata, licence=licence, hub=hub,
-                  pipeline=PIPELINES.get(task.family), base=short_name(task.run.checkpoint or "a model object"),
-                  recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True))  # fmt: skip
+    return render(
+        "card.md.j2",
+        task=task,
+        results=results,
+        environment=environment,
+        metadata=metadata,
+        licence=licence,
+        hub=hub,
+        pipeline=PIPELINES.get(task.family),
+        base=short_name(task.run.checkpoint or "a model object"),
+        recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True),
+    )
 
 
 def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence: Any, hub: str | None) -> Any:
@@ -41,20 +55,35 @@ def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence:
 
     pipeline = PIPELINES.get(task.family, task.family)
     evaluations = [
-        EvalResult(task_type=pipeline, dataset_type=hub or shown(task.name), dataset_name=shown(task.title or task.name),
-                   dataset_config=task.data.name if hub else None, dataset_split=name, metric_type=shown(metric),
-                   metric_name=shown(metric), metric_value=value)
-        for name, values in results["metrics"].items() for metric, value in values.items() if value is not None
-    ]  # fmt: skip
+        EvalResult(
+            task_type=pipeline,
+            dataset_type=hub or shown(task.name),
+            dataset_name=shown(task.title or task.name),
+            dataset_config=task.data.name if hub else None,
+            dataset_split=name,
+            metric_type=shown(metric),
+            metric_name=shown(metric),
+            metric_value=value,
+        )
+        for name, values in results["metrics"].items()
+        for metric, value in values.items()
+        if value is not None
+    ]
     return ModelCardData(
-        base_model=base, license=licence, library_name="transformers", datasets=[hub] if hub else None,
-        pipeline_tag=pipeline if task.family in PIPELINES else None, tags=["bert-ft", task.family],
-        model_name=shown(f"{short_name(task.run.checkpoint or 'model')}-{task.name}"), eval_results=evaluations or None,
-    )  # fmt: skip
+        base_model=base,
+        license=licence,
+        library_name="transformers",
+        datasets=[hub] if hub else None,
+        pipeline_tag=pipeline if task.family in PIPELINES else None,
+        tags=["bert-ft", task.family],
+        model_name=shown(f"{short_name(task.run.checkpoint or 'model')}-{task.name}"),
+        eval_results=evaluations or None,
+    )
 
 
 def _base(task: Task) -> tuple[str | None, Any]:
-    """The hub id of the checkpoint, or of what a folder's card says it was made from; and the licence that its card names."""
+    """The hub id of the checkpoint, or of what a folder's card says it was made from; and the licence that
+    its card names."""
     from huggingface_hub import ModelCard, hf_hub_download
 
     if task.run.checkpoint is None or "model" in task.run.custom:

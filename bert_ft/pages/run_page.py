@@ -1,7 +1,7 @@
 """The report: one HTML file that asks for nothing and runs nothing, of one run or of several side by side.
 
-All of it comes from the run folders, also from copied ones: `predictions/<set>.rows.parquet` keeps the scored rows, since
-texts and gold answers stand nowhere else. A run without them has a report without texts.
+All of it comes from the run folders, also from copied ones: `predictions/<set>.rows.parquet` keeps the scored
+rows, since texts and gold answers stand nowhere else. A run without them has a report without texts.
 """
 
 from __future__ import annotations
@@ -56,8 +56,11 @@ class View:
     def scores(self) -> Table:
         """All metrics of all sets."""
         intervals = {one.name: one.intervals for one in self.sets}
-        rows = [[name, metric, value, *intervals.get(name, {}).get(metric, (None, None))]
-                for name, values in self.metrics.items() for metric, value in values.items()]  # fmt: skip
+        rows = [
+            [name, metric, value, *intervals.get(name, {}).get(metric, (None, None))]
+            for name, values in self.metrics.items()
+            for metric, value in values.items()
+        ]
         return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
 
     @cached_property
@@ -87,17 +90,31 @@ class View:
         """Counts, recipe, environment, timing, and published numbers of this checkpoint."""
         counts: dict[str, dict[str, int]] = self.results.get("counts", {})
         keys = list(dict.fromkeys(key for counted in counts.values() for key in counted))
-        tables = [Table("what was read, truncated and unknown", ["set", *(key.replace("_", " ") for key in keys)],
-                        [[name, *(counted.get(key) for key in keys)] for name, counted in counts.items()])]  # fmt: skip
+        tables = [
+            Table(
+                "what was read, truncated and unknown",
+                ["set", *(key.replace("_", " ") for key in keys)],
+                [[name, *(counted.get(key) for key in keys)] for name, counted in counts.items()],
+            )
+        ]
         known = short_name(self.task.run.checkpoint or "")
-        of_it = [r.model_dump(exclude={"checkpoint"}) for r in self.task.reference if short_name(r.checkpoint) == known]
+        of_it = [
+            r.model_dump(exclude={"checkpoint"})
+            for r in self.task.reference
+            if short_name(r.checkpoint) == known
+        ]
         if of_it:
-            note = "as published, with their conditions: other splits, recipes or statistics are no comparison"
+            note = (
+                "as published, with their conditions: other splits, recipes or statistics are no comparison"
+            )
             rows = [list(reference.values()) for reference in of_it]
             tables.append(Table(f"published numbers of {known}", list(of_it[0]), rows, note))
         recipe = self.task.recipe.model_dump(exclude=self.task.recipe.SPACES, exclude_none=True)
         environment = {k: v for k, v in self.environment.items() if k not in ("versions", "resumed")}
-        environment |= {"resumed": len(self.environment.get("resumed", [])), **self.environment.get("versions", {})}
+        environment |= {
+            "resumed": len(self.environment.get("resumed", [])),
+            **self.environment.get("versions", {}),
+        }
         facts = {"recipe": recipe, "timing": self.results.get("timing", {}), "environment": environment}
         for title, values in facts.items():
             tables.append(Table(title, [], [[key.replace("_", " "), value] for key, value in values.items()]))
@@ -118,14 +135,21 @@ def view_of(folder: RunDir) -> View:
 
 def beside(views: Sequence[View]) -> list[Table]:
     """What several runs share, and where they differ."""
-    keys = dict.fromkeys((n, metric) for view in views for n, values in view.metrics.items() for metric in values)
+    keys = dict.fromkeys(
+        (n, metric) for view in views for n, values in view.metrics.items() for metric in values
+    )
     scores = [[n, metric, *(view.metrics.get(n, {}).get(metric) for view in views)] for n, metric in keys]
     told = [_flat(view.task.model_dump(exclude={"reference", "title"})) for view in views]
-    differ = [key for key in dict.fromkeys(key for tree in told for key in tree)
-              if any(tree.get(key) != told[0].get(key) for tree in told)]  # fmt: skip
+    differ = [
+        key
+        for key in dict.fromkeys(key for tree in told for key in tree)
+        if any(tree.get(key) != told[0].get(key) for tree in told)
+    ]
     names = [view.name for view in views]
-    return [Table("metrics", ["set", "metric", *names], scores),
-            Table("what differs", ["key", *names], [[key, *(tree.get(key) for tree in told)] for key in differ])]  # fmt: skip
+    return [
+        Table("metrics", ["set", "metric", *names], scores),
+        Table("what differs", ["key", *names], [[key, *(tree.get(key) for tree in told)] for key in differ]),
+    ]
 
 
 def html(views: Sequence[View]) -> str:
@@ -133,9 +157,14 @@ def html(views: Sequence[View]) -> str:
     shared: dict[str, Any] = {"tables": [], "curves": []}
     if len(views) > 1:
         one_task = len({view.task.best_metric for view in views}) == 1
-        logs = {f"{i}. {view.name}" if len({v.name for v in views}) < len(views) else view.name: view.log
-                for i, view in enumerate(views, 1)}  # fmt: skip
-        shared = {"tables": beside(views), "curves": plots.charts(logs, views[0].task.best_metric) if one_task else []}
+        logs = {
+            f"{i}. {view.name}" if len({v.name for v in views}) < len(views) else view.name: view.log
+            for i, view in enumerate(views, 1)
+        }
+        shared = {
+            "tables": beside(views),
+            "curves": plots.charts(logs, views[0].task.best_metric) if one_task else [],
+        }
     return render("page.html.j2", views=views, shared=shared)
 
 
@@ -149,7 +178,8 @@ def of_run(folder: RunDir, results: Mapping[str, Any] | None = None) -> str:
 
 
 def leave(folder: RunDir, results: Mapping[str, Any], say: Callable[..., None]) -> None:
-    """Writes the report and the model card at the end of a run. What goes wrong with them is told, and costs no run."""
+    """Writes the report and the model card at the end of a run. What goes wrong with them is told, and costs
+    no run."""
     for name, make in (("model card", card.write), ("report", write)):
         try:
             make(folder, results)

@@ -26,7 +26,9 @@ def scored(folder: RunDir, task: Task, results: Mapping[str, Any]) -> list[Score
     known = Scored if "adapter" in task.run.custom else KINDS.get(kind, Scored)
     # of folds each row once, by the model that did not see it
     names = (
-        ["out_of_fold"] if task.run.folds else sorted(results["metrics"], key=lambda name: name != task.best_metric[0])
+        ["out_of_fold"]
+        if task.run.folds
+        else sorted(results["metrics"], key=lambda name: name != task.best_metric[0])
     )
     if strange := [name for name in names if not SET_NAME.fullmatch(name)]:  # a name of another file, perhaps
         raise InputError(f"'{strange[0]}' can't name a set", where=str(folder.results_json))

@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass
 class Table:
-    """A table of the page. `bars`: column -> the value of a full bar; `shades`: shares of 1 for the cells that have one."""
+    """A table of the page. `bars`: column -> the value of a full bar; `shades`: shares of 1 for the cells
+    that have one."""
 
     title: str
     columns: Sequence[str]

@@ -1,4 +1,5 @@
-"""Charts with matplotlib: learning curves and scatter plots, as figures for notebooks and as inline SVG for the page."""
+"""Charts with matplotlib: learning curves and scatter plots, as figures for notebooks and as inline SVG for
+the page."""
 
 from __future__ import annotations
 
@@ -33,11 +34,24 @@ def _style() -> AbstractContextManager[None]:
 
     plain = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
     settings: dict[Any, Any] = dict.fromkeys(plain, INK) | {
-        "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "text.parse_math": False, "text.usetex": False, "font.size": 9,
-        "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8,
-        "axes.formatter.limits": (-3, 5), "figure.facecolor": "none", "axes.facecolor": "none",
-    }  # fmt: skip
+        "svg.fonttype": "none",
+        "svg.hashsalt": "bert-ft",
+        "text.parse_math": False,
+        "text.usetex": False,
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.color": GRID,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "axes.formatter.limits": (-3, 5),
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+    }
     return matplotlib.rc_context(settings)
 
 
@@ -45,8 +59,8 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
     """Title of a chart -> name -> points: loss, metric, learning rate and gradient norm by optimizer step.
 
     Args:
-        logs: name -> lines of a run's log. best: the set and metric that pick the best step; where there is one log, its
-            other sets have lines too.
+        logs: name -> lines of a run's log. best: the set and metric that pick the best step; where there is
+            one log, its other sets have lines too.
     """
     found: dict[str, dict[str, Line]] = {}
 
@@ -58,7 +72,9 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
     for run, log in logs.items():
         add("loss", run, [(e["step"], e["loss"]) for e in log if "loss" in e])
         told = [e for e in log if "evaluation" in e]
-        for name in dict.fromkeys(name for e in told for name in e["evaluation"] if name == best[0] or len(logs) == 1):
+        for name in dict.fromkeys(
+            name for e in told for name in e["evaluation"] if name == best[0] or len(logs) == 1
+        ):
             values = [(e["step"], e["evaluation"].get(name, {}).get(best[1])) for e in told]
             add(best[1], name if len(logs) == 1 else run, values)
         for key, title in (("learning_rate", "learning rate"), ("grad_norm", "gradient norm")):
@@ -71,8 +87,16 @@ def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
 
     for i, (name, (x, y)) in enumerate(lines.items()):
         color = SERIES[i % len(SERIES)]
-        axes.plot(x, y, color=color, linewidth=1.5, label=name, marker="o" if len(x) < 20 else None, markersize=3,
-                  linestyle=("-", "--", ":")[i // len(SERIES) % 3])  # fmt: skip
+        axes.plot(
+            x,
+            y,
+            color=color,
+            linewidth=1.5,
+            label=name,
+            marker="o" if len(x) < 20 else None,
+            markersize=3,
+            linestyle=("-", "--", ":")[i // len(SERIES) % 3],
+        )
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -105,8 +129,12 @@ def charts(logs: Mapping[str, Log], best: tuple[str, str]) -> list[str]:
         with _style():
             made = Figure(figsize=(4, 2.4), layout="constrained")
             _draw(made.add_subplot(), title, lines)
-            said = [f"{name} from {y[0]:.4g} at step {x[0]:,} to {y[-1]:.4g} at step {x[-1]:,}, lowest {min(y):.4g}, "
-                    f"highest {max(y):.4g}" for name, (x, y) in lines.items()]  # fmt: skip
+            said = [
+                f"{name} from {y[0]:.4g} at step {x[0]:,} to {y[-1]:.4g} at step {x[-1]:,}, lowest "
+                f"{min(y):.4g}, "
+                f"highest {max(y):.4g}"
+                for name, (x, y) in lines.items()
+            ]
             out.append(svg(made, f"{title} by step: " + "; ".join(said)))
     return out
 
@@ -125,8 +153,11 @@ def scatter(x: Any, y: Any, names: tuple[str, str], said: str) -> str:
         return svg(made, said)
 
 
-def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tuple[str, str], unit: str) -> str:
-    """A line for each (name, values, marks): a dot a value, a diamond a mark; as SVG. `names`: of dots and diamonds."""
+def dots(
+    rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tuple[str, str], unit: str
+) -> str:
+    """A line for each (name, values, marks): a dot a value, a diamond a mark; as SVG. `names`: of dots and
+    diamonds."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -134,21 +165,34 @@ def dots(rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tu
         made = Figure(figsize=(4, 0.9 + 0.36 * len(rows)), layout="constrained")
         axes = made.add_subplot()
         for at, (_, values, marks) in enumerate(reversed(rows)):
-            axes.scatter(values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0])
+            axes.scatter(
+                values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0]
+            )
             told = names[1] if len(marks) else None  # the legend names what is there
-            axes.scatter(marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=told)
+            axes.scatter(
+                marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=told
+            )
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
         axes.set(xlabel=unit, ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        said = [f"{name}: {names[0]} {', '.join(f'{v:.2f}' for v in values)}"
-                + "".join(f"; {names[1]} {v:.2f}" for v in marks) for name, values, marks in rows]  # fmt: skip
+        said = [
+            f"{name}: {names[0]} {', '.join(f'{v:.2f}' for v in values)}"
+            + "".join(f"; {names[1]} {v:.2f}" for v in marks)
+            for name, values, marks in rows
+        ]
         return svg(made, f"{unit}: " + ". ".join(said))
 
 
-def points(groups: Mapping[str, tuple[Sequence[Any], Sequence[float]]], names: tuple[str, str], said: str, *, log: bool = False,
-           theme: Mapping[str, str] = THEME) -> str:  # fmt: skip
+def points(
+    groups: Mapping[str, tuple[Sequence[Any], Sequence[float]]],
+    names: tuple[str, str],
+    said: str,
+    *,
+    log: bool = False,
+    theme: Mapping[str, str] = THEME,
+) -> str:
     """Groups of points, a colour each, as SVG. `log`: whether the first axis is logarithmic."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
@@ -183,5 +227,8 @@ def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
     body = re.sub("|".join(theme), lambda m: theme[m[0]], body) if theme else body
     font = "" if theme else 'font-family="sans-serif" '  # the page has its own
     body, said = visible(body), visible(said)
-    return (f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'{font}role="img" aria-label="{escape(said)}">{body}')  # fmt: skip
+    return (
+        f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'{font}role="img" aria-label="{escape(said)}">{body}'
+    )

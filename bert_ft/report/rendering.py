@@ -13,7 +13,8 @@ INVISIBLE = re.compile(rf"(?![\t\n\r]){UNSEEN.pattern}")
 
 
 def visible(value: Any) -> Any:
-    """A text as a page shows it: what can't be seen as its escape; white space is the browser's. Another value as it is."""
+    """A text as a page shows it: what can't be seen as its escape; white space is the browser's. Another
+    value as it is."""
     return INVISIBLE.sub(lambda match: escaped(match[0]), value) if type(value) is str else value
 
 
@@ -22,8 +23,14 @@ def render(name: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(loader=PackageLoader("bert_ft", "report"), autoescape=True, undefined=StrictUndefined,
-                       trim_blocks=True, lstrip_blocks=True, finalize=visible)  # fmt: skip
+    made = Environment(
+        loader=PackageLoader("bert_ft", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=visible,
+    )
     made.filters |= {"show": show, "md": lambda value: Markup(markdown(value))}
     made.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
     return made.get_template(name).render(values)
@@ -41,7 +48,9 @@ def show(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
+    return (
+        f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
+    )
 
 
 def markdown(value: Any) -> str:

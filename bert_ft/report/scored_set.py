@@ -24,10 +24,17 @@ from bert_ft.rundir.folder import RunDir
 
 @contextmanager
 def consistent(folder: Path) -> Iterator[None]:
-    """What is read of a run's folder may be damaged, or anybody's: files that do not fit together are one InputError."""
+    """What is read of a run's folder may be damaged, or anybody's: files that do not fit together are one
+    InputError."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # Arrow's own are among them
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # Arrow's own are among them
         message = f"the files of this run do not fit together: {type(error).__name__}: {error}"
         raise InputError(message, where=str(folder), remedy="was one of them changed, or damaged?") from error
 
@@ -59,8 +66,11 @@ class Scored:
         if self.resamples is None:
             return {}
         whole = self.resamples.of()
-        return {name: found for name, found in self.resamples.intervals().items()
-                if self.metrics.get(name) is not None and abs(whole[name] - self.metrics[name]) < 1e-6}  # fmt: skip
+        return {
+            name: found
+            for name, found in self.resamples.intervals().items()
+            if self.metrics.get(name) is not None and abs(whole[name] - self.metrics[name]) < 1e-6
+        }
 
     def sections(self) -> list[Table | Chart]:
         """What the page shows of the set beside its metrics and errors."""
@@ -81,9 +91,15 @@ class Scored:
         whole = self.resamples.of()
         names = [name for name in self.main() if name in whole]
         parts = [(name, rows, self.resamples.of(rows)) for name, rows in groups if len(rows)]
-        table: list[list[Any]] = [[name, len(rows), *(of[metric] for metric in names)] for name, rows, of in parts]
-        tops = {i: max([1.0, *(row[i] for row in table if np.isfinite(row[i]))]) for i in range(2, 2 + len(names))}
-        return Table(title, [title.partition(" in ")[0].removeprefix("by "), "rows", *names], table, bars=tops)
+        table: list[list[Any]] = [
+            [name, len(rows), *(of[metric] for metric in names)] for name, rows, of in parts
+        ]
+        tops = {
+            i: max([1.0, *(row[i] for row in table if np.isfinite(row[i]))]) for i in range(2, 2 + len(names))
+        }
+        return Table(
+            title, [title.partition(" in ")[0].removeprefix("by "), "rows", *names], table, bars=tops
+        )
 
     def main(self) -> list[str]:
         """The metrics that parts of the set are shown by."""
@@ -91,14 +107,21 @@ class Scored:
 
     def errors(self) -> list[dict[str, Any]]:
         """The wrong predictions, the most confident first."""
-        raise InputError(f"of the family '{self.task.family}' no errors can be listed here", where=f"task {self.task.name}",
-                         remedy="look at its predictions: run.predictions()")  # fmt: skip
+        raise InputError(
+            f"of the family '{self.task.family}' no errors can be listed here",
+            where=f"task {self.task.name}",
+            remedy="look at its predictions: run.predictions()",
+        )
 
     def told(self, order: Iterable[int], **columns: Sequence[Any]) -> list[dict[str, Any]]:
         """Rows of the set in some order: their inputs, where the run keeps them, and other columns."""
         texts = [] if self.rows is None else [c for c in self.length[1] if c in self.rows.column_names]
-        return [{"row": i} | {c: self.rows[c][i].as_py() for c in texts if self.rows is not None}
-                | {name: column[i] for name, column in columns.items()} for i in map(int, order)]  # fmt: skip
+        return [
+            {"row": i}
+            | {c: self.rows[c][i].as_py() for c in texts if self.rows is not None}
+            | {name: column[i] for name, column in columns.items()}
+            for i in map(int, order)
+        ]
 
     def column(self, key: str) -> list[Any]:
         """One key of all prediction lines."""
@@ -115,6 +138,7 @@ def _rows_file(folder: RunDir, name: str) -> Path:
 
 
 def keep(folder: RunDir, name: str, rows: pa.Table) -> None:
-    """Keeps the canonical rows of a scored set with the run: what makes its report possible without the data."""
+    """Keeps the canonical rows of a scored set with the run: what makes its report possible without the
+    data."""
     with disk(folder.predictions), files.beside(_rows_file(folder, name)) as temporary:
         pq.write_table(rows, temporary, compression="zstd")

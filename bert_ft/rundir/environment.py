@@ -9,8 +9,18 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("bert-ft", "torch", "transformers", "tokenizers", "accelerate", "datasets", "evaluate", "scikit-learn",
-            "numpy", "pyarrow")  # fmt: skip
+PACKAGES = (
+    "bert-ft",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "scikit-learn",
+    "numpy",
+    "pyarrow",
+)
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 LARGE = 10_000_000  # bytes: a repository has no longer list of its branches
 
@@ -23,12 +33,17 @@ def version(package: str) -> str:
         return "unknown"
 
 
-def describe(accelerator: Any, identity: dict[str, str | None], commit: str | None, seed: int) -> dict[str, Any]:
+def describe(
+    accelerator: Any, identity: dict[str, str | None], commit: str | None, seed: int
+) -> dict[str, Any]:
     """The content of `environment.json`."""
     import torch
 
     return {
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
         "platform": platform.platform(),
         "device": device_name(accelerator),
         "precision": precision(accelerator),
@@ -70,8 +85,8 @@ def device_line(accelerator: Any) -> str:
 def git_commit() -> str | None:
     """The commit that the working directory's checkout is at; None outside of one.
 
-    It is read from git's files. git itself is not asked, since it would run the programs that the configuration of that
-    folder names; so it is not known whether the checkout has changes.
+    It is read from git's files. git itself is not asked, since it would run the programs that the
+    configuration of that folder names; so it is not known whether the checkout has changes.
     """
     try:
         here = Path.cwd()

@@ -21,7 +21,8 @@ from bert_ft.errors import InputError, disk
 from bert_ft.files import LARGEST, difference, finite, first_process, locked, read_jsonl, write, write_json
 
 MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": ("run", {"checkpoint"})}
-"""Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the data)."""
+"""Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the
+data)."""
 RESULTS: dict[str, Any] = {
     "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
     "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"],
@@ -39,8 +40,8 @@ FOLDERS = {
                         r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"),
     "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
 }  # fmt: skip
-"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of predictions
-these are the run's own sets alone."""
+"""The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
+predictions these are the run's own sets alone."""
 FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
 """The files of a run."""
 
@@ -61,16 +62,20 @@ class RunDir:
 
     @property
     def state(self) -> str:
-        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at all).
+        """`finished`, `unfinished` (started and not ended), `new` (nothing there) or `foreign` (no run at
+        all).
 
-        A run is known by the `environment.json` that bert-ft writes: a task.toml lies in many a project's folder.
+        A run is known by the `environment.json` that bert-ft writes: a task.toml lies in many a project's
+        folder.
         """
         if not self.path.is_dir():
             return "foreign" if self.path.exists() else "new"
         marked = self._is_marked()
         if marked and self.task_toml.is_file():
             return "finished" if self.results_json.is_file() else "unfinished"
-        ours = {*FILES, *FOLDERS} if marked else {".lock"}  # one that was ended between its marker and its task
+        ours = (
+            {*FILES, *FOLDERS} if marked else {".lock"}
+        )  # one that was ended between its marker and its task
         left = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
         return "foreign" if any(name not in ours for name in left) else "new"
 
@@ -142,7 +147,8 @@ class RunDir:
         self._write_task(task)  # from here on the folder is known as a run
 
     def clear(self, *folders: str) -> None:
-        """Deletes what bears a name of ours in these folders of the run, by default in all; what else lies there stays."""
+        """Deletes what bears a name of ours in these folders of the run, by default in all; what else lies
+        there stays."""
         with disk(self.path):
             for name in folders or FOLDERS:
                 ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
@@ -178,31 +184,42 @@ class RunDir:
         write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
 
     def _write_task(self, task: Task) -> None:
-        header = f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default included\n\n"
+        header = (
+            f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default "
+            "included\n\n"
+        )
         write(self.task_toml, header + tomli_w.dumps(task.dump()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a command works on the run; a second one is told who holds it. Ends with the process, even killed.
-        A folder that holds something else is left alone, one with links among its entries as well. Of several processes
-        the first holds it for all."""
+        """Held while a command works on the run; a second one is told who holds it. Ends with the process,
+        even killed. A folder that holds something else is left alone, one with links among its entries as
+        well. Of several processes the first holds it for all."""
         if not first_process():
             yield
             return
         if self.state == "foreign":
-            raise InputError("something that is no run lies here, and is left alone", where=str(self.path),
-                             remedy="choose another place with --output DIR")  # fmt: skip
+            raise InputError(
+                "something that is no run lies here, and is left alone",
+                where=str(self.path),
+                remedy="choose another place with --output DIR",
+            )
         with disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             for name in (*FILES, *FOLDERS):
                 files.refuse_link(self.path / name)
         if (stream := locked(self.path / ".lock")) is None:
             holder = (self.path / ".lock").read_text(encoding="utf-8").strip()
-            raise InputError(f"{HELD}: {holder}", where=str(self.path),
-                             remedy="wait for it, or choose another place with --output DIR")  # fmt: skip
+            raise InputError(
+                f"{HELD}: {holder}",
+                where=str(self.path),
+                remedy="wait for it, or choose another place with --output DIR",
+            )
         with stream:
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            stream.write(
+                f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+            )
             stream.flush()
             try:
                 yield
@@ -220,21 +237,29 @@ class RunDir:
 
 
 def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
-    """Whether this very run is there and whole. Another one in its place is refused with the difference, unless it is
-    to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
+    """Whether this very run is there and whole. Another one in its place is refused with the difference,
+    unless it is to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
     there = folder.environment()
     fingerprint = {kind: there.get(f"{kind}_fingerprint") for kind in identity}
     old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
     for tree in (old, new):
-        tree["run"].pop("trust_remote_code")  # what a file says of it is not obeyed, so that it changes nothing
+        tree["run"].pop(
+            "trust_remote_code"
+        )  # what a file says of it is not obeyed, so that it changes nothing
     for kind, (table, keys) in MOVES.items():
         if identity[kind] is not None and identity[kind] == fingerprint[kind]:
             for tree in (old, new):
                 tree[table] = {key: value for key, value in tree[table].items() if key not in keys}
-                tree["run"] = {key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")}
+                tree["run"] = {
+                    key: value for key, value in tree["run"].items() if (kind, key) != ("data", "data_dir")
+                }
     if changes := difference(old, new):
-        raise InputError("another run lies here; it differs in", details=changes, where=str(folder.path),
-                         remedy="--overwrite replaces it, --output DIR puts the new one elsewhere")  # fmt: skip
+        raise InputError(
+            "another run lies here; it differs in",
+            details=changes,
+            where=str(folder.path),
+            remedy="--overwrite replaces it, --output DIR puts the new one elsewhere",
+        )
     return folder.state == "finished"

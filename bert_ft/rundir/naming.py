@@ -15,7 +15,9 @@ from bert_ft.rundir.folder import RunDir
 def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
     leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
-    told = [f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}]
+    told = [
+        f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}
+    ]
     told += [f"folds={task.run.folds}"] * bool(task.run.folds)
     parts = [base.name, short_name(task.run.checkpoint or "model"), *told]
     name = "-".join(map(clean, parts))
@@ -25,7 +27,8 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
 
 
 def clean(part: str) -> str:
-    """A name (of a task, a checkpoint, a file) as a part of a folder's name: of letters, digits and "._=+-" alone."""
+    """A name (of a task, a checkpoint, a file) as a part of a folder's name: of letters, digits and "._=+-"
+    alone."""
     return "".join(c if c.isalnum() or c in "._=+-" else "_" for c in part)
 
 
@@ -36,8 +39,8 @@ def short_name(checkpoint: str) -> str:
 
 
 def numbered(folder: RunDir, resume: bool = False) -> RunDir:
-    """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own past, unless
-    it is to be resumed: then the last one that is there."""
+    """The folder, or the first free `<name>-2`, `<name>-3`, ...: a notebook's cell never runs into its own
+    past, unless it is to be resumed: then the last one that is there."""
     number = 2
     first = before = folder
     while folder.state != "new":

@@ -26,9 +26,8 @@ from bert_ft.modeling import remote_code, vocabulary
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
-UNKNOWN = (
-    0.02  # share of the tokens from which unknown ones are, and of the characters; below a twentieth they are not told
-)
+# share of the tokens from which unknown ones are, and of the characters; below a twentieth they are not told
+UNKNOWN = 0.02
 STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -37,7 +36,8 @@ class Report:
     """What `check` found.
 
     Attributes:
-        sets: name -> rows, where (the source), labels (label -> rows), tokens (median, 95 %, longest; of a row).
+        sets: name -> rows, where (the source), labels (label -> rows), tokens (median, 95 %, longest; of a
+            row).
         findings: the gravest first.
         notes: what was done to the rows while they were read.
         skipped: what was not checked, and why.
@@ -63,10 +63,16 @@ class Report:
 
 
 def check(
-    task: str | Path | Task, checkpoint: str | None = None, *, data_dir: str | Path | None = None,
-    train: Any = None, validation: Any = None, test: Any = None, trust_remote_code: remote_code.Names = None,
+    task: str | Path | Task,
+    checkpoint: str | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    trust_remote_code: remote_code.Names = None,
     **settings: Any,
-) -> Report:  # fmt: skip
+) -> Report:
     """Checks a task's rows. The arguments are those of `finetune`; without a checkpoint nothing is tokenized.
 
     Raises:
@@ -91,14 +97,18 @@ def check(
         except InputError as error:
             told = any(f.message == error.message or (f.set == name and f.check == "labels") for f in found)
             if not told:
-                found.append(Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where]))
+                found.append(
+                    Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where])
+                )
     if training and splits.train.others is not None:
         found += _of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
         report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
     else:
         first = [text for rows in sets.values() for text in texts.first_texts(rows, adapter.texts)]
-        tokenizer, notes = vocabulary.load(bound.run, bound.run.checkpoint, first, remote_code.names(trust_remote_code))
+        tokenizer, notes = vocabulary.load(
+            bound.run, bound.run.checkpoint, first, remote_code.names(trust_remote_code)
+        )
         report.notes = [*report.notes, *notes]
         for name, rows in sets.items():
             report.sets[name]["tokens"], more = _of_tokens(
@@ -110,10 +120,11 @@ def check(
 
 
 def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:
-    """Columns nobody asked for that give the label away: no model reads them, but they must not get into the texts.
+    """Columns nobody asked for that give the label away: no model reads them, but they must not get into the
+    texts.
 
-    A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to predict,
-    where it correlates with them by more than 0.99.
+    A column does so where its values, or 50 bins of its numbers, stand for one label each; for numbers to
+    predict, where it correlates with them by more than 0.99.
     """
     if not has_target(train, target):
         return
@@ -127,7 +138,11 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
         if pa.types.is_floating(column.type):
             both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
             both = both[:, ~np.isnan(both).any(axis=0)]
-            if both.shape[1] > checks.FEW and (np.ptp(both, axis=1) > 0).all() and abs(np.corrcoef(both)[0, 1]) > 0.99:
+            if (
+                both.shape[1] > checks.FEW
+                and (np.ptp(both, axis=1) > 0).all()
+                and abs(np.corrcoef(both)[0, 1]) > 0.99
+            ):
                 told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
             continue
         values = encode([plain(other)])[0]
@@ -140,11 +155,14 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
             told[-1] += ", ".join(
                 f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist()
             )
-    yield from checks.listed("note", "train", "columns giving the label away, so not for the text", told, "leak")
+    yield from checks.listed(
+        "note", "train", "columns giving the label away, so not for the text", told, "leak"
+    )
 
 
 def _comparable(column: pa.Array) -> pa.Array | None:
-    """float64 where every cell is a number, also one written as text; else strings; None for lists and the like."""
+    """float64 where every cell is a number, also one written as text; else strings; None for lists and the
+    like."""
     for kind in (pa.float64(), pa.large_string()):
         with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return column.cast(kind)
@@ -154,7 +172,8 @@ def _comparable(column: pa.Array) -> pa.Array | None:
 def _of_tokens(
     name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Lengths before any truncation, special tokens included; tokens that the vocabulary lacks; characters in no token."""
+    """Lengths before any truncation, special tokens included; tokens that the vocabulary lacks; characters in
+    no token."""
     columns = [plain(rows.table[role]) for role in roles if role in rows.table.column_names]
     lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
     unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))
@@ -187,7 +206,8 @@ def _of_tokens(
     return {key: int(value) for key, value in quantiles}, found
 
 
-# --- for a person -----------------------------------------------------------------------------------------------------
+# --- for a person
+# -----------------------------------------------------------------------------------------------------
 
 
 def show(report: Report, limit: int, width: int | None = None) -> None:
@@ -204,7 +224,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
     console = Console(width=width, highlight=False)
     overview = Table("set", box=SIMPLE_HEAD, pad_edge=False)
     overview.add_column("rows", justify="right")
-    lengths = ("tokens: median", "95%", "longest") if any("tokens" in of for of in report.sets.values()) else ()
+    lengths = (
+        ("tokens: median", "95%", "longest") if any("tokens" in of for of in report.sets.values()) else ()
+    )
     for column in lengths:
         overview.add_column(column, justify="right")
     overview.add_column("labels", overflow="fold")
@@ -212,7 +234,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
     for name, of in report.sets.items():
         tokens = [f"{n:,}" for n in of.get("tokens", {}).values()]
         overview.add_row(
-            *map(cell, (name, f"{of['rows']:,}", *tokens)), Text(_shares(of["labels"])), cell(Path(of["where"]).name)
+            *map(cell, (name, f"{of['rows']:,}", *tokens)),
+            Text(_shares(of["labels"])),
+            cell(Path(of["where"]).name),
         )
     console.print(overview)
     for finding in report.findings:
@@ -221,8 +245,12 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
             head.add_column(min_width=least, justify="right" if least == 6 else "left", no_wrap=True)
         share = finding.count / report.sets.get(finding.set, {"rows": np.inf})["rows"]
         part = f" ({share:.1%} of the set)" if finding.message.startswith("rows") and share >= 0.001 else ""
-        head.add_row(cell(finding.severity, STYLES[finding.severity]), cell(finding.set), f"{finding.count:,}",
-                     cell(finding.phrase + part))  # fmt: skip
+        head.add_row(
+            cell(finding.severity, STYLES[finding.severity]),
+            cell(finding.set),
+            f"{finding.count:,}",
+            cell(finding.phrase + part),
+        )
         console.print(head)
         where = f"{report.sets.get(finding.set, {}).get('where')}, "
         columns = [[place.removeprefix(where) for place in finding.places[:limit]]] if finding.places else []
@@ -233,7 +261,9 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
         for row in zip(*columns, finding.examples[:limit], strict=True):
             body.add_row(*map(cell, row))
         console.print(Padding(body, (0, 0, 1, 9), expand=False))
-    counts = [f"{n} {s}{'s' * (n != 1)}" for s in STYLES if (n := sum(f.severity == s for f in report.findings))]
+    counts = [
+        f"{n} {s}{'s' * (n != 1)}" for s in STYLES if (n := sum(f.severity == s for f in report.findings))
+    ]
     console.print(Text(", ".join(counts) or "nothing to report", "bold"))
     for line in (*report.notes, *(f"not checked: {what}" for what in report.skipped)):
         console.print(cell(line, "dim"))

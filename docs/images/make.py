@@ -19,7 +19,14 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COMMAND = ["train", "demo/film-reviews.toml", "--checkpoint", ".demo/all-MiniLM-L6-v2", "--set", "eval_every=20"]
+COMMAND = [
+    "train",
+    "demo/film-reviews.toml",
+    "--checkpoint",
+    ".demo/all-MiniLM-L6-v2",
+    "--set",
+    "eval_every=20",
+]
 SCREEN = rich.console.Console(record=True, width=128, file=io.StringIO(), highlight=False)
 
 
@@ -30,12 +37,16 @@ def main() -> None:
     from bert_ft import display
     from bert_ft.cli import main as bert_ft
 
-    display.SECONDS = float("inf")  # on a terminal a bar stands for these lines, and goes when the training ends
+    display.SECONDS = float(
+        "inf"
+    )  # on a terminal a bar stands for these lines, and goes when the training ends
     with tempfile.TemporaryDirectory() as folder:
         SCREEN.print(shown, style="bold green")
         with contextlib.suppress(SystemExit):  # a failure leaves no report to draw
             bert_ft([*COMMAND, "--output", f"{folder}/run"])
-        own_fonts = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)  # no font from elsewhere
+        own_fonts = re.sub(
+            r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL
+        )  # no font from elsewhere
         (HERE / "terminal.svg").write_text(
             SCREEN.export_svg(title="bert-ft", code_format=own_fonts, unique_id="bert-ft")
         )

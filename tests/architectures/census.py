@@ -48,8 +48,13 @@ def guarded(work: Callable[[], Cell]) -> Cell:
     except bert_ft.InputError as error:
         return {"state": "refused", "why": error.message, "message": str(error)}
     except Exception as error:
-        frames = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
-        return {"state": "traceback", "why": f"{type(error).__name__}: {str(error)[:300]} ({' > '.join(frames)})"}
+        frames = [
+            f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-3:]
+        ]
+        return {
+            "state": "traceback",
+            "why": f"{type(error).__name__}: {str(error)[:300]} ({' > '.join(frames)})",
+        }
 
 
 # --- the first process trains -------------------------------------------------------------------------------------------
@@ -68,9 +73,14 @@ def train(name: str, family: str, folder: Path) -> Cell:
     state = "equal lengths" if equal else reason.partition(":")[0].partition(",")[0]
     why = {"padded": reason.partition(": ")[2], "padding-free": ""}.get(state, "")
     beside = [
-        note for note in notes if re.match("block-sparse|full attention|this model also|the model's padding", note)
+        note
+        for note in notes
+        if re.match("block-sparse|full attention|this model also|the model's padding", note)
     ]
-    np.save(out / "logits.npy", logits(run.model, run.model.encode(run.model.adapter.rows(zoo.inputs(family, 40, 12)))))
+    np.save(
+        out / "logits.npy",
+        logits(run.model, run.model.encode(run.model.adapter.rows(zoo.inputs(family, 40, 12)))),
+    )
     return {"state": state, "why": why, "notes": beside}
 
 
@@ -115,10 +125,13 @@ def _plain(network: Any, model: Any, features: Any) -> np.ndarray:
     results = []
     for start, end in zip(features.offsets[:-1], features.offsets[1:], strict=True):
         tokens = {
-            key: torch.tensor(column[start:end][None].astype(np.int64)) for key, column in features.tokens.items()
+            key: torch.tensor(column[start:end][None].astype(np.int64))
+            for key, column in features.tokens.items()
         }
         with torch.no_grad():
-            found = model.adapter.logits(network(**tokens, attention_mask=torch.ones_like(tokens["input_ids"])))
+            found = model.adapter.logits(
+                network(**tokens, attention_mask=torch.ones_like(tokens["input_ids"]))
+            )
         results.append(found.float().numpy()[0] if found.dim() == 3 else found.float().numpy())
     return np.concatenate(results)
 
@@ -136,7 +149,10 @@ def take(
         results[name] = {}
         for family in families:
             results[name][family] = guarded(lambda name=name, family=family: train(name, family, folder))
-        say(f"trained {name}: " + ", ".join(f"{family} {cell['state']}" for family, cell in results[name].items()))
+        say(
+            f"trained {name}: "
+            + ", ".join(f"{family} {cell['state']}" for family, cell in results[name].items())
+        )
     (folder / "trained.json").write_text(json.dumps(results))
     command, env = [sys.executable, __file__, "--reload", str(folder)], os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -187,10 +203,10 @@ def row(name: str, families: dict[str, Cell]) -> str:
 def written(results: dict[str, dict[str, Cell]]) -> str:
     """The page."""
     lines = [row(name, results[name]) for name in sorted(results)]
-    others = (
-        f"Not in the census: models that need more than text ({', '.join(sorted(zoo.OTHER))}), and other decoders: "
+    others = f"Not in the census: models that need more than text ({', '.join(sorted(zoo.OTHER))}), and other decoders: "
+    return "\n".join(
+        [HEAD.format(version=tf.__version__), *lines, "", others + ", ".join(zoo.DECODERS) + ".", ""]
     )
-    return "\n".join([HEAD.format(version=tf.__version__), *lines, "", others + ", ".join(zoo.DECODERS) + ".", ""])
 
 
 HEAD = """\

@@ -39,7 +39,9 @@ def hold(chosen: Mapping[str, Sequence[str]], folder: Path) -> None:
         for family, cell in families.items():
             where = f"{name}, {family}: {cell}"
             state, why = on_page(name, family)
-            assert cell["state"] == state and all(text in why for text in [cell["why"], *cell.get("notes", [])]), where
+            assert cell["state"] == state and all(
+                text in why for text in [cell["why"], *cell.get("notes", [])]
+            ), where
             assert state in ("padding-free", "padded", "equal lengths", "refused"), where
             if cell["state"] == "refused":
                 assert "Error" not in cell["why"] and "\n" not in cell["why"], where

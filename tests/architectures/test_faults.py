@@ -24,7 +24,9 @@ def tuned(name: str, family: str, folder: Path, rows: list[dict[str, Any]], **se
 @pytest.mark.parametrize(
     ("kind", "package"), [("XLM", "sacremoses"), ("RoFormer", "rjieba"), ("PLBart", "sentencepiece")]
 )
-def test_a_missing_package_is_named(kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     config = getattr(tf, f"{kind}Config")()
     config.save_pretrained(tmp_path)

@@ -36,14 +36,18 @@ NAMES = [name for name in zoo.ZOO if "+" not in name]
 def adapter(head: str, config: Any) -> Any:
     """What `load_model` needs of an adapter whose labels are those of a config."""
     names = dict(config.id2label)
-    wanted = {"num_labels": 2} if head == "QuestionAnswering" else {"num_labels": len(names), "id2label": names}
+    wanted = (
+        {"num_labels": 2} if head == "QuestionAnswering" else {"num_labels": len(names), "id2label": names}
+    )
     return SimpleNamespace(head=f"AutoModelFor{head}", config=lambda: dict(wanted), names=list(names.values()),
                            labels=list(names.values()), task=bert_ft.load_task("classification"))  # fmt: skip
 
 
 def survivors(model: Any, file: set[bytes]) -> set[str]:
     """The tensors of a model that are those of the file, byte for byte."""
-    return {name for name, tensor in model.state_dict().items() if tensor.contiguous().numpy().tobytes() in file}
+    return {
+        name for name, tensor in model.state_dict().items() if tensor.contiguous().numpy().tobytes() in file
+    }
 
 
 def cells(name: str, folder: Path) -> Iterator[tuple[str, str, Any, set[str], set[str]]]:
@@ -87,7 +91,9 @@ def test_what_from_pretrained_keeps_is_kept(name: str, tmp_path: Path) -> None:
         assert kept == expected, (form, head, sorted(kept ^ expected)[:4])
         assert kept, (form, head)
         count += 1
-    assert count or name == "perceiver" or not any(type(zoo.described(name)[0]) in FORMS[head] for head in HEADS)
+    assert (
+        count or name == "perceiver" or not any(type(zoo.described(name)[0]) in FORMS[head] for head in HEADS)
+    )
 
 
 def test_weights_without_a_place_are_refused(tmp_path: Path) -> None:
@@ -98,9 +104,13 @@ def test_weights_without_a_place_are_refused(tmp_path: Path) -> None:
     place = zoo.checkpoint("bert", tmp_path / "bert")
     file = next(place.glob("*.safetensors"))
     tensors = load_file(file)
-    relative = {"encoder.layer.0.attention.self.distance_embedding.weight": tensors["pooler.dense.weight"].clone()}
+    relative = {
+        "encoder.layer.0.attention.self.distance_embedding.weight": tensors["pooler.dense.weight"].clone()
+    }
     deeper = {
-        name.replace("layer.1.", "layer.2."): tensor.clone() for name, tensor in tensors.items() if "layer.1." in name
+        name.replace("layer.1.", "layer.2."): tensor.clone()
+        for name, tensor in tensors.items()
+        if "layer.1." in name
     }
     for more, message in ((relative, "distance_embedding"), (deeper, "encoder.layer.2.")):
         save_file(tensors | more, file, metadata={"format": "pt"})

@@ -32,7 +32,9 @@ def words() -> list[str]:
     """Eight thousand words of two or three syllables, names among them."""
     random = np.random.default_rng(0)
     syllables = [c + v for c in "bdfgklmnprst" for v in "aeiou"]
-    vocabulary = ["".join(random.choice(syllables, random.integers(1, 4))) for _ in range(500)] + [*NAMES] * 10
+    vocabulary = ["".join(random.choice(syllables, random.integers(1, 4))) for _ in range(500)] + [
+        *NAMES
+    ] * 10
     return [str(word) for word in random.choice(vocabulary, 8000)]
 
 
@@ -112,7 +114,13 @@ def of(name: str, kind: str, **options: Any) -> Callable[[], Any]:
     return functools.partial(own, name, kind, **options)
 
 
-BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+BERT = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 SENTENCE = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 GPT = {"pad_token": "<|pad|>", "bos_token": "<|begin|>", "eos_token": "<|end|>"}
 untyped = functools.partial(
@@ -125,7 +133,11 @@ typed = functools.partial(
 )  # fmt: skip
 gpt = functools.partial(generic, "bpe", GPT, "<|begin|> $A", "<|begin|> $A $B")
 framed = functools.partial(
-    generic, "bpe", GPT | {"mask_token": "<|mask|>"}, "<|begin|> $A <|end|>", "<|begin|> $A <|end|> $B <|end|>"
+    generic,
+    "bpe",
+    GPT | {"mask_token": "<|mask|>"},
+    "<|begin|> $A <|end|>",
+    "<|begin|> $A <|end|> $B <|end|>",
 )
 eos = functools.partial(generic, "uni", SENTENCE, "$A </s>", "$A $B </s>")
 plbart = functools.partial(
@@ -169,13 +181,22 @@ COMPASS = {
     "rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE},
     "layer_types": ["sliding_attention", "full_attention"],
 }
-GEMMA = {key: SIZES[key] for key in (*NAMED, "num_key_value_heads", "sliding_window", "max_position_embeddings")}
+GEMMA = {
+    key: SIZES[key] for key in (*NAMED, "num_key_value_heads", "sliding_window", "max_position_embeddings")
+}
 GEMMA |= {"query_pre_attn_scalar": 8}
 BUCKETS = {"position_buckets": 8, "norm_rel_ebd": "layer_norm"}
 LED = {
     "attention_window": 8, "max_encoder_position_embeddings": 2 * POSITIONS, "max_decoder_position_embeddings": POSITIONS
 }  # fmt: skip
-FUNNEL = {"block_sizes": [1, 2], "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 40, "num_decoder_layers": 1}
+FUNNEL = {
+    "block_sizes": [1, 2],
+    "d_model": 32,
+    "n_head": 4,
+    "d_head": 8,
+    "d_inner": 40,
+    "num_decoder_layers": 1,
+}
 ENTITIES = {"[MASK]": 0, "[UNK]": 1, "[PAD]": 2, "[MASK2]": 3}
 GROUPS: list[tuple[Callable[[], Any], dict[str, dict[str, Any]]]] = [
     (of("BertTokenizer", "wp"), {

@@ -27,11 +27,16 @@ Sets = dict[str, dict[str, list[Any]]]  # name -> column -> cells
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "in", "or", "u")]
 
 
-def prose(n: int, seed: int, names: tuple[str, ...] = ("neg", "pos"), pairs: bool = False) -> dict[str, list[Any]]:
+def prose(
+    n: int, seed: int, names: tuple[str, ...] = ("neg", "pos"), pairs: bool = False
+) -> dict[str, list[Any]]:
     """`n` distinct rows of made-up words, with labels that nothing tells."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(SYLLABLES, 1 + i % 3)) for i in range(300)]
-    texts = [f"{' '.join(rng.choice(words, rng.integers(4, 20)))} {seed}x{i}y {rng.choice(words)}" for i in range(n)]
+    texts = [
+        f"{' '.join(rng.choice(words, rng.integers(4, 20)))} {seed}x{i}y {rng.choice(words)}"
+        for i in range(n)
+    ]
     labels = [names[i % len(names)] for i in rng.permutation(n)]
     return {"text": texts, **({"text_pair": texts[::-1]} if pairs else {}), "label": labels}
 
@@ -50,7 +55,9 @@ def of_glue(folder: Path, task: str) -> Sets:
     for name, file in (("train", "train"), ("validation", "dev"), ("test", "test")):
         lines = (folder / task / f"{file}.tsv").read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:301]]
-        texts = {role: [row[c] for row in rows] for role, c in zip(("text", "text_pair"), columns, strict=False)}
+        texts = {
+            role: [row[c] for row in rows] for role, c in zip(("text", "text_pair"), columns, strict=False)
+        }
         out[name] = texts | {"label": [row.get("label") for row in rows]}
     return out
 
@@ -115,7 +122,9 @@ def rewrite(how: Callable[[str, str], str]) -> Callable[[Sets], None]:
 
 
 def column(sets: Sets) -> None:
-    sets["train"]["stars"] = ["5" if label == sets["train"]["label"][0] else "1" for label in sets["train"]["label"]]
+    sets["train"]["stars"] = [
+        "5" if label == sets["train"]["label"][0] else "1" for label in sets["train"]["label"]
+    ]
 
 
 def ranges(sets: Sets) -> None:
@@ -173,7 +182,11 @@ def test_planted_faults_are_found(sets: Sets, plant: str) -> None:
     spoil(sets)
     report = report_of(sets)
     grown = {key: n - before[key] for key, n in found(report).items() if n > before[key]}
-    hits = [f for f in report.findings if f.count and [f.check, f.severity, f.set] == wanted and key_of(f) in grown]
+    hits = [
+        f
+        for f in report.findings
+        if f.count and [f.check, f.severity, f.set] == wanted and key_of(f) in grown
+    ]
     assert hits, report.findings
     assert count is None or count in [grown[key_of(f)] for f in hits]
     assert any(shown in text for f in hits for text in (*f.places, *f.examples, f.message))
@@ -205,7 +218,9 @@ def same(text: str) -> str:
 
 @given(train=ROWS, validation=ROWS)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_equal_rows_as_counted_one_by_one(train: list[tuple[Any, ...]], validation: list[tuple[Any, ...]]) -> None:
+def test_equal_rows_as_counted_one_by_one(
+    train: list[tuple[Any, ...]], validation: list[tuple[Any, ...]]
+) -> None:
     given_ = {"train": train, "validation": validation}
     tables = {
         name: pa.table(dict(zip(("text", "text_pair", "label"), map(list, zip(*rows, strict=True)), strict=True)),
@@ -217,7 +232,9 @@ def test_equal_rows_as_counted_one_by_one(train: list[tuple[Any, ...]], validati
     for name, rows in given_.items():
         wanted["duplicates", name] = len(rows) - len(set(keys[name]))
         labelled = [
-            (key, row[2]) for home in {name, "train"} for key, row in zip(keys[home], given_[home], strict=True)
+            (key, row[2])
+            for home in {name, "train"}
+            for key, row in zip(keys[home], given_[home], strict=True)
         ]
         wanted["conflicts", name] = sum(
             label is not None and any(k == key and other not in (label, None) for k, other in labelled)
@@ -236,7 +253,9 @@ def test_several_labels_a_row_and_numbers() -> None:
     several = pa.array([["a", "b"], ["a"], ["c"], None, ["a", "b"]], pa.list_(pa.string()))
     rows = {"train": Rows(pa.table({"text": ["one", "two", "One", "three", "two "], "label": several}), "t")}
     assert {
-        (f.check, f.count) for f in checks.of_classes(rows, ["a", "b"], ("text",), "label") if f.check == "labels"
+        (f.check, f.count)
+        for f in checks.of_classes(rows, ["a", "b"], ("text",), "label")
+        if f.check == "labels"
     } == {("labels", 1)}
     assert [f.count for f in of_texts(rows, ("text",), "label") if f.check == "conflicts"] == [4]
     rng = np.random.default_rng(0)
@@ -296,7 +315,9 @@ def test_columns_of_any_type_and_a_task_of_one_label() -> None:
     train = built_in(False)["train"]
     column({"train": train})
     strange = pa.table(train).append_column("seconds", pa.array(range(300), pa.duration("s")))
-    strange = strange.append_column("bytes", pa.array([b"\xff"] * 300)).append_column("lists", pa.array([[1]] * 300))
+    strange = strange.append_column("bytes", pa.array([b"\xff"] * 300)).append_column(
+        "lists", pa.array([[1]] * 300)
+    )
     report = tool.check("classification", train=strange, **{"data.validation": "20%"})
     assert [f.examples[0].split(":")[0] for f in report.findings if f.check == "leak"] == ["stars"]
     alone = tool.check("classification", train=train | {"label": ["pos"] * 300}, **{"data.validation": "20%"})
@@ -318,14 +339,23 @@ def files(csv: Any) -> Path:
 
 
 def test_strict_decides_the_exit_code(cli: Any, files: Path) -> None:
-    flags = ["check", "classification", "--train", files / "train.csv", "--validation", files / "validation.csv"]
+    flags = [
+        "check",
+        "classification",
+        "--train",
+        files / "train.csv",
+        "--validation",
+        files / "validation.csv",
+    ]
     clean = cli(*flags, "--strict")
     assert clean.code == 0 and "nothing to report" in clean.out
     train = (files / "train.csv").read_text()
     (files / "train.csv").write_text(train + train.splitlines()[3] + "\n")
     note = cli(*flags, "--strict")
     assert note.code == 0 and "row 61 (as row 3)" in note.out  # a note is no fault
-    (files / "validation.csv").write_text((files / "validation.csv").read_text() + train.splitlines()[3] + "\n")
+    (files / "validation.csv").write_text(
+        (files / "validation.csv").read_text() + train.splitlines()[3] + "\n"
+    )
     assert cli(*flags, "--strict").code == 1
     assert cli(*flags).code == 0
     (files / "train.csv").write_text(train + '"a text","pos","more"\n')

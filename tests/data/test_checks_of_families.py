@@ -14,7 +14,15 @@ import pytest
 def test_chinese_words_under_an_english_vocabulary(shared_data: Path, minilm: Path, cli: Any) -> None:
     folder = shared_data / "cluener_zh"
     done = cli(
-        "check", "ner", "--train", folder / "train.jsonl", "--validation", folder / "dev.jsonl", "-c", minilm, "--json"
+        "check",
+        "ner",
+        "--train",
+        folder / "train.jsonl",
+        "--validation",
+        folder / "dev.jsonl",
+        "-c",
+        minilm,
+        "--json",
     )
     found = {(f["check"], f["set"]): f for f in json.loads(done.out)["findings"]}
     assert done.code == 0 and found["unknown", "train"]["severity"] == "warning"
@@ -27,7 +35,13 @@ def test_questions_of_two_sets(tmp_path: Path, cli: Any) -> None:
     for name, part in (("train", rows[:4]), ("validation", [*rows[4:], {**rows[1], "id": "again"}])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     done = cli(
-        "check", "qa", "--train", tmp_path / "train.jsonl", "--validation", tmp_path / "validation.jsonl", "--json"
+        "check",
+        "qa",
+        "--train",
+        tmp_path / "train.jsonl",
+        "--validation",
+        tmp_path / "validation.jsonl",
+        "--json",
     )
     found = json.loads(done.out)["findings"]
     assert [(f["check"], f["set"], f["count"]) for f in found] == [("overlap", "validation", 1)]

@@ -32,7 +32,9 @@ def paragraphs(split: str) -> list[dict[str, Any]]:
 def table(folder: Path) -> dict[str, dict[str, int]]:
     """The counts that a README states: split -> column -> number."""
     rows = [
-        line.strip("| ").split(" | ") for line in (folder / "README.md").read_text().splitlines() if line[:2] == "| "
+        line.strip("| ").split(" | ")
+        for line in (folder / "README.md").read_text().splitlines()
+        if line[:2] == "| "
     ]
     return {row[0]: dict(zip(rows[0][1:], map(int, row[1:]), strict=True)) for row in rows[1:]}
 
@@ -62,7 +64,11 @@ def test_tags_and_counts_of_the_gazette() -> None:
         texts = {" ".join(word.lower() for word, _ in sentence) for sentence in sentences}
         assert len(texts) == len(sentences) and not texts & seen
         seen |= texts
-        counted[split] = {"documents": len(found), "sentences": len(sentences), "words": sum(map(len, sentences))}
+        counted[split] = {
+            "documents": len(found),
+            "sentences": len(sentences),
+            "words": sum(map(len, sentences)),
+        }
         counted[split] |= {kind: begun.count(kind) for kind in ("PER", "ORG", "LOC", "DATE")}
     assert counted == table(GAZETTE)
 
@@ -76,15 +82,19 @@ def test_answers_and_counts_of_the_almanac() -> None:
         qas = [(paragraph["context"], qa) for paragraph in found for qa in paragraph["qas"]]
         for context, qa in qas:
             golds = qa["answers"]
-            assert qa["is_impossible"] == (not golds) == ("plausible_answers" in qa) and qa["question"].endswith("?")
+            assert qa["is_impossible"] == (not golds) == ("plausible_answers" in qa) and qa[
+                "question"
+            ].endswith("?")
             for answer in [*golds, *qa.get("plausible_answers", [])]:
                 start, text = answer["answer_start"], answer["text"]
                 end = start + len(text)
                 assert context[start:end] == text == text.strip(), qa["id"]
-                assert not re.match(r"\w", context[start - 1 : start]) and not re.match(r"\w", context[end:]), (
-                    "whole words"
-                )
-            assert len({answer["text"] for answer in golds}) == len(golds) and (split != "train" or len(golds) < 2)
+                assert not re.match(r"\w", context[start - 1 : start]) and not re.match(
+                    r"\w", context[end:]
+                ), "whole words"
+            assert len({answer["text"] for answer in golds}) == len(golds) and (
+                split != "train" or len(golds) < 2
+            )
             asked.append((qa["id"], qa["question"]))
         assert all(80 <= len(paragraph["context"].split()) <= 150 for paragraph in found)
         contexts += [paragraph["context"] for paragraph in found]
@@ -92,7 +102,9 @@ def test_answers_and_counts_of_the_almanac() -> None:
                           "without an answer": sum(qa["is_impossible"] for _, qa in qas),
                           "accepted answers": sum(len(qa["answers"]) for _, qa in qas),
                           "words of the passages": sum(len(paragraph["context"].split()) for paragraph in found)}  # fmt: skip
-    assert len(set(contexts)) == len(contexts) and len({key for key, _ in asked}) == len(asked) == len(set(asked))
+    assert len(set(contexts)) == len(contexts) and len({key for key, _ in asked}) == len(asked) == len(
+        set(asked)
+    )
     assert counted == table(ALMANAC)
 
 
@@ -102,7 +114,9 @@ def test_a_copy_brings_its_rows(cli: Any, tmp_path: Path) -> None:
     assert load_task(tmp_path / "own.toml").data.path == str(tmp_path / "gazette")
     assert {p.name: p.read_bytes() for p in (tmp_path / "gazette").iterdir()} == {p.name: p.read_bytes() for p in GAZETTE.iterdir()}  # fmt: skip
     again = cli("tasks", "copy", "gazette", tmp_path / "other.toml")
-    assert again.code == 2 and "there is a file already" in again.err and not (tmp_path / "other.toml").exists()
+    assert (
+        again.code == 2 and "there is a file already" in again.err and not (tmp_path / "other.toml").exists()
+    )
 
 
 def test_the_wheel_holds_them() -> None:
@@ -113,7 +127,9 @@ def test_the_wheel_holds_them() -> None:
         for file in wheel.WheelBuilder(str(root)).recurse_included_files()
     }
     ours = {name: size for name, size in files.items() if re.search(r"/(gazette|almanac)[/.]", name)}
-    names = [f"ner/gazette/{split}.conll" for split in SPLITS] + [f"qa/almanac/{split}.json" for split in SPLITS]
+    names = [f"ner/gazette/{split}.conll" for split in SPLITS] + [
+        f"qa/almanac/{split}.json" for split in SPLITS
+    ]
     names += ["ner/gazette/README.md", "qa/almanac/README.md", "ner/gazette.toml", "qa/almanac.toml"]
     assert set(ours) == {f"bert_ft/_tasks/{name}" for name in names} and sum(ours.values()) < 300_000
     assert {Path(name).suffix for name in files if "_tasks" in name} == {".toml", ".md", ".conll", ".json"}

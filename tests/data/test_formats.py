@@ -167,7 +167,9 @@ def test_truncated_binary(load_rows: Load, tmp_path: Path, name: str) -> None:
     ({"text": ["x", "y"], "label": [1.0, 0.5]}, ", row 2: column 'label' has 0.5: a number with a fraction is no label"),
     ({"text": ["x", None], "label": ["a", "b"]}, ", row 2: column 'text' has no text (1 such rows)"),
 ])  # fmt: skip
-def test_parquet_of_the_wrong_types(load_rows: Load, tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_parquet_of_the_wrong_types(
+    load_rows: Load, tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     with pytest.raises(InputError) as error:
         load_rows(tmp_path / "rows.parquet")

@@ -147,7 +147,9 @@ def test_other_rows_have_another_fingerprint(load_rows: Load, change: Columns) -
 def hub_layout(folder: Path, columns: Columns, names: list[str]) -> Path:
     """A data set as `git clone` brings it from the hub: a card with the features, Parquet below data/."""
     (folder / "data").mkdir(parents=True)
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
     for split, part in (("train", columns), ("validation", columns), ("test", columns | {"label": [-1] * 4})):
         rows = datasets.Dataset.from_dict(part, features=features)
         rows.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
@@ -172,11 +174,15 @@ def test_folder(load_rows: Load, tmp_path: Path, kind: str) -> None:
     names, coded = ["pos", "neg"], ROWS | {"label": [0, 1, 0, 1]}
     folder = tmp_path / "folder"
     if kind == "saved":
-        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+        )
         parts = {"train": coded, "dev": coded, "test": coded | {"label": [-1] * 4}}
         saved(
             folder,
-            datasets.DatasetDict({k: datasets.Dataset.from_dict(v, features=features) for k, v in parts.items()}),
+            datasets.DatasetDict(
+                {k: datasets.Dataset.from_dict(v, features=features) for k, v in parts.items()}
+            ),
         )
     elif kind == "files":
         folder.mkdir()
@@ -225,7 +231,9 @@ def test_labels(load_rows: Load, labels: Any, found: list[Any]) -> None:
 def test_labels_that_are_nearly_alike_are_told_and_kept_apart(load_rows: Load) -> None:
     splits = load_rows({"text": ["x", "y", "z", "w"], "label": ["pos", "Pos ", "neg", "pos"]})
     assert Classification.find_labels(splits.train, load_task("classification")) == ["Pos ", "neg", "pos"]
-    told = findings.lines(of_rows(Classification(load_task("classification"), ["Pos ", "neg", "pos"]), splits.all()))
+    told = findings.lines(
+        of_rows(Classification(load_task("classification"), ["Pos ", "neg", "pos"]), splits.all())
+    )
     assert [line for line in told if "differs in case or white space alone" in line and "'Pos '" in line]
     one = load_rows({"text": ["x", "y"], "label": ["pos", "Pos "]}, data__label_names={"Pos ": "pos"})
     assert one.train.table["label"].to_pylist() == ["pos", "pos"]
@@ -255,7 +263,9 @@ def test_numbers(load_rows: Load, labels: list[Any], numbers: list[float]) -> No
 def test_no_number(load_rows: Load, cell: str) -> None:
     with pytest.raises(InputError, match="train rows, row 2: column 'label' has"):
         load_rows(
-            {"text": ["x", "y"], "label": ["1", cell]}, data__problem_type="regression", metric__compute=["pearson"]
+            {"text": ["x", "y"], "label": ["1", cell]},
+            data__problem_type="regression",
+            metric__compute=["pearson"],
         )
 
 
@@ -280,7 +290,9 @@ def test_held_out_share(load_rows: Load) -> None:
     assert splits.notes == ["validation: 20 of 200 training rows held out (10%, stratified, split_seed 42)"]
     again = load_rows(columns, data__validation="10%", run__seed=7)
     assert again.fingerprint() == splits.fingerprint()
-    assert load_rows(columns, data__validation="10%", data__split_seed=7).fingerprint() != splits.fingerprint()
+    assert (
+        load_rows(columns, data__validation="10%", data__split_seed=7).fingerprint() != splits.fingerprint()
+    )
     numbers = {"text": columns["text"], "label": [float(i) for i in range(200)]}
     regression = load_rows(
         numbers, data__validation="10%", data__problem_type="regression", metric__compute=["pearson"]
@@ -328,7 +340,9 @@ def test_glue(glue: Path, name: str, folder: str, counts: tuple[int, ...]) -> No
         cells: list[Any] = [line.split("\t")[names.index(column)] for line in lines]
         if role == "label":
             as_float32 = name == "stsb"  # as on the hub
-            cells = [float(str(np.float32(c))) if as_float32 else original.label_names.get(c, c) for c in cells]
+            cells = [
+                float(str(np.float32(c))) if as_float32 else original.label_names.get(c, c) for c in cells
+            ]
         assert splits.train.table[role].to_pylist() == cells, role
 
 
@@ -363,7 +377,11 @@ def test_labels_that_are_none(load_rows: Load, tmp_path: Path) -> None:
     named = load_rows(str(tmp_path / "rows.csv"), data__label_names={"": "none"})
     assert named.train.table["label"].to_pylist() == ["x", "none", "y"]
     good = {"text": ["a", "b"], "label": ["x", "y"]}
-    assert load_rows(good, test=str(tmp_path / "rows.csv")).test["test"].table["label"].to_pylist() == ["x", None, "y"]
+    assert load_rows(good, test=str(tmp_path / "rows.csv")).test["test"].table["label"].to_pylist() == [
+        "x",
+        None,
+        "y",
+    ]
     with pytest.raises(InputError, match="1 rows have no label"):
         load_rows([{"text": "a", "label": 1.0}, {"text": "b", "label": float("nan")}])
 
@@ -385,7 +403,9 @@ def test_columns_nobody_asked_for_do_no_harm(load_rows: Load, tmp_path: Path) ->
     with pytest.raises(InputError, match="the files have different columns"):
         load_rows([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
     grouped = {"text": list("abcdef"), "label": ["x", "y"] * 3, "doc": [1, 1, 2, 2, 3, 3]}
-    splits = load_rows(grouped, test={"text": ["g"], "label": ["x"]}, data__group="doc", data__validation="1/3")
+    splits = load_rows(
+        grouped, test={"text": ["g"], "label": ["x"]}, data__group="doc", data__validation="1/3"
+    )
     assert len(splits.train) == 4 and "group" not in splits.test["test"].table.column_names
 
 

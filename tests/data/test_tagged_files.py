@@ -59,7 +59,9 @@ def test_column_files(read: Read, text: str, keys: dict[str, Any]) -> None:
     rows = splits.train
     lines = [line.strip("\r \ufeff") for line in text.split("\n")]
     at = {word: number for number, line in enumerate(lines, 1) for word in re.split("[\t ]+", line)}
-    assert rows.place(0, 1).endswith(f"a.conll, line {at['rejects']}") and rows.place(1).endswith(f"line {at['Peter']}")
+    assert rows.place(0, 1).endswith(f"a.conll, line {at['rejects']}") and rows.place(1).endswith(
+        f"line {at['Peter']}"
+    )
 
 
 def test_empty_words_documents_and_several_files(read: Read) -> None:
@@ -71,7 +73,9 @@ def test_empty_words_documents_and_several_files(read: Read) -> None:
     same = read("c.bio", text, "d.bio", text)
     assert same.fingerprint() == splits.fingerprint(), "where rows stand is no part of them"
     grouped = read("a.bio", text * 5, data__validation="40%", data__group="document")
-    documents = [set(rows.table["document"].to_pylist()) for rows in (grouped.train, *grouped.evaluation.values())]
+    documents = [
+        set(rows.table["document"].to_pylist()) for rows in (grouped.train, *grouped.evaluation.values())
+    ]
     assert not documents[0] & documents[1] and len(documents[0] | documents[1]) == 10
 
 
@@ -97,7 +101,9 @@ def test_column_files_refused(read: Read, text: str, message: str, keys: dict[st
 def test_what_breaks_the_scheme_is_told_with_its_line(read: Read) -> None:
     splits = read("a.conll", "a\tB-X\nb\tI-X\n\n# said\n# more\nc\tO\nd\tI-X\n")
     assert columns(splits)[1][1] == ["O", "B-X"]
-    assert any(re.search("train: 1 tags break IOB2 .*: I-X at .*a.conll, line 7$", note) for note in splits.notes)
+    assert any(
+        re.search("train: 1 tags break IOB2 .*: I-X at .*a.conll, line 7$", note) for note in splits.notes
+    )
 
 
 TEXT = "Anna met Bob in New York."
@@ -122,7 +128,10 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_spans(read: Read, form: str) -> None:
-    row, other = FORMS[form], {"words": {"tokens": ["x"], "tags": ["O"]}}.get(form, FORMS[form] | {"text": "x"})
+    row, other = (
+        FORMS[form],
+        {"words": {"tokens": ["x"], "tags": ["O"]}}.get(form, FORMS[form] | {"text": "x"}),
+    )
     if form != "words":
         other = {"text": "x", "label": {} if form == "CLUENER" else []}
     line = json.dumps(row) + "\n" + json.dumps(other) + "\n"
@@ -174,7 +183,9 @@ def test_codes_by_the_sources_names_or_the_tasks() -> None:
         assert splits.train.table["tags"].to_pylist() == expected
     with pytest.raises(InputError, match="word 2: the tag 2 has no name"):
         loading.load(
-            task.override({"data.label_names": {"0": "O", "1": "S-X"}}), Ner, {"train": rows, "validation": rows}
+            task.override({"data.label_names": {"0": "O", "1": "S-X"}}),
+            Ner,
+            {"train": rows, "validation": rows},
         )
 
 

@@ -27,7 +27,14 @@ def written(entities: Entities, length: int, scheme: str) -> list[str]:
         before = entities[number - 1] if number else None
         meets = before is not None and before[0] == kind and before[2] == first - 1
         inner, end = {"BILOU": ("I", "L"), "BMES": ("M", "E"), "BIOES": ("I", "E")}.get(scheme, ("I", "I"))
-        alone = {"BILOU": "U", "BMES": "S", "BIOES": "S", "IOB2": "B", "IOB1": "B" if meets else "I", "IO": "I"}[scheme]
+        alone = {
+            "BILOU": "U",
+            "BMES": "S",
+            "BIOES": "S",
+            "IOB2": "B",
+            "IOB1": "B" if meets else "I",
+            "IO": "I",
+        }[scheme]
         start = {"IOB1": "B" if meets else "I", "IO": "I"}.get(scheme, "B")
         letters = [alone] if first == last else [start, *[inner] * (last - first - 1), end]
         out[first : last + 1] = [f"{letter}-{kind}" for letter in letters]
@@ -59,7 +66,8 @@ def test_entities_stay_the_same(scheme: str, data: Any) -> None:
     got, _, wrong = read([written(entities, length, scheme) for entities, length in rows])
     assert [get_entities(tag_list) for tag_list in got] == [entities for entities, _ in rows]
     assert all(
-        tag_list == written(entities, length, "IOB2") for tag_list, (entities, length) in zip(got, rows, strict=True)
+        tag_list == written(entities, length, "IOB2")
+        for tag_list, (entities, length) in zip(got, rows, strict=True)
     )
     assert wrong == []
     full = [*rows, ([("PER", 0, 2), ("PER", 3, 3)], 4)] if scheme != "IO" else rows  # says what the scheme is
@@ -124,14 +132,18 @@ def test_spans_come_back_from_the_words(texts: list[str], chance: random.Random)
         assert all(a < b for a, b in limits) and all(b <= c for (_, b), (c, _) in itertools.pairwise(limits))
         assert not "".join(text[b:c] for b, c in zip([0, *[b for _, b in limits]], [*[a for a, _ in limits], len(text)],
                                                      strict=True)).strip()  # fmt: skip
-        entities = [(kind, text[limits[a][0] : limits[b][1]]) for kind, a, b in get_entities(got[part].tolist())]
+        entities = [
+            (kind, text[limits[a][0] : limits[b][1]]) for kind, a, b in get_entities(got[part].tolist())
+        ]
         assert entities == [(kind, text[a:b].strip()) for a, b, kind in marks]
     assert bool(notes) == bool(found.cut) == (len(words.split(texts).words) < len(found.words))
 
 
 def test_overlaps_and_faults() -> None:
     text = "the Bank of England rose"
-    found, got, notes = words.tag([text], [[(4, 8, "A"), (4, 19, "B"), (4, 19, "B")]], lambda row: f"row {row + 1}")
+    found, got, notes = words.tag(
+        [text], [[(4, 8, "A"), (4, 19, "B"), (4, 19, "B")]], lambda row: f"row {row + 1}"
+    )
     assert got.tolist() == ["O", "B-B", "I-B", "I-B", "O"]
     assert notes == ["1 spans overlap a longer one and are left out; the first: row 1"]
     found, got, notes = words.tag(["iPhone13 x"], [[(0, 6, "A")]], lambda row: f"row {row + 1}")

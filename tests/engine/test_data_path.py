@@ -42,7 +42,9 @@ def tokenizer(tiny_checkpoint: Path) -> Any:
     st.booleans(),
     st.integers(8, 40),
 )
-def test_encoding_equals_the_tokenizers_own_call(tokenizer: Any, rows: Any, pairs: bool, max_length: int) -> None:
+def test_encoding_equals_the_tokenizers_own_call(
+    tokenizer: Any, rows: Any, pairs: bool, max_length: int
+) -> None:
     first, second = [a for a, _ in rows], [b for _, b in rows] if pairs else None
     theirs = tokenizer(first, second, truncation="longest_first", max_length=max_length)
     whole = tokenizer(first, second)["input_ids"]
@@ -107,7 +109,9 @@ def test_features_are_cached_and_a_damaged_cache_is_rebuilt(
     monkeypatch.setenv("BERT_FT_CACHE", str(tmp_path))
     monkeypatch.setattr(cache, "WORTH", 1)
     adapter = bert_ft.Classification(bert_ft.load_task("classification"), ["a", "b"])
-    table = sources.of_object({"text": ["one film", "two films"], "label": ["a", "b"]}, ["text", "label"], (), "").table
+    table = sources.of_object(
+        {"text": ["one film", "two films"], "label": ["a", "b"]}, ["text", "label"], (), ""
+    ).table
     rows, calls = Rows(table, ""), []
     encode = bert_ft.Classification.encode
 
@@ -119,7 +123,10 @@ def test_features_are_cached_and_a_damaged_cache_is_rebuilt(
     first = cache.encode(adapter, rows, tokenizer, 16)
     second = cache.encode(adapter, rows, tokenizer, 16)
     assert len(calls) == 1 and isinstance(second.tokens["input_ids"], np.memmap)
-    assert np.array_equal(first.tokens["input_ids"], second.tokens["input_ids"]) and first.counts == second.counts
+    assert (
+        np.array_equal(first.tokens["input_ids"], second.tokens["input_ids"])
+        and first.counts == second.counts
+    )
     cache.encode(adapter, rows, tokenizer, 4)
     assert len(calls) == 2, "another length"
     for file in tmp_path.rglob("tokens.input_ids.npy"):
@@ -149,7 +156,9 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
             raise torch.OutOfMemoryError("out of memory")
         return torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
 
-    plain = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "a", **options)
+    plain = bert_ft.finetune(
+        "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "a", **options
+    )
     tight = bert_ft.finetune(
         "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "b", loss=limited, **options
     )

@@ -58,7 +58,9 @@ def test_micro_batches_of_one_key_divide_the_batch(lengths: list[int], processes
         assert all(len(set(keys[part])) <= 1 and len(part) <= most for part in share)
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200), st.sampled_from([None, 50]))
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200), st.sampled_from([None, 50])
+)
 def test_evaluation_batches_of_equal_lengths(lengths: list[int], budget: int, width: int | None) -> None:
     features = ragged(lengths)
     keys = Sharing(equal_lengths=True).keys(features, True)
@@ -72,7 +74,10 @@ def test_evaluation_batches_of_equal_lengths(lengths: list[int], budget: int, wi
 def test_equal_lengths_change_no_gradient() -> None:
     """The loss and the gradients of a step in micro-batches of one length are those of the padded batch."""
     torch.manual_seed(0)
-    model, features = tf.BertForSequenceClassification(tf.BertConfig(**SMALL)).eval(), ragged([9, 3, 9, 5, 3, 3, 12, 1])
+    model, features = (
+        tf.BertForSequenceClassification(tf.BertConfig(**SMALL)).eval(),
+        ragged([9, 3, 9, 5, 3, 3, 12, 1]),
+    )
     device, results = Accelerator(cpu=True), []
     for keys in (None, Sharing().keys(features, True)):
         twin, rows = copy.deepcopy(model), np.arange(8)

@@ -18,7 +18,9 @@ def trained(kind: str) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
-    prose = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    prose = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "CONTRIBUTING.md").read_text(
+        encoding="utf-8"
+    )
     text = [*prose.splitlines(), *OTHERS]
     if kind.startswith("wordpiece"):
         from tokenizers import BertWordPieceTokenizer
@@ -35,7 +37,9 @@ def trained(kind: str) -> Any:
         backend = Tokenizer(models.Unigram())
         backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\u200b", "")])
         backend.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=names, unk_token="<unk>", show_progress=False)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=700, special_tokens=names, unk_token="<unk>", show_progress=False
+        )
         backend.train_from_iterator(text, trainer)
         ids = [("<s>", backend.token_to_id("<s>")), ("</s>", backend.token_to_id("</s>"))]
         backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
@@ -48,7 +52,9 @@ def trained(kind: str) -> Any:
     import json
 
     model = json.loads(backend.to_str())["model"]
-    return RobertaTokenizerFast(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=64)
+    return RobertaTokenizerFast(
+        vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], model_max_length=64
+    )
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -27,7 +27,10 @@ def test_f1_is_of_the_same_label_in_any_order(head: list[str], positive: str | N
     )
     adapter = Classification(task, head)
     predictions = {"prediction": np.array([head.index(label) for label in PREDICTED])}
-    assert adapter.score(predictions, rows(list(LABELS))) == {"f1": pytest.approx(f1), "accuracy": pytest.approx(0.6)}
+    assert adapter.score(predictions, rows(list(LABELS))) == {
+        "f1": pytest.approx(f1),
+        "accuracy": pytest.approx(0.6),
+    }
     assert adapter.score(predictions, rows([None] * 5)) == {}
 
 

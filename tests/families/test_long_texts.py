@@ -30,7 +30,9 @@ def tokenizers(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     pieces = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    pieces.train_from_iterator([" ".join(WORDS)] * 3, vocab_size=300, special_tokens=special, show_progress=False)
+    pieces.train_from_iterator(
+        [" ".join(WORDS)] * 3, vocab_size=300, special_tokens=special, show_progress=False
+    )
     folder = tmp_path_factory.mktemp("byte-level")
     pieces.save_model(str(folder))
     roberta = RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
@@ -62,11 +64,15 @@ def test_head_tail_and_both(tokenizers: Any, rows: list[str], max_length: int, k
         room = max_length - 2
         head = {"head": room, "tail": 0, "head+tail": round(room / 4)}[keep]
         expected = [
-            ids if len(ids) <= max_length else [ids[0], *ids[1:-1][:head], *ids[-1 - room + head : -1], ids[-1]]
+            ids
+            if len(ids) <= max_length
+            else [ids[0], *ids[1:-1][:head], *ids[-1 - room + head : -1], ids[-1]]
             for ids in whole
         ]
         assert ragged(offsets, tokens["input_ids"]) == expected
-        assert ("token_type_ids" in tokens) == (kind == "bert") and not tokens.get("token_type_ids", np.zeros(1)).any()
+        assert ("token_type_ids" in tokens) == (kind == "bert") and not tokens.get(
+            "token_type_ids", np.zeros(1)
+        ).any()
         assert counts["truncated"] == sum(len(ids) > max_length for ids in whole)
 
 
@@ -79,7 +85,9 @@ def test_head_and_tail_of_512_are_the_papers(tokenizers: Any) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(long, st.integers(8, 40), st.integers(0, 5), st.sampled_from(KINDS))
-def test_windows_cover_every_token(tokenizers: Any, rows: list[str], max_length: int, stride: int, kind: str) -> None:
+def test_windows_cover_every_token(
+    tokenizers: Any, rows: list[str], max_length: int, stride: int, kind: str
+) -> None:
     tokenizer = tokenizers[kind]
     whole = tokenizer(rows)["input_ids"]
     offsets, tokens, counts, owners = tokenization.encode_windows(tokenizer, rows, max_length, stride)
@@ -92,7 +100,9 @@ def test_windows_cover_every_token(tokenizers: Any, rows: list[str], max_length:
             assert mine == [ids]
             continue
         # each window after the first begins where `stride` tokens or more are still those before
-        assert all(len(window) == max_length and window[0] == ids[0] and window[-1] == ids[-1] for window in mine)
+        assert all(
+            len(window) == max_length and window[0] == ids[0] and window[-1] == ids[-1] for window in mine
+        )
         *front, last = [window[1:-1] for window in mine]
         step = max_length - 2 - stride
         assert [ids[1 + k * step :][: max_length - 2] for k in range(len(front))] == front
@@ -101,26 +111,36 @@ def test_windows_cover_every_token(tokenizers: Any, rows: list[str], max_length:
 
 def adapter(labels: list[str], **options: Any) -> Classification:
     settings = {f"classification.{key}": value for key, value in options.items()}
-    made = Classification(bert_ft.load_task("classification").override({"data.labels": labels} | settings), labels)
+    made = Classification(
+        bert_ft.load_task("classification").override({"data.labels": labels} | settings), labels
+    )
     return made
 
 
 def rows_of(lengths: list[int]) -> Rows:
     return Rows(
-        pa.table({"text": texts(*lengths), "label": [["neg", "pos"][i % 2] for i in range(len(lengths))]}), "rows"
+        pa.table({"text": texts(*lengths), "label": [["neg", "pos"][i % 2] for i in range(len(lengths))]}),
+        "rows",
     )
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_pooled_logits_and_weighted_losses_against_a_loop(tokenizers: Any, pooling: str) -> None:
     rows = rows_of([10, 300, 3, 90, 5000, 31])
-    plain, windowed = adapter(["neg", "pos"]), adapter(["neg", "pos"], windows=True, pooling=pooling, stride=8)
+    plain, windowed = (
+        adapter(["neg", "pos"]),
+        adapter(["neg", "pos"], windows=True, pooling=pooling, stride=8),
+    )
     features = windowed.encode(rows, tokenizers["bert"], 64)
     owners = features.values["row"]
     logits = np.random.default_rng(0).normal(size=(len(features), 2)).astype(np.float32)
-    pooled = [getattr(np, pooling)(logits[owners == row].astype(np.float64), axis=0) for row in range(len(rows))]
+    pooled = [
+        getattr(np, pooling)(logits[owners == row].astype(np.float64), axis=0) for row in range(len(rows))
+    ]
     expected = plain.decode(np.array(pooled), plain.encode(rows, tokenizers["bert"], 64), rows)
-    assert windowed.decode(logits, features, rows)["probabilities"] == pytest.approx(expected["probabilities"])
+    assert windowed.decode(logits, features, rows)["probabilities"] == pytest.approx(
+        expected["probabilities"]
+    )
     batch = {key: torch.from_numpy(features.values[key]) for key in ("labels", "weight")}
     losses = windowed.loss(torch.from_numpy(logits), batch).numpy()
     each = -torch.log_softmax(torch.from_numpy(logits), 1).numpy()[np.arange(len(logits)), batch["labels"]]
@@ -134,14 +154,20 @@ def test_where_one_window_suffices_windows_change_nothing(tiny_checkpoint: Path,
     lengths = [10, 20, 5000, 40, 15, 700, 25]
     settings = {"max_steps": 3, "batch_size": 4, "max_length": 64, "quiet": True, "data.validation": "25%"}
     rows = rows_of([8] * 24).table.to_pylist()
-    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, output=tmp_path / "run", **settings)
+    run = bert_ft.finetune(
+        "classification", str(tiny_checkpoint), train=rows, output=tmp_path / "run", **settings
+    )
     long_rows, plain = rows_of(lengths), run.model
     task = run.task.override({"classification.windows": True})
     from bert_ft.modeling import loading
 
     windowed = loading.load_folder(str(run.path / "model"), task)
     counts = windowed.encode(long_rows).counts
-    assert counts["windows"] > 80 and counts["truncated"] == 0 and plain.encode(long_rows).counts["truncated"] == 2
+    assert (
+        counts["windows"] > 80
+        and counts["truncated"] == 0
+        and plain.encode(long_rows).counts["truncated"] == 2
+    )
     both = [list(m.adapter.lines(m.infer(long_rows), long_rows)) for m in (plain, windowed)]
     short = [i for i, n in enumerate(lengths) if n < 100]
     assert [both[0][i] for i in short] == [both[1][i] for i in short]

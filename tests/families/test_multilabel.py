@@ -38,7 +38,9 @@ QUICK = MULTI | {"epochs": 25, "batch_size": 16, "max_length": 32, "learning_rat
 def load(train: Any, **keys: Any) -> Splits:
     named = sets.sets(train, train, None)
     changes = sets.changes(named) | MULTI | {key.replace("__", "."): value for key, value in keys.items()}
-    return loading.load(bert_ft.load_task("classification").override(changes), Classification, sets.objects(named))
+    return loading.load(
+        bert_ft.load_task("classification").override(changes), Classification, sets.objects(named)
+    )
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -109,7 +111,9 @@ def test_a_wrong_cell_is_told_with_its_row(rows: Any, keys: dict[str, str], mess
 
 def test_codes_beyond_the_sources_names() -> None:
     cells = pa.chunked_array([[[0], [1, 4]]])
-    with pytest.raises(bert_ft.InputError, match="rows, row 2: column 'label' has 4: the source names 4 labels"):
+    with pytest.raises(
+        bert_ft.InputError, match="rows, row 2: column 'label' has 4: the source names 4 labels"
+    ):
         columns.name_sets(cells, WORDS, bert_ft.load_task("classification").data, "label", "rows")
 
 
@@ -119,7 +123,9 @@ def test_goemotions(glue: Path) -> None:
     folder = glue.parent / "goemotions"
     if not folder.is_dir():
         pytest.skip("../shared/data/goemotions is not here")
-    task = bert_ft.load_task("goemotions").override({"run.data_dir": str(glue.parent), "data.original.test": None})
+    task = bert_ft.load_task("goemotions").override(
+        {"run.data_dir": str(glue.parent), "data.original.test": None}
+    )
     splits = loading.load(task, Classification)
     assert [len(splits.train), len(splits.evaluation["validation"])] == [43_410, 5_426]
     names = (folder / "labels.txt").read_text().split()
@@ -131,7 +137,9 @@ def test_goemotions(glue: Path) -> None:
     adapter = Classification(task, names)
     adapter.check("train", splits.train)
     codes = [[int(code) for code in cells[1].split(",")] for cells in lines]
-    assert [np.flatnonzero(row).tolist() for row in adapter.references(splits.train)] == [sorted(c) for c in codes]
+    assert [np.flatnonzero(row).tolist() for row in adapter.references(splits.train)] == [
+        sorted(c) for c in codes
+    ]
 
 
 # --- metrics and thresholds -------------------------------------------------------------------------------------------
@@ -150,11 +158,17 @@ def test_metrics_equal_scikit_learns(pair: tuple[np.ndarray, np.ndarray]) -> Non
     if p.shape[1] > 1:  # of one column scikit-learn makes a binary task
         assert expected["accuracy"] == sk.accuracy_score(y, p)
     for average in ("micro", "macro", "weighted"):
-        triple = sk.precision_recall_fscore_support(y, p, average=average, zero_division=0, labels=range(p.shape[1]))
+        triple = sk.precision_recall_fscore_support(
+            y, p, average=average, zero_division=0, labels=range(p.shape[1])
+        )
         if p.shape[1] == 1:
             triple = sk.precision_recall_fscore_support(y, p, pos_label=1, average="binary", zero_division=0)
-        expected |= {f"{name}_{average}": v for name, v in zip(("precision", "recall", "f1"), triple[:3], strict=True)}
-    assert multilabel.compute(multilabel.NAMES, p, y) == pytest.approx({n: expected[n] for n in multilabel.NAMES})
+        expected |= {
+            f"{name}_{average}": v for name, v in zip(("precision", "recall", "f1"), triple[:3], strict=True)
+        }
+    assert multilabel.compute(multilabel.NAMES, p, y) == pytest.approx(
+        {n: expected[n] for n in multilabel.NAMES}
+    )
 
 
 def test_the_hubs_interface() -> None:
@@ -173,7 +187,11 @@ def test_the_hubs_interface() -> None:
 @given(st.integers(1, 10), st.integers(1, 3), st.data())
 def test_no_threshold_has_a_better_f1(n: int, c: int, draw: Any) -> None:
     ps = draw.draw(
-        arrays(np.float64, (n, c), elements=st.sampled_from([0.0, 1e-9, 0.2, 0.3, 0.5, 0.7, np.nextafter(0.7, 1)]))
+        arrays(
+            np.float64,
+            (n, c),
+            elements=st.sampled_from([0.0, 1e-9, 0.2, 0.3, 0.5, 0.7, np.nextafter(0.7, 1)]),
+        )
     )
     y = draw.draw(arrays(np.int64, (n, c), elements=st.integers(0, 1)))
     found = multilabel.best_thresholds(ps, y)
@@ -188,14 +206,20 @@ def test_no_threshold_has_a_better_f1(n: int, c: int, draw: Any) -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", [None, {"great": 0.5, "dull": 1.0, "long": 3.0, "short": 1.0}, "balanced"])
+@pytest.mark.parametrize(
+    "weights", [None, {"great": 0.5, "dull": 1.0, "long": 3.0, "short": 1.0}, "balanced"]
+)
 def test_the_loss_is_torchs(weights: Any) -> None:
-    task = bert_ft.load_task("classification").override(MULTI | {"data.labels": WORDS, "class_weights": weights})
+    task = bert_ft.load_task("classification").override(
+        MULTI | {"data.labels": WORDS, "class_weights": weights}
+    )
     adapter, rows = Classification(task, WORDS), load(ROWS[:40]).train
     adapter.prepare(rows)
     labels = torch.from_numpy(adapter.references(rows).astype(np.float32))
     logits = torch.randn(labels.shape, generator=torch.Generator().manual_seed(0))
-    positive = (1 - labels).sum(0) / labels.sum(0) if weights == "balanced" else torch.tensor([0.5, 1.0, 3.0, 1.0])
+    positive = (
+        (1 - labels).sum(0) / labels.sum(0) if weights == "balanced" else torch.tensor([0.5, 1.0, 3.0, 1.0])
+    )
     theirs = torch.nn.BCEWithLogitsLoss(pos_weight=None if weights is None else positive)(logits, labels)
     assert float(adapter.loss(logits, {"labels": labels}).mean()) == pytest.approx(float(theirs), rel=1e-6)
 
@@ -206,7 +230,9 @@ def test_the_loss_is_torchs(weights: Any) -> None:
     ({"class_weights": {"great": 2.0}}, "recipe.class_weights: weights and labels differ in 'dull'"),
     ({"data.labels": ["great", "dull", "long"]}, "train rows, row 9: label 'short': data.labels does not name it"),
 ])  # fmt: skip
-def test_what_makes_no_sense_is_refused(tiny_checkpoint: Path, tmp_path: Path, change: Any, message: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, change: Any, message: str
+) -> None:
     with pytest.raises(bert_ft.InputError) as error:
         bert_ft.finetune("classification", str(tiny_checkpoint), train=ROWS, validation=ROWS, output=tmp_path / "run",
                          **(QUICK | {"data.validation": None} | change))  # fmt: skip
@@ -214,10 +240,15 @@ def test_what_makes_no_sense_is_refused(tiny_checkpoint: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("thresholds", ["one", "per-label"])
-def test_thresholds_are_tuned_kept_and_applied_alike(tiny_checkpoint: Path, tmp_path: Path, thresholds: str) -> None:
+def test_thresholds_are_tuned_kept_and_applied_alike(
+    tiny_checkpoint: Path, tmp_path: Path, thresholds: str
+) -> None:
     from transformers import pipeline
 
-    given = {"again": ROWS[48:], "validation": ROWS[:48]}  # thresholds are tuned on the second, and hold for both
+    given = {
+        "again": ROWS[48:],
+        "validation": ROWS[:48],
+    }  # thresholds are tuned on the second, and hold for both
     run = bert_ft.finetune("classification", str(tiny_checkpoint), train=ROWS, validation=given, output=tmp_path / "run",
                            **(QUICK | {"data.validation": None, "thresholds": thresholds, "epochs": 8,
                                        "metric.best": "validation/f1_micro_tuned"}))  # fmt: skip
@@ -232,7 +263,9 @@ def test_thresholds_are_tuned_kept_and_applied_alike(tiny_checkpoint: Path, tmp_
         y = np.array([[w in line["label"] for w in WORDS] for line in lines])
         at = {half: np.array([[line["probabilities"][w] > (kept[w] if half else 0.5) for w in WORDS] for line in lines])
               for half in (False, True)}  # fmt: skip
-        assert [set(line["prediction"]) for line in lines] == [set(itertools.compress(WORDS, row)) for row in at[True]]
+        assert [set(line["prediction"]) for line in lines] == [
+            set(itertools.compress(WORDS, row)) for row in at[True]
+        ]
         for average in ("micro", "macro", "weighted"):
             for suffix, p in (("", at[False]), ("_tuned", at[True])):
                 expected = sk.f1_score(y, p, average=average, zero_division=0)
@@ -242,8 +275,12 @@ def test_thresholds_are_tuned_kept_and_applied_alike(tiny_checkpoint: Path, tmp_
     assert run.metrics["validation"][f"{best}_tuned"] >= run.metrics["validation"][best]
     texts = [row["text"] for row in given["again"]]
     loaded, bare = bert_ft.load(run.path), bert_ft.load(run.path / "model")
-    assert [a["prediction"] for a in loaded.predict(texts)] == [line["prediction"] for line in run.predictions("again")]
-    assert [a["prediction"] for a in bare.predict(texts)] == [line["prediction"] for line in run.predictions("again")]
+    assert [a["prediction"] for a in loaded.predict(texts)] == [
+        line["prediction"] for line in run.predictions("again")
+    ]
+    assert [a["prediction"] for a in bare.predict(texts)] == [
+        line["prediction"] for line in run.predictions("again")
+    ]
     assert loaded.evaluate(given["again"])["validation"] == pytest.approx(run.metrics["again"])
     theirs = pipeline("text-classification", str(run.path / "model"), top_k=None)(texts)
     for line, them in zip(run.predictions("again"), theirs, strict=True):
@@ -256,6 +293,11 @@ def test_on_the_command_line(tiny_checkpoint: Path, tmp_path: Path, cli: Callabl
                "label_delimiter=|", "-c", tiny_checkpoint, "--max-steps", 3, "--output", tmp_path / "run", "--json")  # fmt: skip
     assert done.code == 0, done.err
     assert set(json.loads(done.out)["metrics"]["validation"]) == {
-        name + suffix for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy") for suffix in ("", "_tuned")
+        name + suffix
+        for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
+        for suffix in ("", "_tuned")
     }
-    assert "72 rows have an empty cell" not in done.err and "rows have an empty cell in column 'label'" in done.err
+    assert (
+        "72 rows have an empty cell" not in done.err
+        and "rows have an empty cell in column 'label'" in done.err
+    )

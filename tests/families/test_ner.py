@@ -25,7 +25,9 @@ NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 ODD = ["", " ", "\u200b", "a\u200bb", "e\u0301", "\u0301", "👩‍👩‍👧", "😀", "日本", "שלום", "\u202eabc", "London.", "naïve ", "x" * 90, "\ufffd",
        "\x00", "</s>", "[SEP]", "don't", "Köln"]  # fmt: skip
 word = (
-    st.text(max_size=8) | st.sampled_from(ODD) | st.sampled_from(["the", "run", "is", "a", "task", "of", "its", "own"])
+    st.text(max_size=8)
+    | st.sampled_from(ODD)
+    | st.sampled_from(["the", "run", "is", "a", "task", "of", "its", "own"])
 )
 sentences = st.lists(st.lists(word, max_size=14), min_size=1, max_size=5)
 anything = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
@@ -36,14 +38,17 @@ def adapter(**keys: Any) -> Ner:
     return Ner(task, NAMES)
 
 
-def rows_of(tokens: list[list[str]], tags: list[list[str]] | None = None, documents: list[int] | None = None) -> Rows:
+def rows_of(
+    tokens: list[list[str]], tags: list[list[str]] | None = None, documents: list[int] | None = None
+) -> Rows:
     lists = pa.list_(pa.string())
     columns = {
         "tokens": pa.array(tokens, lists),
         "tags": pa.nulls(len(tokens), lists) if tags is None else pa.array(tags, lists),
     }
     return Rows(
-        pa.table(columns | ({} if documents is None else {"document": pa.array(documents, pa.int32())})), "rows"
+        pa.table(columns | ({} if documents is None else {"document": pa.array(documents, pa.int32())})),
+        "rows",
     )
 
 
@@ -61,7 +66,9 @@ def pieces(tokenizer: Any, sentence: list[str]) -> list[tuple[int, int]]:
 def parts(features: Features) -> list[tuple[list[int], list[int], list[int]]]:
     """(ids, labels, words) of each feature without its first and last token."""
     columns = features.tokens["input_ids"], features.targets["labels"], features.places["word"]
-    return [tuple(c[a + 1 : b - 1].tolist() for c in columns) for a, b in itertools.pairwise(features.offsets)]  # type: ignore[misc]
+    return [
+        tuple(c[a + 1 : b - 1].tolist() for c in columns) for a, b in itertools.pairwise(features.offsets)
+    ]  # type: ignore[misc]
 
 
 @anything
@@ -85,7 +92,9 @@ def test_alignment_is_the_tokenizers_own(tokenizer: Any, tokens: list[list[str]]
                       for k, (_, w) in enumerate(pieces(tokenizer, sentence))]  # fmt: skip
             assert words == firsts
             base += len(sentence)
-        assert features.weights.tolist() == [sum(label >= 0 for label in labels) for _, labels, _ in parts(features)]
+        assert features.weights.tolist() == [
+            sum(label >= 0 for label in labels) for _, labels, _ in parts(features)
+        ]
         whole = tokenizer(tokens, is_split_into_words=True)["input_ids"]
         assert features.tokens["input_ids"].tolist() == list(itertools.chain.from_iterable(whole))
 
@@ -126,8 +135,14 @@ def test_a_word_stands_where_it_has_most_context(
 
 
 @anything
-@given(tokens=st.lists(st.lists(word, max_size=6), min_size=1, max_size=9), length=st.integers(3, 40), data=st.data())
-def test_the_document_fills_the_window(tokenizer: Any, tokens: list[list[str]], length: int, data: Any) -> None:
+@given(
+    tokens=st.lists(st.lists(word, max_size=6), min_size=1, max_size=9),
+    length=st.integers(3, 40),
+    data=st.data(),
+)
+def test_the_document_fills_the_window(
+    tokenizer: Any, tokens: list[list[str]], length: int, data: Any
+) -> None:
     steps = data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens)))
     documents = list(itertools.accumulate(map(int, steps)))
     near = adapter(context="document")
@@ -161,7 +176,10 @@ def _contains(words: list[int], tokens: list[list[str]], row: int) -> bool:
 
 @anything
 @given(
-    tokens=sentences, length=st.integers(3, 30), decoding=st.sampled_from(["argmax", "viterbi"]), seed=st.integers(0, 9)
+    tokens=sentences,
+    length=st.integers(3, 30),
+    decoding=st.sampled_from(["argmax", "viterbi"]),
+    seed=st.integers(0, 9),
 )
 def test_decoding_gives_every_word_a_tag(
     tokenizer: Any, tokens: list[list[str]], length: int, decoding: str, seed: int
@@ -201,11 +219,15 @@ def test_the_loss_is_transformers_token_mean(tiny_checkpoint: Path) -> None:
 
     tokens = [["a", "warm", "film"], ["the", "plot", "is", "dull", "and", "long"], ["\u200b"], []]
     network = (
-        AutoModelForTokenClassification.from_pretrained(tiny_checkpoint, num_labels=5).eval().requires_grad_(False)
+        AutoModelForTokenClassification.from_pretrained(tiny_checkpoint, num_labels=5)
+        .eval()
+        .requires_grad_(False)
     )
     for smoothing in (0.0, 0.1):
         model = adapter(label_smoothing=smoothing)
-        features = model.encode(rows_of(tokens, tagged(tokens)), AutoTokenizer.from_pretrained(tiny_checkpoint), 64)
+        features = model.encode(
+            rows_of(tokens, tagged(tokens)), AutoTokenizer.from_pretrained(tiny_checkpoint), 64
+        )
         assert features.weights.tolist() == [3, 6, 0, 0]
         inputs, values = batches.collate(features, np.arange(4), 0, torch.device("cpu"))
         logits = network(**inputs).logits
@@ -241,7 +263,9 @@ def test_every_gold_word_is_scored(name: str, shared_data: Path, minilm: Path) -
     if name == "cluener":
         texts = [json.loads(line)["text"] for line in Path(file).read_text(encoding="utf-8").splitlines()]
         words = [w for sentence in rows.table["tokens"].to_pylist() for w in sentence]
-        assert "".join(words) == "".join("".join(text.split()) for text in texts), "every character is in a word"
+        assert "".join(words) == "".join("".join(text.split()) for text in texts), (
+            "every character is in a word"
+        )
     for length in (128, 32):
         features = model.encode(rows, tokenizer, length)
         logits = np.zeros((features.offsets[-1], len(model.labels)), np.float32)
@@ -267,7 +291,9 @@ def test_where_all_fit_the_length_changes_nothing(tiny_checkpoint: Path) -> None
     ] * 5
     logits = []
     for length in (32, 128):
-        task = bert_ft.load_task("ner").override({"run.checkpoint": str(tiny_checkpoint), "max_length": length})
+        task = bert_ft.load_task("ner").override(
+            {"run.checkpoint": str(tiny_checkpoint), "max_length": length}
+        )
         built = build(task, Ner(task, NAMES), "fp32")[0]
         logits.append(built.infer(rows_of(tokens))["score"])
     assert np.array_equal(*logits) and np.isfinite(logits[0]).all()

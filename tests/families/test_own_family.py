@@ -30,9 +30,9 @@ def test_options_are_part_of_the_task() -> None:
     assert task.dump()["classification"]["windows"] is True
     assert Task.model_validate(task.dump()) == task
     assert not {"classification", "ner", "qa"} & Task(family="ordinal").dump().keys()
-    assert {"classification", "ner", "qa"} & Task(family="ner", classification={"windows": True}).dump().keys() == {
-        "ner"
-    }  # type: ignore[arg-type]
+    assert {"classification", "ner", "qa"} & Task(
+        family="ner", classification={"windows": True}
+    ).dump().keys() == {"ner"}  # type: ignore[arg-type]
 
 
 def test_cached_features_follow_from_the_options(tiny_checkpoint: Path) -> None:

@@ -19,12 +19,21 @@ TEXTS = ["A run is the trip of one value: rows → features, then (again) logits
 @pytest.fixture(scope="module")
 def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool]:
     """A saved model with random weights, as `save_pretrained` leaves it, and whether its tokens tell where words begin."""
-    from transformers import BertConfig, BertForTokenClassification, RobertaConfig, RobertaForTokenClassification
+    from transformers import (
+        BertConfig,
+        BertForTokenClassification,
+        RobertaConfig,
+        RobertaForTokenClassification,
+    )
 
     from bert_ft.families import tokenization
 
     roberta = tokenizer.pad_token == "<pad>"
-    kind, head = (RobertaConfig, RobertaForTokenClassification) if roberta else (BertConfig, BertForTokenClassification)
+    kind, head = (
+        (RobertaConfig, RobertaForTokenClassification)
+        if roberta
+        else (BertConfig, BertForTokenClassification)
+    )
     config = kind(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
                   max_position_embeddings=80, pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(NAMES)))  # fmt: skip
     folder = tmp_path_factory.mktemp("model")
@@ -44,10 +53,15 @@ def test_the_pipeline_gives_the_same_entities(model: tuple[Path, bool]) -> None:
     folder, wordpiece = model
     theirs = pipeline("token-classification", str(folder), aggregation_strategy="first")
     loaded, count, texts = bert_ft.load(folder), 0, TEXTS
-    if not wordpiece:  # there the pipeline's words are what white space parts, and a space that is a token is one too
+    if (
+        not wordpiece
+    ):  # there the pipeline's words are what white space parts, and a space that is a token is one too
         lines = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines() + TEXTS
         first = loaded.tokenizer.tokenize
-        texts = [" ".join([w for w in line.split() if w.isalnum() and first(w)[0] not in "Ġ▁"][:15]) for line in lines]
+        texts = [
+            " ".join([w for w in line.split() if w.isalnum() and first(w)[0] not in "Ġ▁"][:15])
+            for line in lines
+        ]
     for text, answer in zip(texts, loaded.predict(texts), strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -29,7 +29,9 @@ TEXT = re.sub(r"[|`#*]", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
 WORDS = [*TEXT.split()[:250], *SCRIPTS]
 KINDS = ["wordpiece", "bpe", "unigram", "metaspace"]
 CONTEXT = (
-    st.lists(st.sampled_from(WORDS), min_size=1, max_size=60).map(" ".join).filter(lambda text: text.strip() != "")
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=60)
+    .map(" ".join)
+    .filter(lambda text: text.strip() != "")
 )
 
 
@@ -80,9 +82,15 @@ def tokenizer(kind: str) -> Any:
 def words_of(kind: str, context: str) -> list[tuple[int, int]]:
     """The characters of each token, by the tokenizer's own call, without white space around them."""
     out = []
-    for begin, end in tokenizer(kind)(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]:
+    for begin, end in tokenizer(kind)(context, add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]:
         text = context[begin:end]
-        out.append((begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())) if text.strip() else (end, end))
+        out.append(
+            (begin + len(text) - len(text.lstrip()), begin + len(text.rstrip()))
+            if text.strip()
+            else (end, end)
+        )
     return out
 
 
@@ -99,7 +107,9 @@ def parts_of(
     return cls, asked, between, sep, room - len(asked)
 
 
-def encoded(kind: str, question: str, context: str, length: int, options: Qa, gold: tuple[int, int]) -> Features:
+def encoded(
+    kind: str, question: str, context: str, length: int, options: Qa, gold: tuple[int, int]
+) -> Features:
     """Row 1 is the one that is asked for."""
     return encoding.encode(tokenizer(kind), ["another?", question], ["other text", context],
                           np.array([(-1, -1), gold]), length, options)  # fmt: skip
@@ -211,7 +221,9 @@ def test_the_n_best_are_those_of_brute_force(context: str, length: int, options:
     assert np.allclose(scores[1, : len(found)], [score for score, _, _ in found], atol=1e-6)
     assert np.isneginf(scores[1, len(found) :]).all()
     assert [tuple(place) for place in places[1, : len(found)]] == [(a, b) for _, a, b in found]
-    assert null[1] == min(logits[features.offsets[i]].sum() for i in np.flatnonzero(features.values["row"] == 1))
+    assert null[1] == min(
+        logits[features.offsets[i]].sum() for i in np.flatnonzero(features.values["row"] == 1)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,15 +256,21 @@ def test_an_answer_belongs_to_no_window_that_cuts_it() -> None:
     """As in BERT's script, a window with a part of the answer is trained as one without it: both on [CLS]."""
     context = " ".join(f"w{i}" for i in range(60))
     begin = context.index("w30")
-    features = encoded("wordpiece", "what?", context, 40, Qa(doc_stride=7, max_answer_length=3), (begin, begin + 11))
+    features = encoded(
+        "wordpiece", "what?", context, 40, Qa(doc_stride=7, max_answer_length=3), (begin, begin + 11)
+    )
     whole = 0
     for i in np.flatnonzero(features.values["row"] == 1):
         at = slice(*features.offsets[i : i + 2])
-        inside = (features.places["begin"][at] == begin).any() and (features.places["end"][at] == begin + 11).any()
+        inside = (features.places["begin"][at] == begin).any() and (
+            features.places["end"][at] == begin + 11
+        ).any()
         start, end = (int(features.values[key][i]) for key in ("start_positions", "end_positions"))
         assert (start > 0) == inside and (end > 0) == inside
         if inside:
-            assert features.places["begin"][at][start] == begin and features.places["end"][at][end] == begin + 11
+            assert (
+                features.places["begin"][at][start] == begin and features.places["end"][at][end] == begin + 11
+            )
             whole += 1
     assert 1 < whole < (features.values["row"] == 1).sum()
     assert all(b > a for a, b in pairwise(features.offsets))

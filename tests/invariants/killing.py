@@ -42,7 +42,9 @@ def train(folder: Path, checkpoint: Path, rows: Path, die_in: int | None = None)
         return child
     try:
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+            os.dup2(
+                os.open(folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno()
+            )
         if die_in is not None:
             _dying(die_in)
         bert_ft.finetune(
@@ -86,7 +88,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--reviews", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)

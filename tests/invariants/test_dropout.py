@@ -29,7 +29,9 @@ PADDED: dict[str, Any] = {
         **SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8, pooler_dropout=0.2
     ),
     "MPNet": lambda: tf.MPNetConfig(**SIZES),
-    "SqueezeBert": lambda: tf.SqueezeBertConfig(**SIZES, embedding_size=32, q_groups=2, k_groups=2, v_groups=2),
+    "SqueezeBert": lambda: tf.SqueezeBertConfig(
+        **SIZES, embedding_size=32, q_groups=2, k_groups=2, v_groups=2
+    ),
     "Longformer": lambda: tf.LongformerConfig(**SIZES, attention_window=8),
     "XLM": lambda: tf.XLMConfig(vocab_size=60, emb_dim=32, n_layers=2, n_heads=4, max_position_embeddings=64),
 }
@@ -66,7 +68,11 @@ class Headed:
     """The least of an adapter: the head's own logits, and a loss a row."""
 
     def logits(self, outputs: Any) -> Tensor:
-        return outputs.logits if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], -1)
+        return (
+            outputs.logits
+            if "logits" in outputs
+            else torch.stack([outputs.start_logits, outputs.end_logits], -1)
+        )
 
     def loss(self, logits: Tensor, batch: Any) -> Tensor:
         return logits.flatten(1).mean(1)
@@ -159,15 +165,21 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def draws(model: Any, lean: bool) -> Tensor:
     """(DRAWS, logits and loss) of one batch under dropout: many copies of its rows in a forward, each a draw of its own."""
-    inputs, _ = batches.collate(features(SHORT * COPIES), np.arange(len(SHORT) * COPIES), 1, torch.device("cpu"))
+    inputs, _ = batches.collate(
+        features(SHORT * COPIES), np.arange(len(SHORT) * COPIES), 1, torch.device("cpu")
+    )
     inputs["input_ids"] = inputs["input_ids"][: len(SHORT)].repeat(COPIES, 1)
     labels = torch.arange(len(SHORT)) % 2
     torch.manual_seed(1)
     results = []
     with cpu.lean(model, lean), torch.no_grad():
         for _ in range(DRAWS // COPIES):
-            logits = model(**inputs).logits.reshape(COPIES, len(SHORT), -1)[..., :2].double()  # a tagger's first token
-            losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels.expand(COPIES, -1), reduction="none")
+            logits = (
+                model(**inputs).logits.reshape(COPIES, len(SHORT), -1)[..., :2].double()
+            )  # a tagger's first token
+            losses = nn.functional.cross_entropy(
+                logits.transpose(1, 2), labels.expand(COPIES, -1), reduction="none"
+            )
             results.append(torch.cat([logits.flatten(1), losses.mean(1, keepdim=True)], 1))
     return torch.cat(results)
 
@@ -190,7 +202,9 @@ def only_attention(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("model_of", [rated, lambda *names: only_attention(rated(*names))], ids=["all", "attention"])
+@pytest.mark.parametrize(
+    "model_of", [rated, lambda *names: only_attention(rated(*names))], ids=["all", "attention"]
+)
 @pytest.mark.parametrize(("name", "head"), [
     pytest.param(*pair, marks=() if pair[0] in QUICK and "Sequence" in pair[1] else pytest.mark.slow)
     for pair in PAIRS if pair[1] != "QuestionAnswering"

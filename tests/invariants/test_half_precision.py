@@ -48,7 +48,9 @@ def train(folder: Path, output: Path, **settings: Any) -> Any:
     for name, rows in (("train", ROWS), ("validation", ROWS[::4])):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     files = {name: folder / f"{name}.jsonl" for name in ("train", "validation")}
-    return bert_ft.finetune("classification", folder, output=output, quiet=True, **files, **SETTINGS | settings)
+    return bert_ft.finetune(
+        "classification", folder, output=output, quiet=True, **files, **SETTINGS | settings
+    )
 
 
 def losses(run: Any) -> list[float]:
@@ -94,7 +96,9 @@ def test_saved_as_the_file_was_if_asked(pair: tuple[Path, Path, str], tmp_path: 
         assert answer["probabilities"] == pytest.approx(line["probabilities"], abs=0.05)
 
 
-def test_a_model_object_in_half_precision_is_trained_in_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_model_object_in_half_precision_is_trained_in_float32(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     model = tf.AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2).bfloat16()
     run = bert_ft.finetune(
         "classification", train=ROWS, output=tmp_path / "run", quiet=True, model=model,

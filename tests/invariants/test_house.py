@@ -55,7 +55,9 @@ def test_imports_run_downward() -> None:
     floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
     upward = []
     for file in PACKAGE.rglob("*.py"):
-        module = ".".join(["bert_ft", *file.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+        module = ".".join(["bert_ft", *file.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        )
         for imported in _imports(file):
             if _room(module) != "__init__" and floor[_room(imported)] > floor[_room(module)]:
                 upward.append(f"{module} imports {imported}")
@@ -85,12 +87,22 @@ def test_no_circle() -> None:
 def _code(file: Path) -> int:
     """Lines of code: what is left without blank lines, comments and docstrings."""
     source, lines = file.read_text(), set()
-    skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    skip = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in skip:
             lines |= set(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return len(lines)
 

@@ -62,12 +62,25 @@ class InOurOrder(Trainer):
 def test_fifty_steps_have_trainers_losses(
     name: str, variant: str, shared_data: Path, minilm2: Path, tmp_path: Path
 ) -> None:
-    settings = {"max_grad_norm": 1.0, "gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0}
+    settings = {
+        "max_grad_norm": 1.0,
+        "gradient_accumulation_steps": 1,
+        "warmup_ratio": 0.0,
+        "weight_decay": 0.0,
+    }
     settings |= VARIANTS[variant]
     recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "dropout": 0.0, "max_length": 64}
-    recipe |= {"max_steps": STEPS, "limit_train": 400, "eval_every": 1000, "log_every": 1, "precision": "fp32"}
+    recipe |= {
+        "max_steps": STEPS,
+        "limit_train": 400,
+        "eval_every": 1000,
+        "log_every": 1,
+        "precision": "fp32",
+    }
     folder = shared_data if name == "wnut17" else shared_data / "glue"
-    task = bert_ft.load_task(name).override(recipe | {"run.data_dir": str(folder), "run.checkpoint": str(minilm2)})
+    task = bert_ft.load_task(name).override(
+        recipe | {"run.data_dir": str(folder), "run.checkpoint": str(minilm2)}
+    )
     adapter, splits, built = _build(task)
 
     losses: list[float] = []
@@ -78,7 +91,9 @@ def test_fifty_steps_have_trainers_losses(
     )  # fmt: skip
     theirs = _trainer(task, built.encode(splits.train), built.network, settings, tmp_path / "trainer", STEPS)
     assert len(losses) == len(theirs) == STEPS
-    assert max(theirs) - min(theirs) > 0.05, "nothing was learned: the comparison would hold for any optimizer"
+    assert max(theirs) - min(theirs) > 0.05, (
+        "nothing was learned: the comparison would hold for any optimizer"
+    )
     assert np.allclose(losses, theirs, rtol=1e-4, atol=0), np.abs(np.divide(losses, theirs) - 1).max()
 
 
@@ -88,18 +103,36 @@ SEEDS, SHORT = 20, 30
 @pytest.mark.slow
 @pytest.mark.pretrained
 @pytest.mark.shared_data
-def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, minilm2: Path, tmp_path: Path) -> None:
+def test_with_dropout_the_losses_have_trainers_distribution(
+    shared_data: Path, minilm2: Path, tmp_path: Path
+) -> None:
     """The same weights, rows and batches, dropout drawn anew by each of 20 seeds: at each of 30 steps the means of the
     losses agree within 3 standard errors. Promise 2 where it is not bit for bit."""
-    settings = {"gradient_accumulation_steps": 1, "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    settings = {
+        "gradient_accumulation_steps": 1,
+        "warmup_ratio": 0.0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
     recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "max_length": 64, "max_steps": SHORT}
-    recipe |= {"limit_train": 400, "eval_every": 1000, "log_every": 1, "precision": "fp32", "schedule": "constant"}
+    recipe |= {
+        "limit_train": 400,
+        "eval_every": 1000,
+        "log_every": 1,
+        "precision": "fp32",
+        "schedule": "constant",
+    }
     task = bert_ft.load_task("mrpc").override(
         recipe | {"run.data_dir": str(shared_data / "glue"), "run.checkpoint": str(minilm2)}
     )
     adapter, splits, built = _build(task)
-    assert built.network.config.attention_probs_dropout_prob == built.network.config.hidden_dropout_prob == 0.1
-    features, curves = built.encode(splits.train), {"ours": list[list[float]](), "theirs": list[list[float]]()}
+    assert (
+        built.network.config.attention_probs_dropout_prob == built.network.config.hidden_dropout_prob == 0.1
+    )
+    features, curves = (
+        built.encode(splits.train),
+        {"ours": list[list[float]](), "theirs": list[list[float]]()},
+    )
     plain = copy.deepcopy(built.network)
     padding_free.restore(plain)
     for seed in range(SEEDS):
@@ -111,15 +144,20 @@ def test_with_dropout_the_losses_have_trainers_distribution(shared_data: Path, m
             log=lambda entry, losses=losses: losses.append(entry["loss"]) if "loss" in entry else None,
         )  # fmt: skip
         curves["ours"].append(losses)
-        theirs = _trainer(task, features, copy.deepcopy(plain), settings, tmp_path / str(seed), SHORT, seed=1000 + seed)
+        theirs = _trainer(
+            task, features, copy.deepcopy(plain), settings, tmp_path / str(seed), SHORT, seed=1000 + seed
+        )
         curves["theirs"].append(theirs)
     ours, expected = np.array(curves["ours"]), np.array(curves["theirs"])
     assert ours.shape == expected.shape == (SEEDS, SHORT)
     errors = np.sqrt((ours.var(0, ddof=1) + expected.var(0, ddof=1)) / SEEDS)
     distance = np.abs(ours.mean(0) - expected.mean(0)) / errors
-    print("largest distance in standard errors:", distance.max().round(2), "at step", int(distance.argmax()) + 1)
     print(
-        "mean spread of the seeds, ours / Trainer's:", (ours.std(0, ddof=1) / expected.std(0, ddof=1)).mean().round(3)
+        "largest distance in standard errors:", distance.max().round(2), "at step", int(distance.argmax()) + 1
+    )
+    print(
+        "mean spread of the seeds, ours / Trainer's:",
+        (ours.std(0, ddof=1) / expected.std(0, ddof=1)).mean().round(3),
     )
     assert (errors > 0).all()
     assert distance.max() < 3
@@ -135,7 +173,13 @@ def _build(task: bert_ft.Task) -> tuple[Any, Splits, model.Model]:
 
 
 def _trainer(
-    task: bert_ft.Task, features: Any, network: Any, settings: dict[str, Any], folder: Path, steps: int, seed: int = 42
+    task: bert_ft.Task,
+    features: Any,
+    network: Any,
+    settings: dict[str, Any],
+    folder: Path,
+    steps: int,
+    seed: int = 42,
 ) -> list[float]:
     """The loss of each optimizer step: the mean over the rows of its micro-batches."""
     accumulation = settings["gradient_accumulation_steps"]
@@ -165,7 +209,9 @@ def _trainer(
         inputs, values = batches.collate(features, np.array(rows), 0, torch.device("cpu"))
         return {**inputs, "labels": values["labels"]}
 
-    trainer = InOurOrder(model=network, args=arguments, data_collator=collate, train_dataset=list(range(len(features))))
+    trainer = InOurOrder(
+        model=network, args=arguments, data_collator=collate, train_dataset=list(range(len(features)))
+    )
     trainer.model_accepts_loss_kwargs = False  # what 5.7 calls that
     trainer.feed([list(part) for part in micro], losses)
     trainer.train()

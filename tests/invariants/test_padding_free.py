@@ -204,7 +204,9 @@ def test_lengths_from_the_collator(attended: list[Layout], monkeypatch: pytest.M
     assert [layout.lengths for layout in attended] == [[2, 4, 9]] * 4
 
 
-@pytest.mark.parametrize("name", ["Bert", "NomicBert"])  # under autocast NomicBert's q and k are wider than its v
+@pytest.mark.parametrize(
+    "name", ["Bert", "NomicBert"]
+)  # under autocast NomicBert's q and k are wider than its v
 def test_half_precision(name: str) -> None:
     padded, free, inputs = build(name, dropout=0.1), build(name, dropout=0.1), batch([9, 2, 4])
     assert unpad(free, dtype=torch.bfloat16).active
@@ -259,7 +261,9 @@ def test_mean_loss_with_dropout_agrees(name: str) -> None:
     torch.manual_seed(1)
     draws = 200
     with torch.no_grad():
-        ours, theirs = (torch.stack([m(**inputs).loss for _ in range(draws)]).double() for m in (free, padded))
+        ours, theirs = (
+            torch.stack([m(**inputs).loss for _ in range(draws)]).double() for m in (free, padded)
+        )
     spread = float((ours.var() / draws + theirs.var() / draws) ** 0.5)
     assert ours.std() > 0
     assert abs(float(ours.mean() - theirs.mean())) < 4 * spread
@@ -422,7 +426,10 @@ def _padded_models() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: tf.XmodModel(tf.XmodConfig(**sizes, languages=["en_XX"], default_language="en_XX")),
             "self-check",
         ),
-        "chunks": (lambda: tf.BertModel(tf.BertConfig(**sizes, chunk_size_feed_forward=4)), "chunk_size_feed_forward"),
+        "chunks": (
+            lambda: tf.BertModel(tf.BertConfig(**sizes, chunk_size_feed_forward=4)),
+            "chunk_size_feed_forward",
+        ),
         "decoder": (lambda: tf.BertModel(tf.BertConfig(**sizes, is_decoder=True)), "decoder"),
         "encoder-decoder": (
             lambda: tf.BartModel(
@@ -458,7 +465,9 @@ def test_trains_padded_and_says_why(name: str) -> None:
 
 
 def test_self_check_catches_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mixes_sequences(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
+    def mixes_sequences(
+        q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float
+    ) -> Tensor:
         q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(0, 1)
 
@@ -491,14 +500,21 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
     def fails(*_: Any) -> Tensor:
         raise ImportError("cannot import name 'flash_attn_varlen_func'")
 
-    def no_dropout_kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
+    def no_dropout_kernel(
+        q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float
+    ) -> Tensor:
         return fails() if dropout > 0 else attend(q, k, v, layout, scale, dropout)
 
     faults = [
         (padding_free, "attend", cuts, "gradients differ by"),
         (packed_attention, "attend", never_drops, "attention drops 0.000 where 0.1 is asked for"),
         (packed_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
-        (padding_free, "attend", no_dropout_kernel, "ImportError: cannot import name 'flash_attn_varlen_func'"),
+        (
+            padding_free,
+            "attend",
+            no_dropout_kernel,
+            "ImportError: cannot import name 'flash_attn_varlen_func'",
+        ),
     ]
     for module, function, fault, reason in faults:
         with monkeypatch.context() as patch:
@@ -605,7 +621,9 @@ def test_group_sizes_are_the_best(lengths: list[int], cost: int) -> None:
 
     sizes = group_sizes(lengths, cost)
     cuts = itertools.product([False, True], repeat=len(lengths) - 1)
-    best = min(total([len(list(g)) for _, g in itertools.groupby([0, *itertools.accumulate(c)])]) for c in cuts)
+    best = min(
+        total([len(list(g)) for _, g in itertools.groupby([0, *itertools.accumulate(c)])]) for c in cuts
+    )
     assert sum(sizes) == len(lengths)
     assert total(sizes) == best
     assert group_sizes(lengths, None) == [len(lengths)]

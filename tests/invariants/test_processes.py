@@ -78,7 +78,9 @@ def _predictions(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.pretrained
-def test_processes_and_accumulation_only_divide_the_batch(minilm2: Path, reviews: Path, tmp_path: Path) -> None:
+def test_processes_and_accumulation_only_divide_the_batch(
+    minilm2: Path, reviews: Path, tmp_path: Path
+) -> None:
     runs = {}
     for processes, accumulation in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1)):
         run = tmp_path / f"{processes}x{accumulation}"
@@ -100,7 +102,9 @@ def test_processes_and_accumulation_only_divide_the_batch(minilm2: Path, reviews
 
 @pytest.mark.slow
 @pytest.mark.pretrained
-def test_a_saved_model_scores_the_same_on_any_number_of_processes(minilm2: Path, reviews: Path, tmp_path: Path) -> None:
+def test_a_saved_model_scores_the_same_on_any_number_of_processes(
+    minilm2: Path, reviews: Path, tmp_path: Path
+) -> None:
     run, script = tmp_path / "run", tmp_path / "predict.py"
     _launch(1, *_training(minilm2, reviews, run, "--max-steps", "4"))
     script.write_text(PREDICT)
@@ -157,21 +161,27 @@ def test_sharded_training_equals_and_resumes(minilm2: Path, reviews: Path, tmp_p
     assert not (killed / "results.json").exists()
     assert "going on after step " in _launch(2, *_training(minilm2, reviews, killed, *options), config="fsdp")
     assert [s["loss"] for s in _steps(killed)] == [s["loss"] for s in _steps(whole)]
-    assert (killed / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+    assert (killed / "model/model.safetensors").read_bytes() == (
+        whole / "model/model.safetensors"
+    ).read_bytes()
     config = json.loads((whole / "model" / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
 
 
 @pytest.mark.slow
 @pytest.mark.pretrained
-def test_a_worker_that_dies_ends_the_job_and_fewer_go_on(minilm2: Path, reviews: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_ends_the_job_and_fewer_go_on(
+    minilm2: Path, reviews: Path, tmp_path: Path
+) -> None:
     options = ("--batch-size", "32", "--max-steps", "40", "--save-every", "4")
     alone, run = tmp_path / "alone", tmp_path / "run"
     _launch(1, *_training(minilm2, reviews, alone, *options))
     started = _start(2, *_training(minilm2, reviews, run, *options))
     output = _killed(started, run, 4, victim=1)
     assert started.returncode != 0 and not (run / "results.json").exists()
-    assert "Signal 9 (SIGKILL)" in output[output.index("Root Cause") :], "the launcher's last lines name the cause"
+    assert "Signal 9 (SIGKILL)" in output[output.index("Root Cause") :], (
+        "the launcher's last lines name the cause"
+    )
     output = _launch(1, *_training(minilm2, reviews, run, *options))
     assert "made on 2 processes, going on with 1" in output
     assert [s["loss"] for s in _steps(run)] == pytest.approx([s["loss"] for s in _steps(alone)], rel=1e-5)
@@ -206,10 +216,14 @@ def test_every_word_counts_once_on_any_number_of_processes(tiny_checkpoint: Path
                 "8", "--epochs", "8", "--max-length", "24", "--lr", "1e-3", "--set", "dropout=0.0", "--set", "log_every=1",
                 "--set", f"gradient_accumulation_steps={accumulation}")  # fmt: skip
         results = json.loads((run / "results.json").read_text())
-        found.append(([s["loss"] for s in _steps(run)], _predictions(run), results["metrics"], results["counts"]))
+        found.append(
+            ([s["loss"] for s in _steps(run)], _predictions(run), results["metrics"], results["counts"])
+        )
     losses, predictions, metrics, counts = found[0]
     assert counts["validation"]["windows"] > 13 and max(losses) - min(losses) > 0.1
     for other in found[1:]:
         assert other[0] == pytest.approx(losses, rel=1e-4), "a mean over the words of the global batch"
         assert other[1:] == (predictions, metrics, counts)
-    assert [(p["row"], p["tokens"]) for p in predictions] == [(k, r["tokens"]) for k, r in enumerate(SENTENCES[-13:])]
+    assert [(p["row"], p["tokens"]) for p in predictions] == [
+        (k, r["tokens"]) for k, r in enumerate(SENTENCES[-13:])
+    ]

@@ -101,7 +101,9 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert not (run.path / "checkpoints").exists(), "deleted when the run succeeds"
 
 
-def test_another_run_is_refused_and_the_same_one_goes_on(tiny_checkpoint: Path, tmp_path: Path, whole: Any) -> None:
+def test_another_run_is_refused_and_the_same_one_goes_on(
+    tiny_checkpoint: Path, tmp_path: Path, whole: Any
+) -> None:
     with pytest.raises(bert_ft.InputError, match="no interrupted run"):
         _train(tiny_checkpoint, tmp_path / "run", resume=True)
     with pytest.raises(Stop):
@@ -141,13 +143,17 @@ def test_a_signal_saves_and_leaves(tiny_checkpoint: Path, tmp_path: Path, number
     assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
 
 
-def test_a_second_command_changes_nothing_and_is_told_who_works(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_second_command_changes_nothing_and_is_told_who_works(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     class Second(bert_ft.Callback):
         def on_step(self, step: int, entry: Any) -> None:
             if step == 6:
                 before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
                 for overwrite in (False, True):
-                    with pytest.raises(bert_ft.InputError, match=f"another command .* process {os.getpid()} "):
+                    with pytest.raises(
+                        bert_ft.InputError, match=f"another command .* process {os.getpid()} "
+                    ):
                         _train(tiny_checkpoint, tmp_path / "run", overwrite=overwrite)
                 assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
 
@@ -174,11 +180,15 @@ def test_a_disk_that_can_not_be_written_damages_nothing(
     assert _content(_train(tiny_checkpoint, tmp_path / "run", resume=True)) == whole
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs the right to mount a small disk")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs the right to mount a small disk"
+)
 def test_a_full_disk(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], check=False
+    ).returncode:
         pytest.skip("no right to mount a small disk")
     try:
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -202,7 +212,9 @@ def test_a_loss_that_is_no_number_is_told(tiny_checkpoint: Path, tmp_path: Path)
     broken.calls = 0
     with pytest.raises(bert_ft.InputError) as told:
         _train(tiny_checkpoint, tmp_path / "run", loss=broken)
-    assert "step 12: the loss is nan (learning rate" in str(told.value) and "training features" in str(told.value)
+    assert "step 12: the loss is nan (learning rate" in str(told.value) and "training features" in str(
+        told.value
+    )
     assert {p.name for p in (tmp_path / "run" / "checkpoints").glob("step-*")} == {"step-5", "step-10"}
 
 
@@ -233,7 +245,9 @@ except bert_ft.MachineError as error:
 def test_a_training_that_does_not_learn_is_told(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> None:
     """Labels that follow from nothing, and a learning rate far too small."""
     rows = tmp_path / "rows.csv"
-    rows.write_text("text,label\n" + "".join(f"a film {k % 4},{'yes' if k % 3 else 'no'}\n" for k in range(60)))
+    rows.write_text(
+        "text,label\n" + "".join(f"a film {k % 4},{'yes' if k % 3 else 'no'}\n" for k in range(60))
+    )
     arguments = ("train", "classification", "--train", str(rows), "--validation", str(rows), "--checkpoint", str(tiny_checkpoint),
                  "--max-length", "16", "--batch-size", "4", "--epochs", "2", "--set", "log_every=1", "--set", "dropout=0.0")  # fmt: skip
     done = cli(*arguments, "--lr", "1e-9", "--output", str(tmp_path / "run"))
@@ -298,7 +312,9 @@ def test_a_run_that_was_copied_goes_on_elsewhere(tiny_checkpoint: Path, tmp_path
     here = train("here")
     shutil.move(tmp_path / "here", tmp_path / "gone")
     there = train("there")
-    assert len(there.environment["resumed"]) == 1 and there.task.run.checkpoint == str(tmp_path / "there" / "bert")
+    assert len(there.environment["resumed"]) == 1 and there.task.run.checkpoint == str(
+        tmp_path / "there" / "bert"
+    )
     assert there.metrics == there.evaluate()
     here = bert_ft.Run(tmp_path / "gone" / "run")
     assert (here.path / "model" / "model.safetensors").read_bytes() == (

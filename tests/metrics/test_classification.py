@@ -22,7 +22,9 @@ import bert_ft.metrics as metrics
 from bert_ft.errors import InputError
 from bert_ft.metrics import classification
 
-examples = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+examples = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 # Ours -> the library's own function, called as its documentation says, on (labels, predictions).
 ANY_CLASSES: dict[str, Callable[..., float]] = {
@@ -69,7 +71,8 @@ def class_pairs(draw: st.DrawFn, most: int) -> tuple[list[int], list[int]]:
     """Predictions and labels over 1 to `most` ids each, so one class only and a single row are common."""
     rows = draw(st.integers(1, 40))
     columns = [
-        draw(st.lists(st.integers(0, draw(st.integers(0, most - 1))), min_size=rows, max_size=rows)) for _ in range(2)
+        draw(st.lists(st.integers(0, draw(st.integers(0, most - 1))), min_size=rows, max_size=rows))
+        for _ in range(2)
     ]
     return columns[0], columns[1]
 

@@ -35,9 +35,13 @@ def ours(gold: Any, found: Any, **options: Any) -> dict[str, dict[str, float]]:
 def assert_equal(mine: dict[str, dict[str, float]], gold: Any, found: Any, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        micro = [f(gold, found, zero_division=0, **options) for f in (precision_score, recall_score, f1_score)]
+        micro = [
+            f(gold, found, zero_division=0, **options) for f in (precision_score, recall_score, f1_score)
+        ]
         report = (
-            {} if len(gold) > 99 else classification_report(gold, found, output_dict=True, zero_division=0, **options)
+            {}
+            if len(gold) > 99
+            else classification_report(gold, found, output_dict=True, zero_division=0, **options)
         )
     assert [mine[""][key] for key in ("precision", "recall", "f1")] == pytest.approx(micro)
     assert mine[""]["accuracy"] == pytest.approx(accuracy_score(gold, found))
@@ -98,7 +102,10 @@ def test_partial_overlap_is_its_definition(pairs: list[list[tuple[str, str]]]) -
     from seqeval.metrics.sequence_labeling import get_entities
 
     gold, found = ([[pair[side] for pair in sentence] for sentence in pairs] for side in (0, 1))
-    g, p = ({(n, *entity) for n, tags in enumerate(side) for entity in get_entities(tags)} for side in (gold, found))
+    g, p = (
+        {(n, *entity) for n, tags in enumerate(side) for entity in get_entities(tags)}
+        for side in (gold, found)
+    )
 
     def meet(a: Any, b: Any) -> bool:
         return a[:2] == b[:2] and a[2] <= b[3] and b[2] <= a[3]

@@ -35,7 +35,9 @@ WORDS = [
     "\u00a0",
     "ab",
 ]
-TEXT = st.lists(st.sampled_from([*WORDS, *string.punctuation[:6]]), max_size=5).map(" ".join) | st.text(max_size=8)
+TEXT = st.lists(st.sampled_from([*WORDS, *string.punctuation[:6]]), max_size=5).map(" ".join) | st.text(
+    max_size=8
+)
 KEYS = [f"q{i}" for i in range(8)]
 
 
@@ -62,7 +64,9 @@ def evaluate_v1(golds: dict[str, list[str]], predictions: dict[str, str]) -> dic
         if key not in predictions:
             continue
         exact += max(normalize(predictions[key]) == normalize(answer) for answer in answers)
-        f1 += max(overlap_f1(normalize(predictions[key]).split(), normalize(answer).split()) for answer in answers)
+        f1 += max(
+            overlap_f1(normalize(predictions[key]).split(), normalize(answer).split()) for answer in answers
+        )
     return {"exact_match": 100.0 * exact / total, "f1": 100.0 * f1 / total}
 
 
@@ -123,7 +127,9 @@ def evaluate_cmrc(golds: dict[str, list[str]], predictions: dict[str, str]) -> d
                 p, r = (longest / len(b), longest / len(a)) if longest else (0, 0)
                 one.append(2 * p * r / (p + r) if longest else 0)
             f1 += max(one)
-            plain = [re.sub(f"[{re.escape(marks)}]", "", t.lower().strip()) for t in (predictions[key], *answers)]
+            plain = [
+                re.sub(f"[{re.escape(marks)}]", "", t.lower().strip()) for t in (predictions[key], *answers)
+            ]
             exact += plain[0] in plain[1:]
     return {"cmrc_exact_match": 100.0 * exact / len(golds), "cmrc_f1": 100.0 * f1 / len(golds)}
 
@@ -177,7 +183,14 @@ GOLDS: dict[str, list[str]] = {
     "q5": [],
     "q6": ["the", "a"],
 }
-PREDICTIONS = {"q1": "an old mill!", "q2": "1066 at Hastings", "q3": "", "q4": "Sao Paulo", "q5": "Rome", "q6": "an"}
+PREDICTIONS = {
+    "q1": "an old mill!",
+    "q2": "1066 at Hastings",
+    "q3": "",
+    "q4": "Sao Paulo",
+    "q5": "Rome",
+    "q6": "an",
+}
 ODDS = {"q1": -4.0, "q2": 0.5, "q3": 3.25, "q4": -1.0, "q5": 1.5, "q6": 2.0}
 GOLDEN_V1 = {"exact_match": 50.0, "f1": 46.42857142857143}
 GOLDEN_V2 = {
@@ -209,7 +222,9 @@ def test_golden_values_of_the_official_scripts() -> None:
 
 
 def test_metrics_have_the_hubs_interface() -> None:
-    references: list[Any] = [{"id": k, "answers": {"text": v, "answer_start": [0] * len(v)}} for k, v in GOLDS.items()]
+    references: list[Any] = [
+        {"id": k, "answers": {"text": v, "answer_start": [0] * len(v)}} for k, v in GOLDS.items()
+    ]
     predictions = [{"id": k, "prediction_text": v} for k, v in PREDICTIONS.items()]
     pairs = [(p, r) for p, r in zip(predictions, references, strict=True) if r["answers"]["text"]]
     found = metrics.load("squad").compute(predictions=[p for p, _ in pairs], references=[r for _, r in pairs])

@@ -21,8 +21,14 @@ def test_the_card_has_the_results(runs: Runs, kind: str) -> None:
     parsed = ModelCard.load(run.path / "model" / "README.md")
     found = {(e.dataset_split, e.metric_type): e.metric_value for e in parsed.data.eval_results or []}
     written = json.loads((run.path / "results.json").read_text())["metrics"]
-    assert found == {(name, k): v for name, values in written.items() for k, v in values.items() if v is not None}
-    assert parsed.data.library_name == "transformers" and "bert-ft" in parsed.data.tags and parsed.data.license is None
+    assert found == {
+        (name, k): v for name, values in written.items() for k, v in values.items() if v is not None
+    }
+    assert (
+        parsed.data.library_name == "transformers"
+        and "bert-ft" in parsed.data.tags
+        and parsed.data.license is None
+    )
     assert (
         "licence of that checkpoint is not known" in parsed.text
         and "<script" not in parsed.text

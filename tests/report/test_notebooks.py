@@ -56,7 +56,12 @@ def test_an_interrupted_cell_leaves_a_run(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    rows = {"train": reviews / "train.csv", "validation": reviews / "validation.csv", "quiet": True, "save_every": 1}
+    rows = {
+        "train": reviews / "train.csv",
+        "validation": reviews / "validation.csv",
+        "quiet": True,
+        "save_every": 1,
+    }
     whole = bert_ft.finetune("classification", str(tiny_checkpoint), output="whole", **rows, **QUICK)  # type: ignore[arg-type]
     first = bert_ft.finetune("classification", str(tiny_checkpoint), **rows, **QUICK)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +76,9 @@ def test_an_interrupted_cell_leaves_a_run(
     assert weights[0] == weights[1] and "resumed" in resumed.environment
 
 
-def test_an_interrupt_before_any_weights_is_told(reviews: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_interrupt_before_any_weights_is_told(
+    reviews: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     class Interrupts(bert_ft.Callback):
         def on_start(self, plan: Any, features: Any) -> None:
             raise KeyboardInterrupt
@@ -96,7 +103,10 @@ def test_runs_are_sorted_and_filtered(runs: Runs, cli: Any) -> None:
     values = [row["value"] for row in listed("--sort", "value")]
     assert len(values) == 6 and values == sorted(values, key=lambda v: (v is None, -(v or 0)))
     assert [row["task"] for row in listed("--task", "classes", "--sort", "seconds")] == ["classes", "classes"]
-    assert len(listed("--checkpoint", "tiny", "--state", "finished")) == 6 and listed("--state", "unfinished") == []
+    assert (
+        len(listed("--checkpoint", "tiny", "--state", "finished")) == 6
+        and listed("--state", "unfinished") == []
+    )
     assert "none of 6 runs" in cli("runs", folder, "--task", "none").err
     refused = cli("runs", folder, "--sort", "valeu")
     assert refused.code == 2 and "did you mean 'value'?" in refused.err

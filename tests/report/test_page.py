@@ -109,7 +109,9 @@ def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> N
     run = runs[kind]
     (one,) = scored_sets.scored(run.dir, run.task, run.results)
     expected = {
-        name for name in run.metrics["validation"] if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)
+        name
+        for name in run.metrics["validation"]
+        if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)
     }
     undefined = {name for name in expected if run.metrics["validation"][name] is None}
     assert one.intervals.keys() == expected - undefined and run.task.best_metric[1] in one.intervals
@@ -143,7 +145,9 @@ def test_tables_are_those_of_other_scorers(runs: Runs) -> None:
     expected = np.array(precision_recall_fscore_support(gold, said, zero_division=0)[:3]).T
     found = table(runs["sets"], "labels")
     assert np.array([row[3:6] for row in found.rows]) == pytest.approx(expected)
-    saved = json.loads((runs["sets"].path / "model" / "config.json").read_text())["bert_ft"]["tuned"]["thresholds"]
+    saved = json.loads((runs["sets"].path / "model" / "config.json").read_text())["bert_ft"]["tuned"][
+        "thresholds"
+    ]
     assert {row[0]: row[6] for row in found.rows} == saved
 
     lines = runs["entities"].predictions()
@@ -152,7 +156,9 @@ def test_tables_are_those_of_other_scorers(runs: Runs) -> None:
     )
     for row in table(runs["entities"], "entities").rows:
         theirs = report[row[0]]
-        assert row[1:] == pytest.approx([theirs["support"], theirs["precision"], theirs["recall"], theirs["f1-score"]])
+        assert row[1:] == pytest.approx(
+            [theirs["support"], theirs["precision"], theirs["recall"], theirs["f1-score"]]
+        )
 
     parts = table(runs["questions"], "by whether")
     metrics = runs["questions"].metrics["validation"]
@@ -176,7 +182,8 @@ def test_errors_are_the_wrong_rows_the_surest_first(runs: Runs) -> None:
         line = runs["entities"].predictions()[error["row"]]
         assert line["label"] != line["prediction"] and len(error["missed"]) + len(error["wrong"])
         assert all(
-            " ".join(item.split(": ", 1)[1].split()) in error["text"] for item in error["missed"] + error["wrong"]
+            " ".join(item.split(": ", 1)[1].split()) in error["text"]
+            for item in error["missed"] + error["wrong"]
         )
     for error in runs["questions"].errors(None):
         assert error["prediction"] not in error["label"] and (error["label"] or error["prediction"])
@@ -208,7 +215,9 @@ def test_a_report_comes_from_the_folder_alone(runs: Runs, cli: Any, tmp_path: Pa
     assert cli("report", tmp_path).code == 2
 
 
-def test_what_fails_in_a_report_costs_no_run(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_fails_in_a_report_costs_no_run(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(*arguments: Any) -> None:
         raise ZeroDivisionError("no such chart")
 
@@ -219,7 +228,9 @@ def test_what_fails_in_a_report_costs_no_run(runs: Runs, monkeypatch: pytest.Mon
     assert told == ["no report: ZeroDivisionError: no such chart"]
 
 
-def test_folds_and_families_of_ones_own_have_reports_too(reviews: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_folds_and_families_of_ones_own_have_reports_too(
+    reviews: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     from bert_ft import Classification
 
     class Own(Classification):
@@ -236,4 +247,6 @@ def test_folds_and_families_of_ones_own_have_reports_too(reviews: Path, tiny_che
                            folds=2, **quick)  # fmt: skip
     shown = Checked((run.path / "report.html").read_text()).text
     assert "mean and standard deviation of 2 folds" in shown and "out_of_fold, 24 rows" in shown
-    assert len(run.errors(None)) == sum(line["label"] != line["prediction"] for line in run.predictions("out_of_fold"))
+    assert len(run.errors(None)) == sum(
+        line["label"] != line["prediction"] for line in run.predictions("out_of_fold")
+    )

@@ -18,7 +18,9 @@ Draws = Callable[..., Any]
 
 
 @st.composite
-def ids_and_draws(draw: Draws, rows: int = 12, columns: int = 2, most: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def ids_and_draws(
+    draw: Draws, rows: int = 12, columns: int = 2, most: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
     """(N, columns) small whole numbers, and the rows of a resample."""
     n = draw(st.integers(2, rows))
     keys = draw(arrays(np.int64, (n, columns), elements=st.integers(0, most)))
@@ -70,7 +72,12 @@ def test_entities(made: tuple[np.ndarray, np.ndarray], mode: str) -> None:
 
     def kinds(sentences: np.ndarray) -> Entities:
         one = Entities.__new__(Entities)
-        one.tags = (sentences[:, :4].ravel(), sentences[:, 4:].ravel(), np.arange(0, 4 * len(sentences) + 1, 4), names)
+        one.tags = (
+            sentences[:, :4].ravel(),
+            sentences[:, 4:].ravel(),
+            np.arange(0, 4 * len(sentences) + 1, 4),
+            names,
+        )
         one.task = type("Task", (), {"metric": type("Metric", (), {"mode": mode})})  # type: ignore[assignment]
         return one
 
@@ -92,13 +99,19 @@ def test_intervals_are_those_of_drawn_rows(seed: int) -> None:
     accuracy = np.percentile((drawn[..., 0] == drawn[..., 1]).mean(1), [2.5, 97.5])
     both, one = (drawn.sum(2) == 2).sum(1), drawn.sum((1, 2))
     f1 = np.percentile(2 * both / one, [2.5, 97.5])
-    assert ours["accuracy"] == pytest.approx(accuracy, abs=0.02) and ours["f1"] == pytest.approx(f1, abs=0.025)
+    assert ours["accuracy"] == pytest.approx(accuracy, abs=0.02) and ours["f1"] == pytest.approx(
+        f1, abs=0.025
+    )
 
 
 @given(arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 30)), st.integers(1, 6))
 def test_every_row_is_in_one_bin(values: np.ndarray, most: int) -> None:
     parts = bootstrap.bins(values, most)
-    assert sorted(np.concatenate([rows for _, rows in parts])) == list(range(len(values))) and len(parts) <= most
+    assert (
+        sorted(np.concatenate([rows for _, rows in parts])) == list(range(len(values))) and len(parts) <= most
+    )
     for name, rows in parts:
         low, _, high = name.partition(" to ")
-        assert int(low) <= values[rows].min() and values[rows].max() <= int(high or low) if len(rows) else True
+        assert (
+            int(low) <= values[rows].min() and values[rows].max() <= int(high or low) if len(rows) else True
+        )

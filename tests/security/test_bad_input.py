@@ -79,7 +79,9 @@ def test_an_odd_value_that_is_read_is_told_with_its_row(
 @pytest.mark.parametrize("key", ["text", "note"])
 def test_a_key_that_is_there_twice_is_a_fault_where_it_is_read(tmp_path: Path, key: str) -> None:
     file = tmp_path / "rows.jsonl"
-    file.write_text('{"text": "a", "label": "x", "note": 1}\n' + f'{{"text": "b", "label": "y", "{key}": "c"}}\n')
+    file.write_text(
+        '{"text": "a", "label": "x", "note": 1}\n' + f'{{"text": "b", "label": "y", "{key}": "c"}}\n'
+    )
     if key == "note":
         file.write_text(file.read_text().replace('"note": 1', '"note": 1, "note": 2'))
         assert len(load(file).train) == 2
@@ -164,7 +166,8 @@ def test_a_table_of_very_many_columns(tmp_path: Path) -> None:
     head = ",".join(f"c{i}" for i in range(wide))
     file = tmp_path / "rows.csv"
     file.write_text(
-        f"text,label,{head},c1\n" + "".join(f"t{i},{'ab'[i % 2]}" + ",1" * (wide + 1) + "\n" for i in range(4))
+        f"text,label,{head},c1\n"
+        + "".join(f"t{i},{'ab'[i % 2]}" + ",1" * (wide + 1) + "\n" for i in range(4))
     )
     start = time.perf_counter()
     sets = overrides.sets(str(file), str(file), None)
@@ -215,7 +218,9 @@ def test_a_parquet_file_whose_texts_are_no_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [10**5000, "\ud83d", {1: 2}, object(), [1, "a"], b"x", float("nan")], ids=lambda v: type(v).__name__
+    "odd",
+    [10**5000, "\ud83d", {1: 2}, object(), [1, "a"], b"x", float("nan")],
+    ids=lambda v: type(v).__name__,
 )
 def test_python_rows_with_odd_values_in_a_column_nobody_reads(odd: Any) -> None:
     rows = [{"text": "a", "label": "x", "note": 1}, {"text": "b", "label": "y", "note": odd}]
@@ -237,7 +242,9 @@ def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bert
 
 
 @pytest.mark.parametrize("target", ["jsonl", "csv", "parquet"])
-def test_predict_tells_odd_rows_and_answers_the_others(run: bert_ft.Run, cli: Any, tmp_path: Path, target: str) -> None:
+def test_predict_tells_odd_rows_and_answers_the_others(
+    run: bert_ft.Run, cli: Any, tmp_path: Path, target: str
+) -> None:
     odd = [*(value for value, _ in ODD_JSON.values()), str(2**70)]
     texts = ['{"text": "fine", "note": "x"}']
     texts += [f'{{"text": "row {i}", "note": {value}}}' for i, value in enumerate(odd)]
@@ -245,7 +252,11 @@ def test_predict_tells_odd_rows_and_answers_the_others(run: bert_ft.Run, cli: An
     (tmp_path / "rows.jsonl").write_text("\n".join(texts) + "\n")
     done = cli("predict", str(run.path), "rows.jsonl", "-o", f"out.{target}")
     assert done.code == 2
-    told = [int(line.partition("line ")[2].partition(":")[0]) for line in done.err.splitlines() if ", line " in line]
+    told = [
+        int(line.partition("line ")[2].partition(":")[0])
+        for line in done.err.splitlines()
+        if ", line " in line
+    ]
     halves = {5 + 1, 6 + 1}  # what JSON can hold, and tables can't
     wide = {9 + 1} if target == "parquet" else set()
     twice = {11}
@@ -258,7 +269,9 @@ def test_predict_tells_odd_rows_and_answers_the_others(run: bert_ft.Run, cli: An
         assert all(row["prediction"] in ("good", "bad") for row in answers)
 
 
-def test_predict_tells_a_row_of_parquet_that_python_can_not_hold(run: bert_ft.Run, cli: Any, tmp_path: Path) -> None:
+def test_predict_tells_a_row_of_parquet_that_python_can_not_hold(
+    run: bert_ft.Run, cli: Any, tmp_path: Path
+) -> None:
     days = pa.array([0, 2**40, 1], pa.int64()).cast(pa.timestamp("s"))
     pq.write_table(pa.table({"text": ["a", "b", "c"], "day": days}), tmp_path / "rows.parquet")
     done = cli("predict", str(run.path), "rows.parquet", "-o", "out.jsonl")
@@ -281,7 +294,9 @@ PATHS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_nul_in_a_path_of_python_is_one_message(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nul_in_a_path_of_python_is_one_message(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BertFtError) as error:
         PATHS[name]()
@@ -301,7 +316,9 @@ def test_a_nul_in_a_path_of_the_command_line_is_one_message(cli: Any, arguments:
     ["n" * 300 + ".csv", "~nobody-of-that-name/rows.csv", "rows.csv/below.csv"],
     ids=["long", "home", "below a file"],
 )
-def test_a_path_that_no_file_can_have_is_one_message(cli: Any, run: bert_ft.Run, tmp_path: Path, name: str) -> None:
+def test_a_path_that_no_file_can_have_is_one_message(
+    cli: Any, run: bert_ft.Run, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "rows.csv").write_text("text\na\n")
     for arguments in (
         ("predict", str(run.path), name),
@@ -336,7 +353,9 @@ def several(run: bert_ft.Run, tmp_path: Path) -> Path:
     pytest.param(file, text, marks=() if k < 2 else pytest.mark.slow)
     for file, texts in BROKEN.items() for k, text in enumerate(texts)
 ], ids=lambda text: ascii(text[:30]))  # fmt: skip
-def test_one_broken_run_among_several(several: Path, cli: Any, tmp_path: Path, file: str, content: str) -> None:
+def test_one_broken_run_among_several(
+    several: Path, cli: Any, tmp_path: Path, file: str, content: str
+) -> None:
     """It is told, with its file; the others are listed and reported. What compares all of them is one message."""
     (several / "b" / file).write_bytes(content.encode(errors="surrogateescape"))
     done = cli("runs", str(several), "--json")
@@ -388,6 +407,6 @@ def test_json_is_read_as_the_standard_library_reads_it() -> None:
     """An independent reference for whatever has nothing odd in it."""
     for text in ('{"a": [1, -0.0, 1e5, "\\ud83d\\ude00", null, true, {"b": []}]}', "[]", '"x"', " 5 ", '{"": {"": ""}}',
                  "[" * 40 + "]" * 40, str(10**4000), '{"a": "[[[[{{{{"}'):  # fmt: skip
-        assert reading.loads(text) == json.loads(text) and json.loads(reading.dumps(json.loads(text))) == json.loads(
-            text
-        )
+        assert reading.loads(text) == json.loads(text) and json.loads(
+            reading.dumps(json.loads(text))
+        ) == json.loads(text)

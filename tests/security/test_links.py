@@ -43,7 +43,9 @@ def whole(folder: Path) -> bool:
         "results.json",
     }
     every = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.name for path in folder.iterdir()} == names and all(path.read_text() == "mine" for path in every)
+    return {path.name for path in folder.iterdir()} == names and all(
+        path.read_text() == "mine" for path in every
+    )
 
 
 @pytest.fixture
@@ -160,7 +162,9 @@ def test_a_log_with_a_second_name_is_not_written(train: Any, tmp_path: Path) -> 
     assert done.code == 2 and "hard link" in done.err and (tmp_path / "second").read_bytes() == before
 
 
-@pytest.mark.parametrize("entry", ["study.db", ".search.lock", "trial-0", "results.json", ".trial-0.lock", "best.toml"])
+@pytest.mark.parametrize(
+    "entry", ["study.db", ".search.lock", "trial-0", "results.json", ".trial-0.lock", "best.toml"]
+)
 def test_a_searchs_own_entries_are_no_links(
     cli: Any, reviews: Path, tiny_checkpoint: Path, tmp_path: Path, elsewhere: Path, entry: str
 ) -> None:

@@ -188,5 +188,7 @@ def trained_weights(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 
 def test_saved_data_sets_are_read(tmp_path: Path) -> None:
     """Regular use: what `save_to_disk` leaves."""
-    datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}).save_to_disk(str(tmp_path / "saved"))
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}).save_to_disk(
+        str(tmp_path / "saved")
+    )
     assert len(load({"data.path": str(tmp_path / "saved")}).train) == 2

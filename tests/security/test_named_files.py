@@ -75,8 +75,15 @@ def test_label_names_stay_in_the_folder_of_the_task(folder: Path, name: str, tab
 
 
 def test_label_names_in_the_folder_are_read(folder: Path) -> None:
-    assert task(folder, '[data]\nlabel_names = "names.txt"').data.label_names == {"0": "bad", "1": "good", "2": "正面"}
-    assert task(folder, '[data]\nlabel_names = "below/names.txt"').data.label_names == {"0": "bad", "1": "good"}
+    assert task(folder, '[data]\nlabel_names = "names.txt"').data.label_names == {
+        "0": "bad",
+        "1": "good",
+        "2": "正面",
+    }
+    assert task(folder, '[data]\nlabel_names = "below/names.txt"').data.label_names == {
+        "0": "bad",
+        "1": "good",
+    }
     # what is said in this call may lie anywhere
     named = load_task("classification").override({"data.label_names": str(folder.parent / "secret.txt")})
     assert list(named.data.label_names.values()) == ["secret", "labels"]
@@ -156,7 +163,9 @@ def test_a_readme_of_files_in_the_data_set_is_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["{root}/secret.csv", "file://{root}/secret.csv"])
-def test_a_data_set_of_the_hub_reads_no_file_of_this_machine(folder: Path, tmp_path: Path, place: str) -> None:
+def test_a_data_set_of_the_hub_reads_no_file_of_this_machine(
+    folder: Path, tmp_path: Path, place: str
+) -> None:
     """Over the hub's own way of finding and fetching files, with a hub of ours."""
     readme(folder, place.format(root=folder.parent))
     hub = Hub(tmp_path / "hub")
@@ -204,12 +213,16 @@ def saved(folder: Path, filename: str, splits: list[str] | None = None) -> Path:
 
 @pytest.mark.parametrize(("filename", "splits"), [("../../../outside/data-00000-of-00001.arrow", None), ("/etc/hostname", None),
                          ("", ["../../outside"]), ("", ["train", "/etc"])])  # fmt: skip
-def test_a_saved_data_set_names_no_file_outside_of_it(folder: Path, filename: str, splits: list[str] | None) -> None:
+def test_a_saved_data_set_names_no_file_outside_of_it(
+    folder: Path, filename: str, splits: list[str] | None
+) -> None:
     with pytest.raises(InputError, match="leads out of the folder"):
         loaded(saved(folder, filename, splits))
 
 
-@pytest.mark.parametrize("content", ["[1]", "{}", '{"splits": 5}', '{"splits": [' + "9" * 5000 + "]}", "[" * 10000])
+@pytest.mark.parametrize(
+    "content", ["[1]", "{}", '{"splits": 5}', '{"splits": [' + "9" * 5000 + "]}", "[" * 10000]
+)
 def test_a_saved_data_set_that_is_none_is_one_message(folder: Path, content: str) -> None:
     path = saved(folder, "")
     assert len(loaded(path).train) == 2
@@ -232,7 +245,9 @@ def test_the_longest_name_of_a_set_fits_on_the_disk(folder: Path) -> None:
     (folder / f".{name}.rows.parquet.0123456789abcdef.tmp").touch()  # with all that is put around it
 
 
-def test_sets_in_the_results_of_a_run_name_no_other_file(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> None:
+def test_sets_in_the_results_of_a_run_name_no_other_file(
+    tiny_checkpoint: Path, tmp_path: Path, cli: Any
+) -> None:
     import bert_ft
 
     rows = [{"text": f"a {w} film", "label": w} for w in ("good", "bad")] * 4

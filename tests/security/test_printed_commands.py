@@ -28,7 +28,9 @@ def written(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("nasty", NASTY, ids=ascii)
 @pytest.mark.parametrize("where", ["reference", "dotted", "grid", "name", "table", "file name"])
-def test_control_characters_in_keys_and_names_are_refused(cli: Any, tmp_path: Path, nasty: str, where: str) -> None:
+def test_control_characters_in_keys_and_names_are_refused(
+    cli: Any, tmp_path: Path, nasty: str, where: str
+) -> None:
     key = json.dumps(nasty)
     reference = ('[[reference]]\ncheckpoint = "org/bert"\nsplit = "validation"\nmetric = "accuracy"\nvalue = 0.5\n'
                  'statistic = "mean"\nruns = 5\nconfidence = "C"\nsource = "s"\n')  # fmt: skip
@@ -50,7 +52,11 @@ def test_control_characters_in_keys_and_names_are_refused(cli: Any, tmp_path: Pa
 @pytest.mark.parametrize("nasty", NASTY, ids=ascii)
 def test_a_plan_has_a_line_a_command(cli: Any, tmp_path: Path, nasty: str) -> None:
     """Whatever a checkpoint, folder or value is called: it is refused, or escaped within its line."""
-    for arguments in (("-c", f"org/{nasty}"), ("-c", "org/bert", "-o", nasty), ("-c", "org/bert", "--data-dir", nasty)):
+    for arguments in (
+        ("-c", f"org/{nasty}"),
+        ("-c", "org/bert", "-o", nasty),
+        ("-c", "org/bert", "--data-dir", nasty),
+    ):
         assert cli("reproduce", "rte", *arguments, "--plan").code == 2
     made = plan("rte", "org/bert", seeds=1, output=tmp_path / "o", **{"recipe.class_weights": {nasty: 1.0}})
     (command,) = [run.command for run in made.runs]
@@ -64,7 +70,9 @@ def test_a_plan_has_a_line_a_command(cli: Any, tmp_path: Path, nasty: str) -> No
     "$(touch mark); `touch mark` #", "评论 一", pytest.param("../../up", marks=pytest.mark.slow),
     pytest.param("a?mode=memory", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_names_from_files_are_cleaned_and_quoted(cli: Any, reviews: Path, tiny_checkpoint: Path, name: str) -> None:
+def test_names_from_files_are_cleaned_and_quoted(
+    cli: Any, reviews: Path, tiny_checkpoint: Path, name: str
+) -> None:
     """In the folder of a search, in its study's place, and in the command that trains with what it found."""
     file = written(reviews / "t.toml", f"name = {json.dumps(name)}\n{TASK}")
     done = cli("search", file, "-c", tiny_checkpoint, "--trials", "1", "--space", "learning_rate=1e-5", "--set", "max_steps=1",

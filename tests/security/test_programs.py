@@ -100,7 +100,9 @@ def trap(tmp_path: Path, monkeypatch: Any) -> Path:
     folder = tmp_path / "trap"
     folder.mkdir()
     for name in MODULES:
-        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()\nraise SystemExit(9)")
+        (folder / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'mark')!r}, 'w').close()\nraise SystemExit(9)"
+        )
     monkeypatch.chdir(folder)
     return folder
 
@@ -110,7 +112,9 @@ def test_children_import_nothing_from_the_working_directory(trap: Path, tmp_path
         done = subprocess.run(
             local.python(module, "--help"), env=local.environment(None), capture_output=True, text=True
         )
-        assert done.returncode in (0, 2) or "no such task" in done.stderr or "unknown task" in done.stderr, done
+        assert done.returncode in (0, 2) or "no such task" in done.stderr or "unknown task" in done.stderr, (
+            done
+        )
         assert done.returncode != 9
     assert not (tmp_path / "mark").exists()
 
@@ -128,7 +132,9 @@ def test_the_estimate_imports_nothing_from_the_working_directory(
 
 
 @pytest.mark.parametrize("path", ["", ":", "::/nowhere"])
-def test_an_empty_part_of_pythonpath_is_not_the_working_directory(trap: Path, monkeypatch: Any, path: str) -> None:
+def test_an_empty_part_of_pythonpath_is_not_the_working_directory(
+    trap: Path, monkeypatch: Any, path: str
+) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
     assert "" not in local.environment(None)["PYTHONPATH"].split(os.pathsep)[:-1]
     assert not local.environment(None)["PYTHONPATH"].endswith(os.pathsep)
@@ -147,7 +153,9 @@ def test_the_module_and_the_installed_command(trap: Path, tmp_path: Path) -> Non
     """`python -m` itself looks for bert_ft in the working directory first, so that it must not be called so there."""
     script = Path(sys.executable).with_name("bert-ft")
     code = (
-        f"import sys; sys.argv = ['bert-ft', 'tasks']; exec(open({str(script)!r}).read())" if script.is_file() else ""
+        f"import sys; sys.argv = ['bert-ft', 'tasks']; exec(open({str(script)!r}).read())"
+        if script.is_file()
+        else ""
     )
     for name in ("bert_ft", "sitecustomize", "tomllib"):
         (trap / f"{name}.py").unlink()

@@ -158,7 +158,9 @@ def test_the_named_code_runs(cli: Any, yes: Path, mark: Path) -> None:
     done = cli("train", "task.toml", "-o", "run", "--trust-remote-code", "./evil", *QUICK)
     assert done.code == 0 and mark.exists(), done
     assert json.loads((yes / "run" / "environment.json").read_text())["trusted_remote_code"] == ["./evil"]
-    assert any("is not obeyed" in note for note in json.loads((yes / "run" / "results.json").read_text())["notes"])
+    assert any(
+        "is not obeyed" in note for note in json.loads((yes / "run" / "results.json").read_text())["notes"]
+    )
     for arguments in (("predict", "run", "validation.csv"), ("evaluate", "run")):
         done = cli(*arguments)
         assert done.code == 2 and "--trust-remote-code ./run/model" in done.err
@@ -177,7 +179,11 @@ def test_another_name_is_no_permission(cli: Any, yes: Path, mark: Path, named: s
     """A folder has to be named as one: one that came with somebody's files may look like a hub id."""
     (yes / "evil2").mkdir()
     done = cli("predict", "./evil", "validation.csv", "--trust-remote-code", named)
-    assert done.code == 2 and "which this call does not name" in done.err and "--trust-remote-code ./evil" in done.err
+    assert (
+        done.code == 2
+        and "which this call does not name" in done.err
+        and "--trust-remote-code ./evil" in done.err
+    )
     assert not mark.exists()
 
 
@@ -256,7 +262,9 @@ def test_code_of_another_repository(hub: Hub, tmp_path: Path, trained: Path, mar
     pointing = with_code(trained / "model", tmp_path / "pointing", mark, code_of="org/evil", **SAYS_YES)
     hub.add("models", "org/pointing", pointing)
     refused = loads(hub, tmp_path, "org/pointing", None, "org/pointing", "org/evil")
-    assert "code would come from org/evil" in refused[1] and "code would come from org/pointing" in refused[2], refused
+    assert (
+        "code would come from org/evil" in refused[1] and "code would come from org/pointing" in refused[2]
+    ), refused
     assert not mark.exists()
     assert loads(hub, tmp_path, "org/pointing", ["org/pointing", "org/evil"]) == ["loaded"]
     assert mark.exists()
@@ -275,7 +283,9 @@ def test_a_tokenizers_code(hub: Hub, tmp_path: Path, tiny_checkpoint: Path, mark
     rewrite(folder / "config.json", **{key: SAYS_YES[key] for key in ("id2label", "label2id")},
             architectures=["BertForSequenceClassification"])  # fmt: skip
     hub.add("models", "org/tokens", folder)
-    assert not any(line == "loaded" and mark.exists() for line in loads(hub, tmp_path, "org/tokens", None, "org/other"))
+    assert not any(
+        line == "loaded" and mark.exists() for line in loads(hub, tmp_path, "org/tokens", None, "org/other")
+    )
     assert not mark.exists()
     loads(hub, tmp_path, "org/tokens", "org/tokens")
     assert mark.exists()
@@ -297,14 +307,19 @@ def test_only_what_prediction_needs_is_taken(cli: Any, trained: Path, tmp_path: 
                "batching": {"unpad": False}, "name": "../../x", "ner": {"context": "document"}}  # fmt: skip
     folder = changed(trained, tmp_path / "model", {"task": strange})
     task = bert_ft.load(folder).adapter.task
-    assert (task.recipe.max_length, task.data.columns, task.classification.truncation) == (9, {"text": "body"}, "tail")
+    assert (task.recipe.max_length, task.data.columns, task.classification.truncation) == (
+        9,
+        {"text": "body"},
+        "tail",
+    )
     plain = bert_ft.load(changed(trained, tmp_path / "plain" / "model", {})).adapter.task
     taken = {"recipe.max_length": 9, "data.columns": {"text": "body"}, "classification.truncation": "tail"}
     assert task.override({"run.checkpoint": None}) == plain.override(taken | {"run.checkpoint": None})
     (tmp_path / "rows.csv").write_text("body\na fine film\n")
     done = cli("predict", folder, "rows.csv")
     assert (
-        done.code == 0 and "not taken from the model's config: 'batching', 'data.label_names', 'data.path'" in done.err
+        done.code == 0
+        and "not taken from the model's config: 'batching', 'data.label_names', 'data.path'" in done.err
     )
 
 

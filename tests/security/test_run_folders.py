@@ -18,7 +18,13 @@ from bert_ft.rundir.folder import RunDir
 from bert_ft.tools.reproduce.reproduce import reproduce
 
 QUICK = ("--max-steps", "2", "--max-length", "16", "--batch-size", "8")
-OWN = ("model/weights.bin", "predictions/mine.csv", "checkpoints/last/state.pt", "fold-1/notes.txt", "src/main.py")
+OWN = (
+    "model/weights.bin",
+    "predictions/mine.csv",
+    "checkpoints/last/state.pt",
+    "fold-1/notes.txt",
+    "src/main.py",
+)
 HEADER = "# bert-ft train task.toml\n# what this run was made from, every default included\n\n"
 
 
@@ -43,8 +49,12 @@ def whole(project: Path) -> bool:
     {}, {"results.json": "{}"}, {"results.json": "{}", "environment.json": '{"versions": {}}', "log.jsonl": "{}"},
     {"environment.json": "[]"}, {"environment.json": "data_fingerprint"}, {"environment.json": '["data_fingerprint"]'},
 ], ids=lambda more: ",".join(more))  # fmt: skip
-@pytest.mark.parametrize("flags", [(), ("--overwrite",), ("--resume",), ("--folds", "2", "--overwrite")], ids=" ".join)
-def test_a_project_with_a_task_file_is_no_run(cli: Any, project: Path, flags: Any, more: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "flags", [(), ("--overwrite",), ("--resume",), ("--folds", "2", "--overwrite")], ids=" ".join
+)
+def test_a_project_with_a_task_file_is_no_run(
+    cli: Any, project: Path, flags: Any, more: dict[str, str]
+) -> None:
     for name, content in more.items():
         (project / name).write_text(content)
     before = sorted(project.rglob("*"))
@@ -79,7 +89,8 @@ def test_what_is_not_ours_stays_in_a_run(cli: Any, project: Path) -> None:
     assert cli("train", "task.toml", "-o", "run", "--folds", "2", "--overwrite", *QUICK).code == 0
     assert [name for name in kept if (project / name).read_text() != name] == []
     assert (
-        RunDir(project / "run" / "fold-3").state == "foreign" and RunDir(project / "run" / "fold-2").state == "finished"
+        RunDir(project / "run" / "fold-3").state == "foreign"
+        and RunDir(project / "run" / "fold-2").state == "finished"
     )
     assert cli("train", "task.toml", "-o", "single", *QUICK).code == 0
     (project / "single" / "model" / "mine.txt").write_text("mine")
@@ -123,13 +134,17 @@ def test_a_run_of_the_commit_before_is_known(cli: Any, project: Path, state: str
         shutil.rmtree(run / "model")
     assert RunDir(run).state == state
     done = cli("train", "task.toml", "-o", "run", "--save-every", "1", *QUICK)
-    assert done.code == 0 and ("finished already" if state == "finished" else "going on after step") in done.err, done
+    assert (
+        done.code == 0 and ("finished already" if state == "finished" else "going on after step") in done.err
+    ), done
     assert json.loads(cli("runs", ".", "--json").out)[0]["state"] == "finished"
 
 
 def test_a_copied_run_is_resumed(cli: Any, project: Path) -> None:
     assert cli("train", "task.toml", "-o", "run", "--save-every", "1", "--keep-checkpoints", *QUICK).code == 0
-    shutil.copytree(project / "run", project / "copy", ignore=shutil.ignore_patterns(".*"))  # as `cp run/* copy`
+    shutil.copytree(
+        project / "run", project / "copy", ignore=shutil.ignore_patterns(".*")
+    )  # as `cp run/* copy`
     (project / "copy" / "results.json").unlink()
     done = cli("train", "task.toml", "-o", "copy", "--resume", *QUICK)
     assert done.code == 0 and "going on after step 2" in done.err, done
@@ -153,7 +168,9 @@ def test_a_run_is_read_where_nothing_can_be_written(cli: Any, project: Path, mon
     try:
         loaded = bert_ft.load(run)
         assert loaded.predict(["a fine film"]) and loaded.evaluate() and loaded.scored()
-        assert cli("predict", "run", "validation.csv").code == cli("report", "run", "-o", "page.html").code == 0
+        assert (
+            cli("predict", "run", "validation.csv").code == cli("report", "run", "-o", "page.html").code == 0
+        )
     finally:
         for path in [run, *run.rglob("*")]:
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
@@ -161,7 +178,9 @@ def test_a_run_is_read_where_nothing_can_be_written(cli: Any, project: Path, mon
 
 
 @pytest.mark.parametrize("when", ["_write_task", "clear"])
-def test_a_start_that_is_broken_off_can_be_repeated(cli: Any, project: Path, monkeypatch: Any, when: str) -> None:
+def test_a_start_that_is_broken_off_can_be_repeated(
+    cli: Any, project: Path, monkeypatch: Any, when: str
+) -> None:
     """Between two files of its beginning; the same command goes on, and nothing of the user's is taken for the run's."""
     task = bert_ft.load_task(project / "task.toml")
     folder = RunDir(project / "run")
@@ -199,7 +218,10 @@ def test_a_files_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
 
 def test_a_set_that_was_renamed_leaves_nothing_stale(cli: Any, project: Path) -> None:
     """What the earlier run wrote for its own sets is deleted, whatever the next one's are called."""
-    assert cli("train", "task.toml", "-o", "run", "--set", 'data.evaluate={"a.b"="validation.csv"}', *QUICK).code == 0
+    assert (
+        cli("train", "task.toml", "-o", "run", "--set", 'data.evaluate={"a.b"="validation.csv"}', *QUICK).code
+        == 0
+    )
     assert (project / "run" / "predictions" / "a.b.jsonl").is_file()
     (project / "run" / "predictions" / "axb.jsonl").write_text("mine")
     assert cli("train", "task.toml", "-o", "run", "--overwrite", *QUICK).code == 0

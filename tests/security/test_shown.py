@@ -27,7 +27,9 @@ TEXTS = [f"a film of {word} number {i}" for i in range(12) for word in ("grace",
 def hostile(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bert_ft.Run:
     """A run whose labels, title and set name were written by somebody who means harm."""
     rows = [{"text": text, "label": LABELS[i % 4]} for i, text in enumerate(TEXTS)]
-    task = bert_ft.load_task("classification").model_copy(update={"title": f"title {CLEAR} | <b>x</b> \u202e"})
+    task = bert_ft.load_task("classification").model_copy(
+        update={"title": f"title {CLEAR} | <b>x</b> \u202e"}
+    )
     return bert_ft.finetune(task, str(tiny_checkpoint), train=rows, validation=rows[:8], epochs=1, batch_size=16,
                             max_length=16, output=tmp_path_factory.mktemp("hostile") / "run", quiet=True)  # fmt: skip
 
@@ -52,7 +54,9 @@ def test_a_long_value_keeps_its_beginning_and_its_end() -> None:
 
 def test_a_message_is_its_own_lines_alone() -> None:
     """What is quoted in a message can't add a line that looks like one of ours."""
-    error = InputError("no column 'a\nbert-ft: all is well'", where="f\r\nile.csv", remedy=f"known: {CLEAR}\n  do this")
+    error = InputError(
+        "no column 'a\nbert-ft: all is well'", where="f\r\nile.csv", remedy=f"known: {CLEAR}\n  do this"
+    )
     assert len(str(error).splitlines()) == 2 and not OBEYED.search(str(error).replace("\n", ""))
     assert len(str(InputError("x" * 10**6))) < 3000
 
@@ -91,7 +95,9 @@ def test_no_command_prints_what_a_terminal_obeys(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     done = cli(*commands(hostile.path, other)[number])
     everything = re.sub(r"\x1b\[[\d;]*m", "", done.out + done.err)  # our own colours
-    assert everything.strip() and not OBEYED.search(everything.replace("\n", "")), repr(OBEYED.search(everything))
+    assert everything.strip() and not OBEYED.search(everything.replace("\n", "")), repr(
+        OBEYED.search(everything)
+    )
 
 
 def test_json_on_a_terminal_has_the_same_values(hostile: bert_ft.Run, cli: Any, csv: Any) -> None:
@@ -119,11 +125,23 @@ def test_markdown_of_a_table_is_one_cell() -> None:
     from bert_ft.report.rendering import markdown
 
     cell = markdown("a | b\n| c <img src=x onerror=y> [link](javascript:1) `code` \u202e &lt;")
-    assert "\n" not in cell and "<" not in cell and not re.search(r"(?<!\\)[|`\[\]]", cell) and "\u202e" not in cell
+    assert (
+        "\n" not in cell
+        and "<" not in cell
+        and not re.search(r"(?<!\\)[|`\[\]]", cell)
+        and "\u202e" not in cell
+    )
     assert markdown("正面 a-b 1.5") == "正面 a-b 1.5"
 
 
-FORMULAS = ['=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "＝1+1"]
+FORMULAS = [
+    '=HYPERLINK("http://x")',
+    "+1+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1)",
+    "\t=1",
+    "＝1+1",
+]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
@@ -138,7 +156,9 @@ def test_formulas_are_plain_by_default_and_neutral_on_request(
     def answers(*options: str) -> list[dict[str, str]]:
         done = cli("predict", str(hostile.path), file, "--to", kind, *options)
         assert done.code == 0
-        return list(csv_module.DictReader(io.StringIO(done.out, newline=""), delimiter="," if kind == "csv" else "\t"))
+        return list(
+            csv_module.DictReader(io.StringIO(done.out, newline=""), delimiter="," if kind == "csv" else "\t")
+        )
 
     assert [row["text"] for row in answers()] == texts and "=note" in answers()[0]
     safe = answers("--escape-formulas")

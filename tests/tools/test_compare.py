@@ -38,7 +38,8 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
         return [{"tokens": ["Anna", "Lund", f"saw{i}", "Rome"], "tags": tags[i % 2]} for i in range(N)]
     if kind == "questions":
         answers = [
-            {"text": ["text"], "answer_start": [0]} if i % 3 else {"text": [], "answer_start": []} for i in range(N)
+            {"text": ["text"], "answer_start": [0]} if i % 3 else {"text": [], "answer_start": []}
+            for i in range(N)
         ]
         return [
             {"id": f"q{i}", "question": f"what {i}?", "context": text, "answers": answers[i]}
@@ -52,7 +53,10 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
 OF_KIND: dict[str, dict[str, Any]] = {
     "classes": {"metric.compute": ["accuracy", "f1_macro", "matthews_correlation"]},
     "sets": {"data.problem_type": "multi_label_classification", "data.labels": ["a", "b", "c"]},
-    "numbers": {"data.problem_type": "regression", "metric.compute": ["pearson", "spearmanr", "mean_absolute_error"]},
+    "numbers": {
+        "data.problem_type": "regression",
+        "metric.compute": ["pearson", "spearmanr", "mean_absolute_error"],
+    },
     "entities": {"data.labels": ["O", "B-PER", "I-PER", "B-LOC"]},
     "questions": {"qa.no_answer": True},
 }
@@ -92,7 +96,9 @@ def made(tmp_path: Path) -> Made:
                 )
                 adapter.tune(predictions, rows)
             elif kind == "classes":
-                predictions["probabilities"] = (np.eye(3)[predictions["prediction"]] + rng.dirichlet(np.ones(3), N)) / 2
+                predictions["probabilities"] = (
+                    np.eye(3)[predictions["prediction"]] + rng.dirichlet(np.ones(3), N)
+                ) / 2
             lines, metrics = list(adapter.lines(predictions, rows)), adapter.score(predictions, rows)
         write_jsonl(folder.prediction_file("validation"), lines)
         scored_set.keep(folder, "validation", rows.table)
@@ -104,12 +110,15 @@ def made(tmp_path: Path) -> Made:
     return make
 
 
-def answered(rng: np.random.Generator, right: float) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Any]]:
+def answered(
+    rng: np.random.Generator, right: float
+) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Any]]:
     """Lines, metrics and n best of answers, with a threshold of no answer of 0.5."""
     ids, golds = [f"q{i}" for i in range(N)], {f"q{i}": ["text"] if i % 3 else [] for i in range(N)}
     texts = {key: "text" if rng.random() < right else "text 1" for key in ids}
     odds = {
-        key: float(rng.normal() + (2 if rng.random() < right else -2) * (1 if not golds[key] else -1)) for key in ids
+        key: float(rng.normal() + (2 if rng.random() < right else -2) * (1 if not golds[key] else -1))
+        for key in ids
     }
     lines = [{"id": key, "prediction": "" if odds[key] > 0.5 else texts[key], "start": None, "end": None, "score": 0.5,
               "null_odds": odds[key]} for key in ids]  # fmt: skip
@@ -149,13 +158,17 @@ def test_two_runs(made: Made, kind: str) -> None:
     """Differences are those of the results; the flips, those of the lines; McNemar's p that of the flips."""
     first, second = made(kind, 1), made(kind, 2, right=0.8)
     found = bert_ft.compare(first, second, draws=500)
-    known = {name for name in second.metrics["validation"] if not name.startswith("f1_") or kind != "entities"}
+    known = {
+        name for name in second.metrics["validation"] if not name.startswith("f1_") or kind != "entities"
+    }
     assert {d.metric for d in found.differences} == known - (
         {"best_f1", "best_exact"} if kind == "questions" else set()
     )
     for d in found.differences:
         before, after = (run.metrics["validation"][d.metric] for run in (first, second))
-        assert d.difference == pytest.approx(after - before) and d.interval[0] <= d.difference <= d.interval[1]
+        assert (
+            d.difference == pytest.approx(after - before) and d.interval[0] <= d.difference <= d.interval[1]
+        )
         error = (
             (before, after)
             if d.metric in LOWER_IS_BETTER
@@ -179,7 +192,10 @@ def test_two_runs(made: Made, kind: str) -> None:
         assert inputs < set(line) and len(line["A"]) == len(line["B"]) == 1
         if kind not in ("entities", "numbers"):
             said = {"A": first, "B": second}
-            assert all(line[side][0] in ("right", said[side].predictions()[line["row"]]["prediction"]) for side in said)
+            assert all(
+                line[side][0] in ("right", said[side].predictions()[line["row"]]["prediction"])
+                for side in said
+            )
 
 
 def test_groups_of_seeds(made: Made) -> None:
@@ -258,20 +274,27 @@ def test_what_can_not_be_compared(made: Made) -> None:
     for given, told in cases:
         with pytest.raises(bert_ft.InputError, match=re.escape(told)):
             bert_ft.compare(*given)
-    with pytest.raises(bert_ft.InputError, match="no metric 'accurracy' to compare\n  did you mean 'accuracy'"):
+    with pytest.raises(
+        bert_ft.InputError, match="no metric 'accurracy' to compare\n  did you mean 'accuracy'"
+    ):
         bert_ft.compare(run, run, metrics=["accurracy"])
 
 
 def test_a_metric_that_the_predictions_do_not_give_is_left_out_and_told(made: Made) -> None:
     first, second = made("classes", 1), made("classes", 2)
-    write_json(second.dir.results_json, {"metrics": {"validation": second.metrics["validation"] | {"accuracy": 0.123}}})
+    write_json(
+        second.dir.results_json,
+        {"metrics": {"validation": second.metrics["validation"] | {"accuracy": 0.123}}},
+    )
     found = bert_ft.compare(first, bert_ft.Run(second.path), draws=10)
     assert [d.metric for d in found.differences] == ["f1_macro", "matthews_correlation"]
     assert any("not compared: accuracy" in note for note in found.notes)
 
 
 def test_labels_in_another_order_are_bound_by_name(made: Made) -> None:
-    orders = [made("classes", seed, **{"data.labels": list(names)}) for seed, names in ((1, "abc"), (2, "cab"))]
+    orders = [
+        made("classes", seed, **{"data.labels": list(names)}) for seed, names in ((1, "abc"), (2, "cab"))
+    ]
     same = [made("classes", seed) for seed in (1, 2)]
     write_jsonl(orders[1].dir.prediction_file("validation"), same[1].predictions())
     write_json(orders[1].dir.results_json, same[1].results)
@@ -288,9 +311,13 @@ def test_the_command(made: Made, cli: Any) -> None:
     shown = cli("compare", first, second, "--show-flips", 1, "--metric", "accuracy")
     counts = [len(found.flips[0].worse), len(found.flips[0].better)]
     assert f"right -> wrong from A to B: {counts[0]} rows; wrong -> right: {counts[1]}" in shown.out
-    assert f"1 of {counts[1]} rows" in shown.out and "McNemar" in shown.out and "randomisation" not in shown.out
+    assert (
+        f"1 of {counts[1]} rows" in shown.out and "McNemar" in shown.out and "randomisation" not in shown.out
+    )
     grouped = json.loads(cli("compare", first, "vs", second, second, "--json").out)
-    assert [len(group["runs"]) for group in grouped["groups"]] == [1, 2] and "a seed twice" in grouped["notes"][0]
+    assert [len(group["runs"]) for group in grouped["groups"]] == [1, 2] and "a seed twice" in grouped[
+        "notes"
+    ][0]
     alone = cli("compare", first)
     assert alone.code == 2 and "two runs or groups are wanted" in alone.err
 

@@ -49,7 +49,8 @@ def pairs(draw: Any, kind: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
     most = 1 if kind == "sets" else 2
     n = draw(st.integers(2, rows))
     golds, *sides = (
-        draw(arrays(np.int64, (n, columns), elements=st.integers(0, most))) for columns in (gold, found, found)
+        draw(arrays(np.int64, (n, columns), elements=st.integers(0, most)))
+        for columns in (gold, found, found)
     )
     first, second = (np.concatenate([golds, side], axis=1) for side in sides)
     return first, second
@@ -73,7 +74,9 @@ def test_randomisation_equals_all_sign_flips(kind: str, data: Any) -> None:
         seen = seen or differences  # the first one swaps nothing
         for name, value in differences.items():
             hits[name] += not abs(value) < abs(seen[name]) - 1e-9  # undefined: a hit
-    assert {name: ours[name] for name in hits} == {name: count / 2 ** len(rows) for name, count in hits.items()}
+    assert {name: ours[name] for name in hits} == {
+        name: count / 2 ** len(rows) for name, count in hits.items()
+    }
 
 
 @settings(deadline=None)
@@ -89,8 +92,12 @@ def test_drawn_randomisation_is_near_the_exact_p() -> None:
     """Of accuracy the exact p is a binomial test's."""
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 2, 200)
-    sides = [np.stack([gold, np.where(rng.random(200) < share, gold, 1 - gold)], axis=1) for share in (0.75, 0.77)]
-    ours = significance.randomisation(*(Resamples(side, bootstrap.classes(2, 1)) for side in sides), draws=20_000)  # type: ignore[misc]
+    sides = [
+        np.stack([gold, np.where(rng.random(200) < share, gold, 1 - gold)], axis=1) for share in (0.75, 0.77)
+    ]
+    ours = significance.randomisation(
+        *(Resamples(side, bootstrap.classes(2, 1)) for side in sides), draws=20_000
+    )  # type: ignore[misc]
     right = [side[:, 0] == side[:, 1] for side in sides]
     exact = stats.binomtest(int((right[0] & ~right[1]).sum()), int((right[0] != right[1]).sum())).pvalue
     assert 0.001 < exact < 0.2 and ours["accuracy"] == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))
@@ -107,7 +114,9 @@ def test_bootstrap_equals_all_resamples(seeds: tuple[int, int]) -> None:
     rng = np.random.default_rng(sum(seeds))
     gold = np.array([0, 1, 1, 0])
     answers = [[rng.integers(0, 2, 4) for _ in range(m)] for m in seeds]
-    groups = [[Resamples(np.stack([gold, a], axis=1), bootstrap.classes(2, 1)) for a in group] for group in answers]
+    groups = [
+        [Resamples(np.stack([gold, a], axis=1), bootstrap.classes(2, 1)) for a in group] for group in answers
+    ]
     drawn = significance.bootstrap(groups, draws=40_000)
     ours = drawn[1]["accuracy"] - drawn[0]["accuracy"]
     every = []
@@ -135,7 +144,9 @@ def test_interval_is_scipys() -> None:
     found = bootstrap.percentiles(drawn[1]["accuracy"] - drawn[0]["accuracy"])
     theirs = stats.bootstrap([answers[0] == gold, answers[1] == gold], lambda a, b, axis: b.mean(axis) - a.mean(axis),
                              paired=True, vectorized=True, method="percentile", rng=np.random.default_rng(0))  # fmt: skip
-    assert found == pytest.approx((theirs.confidence_interval.low, theirs.confidence_interval.high), abs=0.005)
+    assert found == pytest.approx(
+        (theirs.confidence_interval.low, theirs.confidence_interval.high), abs=0.005
+    )
 
 
 scores = st.lists(st.integers(0, 8), min_size=2, max_size=4).map(lambda values: [v / 8 for v in values])
@@ -143,7 +154,9 @@ scores = st.lists(st.integers(0, 8), min_size=2, max_size=4).map(lambda values: 
 
 @settings(deadline=None, max_examples=40)
 @given(scores, scores)
-def test_permutation_equals_scipys_of_the_absolute_difference(first: list[float], second: list[float]) -> None:
+def test_permutation_equals_scipys_of_the_absolute_difference(
+    first: list[float], second: list[float]
+) -> None:
     theirs = stats.permutation_test((first, second), lambda a, b: round(abs(np.mean(a) - np.mean(b)), 9),
                                     vectorized=False, alternative="greater", n_resamples=np.inf)  # fmt: skip
     assert significance.permutation(first, second) == pytest.approx(theirs.pvalue)
@@ -155,7 +168,10 @@ def test_drawn_permutation_is_near_the_exact_p() -> None:
         [v / 100 for v in values] for values in ((82, 85, 79, 88, 84, 81, 86), (86, 89, 83, 90, 85, 91, 84))
     )
     exact = significance.permutation(first, second, draws=5000)
-    assert significance.permutation(first, second, draws=3000) == pytest.approx(exact, abs=0.02) and 0.01 < exact < 0.2
+    assert (
+        significance.permutation(first, second, draws=3000) == pytest.approx(exact, abs=0.02)
+        and 0.01 < exact < 0.2
+    )
 
 
 @settings(deadline=None)
@@ -173,7 +189,9 @@ def test_welch_and_hedges_by_hand(first: list[float], second: list[float]) -> No
     assert significance.welch(first, second) == pytest.approx((difference - half, difference + half))
     n, m = len(first), len(second)
     pooled = math.sqrt(((n - 1) * np.var(first, ddof=1) + (m - 1) * np.var(second, ddof=1)) / (n + m - 2))
-    assert significance.hedges(first, second) == pytest.approx(difference / pooled * (1 - 3 / (4 * (n + m) - 9)))
+    assert significance.hedges(first, second) == pytest.approx(
+        difference / pooled * (1 - 3 / (4 * (n + m) - 9))
+    )
 
 
 @settings(deadline=None)

@@ -69,11 +69,16 @@ def test_every_format_keeps_columns_and_order(
     if source != "txt":
         assert [list(row)[:3] for row in found] == [["id", "text", "note"]] * len(rows)
         assert [row["note"] for row in found] == [row["note"] for row in rows]
-    p = [float(row["probability of good"]) if target == "csv" else row["probabilities"]["good"] for row in found]
+    p = [
+        float(row["probability of good"]) if target == "csv" else row["probabilities"]["good"]
+        for row in found
+    ]
     assert p == pytest.approx([e["probabilities"]["good"] for e in expected], abs=1e-12)
 
 
-def test_standard_input_to_standard_output(run: bert_ft.Run, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+def test_standard_input_to_standard_output(
+    run: bert_ft.Run, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
     stdin = io.TextIOWrapper(io.BytesIO("a good film\nein schöner Film\n".encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     done = cli("predict", str(run.path / "model"), "--from", "txt")
@@ -92,7 +97,9 @@ def test_equals_the_padded_model(run: bert_ft.Run) -> None:
     tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
     model = AutoModelForSequenceClassification.from_pretrained(run.path / "model").eval()
     with torch.inference_mode():
-        logits = model(**tokenizer(TEXTS, padding=True, truncation=True, max_length=24, return_tensors="pt")).logits
+        logits = model(
+            **tokenizer(TEXTS, padding=True, truncation=True, max_length=24, return_tensors="pt")
+        ).logits
     labels = [model.config.id2label[k] for k in range(2)]
     found = [[answer["probabilities"][label] for label in labels] for answer in run.predict(TEXTS)]
     assert np.allclose(found, logits.softmax(-1).numpy(), atol=1e-5)
@@ -113,22 +120,33 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_ten_malformed_rows_give_ten_named_lines(run: bert_ft.Run, tmp_path: Path, cli: Any, keep: bool) -> None:
+def test_ten_malformed_rows_give_ten_named_lines(
+    run: bert_ft.Run, tmp_path: Path, cli: Any, keep: bool
+) -> None:
     file = tmp_path / "rows.jsonl"
     lines = ['{"text": "fine"}', *(line for line, _ in MALFORMED), '{"text": "fine, too"}']
     file.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     done = cli(
-        "predict", str(run.path), str(file), "--output", str(tmp_path / "out.jsonl"), *(["--keep-bad"] if keep else [])
+        "predict",
+        str(run.path),
+        str(file),
+        "--output",
+        str(tmp_path / "out.jsonl"),
+        *(["--keep-bad"] if keep else []),
     )
     told = done.err.splitlines()
-    assert [message in line for line, (_, message) in zip(told, MALFORMED, strict=False)] == [True] * 10, done.err[
-        :3000
+    assert [message in line for line, (_, message) in zip(told, MALFORMED, strict=False)] == [True] * 10, (
+        done.err[:3000]
+    )
+    assert told[10:] == [
+        "10 of 12 rows are at fault, and " + ("kept with their error" if keep else "left out")
     ]
-    assert told[10:] == ["10 of 12 rows are at fault, and " + ("kept with their error" if keep else "left out")]
     assert done.code == (0 if keep else 2)
     out = _read(tmp_path / "out.jsonl")
     assert len(out) == (12 if keep else 2)
-    assert [bool(row.get("error")) for row in out] == ([False, *[True] * 10, False] if keep else [False, False])
+    assert [bool(row.get("error")) for row in out] == (
+        [False, *[True] * 10, False] if keep else [False, False]
+    )
 
 
 def test_malformed_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
@@ -145,7 +163,13 @@ def test_malformed_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     assert done.code == 2 and "no column 'text'" in done.err
     assert cli("predict", str(run.path), str(file), "--column", "text=review").code == 0
     done = cli(
-        "predict", str(run.path), str(file), "--column", "text=review", "--output", str(tmp_path / "no" / "out.csv")
+        "predict",
+        str(run.path),
+        str(file),
+        "--column",
+        "text=review",
+        "--output",
+        str(tmp_path / "no" / "out.csv"),
     )
     assert done.code == 1 and "Traceback" not in done.err
 
@@ -156,7 +180,13 @@ def test_python_objects(run: bert_ft.Run) -> None:
 
     expected = run.predict(TEXTS)
     rows = [{"text": text, "id": k} for k, text in enumerate(TEXTS)]
-    for given in (rows, datasets.Dataset.from_list(rows), pandas.DataFrame(rows), pandas.Series(TEXTS), tuple(TEXTS)):
+    for given in (
+        rows,
+        datasets.Dataset.from_list(rows),
+        pandas.DataFrame(rows),
+        pandas.Series(TEXTS),
+        tuple(TEXTS),
+    ):
         assert run.predict(given) == expected
     assert run.predict({"text": TEXTS[0]})[0]["prediction"] == expected[0]["prediction"]
     with pytest.raises(bert_ft.InputError, match="input 2: no 'text'"):
@@ -176,9 +206,14 @@ def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pyte
     )
 
 
-def test_what_comes_up_late_is_kept_or_told(run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_up_late_is_kept_or_told(
+    run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "WINDOW", 4)
-    rows: list[dict[str, Any]] = [{"text": None}, *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10]))]
+    rows: list[dict[str, Any]] = [
+        {"text": None},
+        *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10])),
+    ]
     rows[6] |= {"n": 0.5, "tags": []}
     rows[9]["tags"] = ["late"]
     rows.append({"text": None, "n": 9})
@@ -188,8 +223,12 @@ def test_what_comes_up_late_is_kept_or_told(run: bert_ft.Run, tmp_path: Path, mo
     lines, table, cells = (_read(tmp_path / f"out.{suffix}") for suffix in ("jsonl", "parquet", "csv"))
     names = dict.fromkeys(name for line in lines for name in line)
     assert table == [{name: line.get(name) for name in names} for line in lines]
-    assert [row["n"] for row in table][6:8] == [0.5, 6] and table[9]["tags"] == ["late"] and table[11]["error"]
-    assert "tags" not in cells[0] and [line for line in told if line.startswith("'tags' first comes up after 4 rows")]
+    assert (
+        [row["n"] for row in table][6:8] == [0.5, 6] and table[9]["tags"] == ["late"] and table[11]["error"]
+    )
+    assert "tags" not in cells[0] and [
+        line for line in told if line.startswith("'tags' first comes up after 4 rows")
+    ]
     assert list(tmp_path.glob("*.older*")) == [] == list(tmp_path.glob("*.tmp"))
 
 
@@ -215,7 +254,9 @@ def test_what_would_lose_a_column_is_refused(
     run: bert_ft.Run, tmp_path: Path, cli: Any, name: str, content: str, arguments: list[str], what: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    done = cli("predict", str(run.path), str(tmp_path / name), "--output", str(tmp_path / "out.csv"), *arguments)
+    done = cli(
+        "predict", str(run.path), str(tmp_path / name), "--output", str(tmp_path / "out.csv"), *arguments
+    )
     assert done.code == 2 and what in done.err.replace(f"{tmp_path}/", ""), done
     assert not (tmp_path / "out.csv").exists()
 
@@ -224,8 +265,12 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
     rows = [{"text": '"a good film', "n": "1"}, {"text": 'a bad film"', "n": "2"}]
     (tmp_path / "plain.tsv").write_text("text\tn\n" + "".join(f"{row['text']}\t{row['n']}\n" for row in rows))
     merged = cli("predict", str(run.path), str(tmp_path / "plain.tsv"), "--to", "jsonl")
-    assert merged.err == "1 rows hold line breaks within quotes; where each line is a row: --set quoting=false\n"
-    (tmp_path / "semicolons.csv").write_text("text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows))
+    assert (
+        merged.err == "1 rows hold line breaks within quotes; where each line is a row: --set quoting=false\n"
+    )
+    (tmp_path / "semicolons.csv").write_text(
+        "text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows)
+    )
     (tmp_path / "latin.csv").write_bytes("text,n\nein schöner Film,3\n".encode("latin-1"))
     (tmp_path / "document.json").write_text(json.dumps(rows, indent=2))
     for file, sets, texts in (
@@ -242,7 +287,9 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
     ("max_length=512", "is nothing that predicting has"), ("problem_type=regression", "is nothing that predicting has"),
     ("encoding=foo", "data.encoding: unknown encoding 'foo'"),
 ])  # fmt: skip
-def test_settings_that_predicting_has_not(run: bert_ft.Run, tmp_path: Path, cli: Any, key: str, what: str) -> None:
+def test_settings_that_predicting_has_not(
+    run: bert_ft.Run, tmp_path: Path, cli: Any, key: str, what: str
+) -> None:
     (tmp_path / "a.csv").write_text("text\na\n")
     done = cli("predict", str(run.path), str(tmp_path / "a.csv"), "--set", key)
     assert done.code == 2 and what in done.err, done

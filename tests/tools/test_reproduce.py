@@ -66,7 +66,9 @@ def made_by_hand(made: Plan, value: Callable[[Any], dict[str, Any]]) -> None:
     """Run folders as training leaves them, with metrics of one's own."""
     for run in made.runs:
         run.folder.path.mkdir(parents=True)
-        run.folder.start(run.task, {"data_fingerprint": run.task.name, "versions": {"python": "3"}, "device": "cpu"})
+        run.folder.start(
+            run.task, {"data_fingerprint": run.task.name, "versions": {"python": "3"}, "device": "cpu"}
+        )
         write_json(run.folder.results_json, {"metrics": value(run), "timing": {"train_seconds": 60.0}})
 
 
@@ -101,7 +103,9 @@ def test_printed_commands_in_any_order_are_collected(cli: Cli, tmp_path: Path) -
         assert results["tasks"][name]["metrics"]["validation"]["accuracy"]["values"] == pytest.approx(values)
         assert not list((tmp_path / "out").glob(f"{name}-*/model")), "suites keep numbers, not models"
     assert [run["command"] for run in results["runs"]] == printed
-    assert {v["verdict"] for v in results["verdicts"]} == {"not comparable"}, "another recipe than the published"
+    assert {v["verdict"] for v in results["verdicts"]} == {"not comparable"}, (
+        "another recipe than the published"
+    )
     assert any("recipe.learning_rate: 2e-05 published, 0.001 here" in v["why"] for v in results["verdicts"])
 
 
@@ -111,7 +115,8 @@ def test_a_run_that_fails_is_told_and_made_later(cli: Cli, tmp_path: Path) -> No
     """Two child processes: one fails for the data's sake, and once that is mended the same command makes it alone. The
     outcome is that of seeds trained by hand."""
     words = [
-        cli("reproduce", "rte", *COMMON, "--output", place, "--plan").out.splitlines() for place in ("by-hand", "out")
+        cli("reproduce", "rte", *COMMON, "--output", place, "--plan").out.splitlines()
+        for place in ("by-hand", "out")
     ]
     for line in [*words[0], words[1][0]]:
         assert cli(*shlex.split(line)[1:]).code == 0
@@ -120,9 +125,9 @@ def test_a_run_that_fails_is_told_and_made_later(cli: Cli, tmp_path: Path) -> No
     done = cli("reproduce", "rte", *COMMON, "--output", "out")
     assert done.code == 1 and "label 'maybe'" in done.err and "incomplete" not in done.out
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert [run["state"] for run in results["runs"]] == ["finished", "failed"] and "maybe" in results["runs"][1][
-        "cause"
-    ]
+    assert [run["state"] for run in results["runs"]] == ["finished", "failed"] and "maybe" in results["runs"][
+        1
+    ]["cause"]
     (tmp_path / "glue/RTE/dev.tsv").write_text(good)
     done = cli("reproduce", "rte", *COMMON, "--output", "out")
     assert done.code == 0 and stamps(tmp_path / "out").items() > first.items(), done.err
@@ -134,9 +139,15 @@ def test_a_run_that_fails_is_told_and_made_later(cli: Cli, tmp_path: Path) -> No
 def test_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate is the time of all steps and evaluations, from a few; here of one more step, twice the time."""
     monkeypatch.chdir(tmp_path)
-    changes = {"run.checkpoint": "bert-base-cased", "run.data_dir": str(tmp_path / "glue"), "recipe.batch_size": 8}
+    changes = {
+        "run.checkpoint": "bert-base-cased",
+        "run.data_dir": str(tmp_path / "glue"),
+        "recipe.batch_size": 8,
+    }
     task = load_task("rte").override(changes)
-    short, long = (estimate.measure(task.override({"recipe.epochs": epochs}))["seconds"] for epochs in (3, 300))
+    short, long = (
+        estimate.measure(task.override({"recipe.epochs": epochs}))["seconds"] for epochs in (3, 300)
+    )
     assert 5 < long / short < 2000 and 0 < short < 60
     weights = (tmp_path / "bert-base-cased/model.safetensors").stat().st_size
     assert estimate.measure(task)["bytes_training"] == pytest.approx(8 * weights, rel=0.1)
@@ -148,18 +159,33 @@ def test_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_at_random_moments_and_started_again(cli: Cli, tmp_path: Path) -> None:
     """SIGKILL hits the suite alone, so that its child goes on as an orphan, or the child too; SIGINT leaves with 130 and
     no child behind. No finished run is repeated, and the table is that of the uninterrupted suite."""
-    for line in cli("reproduce", "rte", *COMMON, "--seeds", "3", "--output", "whole", "--plan").out.splitlines():
+    for line in cli(
+        "reproduce", "rte", *COMMON, "--seeds", "3", "--output", "whole", "--plan"
+    ).out.splitlines():
         assert cli(*shlex.split(line)[1:]).code == 0
     assert cli("reproduce", "rte", *COMMON, "--seeds", "3", "--output", "whole").code == 0
     draw, seen = random.Random(5), dict[str, int]()
-    command = [sys.executable, "-m", "bert_ft", "reproduce", "rte", *COMMON, "--seeds", "3", "--output", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "bert_ft",
+        "reproduce",
+        "rte",
+        *COMMON,
+        "--seeds",
+        "3",
+        "--output",
+        "out",
+    ]
 
     def children() -> list[int]:
         """The trainings that work in this test's folder."""
         found = []
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (place / "cwd").readlink() == tmp_path and b"bert_ft\0train" in (place / "cmdline").read_bytes():
+                if (place / "cwd").readlink() == tmp_path and b"bert_ft\0train" in (
+                    place / "cmdline"
+                ).read_bytes():
                     found.append(int(place.name))
         return found
 
@@ -195,7 +221,8 @@ def test_verdict_and_outputs(tmp_path: Path) -> None:
     made = plan("mrpc", "google-bert/bert-base-cased", seeds=3, output=tmp_path / "out")
     scores = {1: (0.884, 0.841), 2: (0.889, 0.840), 3: (0.892, 0.842)}
     made_by_hand(
-        made, lambda run: {"validation": dict(zip(("f1", "accuracy"), scores[run.task.run.seed], strict=True))}
+        made,
+        lambda run: {"validation": dict(zip(("f1", "accuracy"), scores[run.task.run.seed], strict=True))},
     )
     outcome = Outcome(made, 1.0)
     outcome.write()
@@ -203,9 +230,15 @@ def test_verdict_and_outputs(tmp_path: Path) -> None:
     assert (accuracy["verdict"], f1["verdict"]) == ("reproduced", "inconclusive")
     assert accuracy["difference"] == pytest.approx(84.1 - 84.07)
     row = next(row for row in outcome.table if row["metric"] == "f1")
-    assert row["measured"] == f"{statistics.fmean([88.4, 88.9, 89.2]):.2f} ± {statistics.stdev([88.4, 88.9, 89.2]):.2f}"
+    assert (
+        row["measured"]
+        == f"{statistics.fmean([88.4, 88.9, 89.2]):.2f} ± {statistics.stdev([88.4, 88.9, 89.2]):.2f}"
+    )
     saved = json.loads((tmp_path / "out/results.json").read_text())
-    assert saved["verdicts"] == json.loads(json.dumps(outcome.verdicts)) and saved["made"]["train_seconds"] == 180
+    assert (
+        saved["verdicts"] == json.loads(json.dumps(outcome.verdicts))
+        and saved["made"]["train_seconds"] == 180
+    )
     for text in (
         (tmp_path / "out/table.md").read_text(),
         (tmp_path / "out/page.html").read_text(),
@@ -260,7 +293,9 @@ source = "us"
     assert len({str(run.folder.path) for run in made.runs}) == len(made.runs) == 8
 
     def scores(run: Any) -> dict[str, Any]:
-        place = [1e-5, 2e-5].index(run.task.recipe.learning_rate) * 2 + [8, 16].index(run.task.recipe.batch_size)
+        place = [1e-5, 2e-5].index(run.task.recipe.learning_rate) * 2 + [8, 16].index(
+            run.task.recipe.batch_size
+        )
         best = place == run.task.run.seed % 4
         return {
             "validation": {"accuracy": 0.7 if best else 0.6},
@@ -269,7 +304,9 @@ source = "us"
 
     made_by_hand(made, scores)
     outcome = Outcome(made, 1.0)
-    assert outcome.results["tasks"]["own"]["metrics"]["test"]["accuracy"]["values"] == pytest.approx([60.3, 60.5])
+    assert outcome.results["tasks"]["own"]["metrics"]["test"]["accuracy"]["values"] == pytest.approx(
+        [60.3, 60.5]
+    )
     assert outcome.results["tasks"]["own"]["chosen"] == {"3": {"learning_rate": 2e-5, "batch_size": 16},
                                                         "5": {"learning_rate": 1e-5, "batch_size": 16}}  # fmt: skip
     judged = next(v for v in outcome.verdicts if v["published"]["source"] == "us")
@@ -285,7 +322,10 @@ def test_suite_score(tmp_path: Path) -> None:
     given: dict[str, dict[int, dict[str, Any]]] = {}
 
     def scores(run: Any) -> dict[str, Any]:
-        found = {name: {m: draw.random() for m in run.task.metric.compute} for name in run.task.data.evaluation_sets}
+        found = {
+            name: {m: draw.random() for m in run.task.metric.compute}
+            for name in run.task.data.evaluation_sets
+        }
         given.setdefault(run.task.name, {})[run.task.run.seed] = found
         return found
 
@@ -298,7 +338,9 @@ def test_suite_score(tmp_path: Path) -> None:
         return 100 * statistics.fmean(statistics.fmean(sets) for sets in of_sets.values())
 
     for label, tasks in (("all tasks", list(given)), ("without wnli", [t for t in given if t != "wnli"])):
-        assert outcome.suite["validation"][label]["values"] == pytest.approx([score(1, tasks), score(2, tasks)])
+        assert outcome.suite["validation"][label]["values"] == pytest.approx(
+            [score(1, tasks), score(2, tasks)]
+        )
     assert outcome.suite["test"]["all tasks"] == {"missing": list(given)}
     shutil.rmtree(next(run.folder.path for run in made.runs if run.task.name == "wnli"))
     again = Outcome(made, 1.0)
@@ -327,9 +369,20 @@ def test_bad_input(cli: Cli, arguments: list[str], told: str) -> None:
 
 def test_another_run_in_its_place_is_refused(cli: Cli, tmp_path: Path) -> None:
     made_by_hand(
-        plan("rte", "org/bert", seeds=1, output=tmp_path / "out"), lambda run: {"validation": {"accuracy": 0.5}}
+        plan("rte", "org/bert", seeds=1, output=tmp_path / "out"),
+        lambda run: {"validation": {"accuracy": 0.5}},
     )
     done = cli(
-        "reproduce", "rte", "-c", "org/bert", "--seeds", "1", "-o", "out", "--set", "metric.compute=['f1']", "--plan"
+        "reproduce",
+        "rte",
+        "-c",
+        "org/bert",
+        "--seeds",
+        "1",
+        "-o",
+        "out",
+        "--set",
+        "metric.compute=['f1']",
+        "--plan",
     )
     assert done.code == 2 and "another run lies here; it differs in\n    metric.compute" in done.err

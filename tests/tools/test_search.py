@@ -132,7 +132,9 @@ def test_processes_share_a_study(tmp_path: Path) -> None:
             stream.write(f"{os.getpid()} {trial.folder.name}\n")
         until(
             lambda: (
-                os.getpid() != lost and (len(lines()) < 6 or gone.exists()) and len({pid for pid, _ in lines()}) == 3
+                os.getpid() != lost
+                and (len(lines()) < 6 or gone.exists())
+                and len({pid for pid, _ in lines()}) == 3
             )
         )
         return score(trial)
@@ -195,7 +197,9 @@ def test_pruned_by_the_median_rule(tmp_path: Path, metric: str) -> None:
         expected.append("pruned" if any(out) else "complete")
         trial.pruning.on_start(plan, None)  # type: ignore[arg-type]
         for epoch, value in enumerate(values, 1):
-            trial.pruning.on_evaluate(epoch * plan.steps_per_epoch, {"validation": {metric: float(value)}}, False)
+            trial.pruning.on_evaluate(
+                epoch * plan.steps_per_epoch, {"validation": {metric: float(value)}}, False
+            )
         done.append(values)
         return float(values[-1])
 
@@ -281,9 +285,14 @@ def test_a_search_its_best_recipe_and_its_interruption(
     ]
     again = cli(*line)
     assert again.code == 0 and "the best of 3 trials, chosen by this very score" in again.out
-    assert len(study(tmp_path / "s").trials) == 3 and (tmp_path / "s" / "results.json").read_text() == done.out
+    assert (
+        len(study(tmp_path / "s").trials) == 3 and (tmp_path / "s" / "results.json").read_text() == done.out
+    )
     other = cli(*line, "--space", "max_length=12,16")
-    assert other.code == 2 and "another search lies here; it differs in\n    task.recipe.search.max_length" in other.err
+    assert (
+        other.code == 2
+        and "another search lies here; it differs in\n    task.recipe.search.max_length" in other.err
+    )
 
     class Leaving(bert_ft.Callback):
         def on_evaluate(self, step: int, metrics: Any, best: bool) -> bool | None:
@@ -311,13 +320,19 @@ class Always(optuna.pruners.BasePruner):
 
 
 def test_pruned_and_hopeless(task: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    found = bert_ft.search(task, str(tiny_checkpoint), trials=1, pruner=Always(), output=tmp_path / "p", quiet=True)
+    found = bert_ft.search(
+        task, str(tiny_checkpoint), trials=1, pruner=Always(), output=tmp_path / "p", quiet=True
+    )
     assert found.best is None and found.trials[0]["state"] == "pruned" and found.trials[0]["epoch"] == 1
     run = RunDir(tmp_path / "p" / "trial-0")
     assert run.state == "unfinished" and not run.checkpoints.exists()
     with pytest.raises(InputError, match=r"all 3 trials failed\n.*max_length"):
         bert_ft.search(
-            task, str(tiny_checkpoint), space={"max_length": [996, 997, 998, 999]}, output=tmp_path / "h", quiet=True
+            task,
+            str(tiny_checkpoint),
+            space={"max_length": [996, 997, 998, 999]},
+            output=tmp_path / "h",
+            quiet=True,
         )
     assert trials_of(tmp_path / "h") == ["FAIL"] * 3
 

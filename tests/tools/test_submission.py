@@ -22,7 +22,11 @@ from bert_ft.rundir.folder import MARKER, RunDir
 from bert_ft.tools.reproduce.submission import submission
 
 MadeRun = Callable[..., Path]
-BITS, RELATIONS, TWO = {"0", "1"}, {"entailment", "neutral", "contradiction"}, {"entailment", "not_entailment"}
+BITS, RELATIONS, TWO = (
+    {"0", "1"},
+    {"entailment", "neutral", "contradiction"},
+    {"entailment", "not_entailment"},
+)
 RULES: dict[str, tuple[int, set[str] | None]] = {  # rows and labels; GLUE's FAQ and test files
     "CoLA.tsv": (1063, BITS), "SST-2.tsv": (1821, BITS), "MRPC.tsv": (1725, BITS), "STS-B.tsv": (1379, None),
     "QQP.tsv": (390965, BITS), "MNLI-m.tsv": (9796, RELATIONS), "MNLI-mm.tsv": (9847, RELATIONS), "QNLI.tsv": (5463, TWO),
@@ -78,12 +82,15 @@ def made(tmp_path: Path) -> MadeRun:
 
 def predictions(run: Path, which: str = "test") -> list[Any]:
     return [
-        json.loads(line)["prediction"] for line in (run / "predictions" / f"{which}.jsonl").read_text().splitlines()
+        json.loads(line)["prediction"]
+        for line in (run / "predictions" / f"{which}.jsonl").read_text().splitlines()
     ]
 
 
 @pytest.mark.shared_data
-def test_the_zip_is_as_the_server_wants_it(glue: Path, made: MadeRun, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_zip_is_as_the_server_wants_it(
+    glue: Path, made: MadeRun, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     rows = [{"premise": f"it is {a}", "hypothesis": f"it is {b}", "label": ("entailment", "neutral", "contradiction")[(a + b) % 3]}
             for a in range(6) for b in range(6)]  # fmt: skip
     small = {"matched": rows[:3], "mismatched": rows[:3]}
@@ -95,7 +102,10 @@ def test_the_zip_is_as_the_server_wants_it(glue: Path, made: MadeRun, tiny_check
     with pytest.raises(bert_ft.InputError, match=r"no run of qqp\n  --fill"):
         submission([*runs.values(), mnli.path], target, data_dir=glue)
     assert not target.exists()
-    entries = {entry.file: entry for entry in submission([*runs.values(), mnli.path], target, data_dir=glue, fill=True)}
+    entries = {
+        entry.file: entry
+        for entry in submission([*runs.values(), mnli.path], target, data_dir=glue, fill=True)
+    }
     found = read(target)
 
     for name, place in FOLDERS.items():  # as many rows as the real files, with their numbers
@@ -125,7 +135,9 @@ def test_the_zip_is_as_the_server_wants_it(glue: Path, made: MadeRun, tiny_check
         pairs = [tuple(line[1:3]) for line in csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)][1:]
     assert found["AX.tsv"] == [answer["prediction"] for answer in mnli.predict(pairs)]
     assert (
-        set(found["QQP.tsv"]) == {"0"} and entries["QQP.tsv"].run is None and "no run of qqp" in entries["QQP.tsv"].note
+        set(found["QQP.tsv"]) == {"0"}
+        and entries["QQP.tsv"].run is None
+        and "no run of qqp" in entries["QQP.tsv"].note
     )
 
     again = tmp_path / "again.zip"
@@ -145,7 +157,9 @@ def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
     assert [entry["file"] for entry in entries] == list(RULES) and entries[0]["run"] == str(run)
     filled = {name: set(values) for name, values in found.items() if name != "CoLA.tsv"}
     assert all(len(values) == 1 for values in filled.values())
-    assert all(entry["note"].endswith("all filled in, " + min(filled[entry["file"]])) for entry in entries[1:])
+    assert all(
+        entry["note"].endswith("all filled in, " + min(filled[entry["file"]])) for entry in entries[1:]
+    )
     table = CliRunner().invoke(app, [str(run), "--fill", "-o", str(tmp_path / "glue.zip")]).stdout
     assert all(name in table for name in RULES)
 
@@ -163,7 +177,9 @@ def test_what_is_filled_in_is_the_most_frequent_label_of_the_training_rows(glue:
         column = {"CoLA.tsv": 1, "MRPC.tsv": 0}.get(name, -1)
         labels = [line.split("\t")[column] for line in (lines if name == "CoLA.tsv" else lines[1:])]
         if name == "STS-B.tsv":
-            assert float(wanted[name].majority) == pytest.approx(np.mean([float(x) for x in labels]), abs=5e-4)
+            assert float(wanted[name].majority) == pytest.approx(
+                np.mean([float(x) for x in labels]), abs=5e-4
+            )
         else:
             assert wanted[name].majority == max(set(labels), key=labels.count), name
 
@@ -183,6 +199,8 @@ def test_what_is_refused(made: MadeRun, tmp_path: Path) -> None:
             submission(runs, tmp_path / "glue.zip", fill=True)
     with pytest.raises(bert_ft.InputError, match="no run of sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli\n"):
         submission([cola], tmp_path / "glue.zip")
-    with pytest.raises(bert_ft.InputError, match="the suite 'glue-small' has no server to submit to\n  known: glue"):
+    with pytest.raises(
+        bert_ft.InputError, match="the suite 'glue-small' has no server to submit to\n  known: glue"
+    ):
         submission([cola], tmp_path / "glue.zip", suite="glue-small")
     assert not (tmp_path / "glue.zip").exists()

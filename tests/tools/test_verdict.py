@@ -84,7 +84,11 @@ def around(mean: float, std: float, n: int) -> list[float]:
 
 
 @given(
-    st.floats(-3, 3), st.floats(0.05, 1.5), st.integers(3, 6), st.integers(1, 6), st.sampled_from(["mean", "median"])
+    st.floats(-3, 3),
+    st.floats(0.05, 1.5),
+    st.integers(3, 6),
+    st.integers(1, 6),
+    st.sampled_from(["mean", "median"]),
 )
 def test_the_seeds_it_asks_for_decide(gap: float, std: float, m: int, n: int, statistic: str) -> None:
     found = judge(80.0, n, None, around(80 + gap, std, m), statistic)
@@ -108,9 +112,14 @@ def test_words() -> None:
     assert "1 run, their number not stated" in below.why[0]
     assert judge(70.0, 1, None, values, "single run").verdict == "above"
     wide = judge(80.0, 1, None, [75.0, 80.0, 86.0], "single run")
-    assert (wide.verdict, wide.seeds) == ("inconclusive", None) and "the published value alone varies" in wide.why[0]
+    assert (wide.verdict, wide.seeds) == (
+        "inconclusive",
+        None,
+    ) and "the published value alone varies" in wide.why[0]
     assert judge(80.0, 1, None, [80.0], "single run").seeds == 2
-    assert judge(80.0, 1, None, [70.0, 70.0], "single run").verdict == "inconclusive", "no spread is no evidence"
+    assert judge(80.0, 1, None, [70.0, 70.0], "single run").verdict == "inconclusive", (
+        "no spread is no evidence"
+    )
     assert judge(80.0, 1, None, [70.0, math.nan], "single run").verdict == "inconclusive"
     assert judge(80.0, 48, None, values, "best of grid").why[0].count("(1 run)"), (
         "a best is one number, however many runs"
@@ -163,7 +172,9 @@ def test_intermediate_training_is_found_in_the_chain_of_runs(tmp_path: Path) -> 
     def finished(name: str, checkpoint: str) -> str:
         folder = RunDir(tmp_path / name)
         folder.path.mkdir()
-        folder.task_toml.write_text(tomli_w.dumps(load_task(name).override({"run.checkpoint": checkpoint}).dump()))
+        folder.task_toml.write_text(
+            tomli_w.dumps(load_task(name).override({"run.checkpoint": checkpoint}).dump())
+        )
         write_json(folder.environment_json, {"data_fingerprint": "some"})
         write_json(folder.results_json, {})
         return str(folder.path)

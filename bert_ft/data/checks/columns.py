@@ -12,7 +12,8 @@ import pyarrow.compute as pac
 from bert_ft.data import columns as cells
 from bert_ft.data.rows import Rows
 
-# --- columns ----------------------------------------------------------------------------------------------------------
+# --- columns
+# ----------------------------------------------------------------------------------------------------------
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -26,9 +27,13 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def fold(column: pa.Array) -> pa.Array:
     """Texts after NFKC normalisation and case folding, with every run of white space as one space."""
     folded = pac.utf8_trim_whitespace(pac.utf8_lower(column))  # all that most ASCII texts need
-    hard = pac.or_(pac.invert(pac.string_is_ascii(column)), pac.match_substring_regex(folded, r"\s\s|[\t-\r\x1c-\x1f]"))
+    hard = pac.or_(
+        pac.invert(pac.string_is_ascii(column)), pac.match_substring_regex(folded, r"\s\s|[\t-\r\x1c-\x1f]")
+    )
     texts = (unicodedata.normalize("NFKC", text).casefold() for text in column.filter(hard).to_pylist())
-    return pac.replace_with_mask(folded, hard, pa.array([" ".join(text.split()) for text in texts], folded.type))
+    return pac.replace_with_mask(
+        folded, hard, pa.array([" ".join(text.split()) for text in texts], folded.type)
+    )
 
 
 def encode(columns: Sequence[pa.Array]) -> list[np.ndarray]:
@@ -57,7 +62,9 @@ def numbers(columns: Sequence[pa.ChunkedArray]) -> list[np.ndarray]:
     """Targets as (N,) float64: the numbers, or codes of the names; NaN where a row has none."""
     if not columns or pa.types.is_floating(columns[0].type):
         return [column.to_numpy() for column in columns]
-    codes = encode([pac.if_else(pac.is_valid(column.combine_chunks()), plain(column), None) for column in columns])
+    codes = encode(
+        [pac.if_else(pac.is_valid(column.combine_chunks()), plain(column), None) for column in columns]
+    )
     return [np.where(code < 0, np.nan, code) for code in codes]
 
 

@@ -24,7 +24,8 @@ class Finding:
 
     Attributes:
         check: the name of the check.
-        severity: fault (can't be learned from or scored), warning (numbers may mislead), note (worth knowing).
+        severity: fault (can't be learned from or scored), warning (numbers may mislead), note (worth
+            knowing).
         set: the set it is about.
         count: of the rows, labels or columns that the message names.
         message: a noun phrase that goes on where the count ends, in the plural: "rows without text".
@@ -47,9 +48,16 @@ class Finding:
 
 
 def at(
-    check: str, severity: Severity, name: str, rows: Rows, mask: np.ndarray, message: str, roles: Sequence[str],
-    others: Sequence[str] = (), pattern: str = "",
-) -> Iterator[Finding]:  # fmt: skip
+    check: str,
+    severity: Severity,
+    name: str,
+    rows: Rows,
+    mask: np.ndarray,
+    message: str,
+    roles: Sequence[str],
+    others: Sequence[str] = (),
+    pattern: str = "",
+) -> Iterator[Finding]:
     """The finding of the rows where `mask` (N,) is true, if there are any; their texts are the examples.
 
     Args:
@@ -69,19 +77,23 @@ def at(
 
 
 def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
-    """The text's beginning, or what is around the pattern, on one line; what can't be seen is written as its escape."""
+    """The text's beginning, or what is around the pattern, on one line; what can't be seen is written as its
+    escape."""
     match = re.search(pattern, text) if pattern else None
     start = max(0, match.start() - 20) if match else 0
     cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
     return escaped(cut)
 
 
-# --- the short form ---------------------------------------------------------------------------------------------------
+# --- the short form
+# ---------------------------------------------------------------------------------------------------
 
 
 def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
     """A line for each fault and warning, the gravest first; of more than `most`, how many more there are."""
-    grave = sorted((f for f in findings if f.severity != "note"), key=lambda f: f.severity)  # "fault" < "warning"
+    grave = sorted(
+        (f for f in findings if f.severity != "note"), key=lambda f: f.severity
+    )  # "fault" < "warning"
     told = []
     for finding in grave[:most]:
         numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)

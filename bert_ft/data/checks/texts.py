@@ -13,9 +13,12 @@ from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
 from bert_ft.data.loading import Family
 from bert_ft.data.rows import Rows
 
-# What the second and later bytes of UTF-8 become when they are read as Latin-1 or Windows-1252: "Ã©", "â€™", "Ð¿Ñ€"
+# What the second and later bytes of UTF-8 become when they are read as Latin-1 or Windows-1252: "Ã©", "â€™",
+# "Ð¿Ñ€"
 TAIL = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
-TROUBLE: dict[str, tuple[Severity, str]] = {  # what -> its severity, its pattern; a row is told under the first
+TROUBLE: dict[
+    str, tuple[Severity, str]
+] = {  # what -> its severity, its pattern; a row is told under the first
     "rows with U+FFFD, the mark of a character lost in decoding": ("warning", "\ufffd"),
     "rows with mojibake: UTF-8 that was read in another encoding": (
         "warning",
@@ -34,8 +37,8 @@ def of_rows(family: Family, sets: Mapping[str, Rows]) -> list[Finding]:
 def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> list[Finding]:
     """Empty texts, encoding trouble, duplicates in a set, overlap with "train", conflicting targets.
 
-    Two rows are the same where each of their texts is, after NFKC normalisation and case folding and with every run
-    of white space as one space.
+    Two rows are the same where each of their texts is, after NFKC normalisation and case folding and with
+    every run of white space as one space.
 
     Args:
         roles: the columns that the model reads, of strings or of lists of strings (words).
@@ -56,14 +59,18 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
             gone = mask_of(pac.is_in(column, pa.array(MISSING, column.type)))
             blank = mask_of(pac.equal(folded[role], ""))
             found += at("empty", "fault", name, rows, blank, f"rows without {what}", roles)
-            found += at("empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles)
+            found += at(
+                "empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles
+            )
         keys.append(pac.binary_join_element_wise(*folded.values(), pa.scalar("\x1f", pa.large_string())))
     codes = dict(zip(sets, encode(keys), strict=True))
     for name in [name for name in sets if name != "train" and "train" in sets]:
         shared, train = np.isin(codes[name], codes["train"]), codes["train"]
         firsts = [int(np.argmax(train == code)) for code in codes[name][shared][:KEPT]]
         others = [f"train row {sets['train'].number(i)}" for i in firsts]
-        found += at("overlap", "warning", name, sets[name], shared, "rows standing in train too", roles, others)
+        found += at(
+            "overlap", "warning", name, sets[name], shared, "rows standing in train too", roles, others
+        )
     found += _conflicts(sets, codes, roles, target)
     for name, rows in sets.items():
         _, first, inverse = np.unique(codes[name], return_index=True, return_inverse=True)
@@ -86,8 +93,9 @@ def _encoding(name: str, rows: Rows, role: str, column: pa.Array) -> Iterator[Fi
 
 def _conflicts(
     sets: Mapping[str, Rows], codes: Mapping[str, np.ndarray], roles: Sequence[str], target: str
-) -> Iterator[Finding]:  # fmt: skip
-    """Rows whose text has another target too, in its set or in train; numbers: more than a standard deviation away."""
+) -> Iterator[Finding]:
+    """Rows whose text has another target too, in its set or in train; numbers: more than a standard deviation
+    away."""
     names = [name for name, rows in sets.items() if has_target(rows, target)]
     values = dict(zip(names, numbers([sets[name].table[target] for name in names]), strict=True))
     for name in names:
@@ -104,14 +112,19 @@ def _conflicts(
             same = np.flatnonzero((key == key[i]) & ~np.isnan(value))
             j = int(same[np.argmax(np.abs(value[same] - value[i]))])
             home, j = (name, j) if j < len(sets[name]) else ("train", j - len(sets[name]))
-            mine, other = (excerpt(str(plain(sets[n].table[target].slice(k, 1))[0])) for n, k in ((name, i), (home, j)))
+            mine, other = (
+                excerpt(str(plain(sets[n].table[target].slice(k, 1))[0])) for n, k in ((name, i), (home, j))
+            )
             others.append(f"{mine}; {other} in {home} row {sets[home].number(j)}")
-        what = "whose text has " + ("a target more than a standard deviation away" if number else "another label too")
+        what = "whose text has " + (
+            "a target more than a standard deviation away" if number else "another label too"
+        )
         where = "" if name == "train" else ", here or in train"
         yield from at("conflicts", "warning", name, sets[name], mask, f"rows {what}{where}", roles, others)
 
 
 def first_texts(rows: Rows, roles: Sequence[str], most: int = 500) -> list[str]:
-    """The beginnings of the texts of the first rows, in the order of the roles; the words of a list joined."""
+    """The beginnings of the texts of the first rows, in the order of the roles; the words of a list
+    joined."""
     columns = (plain(rows.table[role].slice(0, most)) for role in roles if role in rows.table.column_names)
     return [text for column in columns for text in pac.utf8_slice_codeunits(column, 0, most).to_pylist()]

@@ -1,4 +1,5 @@
-"""CSV and TSV, benchmark distributions of it (GLUE) included: every cell is read as the text that stands there."""
+"""CSV and TSV, benchmark distributions of it (GLUE) included: every cell is read as the text that stands
+there."""
 
 from __future__ import annotations
 
@@ -47,9 +48,13 @@ def read(
     try:
         header = next(csv.reader(lines, delimiter=delimiter, quoting=0 if quoting else csv.QUOTE_NONE), [])
     except csv.Error as error:
-        raise InputError(f"the header can't be read: {error}", where=str(path), remedy="is a quote open?") from None
+        raise InputError(
+            f"the header can't be read: {error}", where=str(path), remedy="is a quote open?"
+        ) from None
     if not header:
-        raise InputError("the file is empty", where=str(path), remedy="it needs a header line and at least one row")
+        raise InputError(
+            "the file is empty", where=str(path), remedy="it needs a header line and at least one row"
+        )
     has_header = names is None or wanted[0] in header
     columns = header if has_header else list(names or [])
     chosen(columns, wanted, optional, str(path))
@@ -109,8 +114,11 @@ def read(
 
 
 def _without_bytes(table: pa.Table, wanted: list[str], path: Path, encoding: str) -> pa.Table:
-    """The table without the columns that hold bytes of another encoding; in a wanted column they are an error."""
-    broken = [name for name in table.column_names if pac.any(pac.match_substring(table[name], NO_CHARACTER)).as_py()]
+    """The table without the columns that hold bytes of another encoding; in a wanted column they are an
+    error."""
+    broken = [
+        name for name in table.column_names if pac.any(pac.match_substring(table[name], NO_CHARACTER)).as_py()
+    ]
     if set(broken) & set(wanted):
         decode(path, encoding)
     return table.drop_columns(broken)
@@ -126,16 +134,24 @@ def known(encoding: str) -> str:
 
 
 def decode(path: Path, encoding: str, lenient: bool = False) -> str:
-    """The file's text without a byte-order mark; bytes that do not fit are an error with their line, or if `lenient`
-    halves of surrogate pairs, as `surrogateescape` has them."""
+    """The file's text without a byte-order mark; bytes that do not fit are an error with their line, or if
+    `lenient` halves of surrogate pairs, as `surrogateescape` has them."""
     raw, encoding = path.read_bytes(), known(encoding)
     if encoding == "utf-8" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:2]):
-        raise InputError("the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"')
+        raise InputError(
+            "the file is UTF-16, not UTF-8", where=str(path), remedy='set data.encoding = "utf-16"'
+        )
     try:
-        codec, errors = "utf-8-sig" if encoding == "utf-8" else encoding, "surrogateescape" if lenient else "strict"
+        codec, errors = (
+            "utf-8-sig" if encoding == "utf-8" else encoding,
+            "surrogateescape" if lenient else "strict",
+        )
         return raw.decode(codec, errors)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"byte {raw[error.start]:#04x} is not {encoding}"
-        remedy = 'save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", "gb18030")'
+        remedy = (
+            'save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", '
+            '"gb18030")'
+        )
         raise InputError(message, where=f"{path}, line {line}", remedy=remedy) from None

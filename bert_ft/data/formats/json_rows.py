@@ -15,7 +15,9 @@ from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError, did_you_mean
 
 
-def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()) -> pa.Table:
+def read(
+    path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()
+) -> pa.Table:
     """The `wanted` keys of every object, in the types they have in the file; a key that is absent is null.
 
     Raises:
@@ -29,7 +31,9 @@ def read(path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tu
         raise
 
 
-def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()) -> pa.Table:
+def table(
+    rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()
+) -> pa.Table:
     """`read` of objects that are parsed already."""
     known = {key for row in rows for key in row}
     columns: dict[str, pa.Array] = {}
@@ -50,10 +54,14 @@ def table(rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: t
                 values = [None if value is None else float(value) for value in values]
             else:
                 message = f"'{key}' is {type(values[odd]).__name__} here and {kinds[0].__name__} before"
-                raise InputError(message, where=f"{path}, row {odd + 1}", remedy="give every row the same type")
+                raise InputError(
+                    message, where=f"{path}, row {odd + 1}", remedy="give every row the same type"
+                )
         columns[key] = array(values, key, path)
     for key in sorted(known - set(wanted)) if OTHERS in optional else ():
-        with suppress(TypeError, ValueError, OverflowError):  # nobody reads it: of several types, or not UTF-8
+        with suppress(
+            TypeError, ValueError, OverflowError
+        ):  # nobody reads it: of several types, or not UTF-8
             pa.array([key])
             columns[key] = pa.array([row.get(key) for row in rows])
     return pa.table(columns)
@@ -63,15 +71,22 @@ def array(values: list[Any], key: str, path: Path) -> pa.Array:
     """The values of `key` as an Arrow array; one that can't be read is an error with its row."""
     try:
         return pa.array(values)
-    except (ValueError, TypeError, OverflowError) as mixed:  # half a surrogate pair, more than 64 bits, mixed types
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as mixed:  # half a surrogate pair, more than 64 bits, mixed types
         first = next((value for value in values if value), None)
         for row, value in enumerate(values, 1):
             try:
                 pa.array([first, value])
             except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"'{key}' can't be read: {error}", where=f"{path}, row {row}") from None
-        raise InputError(f"'{key}' has values of different types: {mixed}", where=str(path),
-                         remedy="give every row the same type") from None  # fmt: skip
+        raise InputError(
+            f"'{key}' has values of different types: {mixed}",
+            where=str(path),
+            remedy="give every row the same type",
+        ) from None
 
 
 def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
@@ -98,7 +113,9 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
-            raise InputError(f"an object is wanted, this is {type(row).__name__}", where=f"{path}, line {number}")
+            raise InputError(
+                f"an object is wanted, this is {type(row).__name__}", where=f"{path}, line {number}"
+            )
         rows.append(row)
     return rows
 
@@ -113,6 +130,8 @@ def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
         raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         if len({len(v) for v in value.values()}) > 1:
-            raise InputError("lists of different lengths", where=str(path), remedy="one value a row is wanted of each")
+            raise InputError(
+                "lists of different lengths", where=str(path), remedy="one value a row is wanted of each"
+            )
         return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None

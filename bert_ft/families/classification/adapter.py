@@ -40,11 +40,11 @@ METRICS = {
 class Classification(Adapter):
     """One label, a set of labels, or one number, for a text or a pair of texts.
 
-    Canonical rows: text (string), text_pair (string, where the task has one), label (the label's name as a string;
-    a sorted list of names for multi-label; float64 for regression; null where a row has none).
+    Canonical rows: text (string), text_pair (string, where the task has one), label (the label's name as a
+    string; a sorted list of names for multi-label; float64 for regression; null where a row has none).
 
-    With `classification.windows` a long text is several features. Each is trained with the row's label and weighs
-    `batch["weight"]`, 1/n, so that a row counts once (a loss of one's own multiplies by it).
+    With `classification.windows` a long text is several features. Each is trained with the row's label and
+    weighs `batch["weight"]`, 1/n, so that a row counts once (a loss of one's own multiplies by it).
     """
 
     family: ClassVar[str] = "classification"
@@ -57,7 +57,8 @@ class Classification(Adapter):
         self.multilabel = task.data.problem_type == "multi_label_classification"
         self.weights: dict[str, float] = {}  # of the classes, by name: a checkpoint may bring another order
 
-    # --- rows -----------------------------------------------------------------------------------------------------
+    # --- rows
+    # -----------------------------------------------------------------------------------------------------
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -66,8 +67,11 @@ class Classification(Adapter):
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
         table, kind, notes = raw.table, task.data.problem_type, list[str]()
-        out = {role: cells.texts(table[columns[role]], columns[role], raw.where)
-               for role in ("text", "text_pair") if role in columns}  # fmt: skip
+        out = {
+            role: cells.texts(table[columns[role]], columns[role], raw.where)
+            for role in ("text", "text_pair")
+            if role in columns
+        }
         column = columns["label"]
         codes = raw.class_names.get(column)
         if column not in table.column_names:
@@ -76,7 +80,9 @@ class Classification(Adapter):
             out["label"] = cells.numbers(table[column], column, raw.where)
             if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
                 out["label"] = cells.numbers(out["label"].cast(pa.float32()), column, raw.where)
-            if not labelled and pac.all(pac.equal(out["label"], -1)).as_py():  # the hub's mark of a hidden score
+            if (
+                not labelled and pac.all(pac.equal(out["label"], -1)).as_py()
+            ):  # the hub's mark of a hidden score
                 out["label"] = pa.nulls(len(table), pa.float64())
         elif kind == "multi_label_classification":
             out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
@@ -84,12 +90,20 @@ class Classification(Adapter):
             out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
             empty = pac.equal(out["label"], "")
             if labelled:
-                cells.refuse(empty, raw.where, f"column '{column}' has an empty label",
-                             'remove the row, or name it: data.label_names = { "" = "none" }')  # fmt: skip
+                cells.refuse(
+                    empty,
+                    raw.where,
+                    f"column '{column}' has an empty label",
+                    'remove the row, or name it: data.label_names = { "" = "none" }',
+                )
             out["label"] = pac.if_else(empty, None, out["label"])
         if labelled:
-            cells.refuse(pac.is_null(out["label"]), raw.where, f"{out['label'].null_count} rows have no label",
-                         f"give column '{column}' a value there, or remove the rows")  # fmt: skip
+            cells.refuse(
+                pac.is_null(out["label"]),
+                raw.where,
+                f"{out['label'].null_count} rows have no label",
+                f"give column '{column}' a value there, or remove the rows",
+            )
         names = [task.data.label_names.get(name, name) for name in codes or []]
         table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
         return with_notes(table, notes)
@@ -107,8 +121,11 @@ class Classification(Adapter):
             return sorted(int(name) for name in found)  # 2 before 10
         fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
         if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
-            raise InputError(f"the labels are numbers with a fraction, such as {fraction}", where=train.where,
-                             remedy="--regression predicts numbers; data.labels names them as classes")  # fmt: skip
+            raise InputError(
+                f"the labels are numbers with a fraction, such as {fraction}",
+                where=train.where,
+                remedy="--regression predicts numbers; data.labels names them as classes",
+            )
         if set(found) <= {"True", "False"}:
             return [name == "True" for name in found]
         if len(found) > max(100, len(train) // 2):
@@ -123,12 +140,18 @@ class Classification(Adapter):
         known = self.names
         if len(known) < 2 - self.multilabel:
             message = f"only one label ('{known[0]}')" if known else "no row has a label"
-            raise InputError(message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel))
+            raise InputError(
+                message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel)
+            )
         values, owners = cells.flat(rows.table["label"])
         strange = pac.and_(pac.is_null(pac.index_in(values, value_set=pa.array(known))), pac.is_valid(values))
         if (at := pac.index(strange, True).as_py()) >= 0:
             label, place = values[at].as_py(), rows.place(int(owners[at]))
-            source = "data.labels does not name it" if self.task.data.labels else "the training rows do not have it"
+            source = (
+                "data.labels does not name it"
+                if self.task.data.labels
+                else "the training rows do not have it"
+            )
             raise InputError(f"label '{label}': {source}", where=place, remedy=did_you_mean(label, known))
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
@@ -142,7 +165,9 @@ class Classification(Adapter):
         if positive is not None and str(positive) not in self.names:
             remedy = did_you_mean(str(positive), self.names)
             raise InputError(f"metric.positive = '{positive}' is not a label", remedy=remedy)
-        self.require_metrics(METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}")
+        self.require_metrics(
+            METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}"
+        )
         for name in self.task.metric.compute:
             if name in scores.BINARY and len(self.labels) != 2:
                 message = f"metric '{name}' needs two labels, here are {len(self.labels)}"
@@ -164,8 +189,11 @@ class Classification(Adapter):
             raise InputError("regression has no classes to weigh", where=where)
         if isinstance(weights, dict):
             if missing := set(self.names) ^ set(weights):
-                raise InputError(f"weights and labels differ in '{sorted(missing)[0]}'", where=where,
-                                 remedy="give one weight to each of: " + ", ".join(self.names))  # fmt: skip
+                raise InputError(
+                    f"weights and labels differ in '{sorted(missing)[0]}'",
+                    where=where,
+                    remedy="give one weight to each of: " + ", ".join(self.names),
+                )
             return np.array([weights[name] for name in self.names])
         found = self.references(train)
         counts = found.sum(axis=0) if self.multilabel else np.bincount(found, minlength=len(self.labels))
@@ -180,8 +208,11 @@ class Classification(Adapter):
         options = self.task.classification
         if "text_pair" in rows.table.column_names and (options.windows or options.truncation == "head+tail"):
             key = "windows" if options.windows else "truncation"
-            raise InputError("windows and head+tail are for single texts, these rows are pairs", where=f"classification.{key}",
-                             remedy='classification.truncation = "head" or "tail", of each text of a pair')  # fmt: skip
+            raise InputError(
+                "windows and head+tail are for single texts, these rows are pairs",
+                where=f"classification.{key}",
+                remedy='classification.truncation = "head" or "tail", of each text of a pair',
+            )
 
     def rows(self, inputs: Sequence[Any]) -> Rows:
         pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
@@ -192,12 +223,14 @@ class Classification(Adapter):
                 message = "a text, or a (text, text_pair), is wanted for every input"
                 raise InputError(message, where=f"input {number + 1}")
         parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
-        named = dict(zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False))
+        named = dict(
+            zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False)
+        )
         return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
 
     def references(self, rows: Rows) -> np.ndarray:
-        """What predictions are scored against: (N,) label ids, -1 where a row has none; (N, C) bool, a column a label,
-        for multi-label; (N,) numbers for regression."""
+        """What predictions are scored against: (N,) label ids, -1 where a row has none; (N, C) bool, a column
+        a label, for multi-label; (N,) numbers for regression."""
         if self.regression:
             numbers: np.ndarray = rows.table["label"].to_numpy()
             return numbers
@@ -211,7 +244,8 @@ class Classification(Adapter):
         matrix[owners[ids >= 0], ids[ids >= 0]] = True
         return matrix
 
-    # --- the model's side -----------------------------------------------------------------------------------------
+    # --- the model's side
+    # -----------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         if self.regression:
@@ -224,11 +258,15 @@ class Classification(Adapter):
         pairs = rows.table["text_pair"].to_pylist() if "text_pair" in rows.table.column_names else None
         owners = None
         if options.windows:
-            offsets, tokens, counts, owners = tokenization.encode_windows(tokenizer, texts, max_length, options.stride)
+            offsets, tokens, counts, owners = tokenization.encode_windows(
+                tokenizer, texts, max_length, options.stride
+            )
         elif options.truncation == "head+tail":
             offsets, tokens, counts = tokenization.encode_head_and_tail(tokenizer, texts, max_length)
         else:
-            offsets, tokens, counts = tokenization.encode(tokenizer, texts, pairs, max_length, keep=options.truncation)
+            offsets, tokens, counts = tokenization.encode(
+                tokenizer, texts, pairs, max_length, keep=options.truncation
+            )
         labels, weights = self.references(rows), np.ones(len(rows))
         if self.regression or self.multilabel:
             labels = np.nan_to_num(labels.astype(np.float32))
@@ -248,10 +286,14 @@ class Classification(Adapter):
         if self.regression:
             losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
         elif self.multilabel:
-            losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction="none").mean(-1)
+            losses = F.binary_cross_entropy_with_logits(
+                logits, labels, pos_weight=weight, reduction="none"
+            ).mean(-1)
         else:
             smoothing = self.task.recipe.label_smoothing
-            losses = F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="none")
+            losses = F.cross_entropy(
+                logits, labels, weight=weight, label_smoothing=smoothing, reduction="none"
+            )
         return losses * batch["weight"] if "weight" in batch else losses
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
@@ -270,21 +312,27 @@ class Classification(Adapter):
         exp = np.exp(found - found.max(axis=1, keepdims=True))
         return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
 
-    # --- predictions ----------------------------------------------------------------------------------------------
+    # --- predictions
+    # ----------------------------------------------------------------------------------------------
 
     def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
         thresholds = self.tuned.get("thresholds", {})
         return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
 
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
-        """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own F1."""
+        """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own
+        F1."""
         if not self.multilabel or rows.table["label"].null_count:
             return
         probabilities, labels = predictions["probabilities"], self.references(rows)
         width = len(self.labels) if self.task.classification.thresholds == "per-label" else 1
         best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
-        self.tuned = {"thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))}
-        predictions["prediction"][:] = self._chosen(probabilities)  # they were made with the thresholds before
+        self.tuned = {
+            "thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))
+        }
+        predictions["prediction"][:] = self._chosen(
+            probabilities
+        )  # they were made with the thresholds before
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
@@ -296,7 +344,9 @@ class Classification(Adapter):
             both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
             return {name: both[name] for name in names}
         positive = self.task.metric.positive
-        if positive is None and not self.regression:  # the task's second label, whatever the order of the head
+        if (
+            positive is None and not self.regression
+        ):  # the task's second label, whatever the order of the head
             positive = (self.task.data.labels or self.labels)[1]
         number = 1 if self.regression else self.names.index(str(positive))
         found, gold = predictions["prediction"], self.references(rows)
@@ -310,8 +360,11 @@ class Classification(Adapter):
         what = f"{found[0]:.4g}" if self.regression else f"'{self._named(found[0])}'"
         if self.multilabel and not found[0].any():
             what = "no label at all (at 0.5)"
-        return [f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer warmup "
-                "or a smaller learning rate may help"]  # fmt: skip
+        return [
+            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
+            "longer warmup "
+            "or a smaller learning rate may help"
+        ]
 
     def _named(self, found: Any) -> Any:
         """A prediction as the label it is, or the list of them."""
@@ -320,12 +373,22 @@ class Classification(Adapter):
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         labels = rows.table["label"].to_pylist()
         if self.regression:
-            for row, (value, label) in enumerate(zip(predictions["prediction"].tolist(), labels, strict=True)):
+            for row, (value, label) in enumerate(
+                zip(predictions["prediction"].tolist(), labels, strict=True)
+            ):
                 yield {"row": row, "prediction": value, "label": label}
             return
         typed = dict(zip(self.names, self.labels, strict=True))
         chosen, probabilities = predictions["prediction"], predictions["probabilities"].tolist()
         for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
-            gold = [typed.get(name, name) for name in label] if isinstance(label, list) else typed.get(label, label)
-            yield {"row": row, "prediction": self._named(found), "label": gold,
-                   "probabilities": dict(zip(self.names, p, strict=True))}  # fmt: skip
+            gold = (
+                [typed.get(name, name) for name in label]
+                if isinstance(label, list)
+                else typed.get(label, label)
+            )
+            yield {
+                "row": row,
+                "prediction": self._named(found),
+                "label": gold,
+                "probabilities": dict(zip(self.names, p, strict=True)),
+            }

@@ -1,4 +1,5 @@
-"""What is wrong with the labels of a classification, or the numbers of a regression: `checks` of what is learned."""
+"""What is wrong with the labels of a classification, or the numbers of a regression: `checks` of what is
+learned."""
 
 from __future__ import annotations
 
@@ -15,17 +16,25 @@ from bert_ft.data.rows import Rows
 
 FEW = 5  # rows from which a label can hardly be learned
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
-PURE, COVERED = 0.98, 0.9  # what gives the label away: values with 98 % of their rows in one class, on 90 % of the rows
+PURE, COVERED = (
+    0.98,
+    0.9,
+)  # what gives the label away: values with 98 % of their rows in one class, on 90 % of the rows
 
 
-def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:
-    """Unknown, missing and near-equal labels, rare and dominant ones, and training texts that give theirs away.
+def of_classes(
+    sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[str], target: str
+) -> Iterator[Finding]:
+    """Unknown, missing and near-equal labels, rare and dominant ones, and training texts that give theirs
+    away.
 
     Args:
         names: the labels that the head has.
         target: the column of label names; lists of them where a row may have several.
     """
-    counts = {name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)}
+    counts = {
+        name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)
+    }
     for name in counts:
         rows, column = sets[name], sets[name].table[target].combine_chunks()
         unknown = [label for label in counts[name] if label not in set(names)]
@@ -36,7 +45,9 @@ def of_classes(sets: Mapping[str, Rows], names: Sequence[str], roles: Sequence[s
         message = f"rows with a label unknown to training ({told})"
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
-        yield from at("labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles)
+        yield from at(
+            "labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles
+        )
     yield from _near_equal(counts)
     train = {label: counts["train"].get(label, 0) for label in names} if "train" in counts else {}
     even = sum(train.values()) / max(1, len(train))
@@ -84,13 +95,18 @@ def listed(
 ) -> Iterator[Finding]:
     """The finding of what the examples name, if there is any."""
     if examples:
-        yield Finding(check, severity, name, len(examples), message, [excerpt(text) for text in examples[:KEPT]])
+        yield Finding(
+            check, severity, name, len(examples), message, [excerpt(text) for text in examples[:KEPT]]
+        )
 
 
 def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     labels = list(dict.fromkeys(label for found in counts.values() for label in found))
     folded = fold(pa.array(labels, pa.large_string())).to_pylist()
-    alike = [[label for label, key in zip(labels, folded, strict=True) if key == one] for one in dict.fromkeys(folded)]
+    alike = [
+        [label for label, key in zip(labels, folded, strict=True) if key == one]
+        for one in dict.fromkeys(folded)
+    ]
     total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
     told = {label: f"{label!r} ({total[label]:,} rows)" for label in labels}
     several = [" and ".join(told[label] for label in group) for group in alike if len(group) > 1]
@@ -105,13 +121,19 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
     wanted = [name for name in folded if len(name) > 2 and not name.isdigit()][:60]
     for role in [role for role in roles if role in rows.table.column_names]:
         column = pac.utf8_trim_whitespace(pac.utf8_lower(plain(rows.table[role])))
-        once = np.unique(encode([column])[0], return_index=True)[1]  # a text that stands there often tells nothing
+        once = np.unique(encode([column])[0], return_index=True)[
+            1
+        ]  # a text that stands there often tells nothing
         told = {}
         for end, back in (("begins", False), ("ends", True)):
             words = pac.utf8_split_whitespace(column, max_splits=1, reverse=back)
             offsets = words.offsets.to_numpy()
-            told[f"{end} with a word that"] = encode([words.values.take(offsets[1:] - 1 if back else offsets[:-1])])[0]
-        bits = [mask_of(pac.match_substring(column, name)).astype(np.int64) << i for i, name in enumerate(wanted)]
+            told[f"{end} with a word that"] = encode(
+                [words.values.take(offsets[1:] - 1 if back else offsets[:-1])]
+            )[0]
+        bits = [
+            mask_of(pac.match_substring(column, name)).astype(np.int64) << i for i, name in enumerate(wanted)
+        ]
         told["holds a label's name, which"] = np.sum(bits, axis=0) if bits else np.zeros(len(rows), np.int64)
         for how, values in told.items():
             mask = np.zeros(len(rows), bool)
@@ -122,9 +144,11 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
 
 
 def gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) the rows whose value stands for one label; none where the values as a whole do not tell the labels.
+    """(N,) the rows whose value stands for one label; none where the values as a whole do not tell the
+    labels.
 
-    A value counts from `FEW` rows on; ten rows must not have the most frequent label, so that chance can't do it.
+    A value counts from `FEW` rows on; ten rows must not have the most frequent label, so that chance can't do
+    it.
     """
     _, value, total = np.unique(values, return_inverse=True, return_counts=True)
     pair, counts = np.unique(value * (labels.max() + 1) + labels, return_counts=True)

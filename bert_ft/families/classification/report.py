@@ -39,17 +39,28 @@ class Classes(Scored):
         recall = np.diag(part) / np.maximum(gold, 1)
         names = [self.names[i] for i in shown]
         rows = [[name, *part[i].tolist(), int(gold[i]), float(recall[i])] for i, name in enumerate(names)]
-        shades = {(i, j + 1): part[i, j] / max(gold[i], 1) for i in range(len(shown)) for j in range(len(shown))}
+        shades = {
+            (i, j + 1): part[i, j] / max(gold[i], 1) for i in range(len(shown)) for j in range(len(shown))
+        }
         note = f"a row a gold label, a column a prediction; the {MOST_CLASSES} most frequent of {size} labels"
-        matrix = Table("confusion matrix", ["gold \\ predicted", *names, "rows", "recall"], rows,
-                       note if size > MOST_CLASSES else note.partition(";")[0], shades=shades)  # fmt: skip
+        matrix = Table(
+            "confusion matrix",
+            ["gold \\ predicted", *names, "rows", "recall"],
+            rows,
+            note if size > MOST_CLASSES else note.partition(";")[0],
+            shades=shades,
+        )
         return [matrix, *super().sections()]
 
     def errors(self) -> list[dict[str, Any]]:
         confidence = np.array([max(line["probabilities"].values()) for line in self.lines])
         wrong = np.flatnonzero(self.ids[:, 0] != self.ids[:, 1])
-        return self.told(wrong[np.argsort(-confidence[wrong], kind="stable")], label=self.column("label"),
-                         prediction=self.column("prediction"), confidence=confidence.tolist())  # fmt: skip
+        return self.told(
+            wrong[np.argsort(-confidence[wrong], kind="stable")],
+            label=self.column("label"),
+            prediction=self.column("prediction"),
+            confidence=confidence.tolist(),
+        )
 
 
 class Sets(Scored):
@@ -59,10 +70,16 @@ class Sets(Scored):
     def matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N, C) gold and predicted labels, bool, and probabilities."""
         gold, found = (
-            np.array([[name in chosen for name in self.names] for chosen in (set(map(str, each)) for each in sets)])
+            np.array(
+                [[name in chosen for name in self.names] for chosen in (set(map(str, each)) for each in sets)]
+            )
             for sets in (self.column("label"), self.column("prediction"))
         )
-        return gold, found, np.array([[line["probabilities"][name] for name in self.names] for line in self.lines])
+        return (
+            gold,
+            found,
+            np.array([[line["probabilities"][name] for name in self.names] for line in self.lines]),
+        )
 
     @cached_property
     def resamples(self) -> Resamples:
@@ -73,7 +90,9 @@ class Sets(Scored):
         gold, found, _ = self.matrices
         rows: list[list[Any]] = []
         for i, name in enumerate(self.names):
-            each = multilabel.compute(["precision_micro", "recall_micro", "f1_micro"], found[:, [i]], gold[:, [i]])
+            each = multilabel.compute(
+                ["precision_micro", "recall_micro", "f1_micro"], found[:, [i]], gold[:, [i]]
+            )
             limit = self.tuned.get("thresholds", {}).get(name, 0.5)
             rows.append([name, int(gold[:, i].sum()), int(found[:, i].sum()), *each.values(), limit])
         columns = ["label", "gold", "predicted", "precision", "recall", "f1", "threshold"]
@@ -87,8 +106,13 @@ class Sets(Scored):
         missed = np.where(gold != found, np.where(gold, 1 - p, p), 0)
         order = np.argsort(-missed.max(axis=1), kind="stable")
         worst = [self.names[i] for i in missed.argmax(axis=1)]
-        return self.told(order[: int((gold != found).any(axis=1).sum())], label=self.column("label"), worst=worst,
-                         prediction=self.column("prediction"), confidence=missed.max(axis=1).tolist())  # fmt: skip
+        return self.told(
+            order[: int((gold != found).any(axis=1).sum())],
+            label=self.column("label"),
+            worst=worst,
+            prediction=self.column("prediction"),
+            confidence=missed.max(axis=1).tolist(),
+        )
 
 
 class Numbers(Scored):
@@ -110,12 +134,20 @@ class Numbers(Scored):
         some = self.pairs[np.unique(np.linspace(0, len(self.pairs) - 1, MOST_POINTS).astype(int))]
         said = f"predictions over gold numbers, {len(some):,} of {len(self.pairs):,} rows"
         (low, high), (least, most) = ((side.min(), side.max()) for side in some.T)
-        svg = plots.scatter(some[:, 0], some[:, 1], ("gold", "predicted"), f"{said}: gold {low:.4g} to {high:.4g}, predicted "
-                            f"{least:.4g} to {most:.4g}")  # fmt: skip
+        svg = plots.scatter(
+            some[:, 0],
+            some[:, 1],
+            ("gold", "predicted"),
+            f"{said}: gold {low:.4g} to {high:.4g}, predicted {least:.4g} to {most:.4g}",
+        )
         return [Chart("scatter", svg, f"{said}; on the line both are equal"), *super().sections()]
 
     def errors(self) -> list[dict[str, Any]]:
         error = np.diff(self.pairs)[:, 0]
         order = np.argsort(-abs(error), kind="stable")
-        return self.told(order[error[order] != 0], label=self.column("label"), prediction=self.column("prediction"),
-                         error=error.tolist())  # fmt: skip
+        return self.told(
+            order[error[order] != 0],
+            label=self.column("label"),
+            prediction=self.column("prediction"),
+            error=error.tolist(),
+        )

@@ -1,4 +1,5 @@
-"""Named entities: a tag for every word, however long its sentence, with any `AutoModelForTokenClassification`."""
+"""Named entities: a tag for every word, however long its sentence, with any
+`AutoModelForTokenClassification`."""
 
 from __future__ import annotations
 
@@ -25,15 +26,30 @@ if TYPE_CHECKING:
     import torch
 
 
-COLUMNS = (".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio", ".bioes", ".bmes",
-           ".train", ".dev", ".test", ".testa", ".testb", ".annotated")  # fmt: skip
+COLUMNS = (
+    ".conll",
+    ".txt",
+    ".tsv",
+    ".iob",
+    ".iob2",
+    ".bio",
+    ".bioes",
+    ".bmes",
+    ".train",
+    ".dev",
+    ".test",
+    ".testa",
+    ".testb",
+    ".annotated",
+)
 
 
 class Ner(Adapter):
     """A tag a word.
 
-    Canonical rows: tokens (list of strings), tags (list of strings, IOB2; null where a row has none), document (int32,
-    where the source has documents); of raw text also text, starts and ends (lists of int64, characters of each word).
+    Canonical rows: tokens (list of strings), tags (list of strings, IOB2; null where a row has none),
+    document (int32, where the source has documents); of raw text also text, starts and ends (lists of int64,
+    characters of each word).
     """
 
     family: ClassVar[str] = "ner"
@@ -41,9 +57,12 @@ class Ner(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False}
     target: ClassVar[str] = "tags"
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
-    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMNS, conll.read) | dict.fromkeys((".json", ".jsonl"), spans.read)  # fmt: skip
+    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMNS, conll.read) | dict.fromkeys(
+        (".json", ".jsonl"), spans.read
+    )
 
-    # --- rows -----------------------------------------------------------------------------------------------------
+    # --- rows
+    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
@@ -62,7 +81,9 @@ class Ner(Adapter):
         if task.data.labels is not None:
             names = [str(label) for label in task.data.labels]
             known = set(schemes.labels_of(schemes.types_of(names)))
-            return list(names if set(names) <= known and "O" in names else schemes.labels_of(schemes.types_of(names)))
+            return list(
+                names if set(names) <= known and "O" in names else schemes.labels_of(schemes.types_of(names))
+            )
         found = sorted(schemes.types_of(pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()))
         if not found:
             remedy = "is this the column of the tags?"
@@ -74,10 +95,17 @@ class Ner(Adapter):
         strange = pac.is_null(pac.index_in(values, value_set=pa.array(self.names, pa.string())))
         if (k := pac.index(strange, True).as_py()) >= 0:
             row = int(np.searchsorted(offsets, k, "right")) - 1
-            source = "data.labels does not name it" if self.task.data.labels else "the training rows do not have it"
+            source = (
+                "data.labels does not name it"
+                if self.task.data.labels
+                else "the training rows do not have it"
+            )
             message = f"tag '{values[k]}': {source}"
-            raise InputError(message, where=rows.place(row, k - int(offsets[row])),
-                             remedy=did_you_mean(str(values[k]), self.names))  # fmt: skip
+            raise InputError(
+                message,
+                where=rows.place(row, k - int(offsets[row])),
+                remedy=did_you_mean(str(values[k]), self.names),
+            )
         if self.task.ner.context == "document" and "document" not in rows.table.column_names:
             remedy = 'name their column (data.columns.document), or context = "sentence"'
             message = 'ner.context = "document", but these rows have no documents'
@@ -92,14 +120,20 @@ class Ner(Adapter):
             held_out = task.data.validation is not None and task.data.group is None
             for key, divides in (("data.limit_train", task.data.limit_train), ("data.validation", held_out)):
                 if divides:
-                    raise InputError("this takes sentences out of their documents, which ner.context = \"document\" needs",
-                                     where=key, remedy='data.group = "document" holds out whole ones')  # fmt: skip
+                    raise InputError(
+                        'this takes sentences out of their documents, which ner.context = "document" needs',
+                        where=key,
+                        remedy='data.group = "document" holds out whole ones',
+                    )
 
     def blocks(self, rows: Rows, size: int) -> Iterator[Rows]:
         if self.task.ner.context == "sentence" or "document" not in rows.table.column_names:
             yield from super().blocks(rows, size)
             return
-        start, ends = 0, [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)]
+        start, ends = (
+            0,
+            [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)],
+        )
         for end in ends:
             if end - start >= size or end == len(rows):
                 yield rows.part(start, end)
@@ -111,11 +145,18 @@ class Ner(Adapter):
         if all(isinstance(each, str) for each in inputs):
             found = words.split(inputs)
             offsets = pa.array(found.offsets, pa.int32())
-            columns = {"tokens": pa.array(found.words, pa.string()), "starts": pa.array(found.starts),
-                       "ends": pa.array(found.ends)}  # fmt: skip
+            columns = {
+                "tokens": pa.array(found.words, pa.string()),
+                "starts": pa.array(found.starts),
+                "ends": pa.array(found.ends),
+            }
             lists = {name: pa.ListArray.from_arrays(offsets, column) for name, column in columns.items()}
-            return Rows(pa.table({"text": pa.array(list(inputs), pa.string()), "tags": nothing, **lists}), "inputs")
-        if not all(isinstance(each, (list, tuple)) and all(isinstance(word, str) for word in each) for each in inputs):
+            return Rows(
+                pa.table({"text": pa.array(list(inputs), pa.string()), "tags": nothing, **lists}), "inputs"
+            )
+        if not all(
+            isinstance(each, (list, tuple)) and all(isinstance(word, str) for word in each) for each in inputs
+        ):
             raise InputError("these inputs can't be read", remedy="give texts, or lists of words")
         lists = pa.array([list(each) for each in inputs], pa.list_(pa.string()))
         return Rows(pa.table({"tokens": lists, "tags": nothing}), "inputs")
@@ -126,13 +167,15 @@ class Ner(Adapter):
         numbers: np.ndarray = pac.fill_null(ids, -1).to_numpy().astype(np.int64)
         return numbers
 
-    # --- the model's side -----------------------------------------------------------------------------------------
+    # --- the model's side
+    # -----------------------------------------------------------------------------------------
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         """One feature a sentence, or several overlapping ones of a sentence that is longer than `max_length`.
 
-        A word's place is its first token in the window where that has most context; only there it is learned and
-        predicted. With ner.context = "document" the sentences around fill each window (Devlin et al. 2019, 5.3).
+        A word's place is its first token in the window where that has most context; only there it is learned
+        and predicted. With ner.context = "document" the sentences around fill each window (Devlin et al.
+        2019, 5.3).
         """
         texts, offsets = tagged.flat(rows.table["tokens"])
         ids, pieces = tokenization.encode_words(tokenizer, texts)
@@ -142,7 +185,10 @@ class Ner(Adapter):
         if self.task.ner.context == "document" and "document" in rows.table.column_names:
             first = np.flatnonzero(np.diff(rows.table["document"].to_numpy(), prepend=-1))
             sizes = np.diff(np.append(first, len(rows)))
-            low, high = np.repeat(limits[first], sizes), np.repeat(limits[np.append(first, len(rows))[1:]], sizes)
+            low, high = (
+                np.repeat(limits[first], sizes),
+                np.repeat(limits[np.append(first, len(rows))[1:]], sizes),
+            )
         begin, end, core = _windows(limits, low, high, max_length - frame.size, self.task.ner.stride)
 
         starts, at = tokenization.join([frame.parts[0], (frame.size + begin, end - begin), frame.parts[1]])
@@ -151,7 +197,9 @@ class Ner(Adapter):
 
         spoken = np.flatnonzero(np.diff(pieces))
         window = np.searchsorted(core, pieces[spoken], "right") - 1
-        shift = starts[window] + frame.parts[0][1] - begin[window]  # from a piece's number to its place in the window
+        shift = (
+            starts[window] + frame.parts[0][1] - begin[window]
+        )  # from a piece's number to its place in the window
         place, word = pieces[spoken] + shift, np.full(len(at), -1, np.int32)
         word[place] = spoken
         labels, weights = np.full(len(at), -100, np.int64), np.zeros(len(begin))
@@ -164,16 +212,23 @@ class Ner(Adapter):
                 labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
             labels[place] = gold
             weights = np.add.reduceat(labels >= 0, starts[:-1]).astype(np.float64)
-        counts = {"rows": len(rows), "tokens": len(at), "windows": len(begin), "words": len(texts),
-                  "without_tokens": len(texts) - len(spoken),
-                  "unknown": tokenization.unknown(tokenizer, tokens["input_ids"])}  # fmt: skip
+        counts = {
+            "rows": len(rows),
+            "tokens": len(at),
+            "windows": len(begin),
+            "words": len(texts),
+            "without_tokens": len(texts) - len(spoken),
+            "unknown": tokenization.unknown(tokenizer, tokens["input_ids"]),
+        }
         counts |= tokenization.covered(*tokenization.coverage(tokenizer, texts.to_pylist()))
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
 
     def _iob2(self) -> np.ndarray:
         """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
         names, letters = self.names, {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
-        read = [f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names]
+        read = [
+            f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names
+        ]
         return np.array([names.index(name) if name in names else k for k, name in enumerate(read)])
 
     def _inner(self) -> np.ndarray:
@@ -191,8 +246,8 @@ class Ner(Adapter):
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """`prediction` (W,) tag ids and `score` (W,) their probabilities, of all words in their order.
 
-        A word without tokens goes on with the entity that its neighbours are both in, and is O otherwise; its score is
-        nan.
+        A word without tokens goes on with the entity that its neighbours are both in, and is O otherwise; its
+        score is nan.
         """
         offsets = tagged.flat(rows.table["tokens"])[1]
         places = np.flatnonzero(features.places["word"] >= 0)
@@ -220,20 +275,37 @@ class Ner(Adapter):
         prefix, kind, _ = entities.parse(self.names, entities.ALIASES)
         after = np.searchsorted(spoken, silent)
         left, right = spoken[np.maximum(after - 1, 0)], spoken[np.minimum(after, len(spoken) - 1)]
-        a, b, row = prediction[left], prediction[right], np.searchsorted(offsets, [left, silent, right], "right")
-        inside = (left < silent) & (silent < right) & (row[0] == row[1]) & (row[1] == row[2]) & (kind[a] == kind[b])
+        a, b, row = (
+            prediction[left],
+            prediction[right],
+            np.searchsorted(offsets, [left, silent, right], "right"),
+        )
+        inside = (
+            (left < silent)
+            & (silent < right)
+            & (row[0] == row[1])
+            & (row[1] == row[2])
+            & (kind[a] == kind[b])
+        )
         inside &= np.isin(prefix[a], [entities.B, entities.I]) & np.isin(prefix[b], [entities.I, entities.E])
         return np.where(inside, self._inner()[a], outside)
 
-    # --- predictions ----------------------------------------------------------------------------------------------
+    # --- predictions
+    # ----------------------------------------------------------------------------------------------
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics, and the F1 of each type: `f1_PER`."""
         if rows.table["tags"].null_count:
             return {}
-        gold, found, offsets = self.references(rows), predictions["prediction"], tagged.flat(rows.table["tags"])[1]
+        gold, found, offsets = (
+            self.references(rows),
+            predictions["prediction"],
+            tagged.flat(rows.table["tags"])[1],
+        )
         result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
-        overall = result.pop("") | {"accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0}
+        overall = result.pop("") | {
+            "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0
+        }
         types = {f"f1_{kind}": scores["f1"] for kind, scores in result.items()}
         return {name: overall[name] for name in self.task.metric.compute} | types
 
@@ -241,14 +313,21 @@ class Ner(Adapter):
         found = np.unique(predictions["prediction"])
         if len(found) != 1 or len(predictions["prediction"]) < 2:
             return []
-        return [f"every word is tagged {self.names[int(found[0])]}: the training has collapsed, or hardly begun"]
+        return [
+            f"every word is tagged {self.names[int(found[0])]}: the training has collapsed, or hardly begun"
+        ]
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         offsets = tagged.flat(rows.table["tokens"])[1].tolist()
         named = np.array(self.names, object)[predictions["prediction"]].tolist()
         columns = rows.table["tokens"].to_pylist(), rows.table["tags"].to_pylist()
         for row, (texts, gold) in enumerate(zip(*columns, strict=True)):
-            yield {"row": row, "tokens": texts, "prediction": named[offsets[row] : offsets[row + 1]], "label": gold}
+            yield {
+                "row": row,
+                "tokens": texts,
+                "prediction": named[offsets[row] : offsets[row + 1]],
+                "label": gold,
+            }
 
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """Of a text, its entities (start and end in characters, label, score: the mean of its words', as in
@@ -263,7 +342,9 @@ class Ner(Adapter):
         first, last, found = entities.chunks(*codes)
         row = np.searchsorted(offsets[1:] + np.arange(len(rows)), first)
         answers: list[list[dict[str, Any]]] = [[] for _ in range(len(rows))]
-        for r, a, b, k in zip(row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True):
+        for r, a, b, k in zip(
+            row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True
+        ):
             score = float(np.nanmean(predictions["score"][a : b + 1]))
             answers[r].append({"start": starts[a].as_py(), "end": ends[b], "label": kinds[k], "score": score})
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
@@ -280,7 +361,8 @@ def _windows(
         low, high: (N,) how far the context of each row reaches.
         stride: tokens that two windows of a row share, at least, up to half a window.
     Returns:
-        begin, end, core, each (F,): the tokens core[f] to core[f + 1] are further from the edges of window f, which is
+        begin, end, core, each (F,): the tokens core[f] to core[f + 1] are further from the edges of window f,
+        which is
         begin[f] to end[f], than from those of any other.
     """
     lengths, stride = np.diff(limits), min(stride, budget // 2)

@@ -1,4 +1,5 @@
-"""Column files: a word a line with its columns, a blank line behind each sentence, -DOCSTART- before each document."""
+"""Column files: a word a line with its columns, a blank line behind each sentence, -DOCSTART- before each
+document."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ DEFAULTS = {"tokens": 0, "tags": -1}
 def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
     """The sentences of a column file.
 
-    Columns are parted by tabs where the first line has one, otherwise by spaces. `data.columns` gives their numbers
-    ("0" is the first, "-1" the last); without it words are the first and tags the last. A line before a
-    sentence that starts with "# " and has another number of columns is a comment. An empty cell between tabs is a word like any other.
+    Columns are parted by tabs where the first line has one, otherwise by spaces. `data.columns` gives their
+    numbers ("0" is the first, "-1" the last); without it words are the first and tags the last. A line before
+    a sentence that starts with "# " and has another number of columns is a comment. An empty cell between
+    tabs is a word like any other.
 
     Returns:
-        list columns of strings under the wanted names; `document` (int32) where the file has -DOCSTART- lines; `file`
+        list columns of strings under the wanted names; `document` (int32) where the file has -DOCSTART-
+        lines; `file`
         and `line` (list of int32), where each word stands.
     Raises:
         InputError: a line with another number of columns, a column that is not there.
@@ -43,12 +46,16 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     widths = pac.list_value_length(cells).to_numpy()
     width = int(widths[first])
     remark = pac.starts_with(text, "# ").to_numpy(zero_copy_only=False) & ~gap & (widths != width)
-    latest = np.maximum.accumulate(np.where(remark, -1, np.arange(len(gap))))  # the line before that is no comment
+    latest = np.maximum.accumulate(
+        np.where(remark, -1, np.arange(len(gap)))
+    )  # the line before that is no comment
     used = ~gap & ~(remark & ((latest < 0) | gap[latest]))
     if (odd := used & (widths != width)).any():
         line = int(np.argmax(odd))
         message = f"{widths[line]} columns where the other lines have {width}: {text[line].as_py()[:60]!r}"
-        raise InputError(message, where=f"{path}, line {line + 1}", remedy="columns are parted by tabs, or by spaces")
+        raise InputError(
+            message, where=f"{path}, line {line + 1}", remedy="columns are parted by tabs, or by spaces"
+        )
     lines = np.flatnonzero(used)
     starts = np.flatnonzero(np.diff(np.cumsum(gap)[lines], prepend=-1))
     offsets = pa.array(np.append(starts, len(lines)), pa.int32())
@@ -61,10 +68,15 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
         if number is None or (role == "tags" and width == 1):
             if name in optional or (name == "document" and docstart.any()):
                 continue
-            raise InputError(f"no column '{name}': the file has {width}", where=str(path),
-                             remedy="0 is the first column, -1 the last: --tokens 0 --tags 3")  # fmt: skip
+            raise InputError(
+                f"no column '{name}': the file has {width}",
+                where=str(path),
+                remedy="0 is the first column, -1 the last: --tokens 0 --tags 3",
+            )
         column = pac.list_element(kept, number)
-        out[name] = pa.ListArray.from_arrays(offsets, pac.ascii_trim_whitespace(column) if role == "tags" else column)
+        out[name] = pa.ListArray.from_arrays(
+            offsets, pac.ascii_trim_whitespace(column) if role == "tags" else column
+        )
     if docstart.any():
         out["document"] = pa.array(np.cumsum(docstart)[lines[starts]], pa.int32())
     here = pa.DictionaryArray.from_arrays(np.zeros(len(starts), np.int32), [str(path)])

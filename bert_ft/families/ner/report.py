@@ -30,8 +30,10 @@ class Entities(Scored):
         sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
         rows, same = self.sizes(), np.concatenate([[0], np.cumsum(gold == found)])
         firsts = [side[0] for side in sides]
-        keys = [np.bincount(self.sentences(places), minlength=len(rows))
-                for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)]  # fmt: skip
+        keys = [
+            np.bincount(self.sentences(places), minlength=len(rows))
+            for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)
+        ]
         return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), bootstrap.entities)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
@@ -46,10 +48,16 @@ class Entities(Scored):
         scores = entities.score(*self.tags, self.task.metric.mode)
         scores.pop("")
         rows = [
-            [kind, *(found[key] for key in ("number", "precision", "recall", "f1"))] for kind, found in scores.items()
+            [kind, *(found[key] for key in ("number", "precision", "recall", "f1"))]
+            for kind, found in scores.items()
         ]
-        table = Table("entities", ["type", "gold", "precision", "recall", "f1"], rows, f"counted as {self.task.metric.mode}",
-                      bars={4: 1.0})  # fmt: skip
+        table = Table(
+            "entities",
+            ["type", "gold", "precision", "recall", "f1"],
+            rows,
+            f"counted as {self.task.metric.mode}",
+            bars={4: 1.0},
+        )
         return [table, *super().sections()]
 
     def errors(self) -> list[dict[str, Any]]:

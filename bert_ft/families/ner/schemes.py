@@ -1,4 +1,5 @@
-"""Tags as files have them (IO, IOB1, IOB2, BIOES/BMES, BILOU) become IOB2; what breaks its scheme is found on the way."""
+"""Tags as files have them (IO, IOB1, IOB2, BIOES/BMES, BILOU) become IOB2; what breaks its scheme is found on
+the way."""
 
 from __future__ import annotations
 
@@ -13,18 +14,21 @@ from bert_ft.metrics.entities import ALIASES, B, E, I, O, S, apart, parse, shift
 LETTERS = {"": "", "IO": "I", "IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
 
 
-def to_iob2(tags: pa.ListArray, scheme: str, place: Callable[[int], str]) -> tuple[pa.ListArray, str, list[int]]:
+def to_iob2(
+    tags: pa.ListArray, scheme: str, place: Callable[[int], str]
+) -> tuple[pa.ListArray, str, list[int]]:
     """Tags of any scheme as IOB2.
 
-    Entities are read by conlleval's rules, under which every scheme means what it says; where a tag breaks its scheme,
-    the rules still say which entities there are.
+    Entities are read by conlleval's rules, under which every scheme means what it says; where a tag breaks
+    its scheme, the rules still say which entities there are.
 
     Args:
         tags: lists of strings without nulls, not a slice of another array.
         scheme: of the tags; "auto" detects it.
         place: flat word number -> where the word stands, for a message.
     Returns:
-        the tags in IOB2; their scheme ("" where there are no entities to see it by); the flat numbers of the words
+        the tags in IOB2; their scheme ("" where there are no entities to see it by); the flat numbers of the
+        words
         whose tag breaks it.
     Raises:
         InputError: a tag without a prefix among tags that have one, or with a prefix that the scheme lacks.
@@ -65,8 +69,8 @@ def types_of(names: Sequence[str]) -> list[str]:
 
 
 def breaking(scheme: str, before: np.ndarray, prefix: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Whether a tag after another breaks a scheme: prefixes of both and whether their types are the same, all of one
-    shape (or broadcast to one)."""
+    """Whether a tag after another breaks a scheme: prefixes of both and whether their types are the same, all
+    of one shape (or broadcast to one)."""
     opened, inner = (before == B) | (before == I), (prefix == I) | (prefix == E)
     broken: np.ndarray = np.zeros(np.broadcast_shapes(before.shape, prefix.shape), bool)
     if scheme in ("IOB1", "IOB2"):

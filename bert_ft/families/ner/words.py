@@ -14,7 +14,8 @@ CJK = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ceaf\U0002f800-\
 
 
 class Words(NamedTuple):
-    """The words of texts, flat: text i has the words offsets[i] to offsets[i + 1]; starts and ends are in its characters."""
+    """The words of texts, flat: text i has the words offsets[i] to offsets[i + 1]; starts and ends are in its
+    characters."""
 
     words: list[str]
     offsets: np.ndarray
@@ -27,12 +28,14 @@ class Words(NamedTuple):
 def _splitter() -> Any:
     from tokenizers import Regex, pre_tokenizers
 
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CJK), "isolated"), pre_tokenizers.BertPreTokenizer()])
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(CJK), "isolated"), pre_tokenizers.BertPreTokenizer()]
+    )
 
 
 def split(texts: Sequence[str], cuts: Sequence[Sequence[int]] = ()) -> Words:
-    """Words as BERT's basic tokenizer has them (Devlin et al. 2019): parted at white space, every punctuation mark and
-    every Chinese character by itself; and parted at the places `cuts` of each text."""
+    """Words as BERT's basic tokenizer has them (Devlin et al. 2019): parted at white space, every punctuation
+    mark and every Chinese character by itself; and parted at the places `cuts` of each text."""
     found = [[span for _, span in _splitter().pre_tokenize_str(text)] for text in texts]
     cut = []
     for row, places in enumerate(cuts):
@@ -65,8 +68,11 @@ def tag(
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
         for start, end, kind in marks:
             if not 0 <= start < end <= len(text):
-                raise InputError(f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
-                                 where=place(row), remedy="spans are [start, end) in characters")  # fmt: skip
+                raise InputError(
+                    f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
+                    where=place(row),
+                    remedy="spans are [start, end) in characters",
+                )
         clear = _apart(marks)
         nested += [row] * (len(set(marks)) - len(clear))
         kept.append(clear)
@@ -83,10 +89,14 @@ def tag(
             tags[first] = f"B-{kind}"
     notes = []
     if nested:
-        notes.append(f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}")
+        notes.append(
+            f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}"
+        )
     if words.cut:
         first = place(words.cut[0])
-        notes.append(f"{len(words.cut):,} ends of spans lie within a word, which is parted there; the first: {first}")
+        notes.append(
+            f"{len(words.cut):,} ends of spans lie within a word, which is parted there; the first: {first}"
+        )
     return words, tags, notes
 
 

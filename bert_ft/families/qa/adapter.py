@@ -32,11 +32,11 @@ WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have
 class ExtractiveQa(Adapter):
     """The span of a context that answers a question: any `AutoModelForQuestionAnswering`.
 
-    Canonical rows: id, question, context (strings), answers (list of strings, empty where the context has no answer,
-    null where a row has no gold), answer_starts (list of int64, -1 where an answer was not found in the context).
-    Features are windows, `recipe.batch_size` counts windows, and the loss is the mean of start's and end's
-    cross-entropy over the window's real tokens, as in BERT's run_squad.py: the loss inside `transformers` takes the
-    padding into its softmax, so that there a row's loss depends on its neighbours.
+    Canonical rows: id, question, context (strings), answers (list of strings, empty where the context has no
+    answer, null where a row has no gold), answer_starts (list of int64, -1 where an answer was not found in
+    the context). Features are windows, `recipe.batch_size` counts windows, and the loss is the mean of
+    start's and end's cross-entropy over the window's real tokens, as in BERT's run_squad.py: the loss inside
+    `transformers` takes the padding into its softmax, so that there a row's loss depends on its neighbours.
     """
 
     family: ClassVar[str] = "qa"
@@ -50,7 +50,8 @@ class ExtractiveQa(Adapter):
         super().__init__(task, labels)
         self.options = task.qa
 
-    # --- rows -----------------------------------------------------------------------------------------------------
+    # --- rows
+    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
@@ -62,18 +63,27 @@ class ExtractiveQa(Adapter):
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
         if not self.options.no_answer:
             ids, n = rows.table["id"], pac.sum(none).as_py()
-            refuse(none, rows.place, lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
-                   "--set no_answer=true, as for SQuAD 2.0")  # fmt: skip
+            refuse(
+                none,
+                rows.place,
+                lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
+                "--set no_answer=true, as for SQuAD 2.0",
+            )
 
     def prepare(self, train: Rows) -> None:
         kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
         self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
-                raise InputError("the qa family does not have it", where=f"recipe.{key}", remedy="leave it out")
+                raise InputError(
+                    "the qa family does not have it", where=f"recipe.{key}", remedy="leave it out"
+                )
         if not _weights(train).any():
-            raise InputError(f"no answer is where its answer_start says, that of question '{train.table['id'][0]}' first",
-                             where=train.where, remedy="offsets are characters of the context, from 0 on")  # fmt: skip
+            raise InputError(
+                f"no answer is where its answer_start says, that of question '{train.table['id'][0]}' first",
+                where=train.where,
+                remedy="offsets are characters of the context, from 0 on",
+            )
 
     def rows(self, inputs: Sequence[Any]) -> Rows:
         out: dict[str, list[Any]] = {"id": [], "question": [], "context": []}
@@ -83,13 +93,17 @@ class ExtractiveQa(Adapter):
                 item = dict(zip(("question", "context"), item, strict=True)) if pair else {}
             for key in ("question", "context"):
                 if not isinstance(item.get(key), str) or not item[key].strip():
-                    raise InputError(f"no {key} in it: a (question, context) is wanted for every input",
-                                     where=f"input {number}")  # fmt: skip
+                    raise InputError(
+                        f"no {key} in it: a (question, context) is wanted for every input",
+                        where=f"input {number}",
+                    )
             for key, column in out.items():
                 column.append(None if item.get(key) is None else str(item[key]))
         table = pa.table({key: pa.array(column, pa.string()) for key, column in out.items()})
         table = table.append_column("answers", pa.nulls(len(inputs), pa.list_(pa.string())))
-        return Rows(table.append_column("answer_starts", pa.nulls(len(inputs), pa.list_(pa.int64()))), "inputs")
+        return Rows(
+            table.append_column("answer_starts", pa.nulls(len(inputs), pa.list_(pa.int64()))), "inputs"
+        )
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -105,7 +119,8 @@ class ExtractiveQa(Adapter):
         out[:] = golds
         return out
 
-    # --- the model's side -----------------------------------------------------------------------------------------
+    # --- the model's side
+    # -----------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         return {"num_labels": 2}
@@ -127,19 +142,27 @@ class ExtractiveQa(Adapter):
         import torch.nn.functional as F
 
         logits = logits.float().masked_fill(~batch["mask"][..., None], float("-inf"))
-        start, end = (F.cross_entropy(logits[..., side], batch[key], reduction="none")
-                      for side, key in enumerate(("start_positions", "end_positions")))  # fmt: skip
+        start, end = (
+            F.cross_entropy(logits[..., side], batch[key], reduction="none")
+            for side, key in enumerate(("start_positions", "end_positions"))
+        )
         return (start + end) / 2 * batch["weight"]
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """`spans` (N, n, 2), characters, the best first; `scores` (N, n), start plus end logit; `null` (N,);
         `prediction` (N,): texts, empty where the null odds are above the threshold."""
-        found, score, null = decoding.n_best(logits, features, len(rows), n=self.options.n_best,
-                                          max_answer_length=self.options.max_answer_length)  # fmt: skip
+        found, score, null = decoding.n_best(
+            logits,
+            features,
+            len(rows),
+            n=self.options.n_best,
+            max_answer_length=self.options.max_answer_length,
+        )
         columns = {"spans": found, "scores": score, "null": null}
         return columns | {"prediction": self._texts(columns, rows)}
 
-    # --- predictions ----------------------------------------------------------------------------------------------
+    # --- predictions
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def threshold(self) -> float:
@@ -148,7 +171,9 @@ class ExtractiveQa(Adapter):
 
     def _odds(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N,) score of no answer less that of the best span (Devlin et al. 2019, section 4.3)."""
-        odds: np.ndarray = predictions["null"].astype(np.float64) - predictions["scores"][:, 0].astype(np.float64)
+        odds: np.ndarray = predictions["null"].astype(np.float64) - predictions["scores"][:, 0].astype(
+            np.float64
+        )
         return odds
 
     def _empty(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -156,15 +181,20 @@ class ExtractiveQa(Adapter):
         none: np.ndarray = predictions["spans"][:, 0, 0] < 0
         return none | (self._odds(predictions) > self.threshold) if self.options.no_answer else none
 
-    def _texts(self, predictions: Mapping[str, np.ndarray], rows: Rows, *, forced: bool = False) -> np.ndarray:
+    def _texts(
+        self, predictions: Mapping[str, np.ndarray], rows: Rows, *, forced: bool = False
+    ) -> np.ndarray:
         """(N,) the best answers; `forced`: also where no answer is the better one."""
         contexts, best = rows.table["context"].to_pylist(), predictions["spans"][:, 0]
         empty = best[:, 0] < 0 if forced else self._empty(predictions)
-        cut = [context[a:b] if a >= 0 else "" for context, (a, b) in zip(contexts, best.tolist(), strict=True)]
+        cut = [
+            context[a:b] if a >= 0 else "" for context, (a, b) in zip(contexts, best.tolist(), strict=True)
+        ]
         return np.where(empty, "", np.array(cut, object))
 
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
-        """The threshold with the best F1 (exact match, where `metric.best` says so), as evaluate-v2.0.py finds it."""
+        """The threshold with the best F1 (exact match, where `metric.best` says so), as evaluate-v2.0.py
+        finds it."""
         if not self.options.no_answer or rows.table["answers"].null_count:
             return
         texts, golds = self._texts(predictions, rows, forced=True), self.references(rows)
@@ -173,8 +203,8 @@ class ExtractiveQa(Adapter):
         self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
-        """`f1`, `exact_match` (0 to 100). With no_answer: at threshold 0, `HasAns_` and `NoAns_` apart; `best_`: at
-        the best threshold for these rows; `tuned_`: at the model's own, once there is one."""
+        """`f1`, `exact_match` (0 to 100). With no_answer: at threshold 0, `HasAns_` and `NoAns_` apart;
+        `best_`: at the best threshold for these rows; `tuned_`: at the model's own, once there is one."""
         if rows.table["answers"].null_count or not len(rows):
             return {}
         ids, golds = rows.table["id"].to_pylist(), self.references(rows)
@@ -197,7 +227,10 @@ class ExtractiveQa(Adapter):
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         if len(rows) < 2 or not self._empty(predictions).all():
             return []
-        return ["every prediction is that there is no answer: the training has hardly begun, or the threshold is off"]
+        return [
+            "every prediction is that there is no answer: the training has hardly begun, or the threshold "
+            "is off"
+        ]
 
     def _probabilities(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
         """(N, n + 1) softmax over the n best spans and, last, no answer (0 where each question has one)."""
@@ -218,15 +251,21 @@ class ExtractiveQa(Adapter):
             yield line | ({"null_odds": odds[i]} if self.options.no_answer else {})
 
     def files(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, Any]:
-        """The submission (id -> text), the n best (id -> text and probability), and the null odds (id -> number)."""
+        """The submission (id -> text), the n best (id -> text and probability), and the null odds (id ->
+        number)."""
         ids = rows.table["id"].to_pylist()
-        files: dict[str, Any] = {".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))}
+        files: dict[str, Any] = {
+            ".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))
+        }
         probability = self._probabilities(predictions).tolist()
         contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
         files[".nbest"] = {}
         for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
-            best = [{"text": context[a:b], "probability": value}
-                    for (a, b), value in zip(found, p, strict=False) if a >= 0]  # p has one more, for no answer  # fmt: skip
+            best = [
+                {"text": context[a:b], "probability": value}
+                for (a, b), value in zip(found, p, strict=False)
+                if a >= 0
+            ]  # p has one more, for no answer
             if self.options.no_answer:
                 best.append({"text": "", "probability": p[-1]})
                 best.sort(key=itemgetter("probability"), reverse=True)
@@ -241,7 +280,8 @@ class ExtractiveQa(Adapter):
 
 
 def _golds(rows: Rows) -> np.ndarray:
-    """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none was."""
+    """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none
+    was."""
     out = np.full((len(rows), 2), -1, np.int64)
     texts, starts = rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist()
     for i, (golds, places) in enumerate(zip(texts, starts, strict=True)):
@@ -254,7 +294,8 @@ def _golds(rows: Rows) -> np.ndarray:
 
 
 def _weights(rows: Rows) -> np.ndarray:
-    """(N,) 1 for a question to learn from: one whose answer was found in the context, or that has none; else 0."""
+    """(N,) 1 for a question to learn from: one whose answer was found in the context, or that has none; else
+    0."""
     none = pac.fill_null(pac.equal(pac.list_value_length(rows.table["answers"]), 0), False).to_numpy()
     weights: np.ndarray = (none | (_golds(rows)[:, 0] >= 0)).astype(np.float64)
     return weights

@@ -1,4 +1,5 @@
-"""The n best answers of every question from the logits of its windows: top-k starts and ends, padded arrays, no loops."""
+"""The n best answers of every question from the logits of its windows: top-k starts and ends, padded arrays,
+no loops."""
 
 from __future__ import annotations
 
@@ -15,15 +16,18 @@ def n_best(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best spans over all windows of each question, the best first.
 
-    A span starts and ends in the context, ends where it starts or later, takes at most `max_answer_length` tokens,
-    and starts in the window in which its first token has the most context, as in BERT's run_squad.py. It is one of the
-    pairs of a window's `n` best starts and `n` best ends; a window in which no such pair is valid gives its best span.
+    A span starts and ends in the context, ends where it starts or later, takes at most `max_answer_length`
+    tokens, and starts in the window in which its first token has the most context, as in BERT's run_squad.py.
+    It is one of the pairs of a window's `n` best starts and `n` best ends; a window in which no such pair is
+    valid gives its best span.
 
     Args:
         logits: (T, 2) start and end logits in the order of the windows' flat tokens.
     Returns:
-        spans (rows, n, 2) int32, characters of the context, -1 where there are fewer; scores (rows, n) float32, start
-        plus end logit, -inf there; null (rows,) float32, the least score of [CLS] over the windows (Devlin et al. 2019,
+        spans (rows, n, 2) int32, characters of the context, -1 where there are fewer; scores (rows, n)
+        float32, start
+        plus end logit, -inf there; null (rows,) float32, the least score of [CLS] over the windows (Devlin et
+        al. 2019,
         section 4.3).
     """
     row, lengths = features.values["row"], features.lengths
@@ -31,7 +35,10 @@ def n_best(
     null = np.full(rows, np.inf, np.float32)
     np.minimum.at(null, row, np.nan_to_num(blank, nan=LEAST))
     order = np.argsort(lengths, kind="stable")  # windows of near length: little padding
-    found = [_chunk(logits, features, order[i : i + CHUNK], n, max_answer_length) for i in range(0, len(order), CHUNK)]
+    found = [
+        _chunk(logits, features, order[i : i + CHUNK], n, max_answer_length)
+        for i in range(0, len(order), CHUNK)
+    ]
     window, first, last, score = (np.concatenate(column) for column in zip(*found, strict=True))
 
     best = np.lexsort((-score, row[window]))
@@ -76,7 +83,9 @@ def _chunk(
     return windows[window], offsets[window] + first[pick], offsets[window] + last[pick], score[pick]
 
 
-def _best(start: np.ndarray, end: np.ndarray, max_answer_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best(
+    start: np.ndarray, end: np.ndarray, max_answer_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(W,) first token, last token and score of the best valid span of each window, every pair considered."""
     padded = np.pad(end, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
     reach = np.lib.stride_tricks.sliding_window_view(padded, max_answer_length, axis=1)

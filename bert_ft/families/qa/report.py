@@ -48,8 +48,13 @@ class Answers(Scored):
         """The answers at null odds of 0: what the threshold has emptied stands among the n best."""
         file = self.folder.predictions / f"{self.name}.nbest.json"
         best = reading.strict(reading.text(file, LARGEST)) if file.is_file() else {}
-        texts = {key: next((item["text"] for item in items if item["text"]), "") for key, items in best.items()}
-        return ["" if line["null_odds"] > 0 else line["prediction"] or texts.get(line["id"], "") for line in self.lines]
+        texts = {
+            key: next((item["text"] for item in items if item["text"]), "") for key, items in best.items()
+        }
+        return [
+            "" if line["null_odds"] > 0 else line["prediction"] or texts.get(line["id"], "")
+            for line in self.lines
+        ]
 
     @cached_property
     def resamples(self) -> Resamples | None:
@@ -73,13 +78,19 @@ class Answers(Scored):
         split = pac.utf8_split_whitespace(pac.utf8_trim_whitespace(self.rows["question"]))
         first = pac.utf8_lower(pac.list_element(split, 0))
         counted = sorted(first.value_counts().to_pylist(), key=lambda item: -item["counts"])[:12]
-        words = [(item["values"], np.flatnonzero(pac.equal(first, item["values"]).to_numpy())) for item in counted]
+        words = [
+            (item["values"], np.flatnonzero(pac.equal(first, item["values"]).to_numpy())) for item in counted
+        ]
         has = np.array([bool(golds) for golds in self.golds])
-        shortest = np.array([min((len(squad.tokens(gold)) for gold in golds), default=0) for golds in self.golds])
+        shortest = np.array(
+            [min((len(squad.tokens(gold)) for gold in golds), default=0) for golds in self.golds]
+        )
         answered = bootstrap.bins(shortest[has]) if has.any() else []
         lengths = [(name, np.flatnonzero(has)[rows]) for name, rows in answered]
-        tables = [self.groups("by first word of the question", words),
-                  self.groups("by length of the gold answer in words", lengths)]  # fmt: skip
+        tables = [
+            self.groups("by first word of the question", words),
+            self.groups("by length of the gold answer in words", lengths),
+        ]
         if not has.all():
             kinds = [("HasAns", np.flatnonzero(has)), ("NoAns", np.flatnonzero(~has))]
             tables.insert(0, self.groups("by whether there is an answer", kinds))
@@ -87,8 +98,15 @@ class Answers(Scored):
 
     def errors(self) -> list[dict[str, Any]]:
         if self.rows is None:
-            raise InputError("this run keeps no rows to compare its answers with", where=f"task {self.task.name}")
+            raise InputError(
+                "this run keeps no rows to compare its answers with", where=f"task {self.task.name}"
+            )
         wrong = np.flatnonzero(self.scores[:, 0] == 0)
         score = np.array(self.column("score"), np.float64)
-        return self.told(wrong[np.argsort(-score[wrong], kind="stable")], label=self.golds, prediction=self.column("prediction"),
-                         confidence=score.tolist(), f1=self.scores[:, 1].tolist())  # fmt: skip
+        return self.told(
+            wrong[np.argsort(-score[wrong], kind="stable")],
+            label=self.golds,
+            prediction=self.column("prediction"),
+            confidence=score.tolist(),
+            f1=self.scores[:, 1].tolist(),
+        )

@@ -20,9 +20,11 @@ KEYS = {"id": "query_id", "question": "query_text"}  # ours -> CMRC 2018's
 
 
 def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
-    """The questions of a nested file as rows: id, question, context, answers, title; other JSON as `json_rows` reads it.
+    """The questions of a nested file as rows: id, question, context, answers, title; other JSON as
+    `json_rows` reads it.
 
-    `answers` are {"text": [...], "answer_start": [...]} as on the hub; null where the question has no such key.
+    `answers` are {"text": [...], "answer_start": [...]} as on the hub; null where the question has no such
+    key.
     """
     try:
         tree = reading.loads(decode(path, data.encoding, lenient=True))
@@ -68,15 +70,16 @@ def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
                     yield row | {"title": article.get("title")}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
-        raise InputError(message, where=f"{path}, {place}",
-                         remedy="SQuAD's form: data, paragraphs, context, qas, answers") from None  # fmt: skip
+        raise InputError(
+            message, where=f"{path}, {place}", remedy="SQuAD's form: data, paragraphs, context, qas, answers"
+        ) from None
 
 
 def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     """(text, answer_start) of every gold answer of a question; None where the cell is empty.
 
-    A cell is a list of {"text", "answer_start"}, the hub's {"text": [...], "answer_start": [...]}, a list of texts, or
-    (in CSV) one text or any of these as JSON.
+    A cell is a list of {"text", "answer_start"}, the hub's {"text": [...], "answer_start": [...]}, a list of
+    texts, or (in CSV) one text or any of these as JSON.
 
     Raises:
         ValueError: it is something else.
@@ -97,7 +100,10 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
         if texts is None or len(texts) != len(starts):
             raise ValueError(f"{len(texts or [])} answer texts have {len(starts)} answer_starts")
         cell = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-    found = [(item, None) if isinstance(item, str) else (item.get("text"), item.get("answer_start")) for item in cell]
+    found = [
+        (item, None) if isinstance(item, str) else (item.get("text"), item.get("answer_start"))
+        for item in cell
+    ]
     for text, start in found:
         if not isinstance(text, str):
             raise ValueError(f"an answer is {text!r}, not a text")
@@ -110,17 +116,23 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     return found
 
 
-def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool) -> tuple[pa.Table, list[str]]:
-    """Checked rows and what was mended: id, question, context (strings), answers (list of strings), answer_starts.
+def canonical(
+    table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool
+) -> tuple[pa.Table, list[str]]:
+    """Checked rows and what was mended: id, question, context (strings), answers (list of strings),
+    answer_starts.
 
-    `answer_starts` are characters (code points) of the context; -1 where an answer was not found. A wrong or absent
-    one is put right only where the text occurs exactly once in the context. `answers` is null where a row has none.
+    `answer_starts` are characters (code points) of the context; -1 where an answer was not found. A wrong or
+    absent one is put right only where the text occurs exactly once in the context. `answers` is null where a
+    row has none.
 
     Raises:
-        InputError: the first question without id, text or context, with an id that is there twice, or with answers
-            that are none.
+        InputError: the first question without id, text or context, with an id that is there twice, or with
+            answers that are none.
     """
-    cells = {role: table[column].to_pylist() for role, column in columns.items() if column in table.column_names}
+    cells = {
+        role: table[column].to_pylist() for role, column in columns.items() if column in table.column_names
+    }
     ids = [None if key is None else str(key) for key in cells["id"]]
     seen: dict[str, int] = {}
     answers: list[list[str] | None] = []
@@ -134,8 +146,11 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
 
     for row, (key, context) in enumerate(zip(ids, cells["context"], strict=True)):
         if key is None or not key.strip():
-            raise InputError(f"a question has no id: {str(cells['question'][row])[:80]!r}", where=f"{where}, row {row + 1}",
-                             remedy="give each question an id of its own")  # fmt: skip
+            raise InputError(
+                f"a question has no id: {str(cells['question'][row])[:80]!r}",
+                where=f"{where}, row {row + 1}",
+                remedy="give each question an id of its own",
+            )
         if key in seen:
             fail(f"is there twice, first in row {seen[key] + 1}", "give each question an id of its own")
         seen[key] = row
@@ -148,8 +163,10 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
         try:
             golds = pairs(cells["answers"][row]) if "answers" in cells else None
         except (ValueError, AttributeError, TypeError) as error:
-            fail(f"has answers that can't be read: {error}",
-                 'as in [{"text": "...", "answer_start": 17}], or {"text": [...], "answer_start": [...]}')  # fmt: skip
+            fail(
+                f"has answers that can't be read: {error}",
+                'as in [{"text": "...", "answer_start": 17}], or {"text": [...], "answer_start": [...]}',
+            )
         if golds is None:
             if labelled:
                 fail("has no answers", "an empty list [] says that there is none in the context")
@@ -165,15 +182,22 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
                 told[key] = told.get(key, 0) + 1
         answers.append([text for text, _ in golds])
         starts.append(places)
-    out = {"id": pa.array(ids, pa.string()), "question": pa.array(cells["question"], pa.string()),
-           "context": pa.array(cells["context"], pa.string()), "answers": pa.array(answers, pa.list_(pa.string())),
-           "answer_starts": pa.array(starts, pa.list_(pa.int64()))}  # fmt: skip
+    out = {
+        "id": pa.array(ids, pa.string()),
+        "question": pa.array(cells["question"], pa.string()),
+        "context": pa.array(cells["context"], pa.string()),
+        "answers": pa.array(answers, pa.list_(pa.string())),
+        "answer_starts": pa.array(starts, pa.list_(pa.int64())),
+    }
     what = (
         (mended, "answers had a wrong answer_start; mended, as their text occurs once in the context"),
         (found, "answers have no answer_start; found, as their text occurs once in the context"),
-        (lost, "answers are not where they should be, and occur never or several times in the context: good for "
-         "scoring, not for training"),
-    )  # fmt: skip
+        (
+            lost,
+            "answers are not where they should be, and occur never or several times in the context: good for "
+            "scoring, not for training",
+        ),
+    )
     return pa.table(out), [_note(told, text) for told, text in what if told]
 
 

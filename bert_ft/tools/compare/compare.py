@@ -1,4 +1,5 @@
-"""`bert-ft compare`: runs, or groups of seeds, on the same rows: what differs, how surely, and which rows flip."""
+"""`bert-ft compare`: runs, or groups of seeds, on the same rows: what differs, how surely, and which rows
+flip."""
 
 from __future__ import annotations
 
@@ -22,13 +23,21 @@ from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
 from bert_ft.tools.compare.result import Comparison, Difference, Flips, Group
 
-SHARED = ("row", "text", "text_pair", "question", "context", "label")  # of an error's line: what no run changes
+SHARED = (
+    "row",
+    "text",
+    "text_pair",
+    "question",
+    "context",
+    "label",
+)  # of an error's line: what no run changes
 
 Given = str | Path | Run
 
 
 class _Side:
-    """A group as it is compared: its scored sets, and what each has wrong, (runs, N): 1 or the size of the error."""
+    """A group as it is compared: its scored sets, and what each has wrong, (runs, N): 1 or the size of the
+    error."""
 
     def __init__(self, name: str, runs: Sequence[Run], sets: Sequence[Scored]) -> None:
         self.runs, self.sets = runs, sets
@@ -47,23 +56,28 @@ class _Side:
         """What each run says of a row; of entities, what it missed and made up."""
         told = [found.get(row, {"prediction": "right"}) for found in self.errors]
         return [
-            line["prediction"] if "prediction" in line else {k: line[k] for k in ("missed", "wrong")} for line in told
+            line["prediction"] if "prediction" in line else {k: line[k] for k in ("missed", "wrong")}
+            for line in told
         ]
 
 
 def compare(
-    *groups: Given | Sequence[Given], split: str | None = None, metrics: Sequence[str] = (),
-    draws: int = significance.DRAWS, seed: int = 0,
-) -> Comparison:  # fmt: skip
+    *groups: Given | Sequence[Given],
+    split: str | None = None,
+    metrics: Sequence[str] = (),
+    draws: int = significance.DRAWS,
+    seed: int = 0,
+) -> Comparison:
     """Compares every group of runs with the first one, on the rows of one scored set.
 
-    Two runs: the rows are resampled in pairs; McNemar's exact test where the metric is the share of right rows, otherwise
-    approximate randomisation. Groups of seeds: rows and seeds are resampled; Welch's interval and a permutation test over
-    the seeds. Holm's correction where there are several groups to compare. `metrics/significance.py` has the sources.
+    Two runs: the rows are resampled in pairs; McNemar's exact test where the metric is the share of right
+    rows, otherwise approximate randomisation. Groups of seeds: rows and seeds are resampled; Welch's interval
+    and a permutation test over the seeds. Holm's correction where there are several groups to compare.
+    `metrics/significance.py` has the sources.
 
     Args:
-        groups: runs, or lists of runs that count as one. Of single runs those that differ in the seed alone count as one,
-            unless that leaves but one group.
+        groups: runs, or lists of runs that count as one. Of single runs those that differ in the seed alone
+            count as one, unless that leaves but one group.
         split: a scored set; that which picks the best step by default.
         metrics: some of the set's; all by default.
         draws: resamples, and arrangements of a test that can't take them all; `seed` is theirs.
@@ -76,7 +90,10 @@ def compare(
     for one in (one for sets in loaded for one in sets):
         with consistent(one.folder.path):
             _same(first, one)
-    sides = [_Side(chr(ord("A") + i), runs, sets) for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))]
+    sides = [
+        _Side(chr(ord("A") + i), runs, sets)
+        for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))
+    ]
     names = _metrics(sides, metrics, notes)
     drawn = significance.bootstrap([side.resamples for side in sides], draws, seed)
     differences: list[Difference] = []
@@ -86,10 +103,13 @@ def compare(
         sizes = len(sides[0].runs), len(side.runs)
         if sum(sizes) == 2:
             notes.append(
-                "of one run each, intervals and p are about these models: what another seed would change is not in them"
+                "of one run each, intervals and p are about these models: what another seed would change is "
+                "not in them"
             )
         elif (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
-            notes.append(f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}")
+            notes.append(
+                f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}"
+            )
     if len(sides) > 2:
         for name in names:
             of_it = [d for d in differences if d.metric == name]
@@ -97,7 +117,12 @@ def compare(
                 d.p_holm = p
     flips = [_flips(sides[0], side) for side in sides[1:]]
     return Comparison(
-        first.name, len(first.lines), [side.group for side in sides], differences, flips, list(dict.fromkeys(notes))
+        first.name,
+        len(first.lines),
+        [side.group for side in sides],
+        differences,
+        flips,
+        list(dict.fromkeys(notes)),
     )
 
 
@@ -112,13 +137,20 @@ def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]]
         if len(recipes) > 1:
             divided = list(recipes.values())
         elif len(divided) > 1:
-            notes.append("the runs differ in the seed at most: each stands for itself (A1 A2 vs B1 B2 makes groups)")
+            notes.append(
+                "the runs differ in the seed at most: each stands for itself (A1 A2 vs B1 B2 makes groups)"
+            )
     if len(divided) < 2 or not all(divided):
-        raise InputError("two runs or groups are wanted to compare", where=f"{len(divided)} given",
-                         remedy="bert-ft compare RUN RUN, or RUN RUN ... vs RUN RUN ...")  # fmt: skip
+        raise InputError(
+            "two runs or groups are wanted to compare",
+            where=f"{len(divided)} given",
+            remedy="bert-ft compare RUN RUN, or RUN RUN ... vs RUN RUN ...",
+        )
     for runs in divided:
         if len({run.task.run.seed for run in runs}) < len(runs):
-            notes.append(f"{runs[0].path} and its group have a seed twice: equal runs tell too little of the spread")
+            notes.append(
+                f"{runs[0].path} and its group have a seed twice: equal runs tell too little of the spread"
+            )
     return divided, notes
 
 
@@ -130,14 +162,20 @@ def _made_from(run: Run) -> dict[str, Any]:
 
 
 def _same(first: Scored, other: Scored) -> None:
-    """Refuses a set that is not the first one's rows, counted in the first one's way; binds its labels in the same order."""
-    where, remedy = f"{other.folder.path}, {other.name}", f"it must be the set that {first.folder.path} was scored on"
+    """Refuses a set that is not the first one's rows, counted in the first one's way; binds its labels in the
+    same order."""
+    where, remedy = (
+        f"{other.folder.path}, {other.name}",
+        f"it must be the set that {first.folder.path} was scored on",
+    )
     if changes := files.difference(_way(first), _way(other)):
         raise InputError("it is scored in another way:", details=changes, where=where, remedy=remedy)
     data = other.task.data.model_copy(update={"labels": first.task.data.labels})
     other.task = other.task.model_copy(update={"data": data})
     if other.resamples is None:
-        raise InputError("its rows can't be scored again: they are not kept, or of a family of your own", where=where)
+        raise InputError(
+            "its rows can't be scored again: they are not kept, or of a family of your own", where=where
+        )
     if len(first.lines) != len(other.lines):
         raise InputError(f"{len(other.lines):,} rows, not {len(first.lines):,}", where=where, remedy=remedy)
     here, there = _told(first), _told(other)
@@ -152,13 +190,22 @@ def _way(one: Scored) -> dict[str, Any]:
     """What the value of a metric depends on beside the rows and the predictions."""
     task = one.task
     labels = sorted(one.names) if task.family == "classification" else None
-    return {"family": task.family, "metric": task.metric.model_dump(include={"mode", "positive"}), "data.labels": labels,
-            "data.problem_type": task.data.problem_type, "qa.no_answer": task.qa.no_answer}  # fmt: skip
+    return {
+        "family": task.family,
+        "metric": task.metric.model_dump(include={"mode", "positive"}),
+        "data.labels": labels,
+        "data.problem_type": task.data.problem_type,
+        "qa.no_answer": task.qa.no_answer,
+    }
 
 
 def _told(one: Scored) -> dict[str, list[Any]]:
     """What the rows of a set are known by."""
-    rows = {} if one.rows is None else {c: one.rows[c].to_pylist() for c in one.rows.column_names if c not in PLACES}
+    rows = (
+        {}
+        if one.rows is None
+        else {c: one.rows[c].to_pylist() for c in one.rows.column_names if c not in PLACES}
+    )
     return rows | {key: one.column(key) for key in ("id", "tokens", "label") if key in one.lines[0]}
 
 
@@ -175,10 +222,14 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
     names = [name for name in known if found(name)]
     if strange := set(wanted) - set(names):
         raise InputError(
-            f"no metric '{min(strange)}' to compare", where=first.name, remedy=did_you_mean(min(strange), names)
+            f"no metric '{min(strange)}' to compare",
+            where=first.name,
+            remedy=did_you_mean(min(strange), names),
         )
     if left := [name for name in known if name not in names]:
-        notes.append(f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)")
+        notes.append(
+            f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)"
+        )
     return [name for name in names if not wanted or name in wanted]
 
 
@@ -201,10 +252,22 @@ def _differences(
             p, test = significance.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0), "McNemar's exact test"
         else:
             p, test = swapped[name], "approximate randomisation of the rows"
-        out.append(Difference(
-            a.group.name, b.group.name, name, (x, y), (first, second), y - x, percentiles(after[name] - before[name]),
-            significance.welch(values[0], values[1]) if spread else None, 1 - abs(top - y) / abs(top - x) if x != top else nan,
-            significance.hedges(values[0], values[1]) if spread else None, p, test))  # fmt: skip
+        out.append(
+            Difference(
+                a.group.name,
+                b.group.name,
+                name,
+                (x, y),
+                (first, second),
+                y - x,
+                percentiles(after[name] - before[name]),
+                significance.welch(values[0], values[1]) if spread else None,
+                1 - abs(top - y) / abs(top - x) if x != top else nan,
+                significance.hedges(values[0], values[1]) if spread else None,
+                p,
+                test,
+            )
+        )
     return out
 
 

@@ -34,8 +34,10 @@ class Difference:
 
     Attributes:
         deviations: the groups' sample standard deviations over seeds.
-        interval: 95 % of the difference, over rows and what seeds there are. seeds_interval: over the seeds alone, Welch's.
-        fewer_errors: the share of the first one's error (1 - metric, or the metric where less is better) that is gone.
+        interval: 95 % of the difference, over rows and what seeds there are. seeds_interval: over the seeds
+            alone, Welch's.
+        fewer_errors: the share of the first one's error (1 - metric, or the metric where less is better) that
+            is gone.
         hedges_g: the difference of the means in standard deviations of the seeds.
         p: two-sided, of the `test`. p_holm: corrected for the number of groups that are compared.
     """
@@ -60,8 +62,10 @@ class Difference:
 
     def cells(self) -> list[str]:
         """Both values, the difference, its interval, the change in errors and the p-value."""
-        sides = [self._number(value) + ("" if spread is None else f"\n±{self._number(spread)}")
-                 for value, spread in zip(self.values, self.deviations, strict=True)]  # fmt: skip
+        sides = [
+            self._number(value) + ("" if spread is None else f"\n±{self._number(spread)}")
+            for value, spread in zip(self.values, self.deviations, strict=True)
+        ]
         errors = "–" if isnan(self.fewer_errors) else f"{0 - self.fewer_errors:+.1%}"
         p = f"{self.p:.2g}" + ("" if self.p_holm is None else f"\nHolm {self.p_holm:.2g}")
         return [*sides, self._number(self.difference, "+"), self._span(self.interval), errors, p]
@@ -79,11 +83,12 @@ class Difference:
 
 @dataclass
 class Flips:
-    """Rows that change from `a` to `b`, the greatest changes first, each with its inputs, its label and what every run says.
+    """Rows that change from `a` to `b`, the greatest changes first, each with its inputs, its label and what
+    every run says.
 
     Attributes:
-        worse, better: rows that are right in most seeds of the one group and wrong in most of the other; of numbers, those
-            whose error grew and shrank. words: what is said of them.
+        worse, better: rows that are right in most seeds of the one group and wrong in most of the other; of
+            numbers, those whose error grew and shrank. words: what is said of them.
     """
 
     a: str
@@ -113,9 +118,12 @@ class Comparison:
         return tree
 
     def tables(self, limit: int) -> Iterator[Table]:
-        """For a person: the metrics, also over the seeds where there are some, then up to `limit` flips of a kind."""
+        """For a person: the metrics, also over the seeds where there are some, then up to `limit` flips of a
+        kind."""
         two, seeds = len(self.groups) == 2, [d for d in self.differences if d.seeds_interval]
-        head, sides = (["metric"], ["A", "B", "B - A"]) if two else (["metric", "to"], ["A", "other", "difference"])
+        head, sides = (
+            (["metric"], ["A", "B", "B - A"]) if two else (["metric", "to"], ["A", "other", "difference"])
+        )
         title, over = f"{self.split}, {self.rows:,} rows", "rows and seeds" if seeds else "rows"
         rows = [[*d.head()[: len(head)], *d.cells()] for d in self.differences]
         yield Table(title, [*head, *sides, f"95 % over {over}", "errors", "p"], rows)
@@ -136,11 +144,16 @@ class Comparison:
             for f in self.flips
         ]
         tests = dict.fromkeys(d.test for d in self.differences)
-        of = {test: ", ".join(dict.fromkeys(d.metric for d in self.differences if d.test == test)) for test in tests}
+        of = {
+            test: ", ".join(dict.fromkeys(d.metric for d in self.differences if d.test == test))
+            for test in tests
+        }
         return [*flips, *(f"p of {names}: {test}" for test, names in of.items()), *self.notes]
 
     def _repr_html_(self) -> str:
-        groups = Table("groups", ["", "runs", "differs in"], [[g.name, str(g), g.differs] for g in self.groups])
+        groups = Table(
+            "groups", ["", "runs", "differs in"], [[g.name, str(g), g.differs] for g in self.groups]
+        )
         return render("compare.html.j2", tables=[groups, *self.tables(5)], lines=self.lines())
 
 

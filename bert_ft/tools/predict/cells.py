@@ -44,7 +44,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def without_formula(cell: str) -> str:
-    """The cell, with a ' before it where a spreadsheet would run it (OWASP, CSV injection); a number is none."""
+    """The cell, with a ' before it where a spreadsheet would run it (OWASP, CSV injection); a number is
+    none."""
     if not cell.startswith(FORMULAS) or NUMBER.fullmatch(cell):
         return cell
     return f"'{cell}"

@@ -1,7 +1,8 @@
-"""Files in, files out: rows stream through a trained model in windows, so memory does not grow with their number.
+"""Files in, files out: rows stream through a trained model in windows, so memory does not grow with their
+number.
 
-The columns of the input are kept, in their order; the answer's columns come behind them. A row that can't be read, or
-that the model can't take, is told with its line and left out, or passed through with its `error`.
+The columns of the input are kept, in their order; the answer's columns come behind them. A row that can't be
+read, or that the model can't take, is told with its line and left out, or passed through with its `error`.
 """
 
 from __future__ import annotations
@@ -46,18 +47,21 @@ def predict(
     Args:
         source, target: a file, or "-" for standard input and output.
         read_as, write_as: one of `FORMATS`; by default what the file's suffix says, otherwise jsonl.
-        columns: role (text, text_pair, question, context) -> column; a role's own name by default. Encoding, delimiter and
-            quoting of tables are those of the model's task.
+        columns: role (text, text_pair, question, context) -> column; a role's own name by default. Encoding,
+            delimiter and quoting of tables are those of the model's task.
         keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
         escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
         tell: takes one line for each row at fault.
     Raises:
-        InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an answer's.
+        InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
+            answer's.
     """
     for role in columns or {}:
         if role not in model.adapter.inputs:
             raise InputError(
-                f"there is no role '{role}'", where="--column", remedy=did_you_mean(role, model.adapter.inputs)
+                f"there is no role '{role}'",
+                where="--column",
+                remedy=did_you_mean(role, model.adapter.inputs),
             )
     reading.path(source), reading.path(target)
     read_as = format_of(source, read_as)
@@ -90,11 +94,16 @@ def predict(
                 found.broken += read_as == "tsv" and any("\n" in str(value) for value in (row or {}).values())
                 if not wrong and row is not None:
                     # what a row has of the model's inputs it keeps as it was
-                    answer = {key: value for key, value in next(answers).items() if key not in model.adapter.inputs}
+                    answer = {
+                        key: value for key, value in next(answers).items() if key not in model.adapter.inputs
+                    }
                     answer |= {"error": None} if keep_bad else {}
                     if clash := answer.keys() & row.keys():
-                        raise InputError(f"the rows have a column '{min(clash)}' of their own, as the answers do", where=where,
-                                         remedy="give it another name")  # fmt: skip
+                        raise InputError(
+                            f"the rows have a column '{min(clash)}' of their own, as the answers do",
+                            where=where,
+                            remedy="give it another name",
+                        )
                     yield row | answer
                     continue
                 found.bad.append(f"{where}: {wrong}")
@@ -116,7 +125,10 @@ def predict(
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
     if found.broken:
-        tell(f"{found.broken:,} rows hold line breaks within quotes; where each line is a row: --set quoting=false")
+        tell(
+            f"{found.broken:,} rows hold line breaks within quotes; where each line is a row: --set "
+            "quoting=false"
+        )
     return found
 
 

@@ -33,7 +33,8 @@ def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
     return given
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading
+# ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -47,8 +48,11 @@ def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Itera
         return
     if not Path(source).is_file():
         there = Path(source).exists()
-        raise InputError("not a regular file" if there else "no such file", where=source,
-                         remedy="standard input can be anything: ... | bert-ft predict RUN -" if there else "")  # fmt: skip
+        raise InputError(
+            "not a regular file" if there else "no such file",
+            where=source,
+            remedy="standard input can be anything: ... | bert-ft predict RUN -" if there else "",
+        )
     if kind == "parquet":
         yield _parquet(source)
         return
@@ -78,18 +82,28 @@ def _object(line: str, where: str) -> Line:
         row = reading.loads(line)
     except json.JSONDecodeError as error:
         return where, None, f"not JSON: {error.msg}"
-    return _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
+    return (
+        _clean(where, row) if isinstance(row, dict) else (where, None, f"{type(row).__name__}, not an object")
+    )
 
 
 def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
     csv.field_size_limit(2**31 - 1)
-    plain = not task.data.quoting or (kind == "tsv" and task.run.data_dir is not None)  # as the training rows were read
-    reader = csv.reader(stream, delimiter=task.data.delimiter or ("," if kind == "csv" else "\t"), strict=True,
-                        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)  # fmt: skip
+    plain = not task.data.quoting or (
+        kind == "tsv" and task.run.data_dir is not None
+    )  # as the training rows were read
+    reader = csv.reader(
+        stream,
+        delimiter=task.data.delimiter or ("," if kind == "csv" else "\t"),
+        strict=True,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+    )
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise InputError(f"the header can't be read: {error}", where=where, remedy="--set quoting=false?") from None
+        raise InputError(
+            f"the header can't be read: {error}", where=where, remedy="--set quoting=false?"
+        ) from None
     chosen(header, needed, (), where)
     header = distinct(header)  # each is kept
     while True:
@@ -113,8 +127,8 @@ def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task)
 
 
 def _clean(where: str, row: dict[str, Any]) -> Line:
-    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here), or one of its
-    values can't be passed on as it stands."""
+    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here), or
+    one of its values can't be passed on as it stands."""
     for name, fault in getattr(row, "faults", {}).items():
         return where, None, f"'{name}' {fault}"
     for name, value in row.items():
@@ -138,7 +152,8 @@ def _parquet(source: str) -> Iterator[Line]:
 
 
 def _of_batch(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """(row, what is wrong with it) of each: a date, a number or bytes that Python can't hold as what their column is."""
+    """(row, what is wrong with it) of each: a date, a number or bytes that Python can't hold as what their
+    column is."""
     try:
         yield from [(row, "") for row in batch.to_pylist()]
     except (ValueError, OverflowError):

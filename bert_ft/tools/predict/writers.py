@@ -25,7 +25,8 @@ def printable(row: dict[str, Any]) -> dict[str, Any]:
     return {printable(name): printable(value) for name, value in row.items()}
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+# --- writing
+# ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -34,10 +35,14 @@ def writing_rows(
 ) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
     """A function that writes all rows; a file is whole or not there."""
     if kind == "txt":
-        raise InputError("answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl")
+        raise InputError(
+            "answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl"
+        )
     if target == "-":
         if kind == "parquet":
-            raise InputError("Parquet can't be written to standard output", remedy="name a file with --output")
+            raise InputError(
+                "Parquet can't be written to standard output", remedy="name a file with --output"
+            )
         yield lambda rows: _write(sys.stdout, kind, rows, tell)
         sys.stdout.flush()
         return
@@ -59,14 +64,23 @@ def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Call
         flat = (changed(row, escaped) for row in flat)
     first = list(islice(flat, WINDOW))  # a row at fault may be the first, and has no answer's columns
     header = list(dict.fromkeys(name for row in first for name in row))
-    writer = csv.DictWriter(stream, header, restval="", extrasaction="ignore", delimiter="," if kind == "csv" else "\t",
-                            lineterminator="\n")  # fmt: skip
+    writer = csv.DictWriter(
+        stream,
+        header,
+        restval="",
+        extrasaction="ignore",
+        delimiter="," if kind == "csv" else "\t",
+        lineterminator="\n",
+    )
     writer.writeheader()
     known = set(header)
     for row in chain(first, flat):
         for name in row.keys() - known:
-            tell(f"'{name}' first comes up after {WINDOW:,} rows, too late for the head of a table: it is left out; "
-                 "--to jsonl or parquet keeps it")  # fmt: skip
+            tell(
+                f"'{name}' first comes up after {WINDOW:,} rows, too late for the head of a table: it is "
+                "left out; "
+                "--to jsonl or parquet keeps it"
+            )
             known.add(name)
         writer.writerow(row)
 
@@ -83,7 +97,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> None:
-    """A row group a window; where a later one brings another column, or a wider type, what is there is written anew."""
+    """A row group a window; where a later one brings another column, or a wider type, what is there is
+    written anew."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -101,8 +116,11 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> N
                     writer.write_table(_widened(pa.table(batch), schema))
             writer.write_table(_widened(table, schema))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"these rows make no columns: {error}", where=target,
-                         remedy="give every row the same types, or write --to jsonl") from None  # fmt: skip
+        raise InputError(
+            f"these rows make no columns: {error}",
+            where=target,
+            remedy="give every row the same types, or write --to jsonl",
+        ) from None
     finally:
         writer.close()
         older.unlink(missing_ok=True)

@@ -73,15 +73,23 @@ class Plan:
 
 
 def plan(
-    name: str | Path, checkpoint: str, *, seeds: int | Sequence[int] = 5, data_dir: str | Path | None = None,
-    output: str | Path | None = None, reference: str | None = None, grid: bool = False, save_model: bool = False,
-    trust_remote_code: remote_code.Names = None, **settings: Any,
-) -> Plan:  # fmt: skip
+    name: str | Path,
+    checkpoint: str,
+    *,
+    seeds: int | Sequence[int] = 5,
+    data_dir: str | Path | None = None,
+    output: str | Path | None = None,
+    reference: str | None = None,
+    grid: bool = False,
+    save_model: bool = False,
+    trust_remote_code: remote_code.Names = None,
+    **settings: Any,
+) -> Plan:
     """The runs of a task or suite; the arguments are those of `reproduce`.
 
     Raises:
-        InputError: no such task or suite, no grid to search, a setting that is no key; another run in the place of one; or
-            a control character in a name, so that no command of one line can hold it.
+        InputError: no such task or suite, no grid to search, a setting that is no key; another run in the
+            place of one; or a control character in a name, so that no command of one line can hold it.
     """
     name, checkpoint, known = str(name), str(checkpoint), suites()
     if name in RESERVED:
@@ -101,26 +109,49 @@ def plan(
     for task in suite.tasks if suite else [name]:
         entry = _entry(load_task(task), checkpoint, reference, grid)
         made.entries.append(entry)
-        points = [dict(zip(entry.grid, values, strict=True)) for values in itertools.product(*entry.grid.values())]
+        points = [
+            dict(zip(entry.grid, values, strict=True)) for values in itertools.product(*entry.grid.values())
+        ]
         for seed, point in itertools.product(chosen, points):
             told = {f"recipe.{key}": value for key, value in point.items()} | settings
             changes = (recipe(entry.reference) if entry.reference else {}) | told
             bound = entry.base.override(changes | fixed | {"run.seed": seed}, where=f"task {entry.base.name}")
             run = RunDir(folder / naming.run_name(entry.base, bound, told))
             sets = [word for key, value in changes.items() for word in ("--set", f"{key}={_toml(value)}")]
-            argv = ["train", task, *extra, "--seed", str(seed), "--output", str(run.path), *sets,
-                    *["--no-save-model"] * (not save_model)]  # fmt: skip
+            argv = [
+                "train",
+                task,
+                *extra,
+                "--seed",
+                str(seed),
+                "--output",
+                str(run.path),
+                *sets,
+                *["--no-save-model"] * (not save_model),
+            ]
             if odd := next((word for word in argv if CONTROL.search(word)), None):
-                raise InputError(f"{odd!r} holds a control character, so that no command of one line can hold it",
-                                 where=f"task {entry.base.name}", remedy="rename it")  # fmt: skip
+                raise InputError(
+                    f"{odd!r} holds a control character, so that no command of one line can hold it",
+                    where=f"task {entry.base.name}",
+                    remedy="rename it",
+                )
             entry.runs.append(Planned(bound, point, run, argv))
-            if run.task_toml.is_file() and (other := files.difference(_identity(run.task()), _identity(bound))):
-                raise InputError("another run lies here; it differs in", details=other,
-                                 where=str(run.path), remedy="choose another place with --output DIR")  # fmt: skip
+            if run.task_toml.is_file() and (
+                other := files.difference(_identity(run.task()), _identity(bound))
+            ):
+                raise InputError(
+                    "another run lies here; it differs in",
+                    details=other,
+                    where=str(run.path),
+                    remedy="choose another place with --output DIR",
+                )
     if reference is not None and not any(entry.references for entry in made.entries):
         sources = sorted({r.source for entry in made.entries for r in entry.base.reference})
-        raise InputError(f"no published number whose source holds '{reference}'", where="--reference",
-                         remedy="known: " + "; ".join(sources))  # fmt: skip
+        raise InputError(
+            f"no published number whose source holds '{reference}'",
+            where="--reference",
+            remedy="known: " + "; ".join(sources),
+        )
     return made
 
 
@@ -138,12 +169,17 @@ def _entry(base: Task, checkpoint: str, wanted: str | None, search: bool) -> Ent
     def lacking(reference: Reference) -> tuple[int, bool]:
         first = {f"recipe.{key}": values[0] for key, values in grid(reference).items()}
         task = base.override(recipe(reference) | first | {"run.checkpoint": checkpoint})
-        return len(conditions(reference, base, task, grid(reference))), reference.split not in base.data.evaluation_sets
+        return len(
+            conditions(reference, base, task, grid(reference))
+        ), reference.split not in base.data.evaluation_sets
 
     chosen = min(references, key=lacking, default=None)
     if search and not grid(chosen):
-        raise InputError("neither the task nor the reference says what was searched", where=f"task {base.name}",
-                         remedy="give the task a [recipe.grid], or leave out --grid")  # fmt: skip
+        raise InputError(
+            "neither the task nor the reference says what was searched",
+            where=f"task {base.name}",
+            remedy="give the task a [recipe.grid], or leave out --grid",
+        )
     return Entry(base, references, chosen, grid(chosen))
 
 

@@ -1,11 +1,13 @@
-"""Was a published number reached? The conditions of a comparison, and the rule that judges it: pure functions.
+"""Was a published number reached? The conditions of a comparison, and the rule that judges it: pure
+functions.
 
-The rule, in points (hundredths of a fraction; SQuAD's metrics have that scale already). Of n published and m measured runs,
-spread taken as equal, the difference of their means has the standard error s·√(1/n + 1/m), where s is the standard
-deviation of the measured runs, pooled with the published one where there is one. Its 95 % interval is Student's t: a
-prediction interval for the published value, turned round. Lies the interval inside ± margin, the number is *reproduced*,
-also where it excludes zero: a difference smaller than the margin is no failure. Otherwise it is *below* or *above* where
-the interval excludes zero, and *inconclusive* where it holds zero. `benchmarks/verdict.py` simulates the rule's errors.
+The rule, in points (hundredths of a fraction; SQuAD's metrics have that scale already). Of n published and m
+measured runs, spread taken as equal, the difference of their means has the standard error s·√(1/n + 1/m),
+where s is the standard deviation of the measured runs, pooled with the published one where there is one. Its
+95 % interval is Student's t: a prediction interval for the published value, turned round. Lies the interval
+inside ± margin, the number is *reproduced*, also where it excludes zero: a difference smaller than the margin
+is no failure. Otherwise it is *below* or *above* where the interval excludes zero, and *inconclusive* where
+it holds zero. `benchmarks/verdict.py` simulates the rule's errors.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Verdict:
     Attributes:
         verdict: reproduced, below, above, inconclusive, incomplete (runs are missing) or not comparable.
         difference, interval: measured less published, in points; None where nothing was judged.
-        seeds: how many would decide an inconclusive one, if mean and spread stay; None: no number of them would.
+        seeds: how many would decide an inconclusive one, if mean and spread stay; None: no number of them
+            would.
         why: the conditions that are not met, or the verdict in words.
     """
 
@@ -47,11 +50,13 @@ class Verdict:
     seeds: int | None = None
 
 
-# --- the conditions ---------------------------------------------------------------------------------------------------
+# --- the conditions
+# ---------------------------------------------------------------------------------------------------
 
 
 def origin(checkpoint: str) -> tuple[str, str]:
-    """(short name of the pretrained checkpoint, the tasks it was trained on since then: "none", or "mnli")."""
+    """(short name of the pretrained checkpoint, the tasks it was trained on since then: "none", or
+    "mnli")."""
     trained: list[str] = []
     seen = set[Path]()
     while True:
@@ -71,7 +76,8 @@ def recipe(reference: Reference) -> dict[str, Any]:
 
 
 def conditions(reference: Reference, base: Task, task: Task, grid: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The conditions of a published number that a run does not meet, in words; all that is known before it is trained.
+    """The conditions of a published number that a run does not meet, in words; all that is known before it is
+    trained.
 
     Args:
         base: the task as its file has it. task: the task as it is run, with its checkpoint.
@@ -87,15 +93,22 @@ def conditions(reference: Reference, base: Task, task: Task, grid: Mapping[str, 
         out.append(f"metric: {', '.join(lacking)} is not computed here")
     size, searched = math.prod(map(len, grid.values())), reference.statistic == "best of grid"
     if reference.statistic == "not stated":
-        out.append("statistic: the source does not say whether it is a single run, a mean, a median or a best")
+        out.append(
+            "statistic: the source does not say whether it is a single run, a mean, a median or a best"
+        )
     elif searched and not grid:
         out.append("statistic: the best of a grid published, no grid searched here (--grid)")
     elif searched and reference.runs != size:
-        out.append(f"statistic: the best of {reference.runs or 'an unknown number of runs'} published, of {size} here")
+        out.append(
+            f"statistic: the best of {reference.runs or 'an unknown number of runs'} published, of {size} "
+            "here"
+        )
     elif grid and not searched:
         out.append(f"statistic: {reference.statistic} published, the best of a grid of {size} here")
     said = {*reference.recipe, *grid}
-    if silent := [key for key in STATED if key not in said] + ["epochs"] * (not said & {"epochs", "max_steps"}):
+    if silent := [key for key in STATED if key not in said] + ["epochs"] * (
+        not said & {"epochs", "max_steps"}
+    ):
         out.append(f"recipe: the source does not state {', '.join(silent)}")
     expected = base.override(recipe(reference))
     for line in difference(_conditions(expected, grid), _conditions(task, grid)):
@@ -127,7 +140,8 @@ def measured(metric: str, family: str, scores: Mapping[str, float | None]) -> fl
     return float(np.mean([points(scores[part], family, part) for part in forms(metric)]))
 
 
-# --- the rule ---------------------------------------------------------------------------------------------------------
+# --- the rule
+# ---------------------------------------------------------------------------------------------------------
 
 
 def interval(
@@ -149,13 +163,17 @@ def interval(
         squares, freedom = squares + (n - 1) * np.square(std), freedom + n - 1
     if not freedom:
         return center - value, np.full_like(center, np.nan)
-    return center - value, t.ppf((1 + level) / 2, freedom) * np.sqrt(squares / freedom * _variance(n, m, statistic))
+    return center - value, t.ppf((1 + level) / 2, freedom) * np.sqrt(
+        squares / freedom * _variance(n, m, statistic)
+    )
 
 
 def _variance(n: int, m: Any, statistic: str) -> Any:
-    """Of the difference, in units of the runs' variance. A median of many normal values has π/2 times the variance of
-    their mean, of few a little less (Kenney and Keeping 1962); of one or two it is their mean."""
-    return sum(np.where((k > 2) & (statistic == "median"), np.pi / 2, 1) / k for k in (np.asarray(n), np.asarray(m)))
+    """Of the difference, in units of the runs' variance. A median of many normal values has π/2 times the
+    variance of their mean, of few a little less (Kenney and Keeping 1962); of one or two it is their mean."""
+    return sum(
+        np.where((k > 2) & (statistic == "median"), np.pi / 2, 1) / k for k in (np.asarray(n), np.asarray(m))
+    )
 
 
 def rule(difference: Any, half: Any, margin: float) -> np.ndarray:
@@ -166,12 +184,18 @@ def rule(difference: Any, half: Any, margin: float) -> np.ndarray:
 
 
 def judge(
-    value: float, n: int | None, std: float | None, values: Sequence[float], statistic: str, margin: float = 1.0
+    value: float,
+    n: int | None,
+    std: float | None,
+    values: Sequence[float],
+    statistic: str,
+    margin: float = 1.0,
 ) -> Verdict:
     """The verdict on a published value whose every condition is met.
 
     Args:
-        value: published, of n runs (None, the source does not say: taken as one), with their standard deviation.
+        value: published, of n runs (None, the source does not say: taken as one), with their standard
+            deviation.
         values: measured, one a seed; with "best of grid" each the one that did best on validation.
         statistic: the reference's. margin: points that a difference may have.
     """
@@ -180,7 +204,9 @@ def judge(
     m = len(values)
     known = (n or 1) if statistic in ("mean", "median") else 1
     if any(map(math.isnan, values)):
-        return Verdict("inconclusive", [f"the metric is undefined in {sum(map(math.isnan, values))} of {m} seeds"])
+        return Verdict(
+            "inconclusive", [f"the metric is undefined in {sum(map(math.isnan, values))} of {m} seeds"]
+        )
     gap, half = (float(x) for x in interval(value, known, std, values, statistic))
     what = "median" if statistic == "median" else "mean"
     runs = f"{known} run{'s' * (known > 1)}" + ", their number not stated" * (
@@ -189,10 +215,16 @@ def judge(
     told = f"{what} of {m} seeds less published ({runs}): {gap:+.2f} points"
     if not half > 0:  # one seed alone, or none that differs
         lacking = "one seed has no spread" if m == 1 else "the seeds do not differ"
-        return Verdict("inconclusive", [f"{told}; {lacking}, so there is no interval: more seeds"], gap,
-                       seeds=2 if m == 1 else None)  # fmt: skip
+        return Verdict(
+            "inconclusive",
+            [f"{told}; {lacking}, so there is no interval: more seeds"],
+            gap,
+            seeds=2 if m == 1 else None,
+        )
     freedom = m - 1 + (known - 1) * (std is not None)
-    told += f", 95 % interval {gap - half:+.2f} to {gap + half:+.2f} (Student's t, {freedom} degrees of freedom)"
+    told += (
+        f", 95 % interval {gap - half:+.2f} to {gap + half:+.2f} (Student's t, {freedom} degrees of freedom)"
+    )
     word = str(rule(gap, half, margin))
     low_high = (gap - half, gap + half)
     if word != "inconclusive":
@@ -203,6 +235,12 @@ def judge(
     halves = t.ppf((1 + LEVEL) / 2, freedom - m + more) * spread * np.sqrt(_variance(known, more, statistic))
     enough = more[rule(gap, halves, margin) != "inconclusive"]
     seeds = int(enough[0]) if len(enough) else None
-    hint = f"about {seeds} seeds would decide it, if mean and spread stay" if seeds else (
-        f"no number of seeds decides it: the published value alone varies by ±{1.96 * spread / math.sqrt(known):.2f}")  # fmt: skip
+    hint = (
+        f"about {seeds} seeds would decide it, if mean and spread stay"
+        if seeds
+        else (
+            "no number of seeds decides it: the published value alone varies by "
+            f"±{1.96 * spread / math.sqrt(known):.2f}"
+        )
+    )
     return Verdict("inconclusive", [f"{told}; {hint}"], gap, low_high, seeds)

@@ -1,7 +1,7 @@
 """The trials of a search: an Optuna study that several processes work on, and that outlives each of them.
 
-All that they share is the storage and the search's folder. Each holds a lock on the trial it trains, so that a trial whose
-process is gone is known at once; it is failed, and repeated in the folder where it was.
+All that they share is the storage and the search's folder. Each holds a lock on the trial it trains, so that
+a trial whose process is gone is known at once; it is failed, and repeated in the folder where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 MANY = 1000  # values of a key that are as good as any number of them
 OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
 ENOUGH = 10  # complete trials before importances say anything
-# named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate to None
+# named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate
+# to None
 TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True
 }  # fmt: skip
@@ -43,7 +44,8 @@ TPE: dict[str, Any] = {
 
 @dataclass
 class Trial:
-    """A trial to train. `again`: in the folder of one that was left; `pruning` goes among the training's callbacks."""
+    """A trial to train. `again`: in the folder of one that was left; `pruning` goes among the training's
+    callbacks."""
 
     folder: Path
     recipe: dict[str, Any]
@@ -55,24 +57,41 @@ class Trials:
     """The trials in a storage.
 
     Args:
-        folder: of the search; its name is the study's. space: as `recipe.search`. metric: the set and metric to improve.
+        folder: of the search; its name is the study's. space: as `recipe.search`. metric: the set and metric
+            to improve.
         storage: Optuna's, or its URL; None: an SQLite file in the folder.
-        sampler, pruner: Optuna's; None: TPE seeded with `seed` (a space of no more recipes than trials is tried whole), and
-            nothing is pruned.
+        sampler, pruner: Optuna's; None: TPE seeded with `seed` (a space of no more recipes than trials is
+            tried whole), and nothing is pruned.
         made_from: what all trials have in common; a study made from something else is refused.
     """
 
     def __init__(
-        self, folder: Path, space: Mapping[str, list[Any] | Range], metric: tuple[str, str], *, seed: int, storage: Any,
-        sampler: Any, pruner: Any, made_from: dict[str, Any], say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        space: Mapping[str, list[Any] | Range],
+        metric: tuple[str, str],
+        *,
+        seed: int,
+        storage: Any,
+        sampler: Any,
+        pruner: Any,
+        made_from: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
         self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
         self.space = {key: _distribution(values) for key, values in space.items()}
         self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
         self.elsewhere = storage is not None  # other processes may have a disk of their own
-        if folder.exists() and not (folder / ".search.lock").exists() and (folder.is_file() or any(folder.iterdir())):
-            raise InputError("something that is no search lies here, and is left alone", where=str(folder),
-                             remedy="choose another place with --output DIR")  # fmt: skip
+        if (
+            folder.exists()
+            and not (folder / ".search.lock").exists()
+            and (folder.is_file() or any(folder.iterdir()))
+        ):
+            raise InputError(
+                "something that is no search lies here, and is left alone",
+                where=str(folder),
+                remedy="choose another place with --output DIR",
+            )
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
@@ -81,20 +100,30 @@ class Trials:
         pruner = optuna.pruners.MedianPruner() if pruner == "median" else pruner or optuna.pruners.NopPruner()
         with self.alone():
             if storage is None:
-                storage = optuna.storages.RDBStorage(_address(folder / "study.db"),
-                                                     engine_kwargs={"connect_args": {"timeout": 60}})  # fmt: skip
+                storage = optuna.storages.RDBStorage(
+                    _address(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": 60}}
+                )
             self.study = optuna.create_study(
-                storage=storage, study_name=folder.resolve().name, load_if_exists=True, pruner=pruner, sampler=sampler,
+                storage=storage,
+                study_name=folder.resolve().name,
+                load_if_exists=True,
+                pruner=pruner,
+                sampler=sampler,
                 direction="maximize" if self.sign > 0 else "minimize",
-            )  # fmt: skip
+            )
             before = self.study.user_attrs.get("made_from", made_from)
             if changes := files.difference(before, made_from):
-                raise InputError("another search lies here; it differs in", details=changes,
-                                 where=str(folder), remedy="--output DIR puts the new one elsewhere")  # fmt: skip
+                raise InputError(
+                    "another search lies here; it differs in",
+                    details=changes,
+                    where=str(folder),
+                    remedy="--output DIR puts the new one elsewhere",
+                )
             self.study.set_user_attr("made_from", made_from)
 
     def step(self, most: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
-        """Takes a trial, trains it and gives its row; None where `most` have been taken, by whichever process."""
+        """Takes a trial, trains it and gives its row; None where `most` have been taken, by whichever
+        process."""
         if (claimed := self._claim(most)) is None:
             return None
         trial, first, lock = claimed
@@ -103,7 +132,9 @@ class Trials:
             try:
                 known = self.study.get_trials(deepcopy=False)
                 twins = [
-                    twin for twin in known if twin.params == trial.params and twin.values and twin.state.is_finished()
+                    twin
+                    for twin in known
+                    if twin.params == trial.params and twin.values and twin.state.is_finished()
                 ]
                 if twins:
                     trial.set_user_attr("note", f"as trial {_first(twins[0])}")
@@ -130,20 +161,27 @@ class Trials:
         return next(row for row in self.rows() if row["trial"] == first)
 
     def _claim(self, most: int) -> tuple[optuna.Trial, int, IO[str]] | None:
-        """A trial with its recipe drawn, the number of its folder, and the lock that says that it is being trained."""
+        """A trial with its recipe drawn, the number of its folder, and the lock that says that it is being
+        trained."""
         with self.alone():
             self._take_back()
             taken = len(self._counted())
             if taken >= most:
                 return None
             waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not waiting and len(recipes := [*islice(self._recipes(), most + 1)]) <= most and self.sampler is None:
+            if (
+                not waiting
+                and len(recipes := [*islice(self._recipes(), most + 1)]) <= most
+                and self.sampler is None
+            ):
                 tried = [trial.params for trial in self._counted()]
                 if not (rest := [recipe for recipe in recipes if recipe not in tried]):
                     self.say(f"all {len(recipes)} recipes of the space have been tried")
                     return None
                 self.study.enqueue_trial(rest[0])
-            elif self.sampler is None:  # a draw depends on what is known, not on which process makes it, and when
+            elif (
+                self.sampler is None
+            ):  # a draw depends on what is known, not on which process makes it, and when
                 draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]), **TPE)
             trial = self.study.ask(self.space)
@@ -170,11 +208,15 @@ class Trials:
             with lock:
                 drawn = trial.params.keys() == self.space.keys()
                 if trial.number not in succeeded:  # unless it was killed right here
-                    self.study.add_trial(optuna.create_trial(
-                        state=TrialState.WAITING, user_attrs={"repeats": trial.number, "first": first},
-                        params=trial.params if drawn else {}, distributions=trial.distributions if drawn else {},
-                        intermediate_values=trial.intermediate_values,
-                    ))  # fmt: skip
+                    self.study.add_trial(
+                        optuna.create_trial(
+                            state=TrialState.WAITING,
+                            user_attrs={"repeats": trial.number, "first": first},
+                            params=trial.params if drawn else {},
+                            distributions=trial.distributions if drawn else {},
+                            intermediate_values=trial.intermediate_values,
+                        )
+                    )
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 file.unlink()
             self.say(f"trial {first} was left running: it is repeated")
@@ -203,25 +245,36 @@ class Trials:
         for trial in sorted(self._counted(), key=_first):
             seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
             epoch = None if trial.last_step is None else trial.last_step / 1000
-            rows.append({"trial": _first(trial), "state": STATES[trial.state.name], "value": trial.value,
-                         "recipe": trial.params, "epoch": epoch, "seconds": seconds,
-                         "note": trial.user_attrs.get("note", "")})  # fmt: skip
+            rows.append(
+                {
+                    "trial": _first(trial),
+                    "state": STATES[trial.state.name],
+                    "value": trial.value,
+                    "recipe": trial.params,
+                    "epoch": epoch,
+                    "seconds": seconds,
+                    "note": trial.user_attrs.get("note", ""),
+                }
+            )
         return rows
 
     def best(self) -> dict[str, Any] | None:
-        """The row of the best complete trial, the first where several are equal; None where none is complete."""
+        """The row of the best complete trial, the first where several are equal; None where none is
+        complete."""
         rows = [row for row in self.rows() if row["state"] == "complete"]
         return max(rows, key=lambda row: self.sign * row["value"], default=None)
 
     def importance(self) -> dict[str, float]:
-        """Recipe key -> its share in what makes a trial good, by Optuna's default evaluator; empty below 10 complete trials."""
+        """Recipe key -> its share in what makes a trial good, by Optuna's default evaluator; empty below 10
+        complete trials."""
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         enough = len(complete) >= ENOUGH and len(self.space) > 1
         return optuna.importance.get_param_importances(self.study) if enough else {}
 
 
 class Pruning(Callback):
-    """Tells the study each evaluation, by thousandths of an epoch, and ends a training that Optuna's pruner gives up."""
+    """Tells the study each evaluation, by thousandths of an epoch, and ends a training that Optuna's pruner
+    gives up."""
 
     def __init__(self, trial: optuna.Trial, known: FrozenTrial, metric: tuple[str, str]) -> None:
         self.trial, self.metric, self.told = trial, metric, set(known.intermediate_values)
@@ -246,8 +299,11 @@ def _address(file: Path) -> str:
     place = str(file.resolve())
     url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
     if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
-        raise InputError("a database can't lie in a folder of this name", where=str(file.parent),
-                         remedy="name another one: --output DIR")  # fmt: skip
+        raise InputError(
+            "a database can't lie in a folder of this name",
+            where=str(file.parent),
+            remedy="name another one: --output DIR",
+        )
     return url
 
 
@@ -268,4 +324,8 @@ def _values(distribution: BaseDistribution) -> Iterable[Any]:
         return distribution.choices
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
-    return range(MANY) if step is None else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
+    return (
+        range(MANY)
+        if step is None
+        else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
+    )
