@@ -158,7 +158,8 @@ def tasks() -> str:
 
 def keys() -> str:
     """Every key of a task file."""
-    from bert_ft.config.schema import Original, Reference
+    from bert_ft.config.references import Reference
+    from bert_ft.config.schema import Original
     from bert_ft.config.task import RESERVED, TABLES
 
     lines = ["# Keys of a task", "",

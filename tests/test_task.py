@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from bert_ft.config.catalog import builtin, load_suite, load_task, suites, tasks_root
-from bert_ft.config.schema import Suite
+from bert_ft.config.references import Suite
 from bert_ft.config.task import Task, dotted_keys
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import METRIC_NAMES

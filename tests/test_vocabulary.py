@@ -27,7 +27,7 @@ import bert_ft
 from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import tokenization
-from bert_ft.modeling import saving, vocabulary
+from bert_ft.modeling import saving, token_types, vocabulary
 
 TEXTS = [
     "The Quick brown Fox isn't lazy: 3.14 + 1,024 = 50%",
@@ -296,7 +296,7 @@ def test_a_saved_tokenizer_is_read_as_it_was_by_both_in_a_fresh_process(tmp_path
     for number, (kind, make, beside, _) in enumerate(CASES.values()):
         source = checkpoint(tmp_path / f"{number}", kind, make(), beside)
         tokenizer, _ = load(source)
-        vocabulary.set_types(
+        token_types.set_types(
             tokenizer, network_of(transformers.AutoConfig.from_pretrained(source)), pairs=True
         )
         tokenization.leading_space(tokenizer)  # as ner does
@@ -471,11 +471,11 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
     assert "token_type_ids" not in tokenizer.model_input_names  # else the case shows nothing
     torch.manual_seed(0)
     network = transformers.AutoModel.from_config(config).eval()
-    notes = vocabulary.set_types(tokenizer, network, pairs=True)
+    notes = token_types.set_types(tokenizer, network, pairs=True)
     assert notes == [
         f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
     ]
-    assert vocabulary.set_types(tokenizer, network, pairs=True) == []  # it is stated from now on
+    assert token_types.set_types(tokenizer, network, pairs=True) == []  # it is stated from now on
     _, pairs, _ = tokenization.encode(tokenizer, WORDS[:1], WORDS[1:], 64)
     right = published(kind, tokenizer, *WORDS)
     assert pairs["token_type_ids"].tolist() == right
@@ -494,7 +494,7 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
 
 
 def typed_or_not(kind: str, tokenizer: Any, **options: Any) -> tuple[bool, list[str]]:
-    notes = vocabulary.set_types(
+    notes = token_types.set_types(
         tokenizer, network_of(transformers.AutoConfig.for_model(kind, **options)), pairs=True
     )
     return "token_type_ids" in tokenizer.model_input_names, notes

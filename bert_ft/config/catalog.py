@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_ft import reading
 from bert_ft.config.paths import LONGEST_FILE, anchor
-from bert_ft.config.schema import Suite
+from bert_ft.config.references import Suite
 from bert_ft.config.task import RESERVED, Task, validated
 from bert_ft.errors import InputError, did_you_mean
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bert_ft.config.paths import anchor
+from bert_ft.config.references import Reference
 from bert_ft.config.schema import (
     Batching,
     Classification,
@@ -23,7 +24,6 @@ from bert_ft.config.schema import (
     Qa,
     Range,
     Recipe,
-    Reference,
     RunSpec,
     Strict,
 )

@@ -12,7 +12,7 @@ from bert_ft.config.task import Task
 from bert_ft.engine.accelerator import accelerator
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
-from bert_ft.modeling import pretrained, vocabulary
+from bert_ft.modeling import pretrained, token_types, vocabulary
 from bert_ft.modeling.model import Model
 from bert_ft.modeling.saved_task import labels_of, passed_over, task_of, tuned_of
 from bert_ft.rundir.folder import RunDir
@@ -61,7 +61,7 @@ def build(
         notes = pretrained.bind_head(network, adapter)
     notes = [
         *of_tokenizer,
-        *vocabulary.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1),
+        *token_types.set_types(tokenizer, network, pairs=sum(adapter.inputs.values()) > 1),
         *notes,
     ]
     if (known := requirements.positions(network)) is not None and fit:

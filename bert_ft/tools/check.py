@@ -207,7 +207,6 @@ def _of_tokens(
 
 
 # --- for a person
-# -----------------------------------------------------------------------------------------------------
 
 
 def show(report: Report, limit: int, width: int | None = None) -> None:

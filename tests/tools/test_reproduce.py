@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from bert_ft.config.catalog import load_task
-from bert_ft.config.schema import Suite
+from bert_ft.config.references import Suite
 from bert_ft.errors import InputError
 from bert_ft.files import write_json
 from bert_ft.jobs import estimate

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bert_ft.config.catalog import builtin, load_task
-from bert_ft.config.schema import Reference
+from bert_ft.config.references import Reference
 from bert_ft.config.task import Task
 from bert_ft.files import write_json
 from bert_ft.rundir.folder import RunDir

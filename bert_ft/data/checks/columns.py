@@ -12,9 +12,6 @@ import pyarrow.compute as pac
 from bert_ft.data import columns as cells
 from bert_ft.data.rows import Rows
 
-# --- columns
-# ----------------------------------------------------------------------------------------------------------
-
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """(N,) large_string: texts as they are, the words of a list joined, "" for a null."""

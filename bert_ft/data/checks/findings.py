@@ -86,7 +86,6 @@ def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
 
 
 # --- the short form
-# ---------------------------------------------------------------------------------------------------
 
 
 def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:

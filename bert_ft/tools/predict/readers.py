@@ -33,10 +33,6 @@ def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
     return given
 
 
-# --- reading
-# ----------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
     """The rows of a file or of standard input, as they are read."""

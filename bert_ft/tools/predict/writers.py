@@ -25,10 +25,6 @@ def printable(row: dict[str, Any]) -> dict[str, Any]:
     return {printable(name): printable(value) for name, value in row.items()}
 
 
-# --- writing
-# ----------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def writing_rows(
     target: str, kind: str, tell: Callable[[str], None]

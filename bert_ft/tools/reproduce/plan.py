@@ -12,7 +12,7 @@ from typing import Any
 
 from bert_ft import files
 from bert_ft.config.catalog import load_task, suites
-from bert_ft.config.schema import Reference, Suite
+from bert_ft.config.references import Reference, Suite
 from bert_ft.config.task import CONTROL, RESERVED, Task
 from bert_ft.errors import InputError
 from bert_ft.modeling import remote_code

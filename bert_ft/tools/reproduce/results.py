@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft import files
-from bert_ft.config.schema import Reference
+from bert_ft.config.references import Reference
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import plots
 from bert_ft.report.elements import Table

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.config.catalog import load_suite, load_task, suites
-from bert_ft.config.schema import Submission
+from bert_ft.config.references import Submission
 from bert_ft.data import loading
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.files import write

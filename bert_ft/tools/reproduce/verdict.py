@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft.config.schema import Reference
+from bert_ft.config.references import Reference
 from bert_ft.config.task import Task
 from bert_ft.files import difference
 from bert_ft.metrics import LOWER_IS_BETTER
@@ -51,7 +51,6 @@ class Verdict:
 
 
 # --- the conditions
-# ---------------------------------------------------------------------------------------------------
 
 
 def origin(checkpoint: str) -> tuple[str, str]:
@@ -141,7 +140,6 @@ def measured(metric: str, family: str, scores: Mapping[str, float | None]) -> fl
 
 
 # --- the rule
-# ---------------------------------------------------------------------------------------------------------
 
 
 def interval(
