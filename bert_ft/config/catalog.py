@@ -9,6 +9,7 @@ from typing import Any
 from bert_ft import reading
 from bert_ft.config.paths import LONGEST_FILE, anchor
 from bert_ft.config.references import Suite
+from bert_ft.config.schema import Execution
 from bert_ft.config.task import RESERVED, Task, validated
 from bert_ft.errors import InputError, did_you_mean
 
@@ -64,6 +65,7 @@ def load_task(name: str | Path | Task) -> Task:
     path = find(str(name))
     tree = _read(path, ())
     tree.setdefault("name", path.stem)
+    _refuse_call_only(tree.get("execution"), str(path))
     if tree["name"] in RESERVED:
         raise InputError(
             f"'{tree['name']}' is the name of a family, so no task can bear it",
@@ -71,6 +73,18 @@ def load_task(name: str | Path | Task) -> Task:
             remedy="rename the file, or set `name`",
         )
     return validated(tree, str(path))
+
+
+def _refuse_call_only(execution: Any, where: str) -> None:
+    """Refuses what only a call may say: a file may come from anybody."""
+    keys = execution.keys() & Execution.CALL_ONLY if isinstance(execution, dict) else set()
+    if keys:
+        key = min(keys)
+        raise InputError(
+            f"a file can't set execution.{key}",
+            where=where,
+            remedy=f"say it in the call: {key}=... in Python, --{key.replace('_', '-')} on the command line",
+        )
 
 
 def suites() -> dict[str, Suite]:

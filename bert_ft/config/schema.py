@@ -5,6 +5,7 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -332,3 +333,30 @@ class RunSpec(Strict):
     custom: list[str] = Field(
         [], description="the Python objects this run was given: not repeatable from the file"
     )
+
+
+class Execution(Strict):
+    """How a run is carried out: no part of what it is, so that its `task.toml` does not hold it."""
+
+    CALL_ONLY: ClassVar[set[str]] = {"overwrite", "resume", "log_with", "signals"}
+    """Keys that a file can't set: they replace what lies on the disk, reach out of the machine, or take over the
+    process, which is for whoever calls to say."""
+
+    overwrite: bool = Field(False, description="replace a run that lies there")
+    resume: bool = Field(False, description="insist that an interrupted run lies there")
+    check: bool = Field(True, description="look for faults in the data first, and tell them")
+    save_every: int | str = Field(
+        "10min", description="steps (500) or minutes (10min) between two checkpoints"
+    )
+    keep_checkpoints: bool = Field(False, description="keep them when the run succeeds")
+    save_model: bool = Field(True, description="whether the run keeps its model")
+    log_with: Any = Field(None, description="tracker: tensorboard, wandb, ... (accelerate's)")
+    signals: bool = Field(False, description="SIGINT and SIGTERM save the state and leave")
+    quiet: bool = Field(False, description="print nothing but errors")
+
+    @field_validator("save_every")
+    @classmethod
+    def _interval(cls, value: int | str) -> str:
+        if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(value)):
+            raise ValueError("an interval is steps (500) or minutes (10min)")
+        return str(value)

@@ -18,6 +18,7 @@ from bert_ft.config.schema import (
     Batching,
     Classification,
     Data,
+    Execution,
     Metric,
     Ner,
     Original,
@@ -53,6 +54,7 @@ class Task(Strict):
     ner: Ner = Ner()
     qa: Qa = Qa()
     run: RunSpec = RunSpec()
+    execution: Execution = Execution()
     reference: list[Reference] = Field(default_factory=list)
 
     @model_validator(mode="before")
@@ -168,8 +170,9 @@ class Task(Strict):
         return validated(tree, where)
 
     def dump(self) -> dict[str, Any]:
-        """As a plain tree of tables without empty values: what the run's task.toml holds."""
-        return self.model_dump(exclude_none=True, exclude=set(RESERVED) - self.family_tables)
+        """As a plain tree of tables without empty values: what the run's task.toml holds, all but how it is carried
+        out."""
+        return self.model_dump(exclude_none=True, exclude={"execution", *RESERVED} - self.family_tables)
 
     @property
     def family_tables(self) -> set[str]:
@@ -197,7 +200,7 @@ TABLES |= {"reference": Reference, "original": Original, "search": Range}
 
 def dotted_keys() -> dict[str, str]:
     """`recipe.learning_rate` -> its description, of every key that `--set` takes."""
-    tables = ("recipe", "batching", "data", "metric", *RESERVED, "run")
+    tables = ("recipe", "batching", "data", "metric", *RESERVED, "run", "execution")
     return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
 
 
