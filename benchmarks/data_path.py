@@ -27,18 +27,17 @@ ROWS, EVALUATED = 20_000, 1_000
 def setup(data: Path, checkpoint: str, n: int) -> tuple[Any, Any]:
     """(model, the first n training rows of SST-2)."""
     import bert_ft
-    from bert_ft.data.loading import load
     from bert_ft.modeling import loading
+    from bert_ft.prepared import prepare
 
     task = bert_ft.load_task("sst2").override(
         {"run.data_dir": str(data / "glue"), "run.checkpoint": checkpoint}
     )
-    adapter = bert_ft.Classification(task, task.data.labels)
-    rows = load(task, bert_ft.Classification).train
-    adapter.prepare(rows)
+    prepared = prepare(task, bert_ft.Classification)
     import numpy as np
 
-    return loading.build(task, adapter, "fp32")[0], rows.take(np.arange(n))
+    rows = prepared.splits.train.take(np.arange(n))
+    return loading.build(prepared.task, prepared.adapter, "fp32")[0], rows
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -128,7 +127,6 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     import bert_ft
-    from bert_ft.data.loading import load
     from bert_ft.modeling import loading
 
     folder = tempfile.mkdtemp()
@@ -137,7 +135,7 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
     task = bert_ft.load_task("sst2").override({"run.data_dir": str(data / "glue"), "run.checkpoint": folder})
     model = loading.load_folder(folder, task)
-    rows = load(task, bert_ft.Classification).train
+    rows = prepare(task, bert_ft.Classification).splits.train
     longest = pac.binary_length(rows.table["text"]).to_numpy().argsort()[-64:]
     model.infer(rows.take(longest))  # so that the first batch is no surprise
     before = peak_mb()

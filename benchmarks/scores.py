@@ -34,9 +34,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     import bert_ft
-    from bert_ft.data import loading, splitting
     from bert_ft.data.rows import Rows
     from bert_ft.modeling.loading import build
+    from bert_ft.prepared import prepare
 
     start = time.perf_counter()
     changes = {
@@ -47,11 +47,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
         "run.checkpoint": checkpoint,
     }
     task = bert_ft.load_task(name).override(changes)
-    splits = loading.load(task, bert_ft.Classification)
-    adapter = bert_ft.Classification(task, task.data.labels or [])
-    train = splitting.limit(splits.train, n, 42)
-    adapter.prepare(train)
-    model, _ = build(task, adapter, "fp32")
+    prepared = prepare(task, bert_ft.Classification)
+    adapter, splits = prepared.adapter, prepared.splits
+    model, _ = build(prepared.task, adapter, "fp32")
 
     def rows(part: Rows) -> list[dict[str, Any]]:
         features = model.encode(part)
@@ -65,7 +63,7 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
         save_strategy="no", disable_tqdm=True, seed=42, per_device_eval_batch_size=32, logging_strategy="no",
     )  # fmt: skip
     trainer = Trainer(
-        model.network, arguments, DataCollatorWithPadding(model.tokenizer), train_dataset=rows(train)
+        model.network, arguments, DataCollatorWithPadding(model.tokenizer), train_dataset=rows(splits.train)
     )
     trainer.train()
     part = splits.evaluation["validation"]

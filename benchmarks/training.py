@@ -94,15 +94,12 @@ def measure(variant: str, name: str, data: Path, checkpoint: str, scale: float) 
 
     task, built, features = prepare(name, data, checkpoint, scale)
     if variant in ("padded", "ours"):
-        task = task.override({"batching.unpad": variant == "ours"})
+        if variant == "padded":
+            built.unpadding.remove()
         start = time.perf_counter()
         loop.train(
-            built.network,
-            built.adapter,
+            built,
             features,
-            task,
-            built.accelerator,
-            pad=0,
             evaluate=lambda network: {"validation": {"accuracy": 0.0}},
             log=lambda entry: None,
         )

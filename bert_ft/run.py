@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_ft import files
 from bert_ft.config.task import Task
-from bert_ft.data import loading, overrides
+from bert_ft.data import overrides
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.modeling import remote_code, weights
 from bert_ft.pages import run_page, scored_sets
+from bert_ft.prepared import prepare_for
 from bert_ft.report import plots
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.rundir.folder import RunDir
@@ -27,12 +29,20 @@ class Run:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
             `finetune`.
         dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have.
+        model: its model, where that is loaded already.
     """
 
     def __init__(
-        self, path: str | Path, *, trust_remote_code: remote_code.Names = None, dtype: str = "float32"
+        self,
+        path: str | Path,
+        *,
+        trust_remote_code: remote_code.Names = None,
+        dtype: str = "float32",
+        model: Any = None,
     ) -> None:
         self.dir = RunDir(path)
+        if model is not None:
+            self.__dict__["model"] = model
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         if self.dir.state in ("new", "foreign"):
@@ -149,20 +159,30 @@ class Run:
         return run_page.of_run(self.dir)
 
 
-def load(folder: str | Path, *, trust_remote_code: remote_code.Names = None, dtype: str = "float32") -> Any:
+def load(
+    folder: str | Path,
+    *,
+    trust_remote_code: remote_code.Names = None,
+    dtype: str = "float32",
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
     """A run, or a saved model that is ready to predict: both have `predict`.
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
         dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that
             answers may differ in the last digits from those that were scored.
+        settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 1024}`.
     """
     if RunDir(folder).state in ("finished", "unfinished"):
-        return Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
+        run = Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
+        if settings:
+            run.task = run.task.override(dict(settings))
+        return run
     from bert_ft.modeling.loading import load_folder
 
     trusted = remote_code.names(trust_remote_code)
-    return load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype))
+    return load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype), settings=settings)
 
 
 def evaluate(
@@ -181,36 +201,33 @@ def evaluate(
         run = load_folder(str(run.path), task, run._trusted)
     task = run.task if isinstance(run, Run) else task or run.adapter.task
     model = run.model if isinstance(run, Run) else run
-    adapter = model.adapter
     sets = overrides.sets(None, rows, None)
     # a file of the user's has the task's columns, not the original's
-    bound = overrides.bound(
-        task, sets, {"data.test": None} if sets else {}, data_dir=None if sets else data_dir
-    )
-    training = (
-        not sets and bool(bound.data.train) and (isinstance(run, Run) or task.data.validation is not None)
-    )
-    splits = loading.load(bound, type(adapter), overrides.objects(sets), training=training)
-    if (
-        isinstance(run, Run)
-        and not sets
-        and splits.fingerprint() != (then := run.environment["data_fingerprint"])
-    ):
-        raise InputError(
-            "the data is not what this run was trained on",
-            where=str(run.path),
-            remedy=f"fingerprint then {then[:12]}, now {splits.fingerprint()[:12]}; "
-            "name the file to evaluate other data",
-        )
-    out = {}
-    for name, part in {**splits.evaluation, **splits.test}.items():
-        adapter.check(name, part)
+    changes = {"data.test": None} if sets else {}
+    bound = overrides.bound(task, sets, changes, data_dir=None if sets else data_dir)
+    needs_training_rows = isinstance(run, Run) or task.data.validation is not None
+    training = not sets and bool(bound.data.train) and needs_training_rows
+    prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
+    if isinstance(run, Run) and not sets:
+        _refuse_other_data(run, prepared.fingerprint)
+    metrics = {}
+    for name, part in prepared.scored.items():
         if scores := model.score(model.infer(part), part):
-            out[name] = scores
-    if not out:
+            metrics[name] = scores
+    if not metrics:
         raise InputError(
             "these rows have no labels to score against",
             where=part.where,
             remedy="of a benchmark's hidden labels only its server knows the score",
         )
-    return out
+    return metrics
+
+
+def _refuse_other_data(run: Run, now: str) -> None:
+    then = run.environment["data_fingerprint"]
+    if now != then:
+        raise InputError(
+            "the data is not what this run was trained on",
+            where=str(run.path),
+            remedy=f"fingerprint then {then[:12]}, now {now[:12]}; name the file to evaluate other data",
+        )

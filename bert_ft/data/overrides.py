@@ -14,18 +14,14 @@ from bert_ft.errors import InputError
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
 
-def sets(
-    train: Any, validation: Any, test: Any, settings: dict[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """train, validation, test -> name -> file or rows; a `DatasetDict` as `train` brings all its splits.
-    Validation as a share of the training rows, "10%", is no set: it goes into the settings."""
-    given = {"train": train, "validation": validation, "test": test}
-    if settings is not None and isinstance(validation, str) and validation.endswith("%"):
-        settings["data.validation"] = given.pop("validation")
+def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
+    """train, validation, test -> name -> file or rows, of those that are given; a `DatasetDict` as `train` brings
+    all its splits. Validation may also be a share of the training rows, "10%"."""
+    values = {"train": train, "validation": validation, "test": test}
     if isinstance(train, Mapping) and "train" in train and _is_set(train["train"]):
-        given |= {name: train[name] for name in given if name in train}
+        values |= {name: train[name] for name in values if name in train}
     named = {}
-    for name, value in given.items():
+    for name, value in values.items():
         if value is not None:
             several = isinstance(value, Mapping) and value and all(map(_is_set, value.values()))
             named[name] = dict(value) if several else {name: value}
@@ -40,39 +36,50 @@ def bound(
     Raises:
         InputError: files beside a folder of original ones, whose columns and labels are another's.
     """
-    files = [name for name, parts in named.items() if any(map(_files, parts.values()))]
-    if run.get("data_dir") and files:
+    files = [name for name, parts in _without_share(named).items() if any(map(_files, parts.values()))]
+    keys = {f"run.{key}": value for key, value in run.items() if value is not None}
+    changed = {**settings, **keys}
+    if files and (changed.get("run.data_dir") or changed.get("data_dir")):
         raise InputError(
             "--data-dir reads all of the task's sets, so that a file can't be given too",
             where=f"--{files[0]}",
             remedy="leave one of them out, or name all files",
         )
-    keys = {f"run.{key}": value for key, value in run.items() if value is not None}
     name, slash, metric = (base.metric.best or "").partition("/")
-    best = (
-        {"metric.best": metric} if slash and "validation" in named and name not in named["validation"] else {}
-    )
-    return base.override({**best, **changes(named), **settings, **keys})
+    renamed = bool(slash) and "validation" in named and name not in named["validation"]
+    best = {"metric.best": metric} if renamed else {}
+    return base.override({**best, **changes(named), **changed})
 
 
 def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the task's `[data]` says with these sets in it."""
-    if not named:
-        return {}
-    out: dict[str, Any] = {"run.data_dir": None}
-    for name, parts in named.items():
+    given = _without_share(named)
+    result: dict[str, Any] = {"run.data_dir": None} if given else {}
+    for name, parts in given.items():
         places = {part: _place(value) for part, value in parts.items()}
-        out[KEYS[name]] = places[name] if list(places) == [name] else places
+        result[KEYS[name]] = places[name] if list(places) == [name] else places
     if "validation" in named:
-        out["data.validation"] = None
+        result["data.validation"] = _share(named)
     if "train" in named and "test" not in named:
-        out["data.test"] = None
-    return out
+        result["data.test"] = None
+    return result
 
 
 def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Name -> rows of the sets that are no files."""
     return {name: rows for parts in named.values() for name, rows in parts.items() if not _files(rows)}
+
+
+def _share(named: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The share of the training rows that is the validation set, "10%"; None where it is a set of its own."""
+    value = named.get("validation", {}).get("validation")
+    return value if isinstance(value, str) and value.endswith("%") else None
+
+
+def _without_share(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The sets but a validation set that is a share of the training rows."""
+    share = _share(named)
+    return {name: parts for name, parts in named.items() if name != "validation" or share is None}
 
 
 def _place(value: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -24,198 +24,261 @@ from bert_ft.kernels import cpu, padding_free
 from bert_ft.metrics import LOWER_IS_BETTER
 
 
+class Trainable(Protocol):
+    """What is trained: a network with its head, the adapter that knows what its logits mean, and where it runs."""
+
+    network: Any
+    adapter: Adapter
+    tokenizer: Any
+    accelerator: Any
+    sharing: Sharing | None
+
+
 def train(
-    model: Any,
-    adapter: Adapter,
+    model: Trainable,
     features: Features,
-    task: Task,
-    accelerator: Any,
     *,
-    pad: int,
     evaluate: Callable[[Any], Metrics],
     log: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
-    sharing: Sharing = ANY,
+    loss: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None = None,
 ) -> State:
-    """Trains `model` in place by the task's recipe.
+    """Trains a model in place by its task's recipe.
 
     Args:
-        model: a `transformers` model with the family's head.
         features: the training rows.
-        accelerator: an `accelerate.Accelerator`; it decides devices, precision and processes.
-        evaluate: takes the bare model, gives the metrics of every evaluation set.
+        evaluate: takes the bare network, returns the metrics of every evaluation set.
         log: takes a line of the log.
-        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is
-            kept.
-        sharing: which rows may be in one forward.
+        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is kept.
+        loss: in place of the adapter's: the losses of a micro-batch's rows (B,), or their mean.
     Raises:
         Interrupted: after a signal, once the state is saved.
         InputError: the loss is no longer a number.
     """
-    recipe, batching = task.recipe, task.batching
-    lengths = features.lengths if batching.order == "length" else None
-    plan = batches.Plan(
-        len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps, lengths
-    )
-    keys = sharing.keys(features, batching.equal_lengths)
-    optimizer = optimization.optimizer(model, recipe)
-    scheduler = optimization.schedule(optimizer, recipe, plan.steps)
-    bare = model
-    model, optimizer = accelerator.prepare(model, optimizer)
-    state = State() if checkpoints is None else checkpoints.restore(bare, optimizer, scheduler)
-    state.micro_batches = max(state.micro_batches, batching.gradient_accumulation_steps)
-    listeners = list(callbacks) if accelerator.is_main_process else []
-    for listener in listeners:
-        listener.on_start(plan, features)
-    running, norm = torch.tensor(state.running, device=accelerator.device), None
-    if checkpoints is not None:
-        checkpoints.mark()
-    stack = ExitStack()
-    whole = True  # whether `state` is that of the weights, with nothing left to do for its step
-    try:
-        lean = stack.enter_context(cpu.lean(bare, batching.lean))
-        model.train()
-        for step, indices in plan.batches(state.step):
-            began = time.perf_counter()
-            while True:
-                try:
-                    micro = batches.divide(
-                        indices,
-                        accelerator.num_processes,
-                        accelerator.process_index,
-                        state.micro_batches,
-                        keys,
-                    )
-                    loss = _backward(
-                        model, adapter, features, indices, micro, pad, accelerator, sharing.width
-                    )
+    return _Training(model, features, evaluate, log, checkpoints, callbacks, loss).run()
+
+
+class _Training:
+    """What the steps of one training share.
+
+    Attributes:
+        network, wrapped: the bare network, and as `accelerate` wraps it for several processes.
+        running: the sum of this process's losses since the last line of the log.
+        whole: whether `state` is that of the weights, with nothing left to do for its step.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        features: Features,
+        evaluate: Callable[[Any], Metrics],
+        log: Callable[[dict[str, Any]], None],
+        checkpoints: Checkpoints | None,
+        callbacks: Sequence[Callback],
+        loss: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None,
+    ) -> None:
+        self.adapter, self.features, self.task = model.adapter, features, model.adapter.task
+        self.evaluate, self.log, self.checkpoints = evaluate, log, checkpoints
+        self.loss = loss or model.adapter.loss
+        sharing = model.sharing or ANY
+        self.pad, self.width = model.tokenizer.pad_token_id, sharing.width
+        self.accelerator, self.device = model.accelerator, model.accelerator.device
+        recipe, batching = self.task.recipe, self.task.batching
+        lengths = features.lengths if batching.order == "length" else None
+        self.plan = batches.Plan(
+            len(features), recipe.batch_size, recipe.epochs, self.task.run.seed, recipe.max_steps, lengths
+        )
+        self.keys = sharing.keys(features, batching.equal_lengths)
+        optimizer = optimization.optimizer(model.network, recipe)
+        self.scheduler = optimization.schedule(optimizer, recipe, self.plan.steps)
+        self.network = model.network
+        self.wrapped, self.optimizer = self.accelerator.prepare(model.network, optimizer)
+        self.state = (
+            State()
+            if checkpoints is None
+            else checkpoints.restore(self.network, self.optimizer, self.scheduler)
+        )
+        self.state.micro_batches = max(self.state.micro_batches, batching.gradient_accumulation_steps)
+        self.listeners = list(callbacks) if self.accelerator.is_main_process else []
+        self.running = torch.tensor(self.state.running, device=self.device)
+        self.lean = False
+        self.whole = True
+
+    def run(self) -> State:
+        """Trains to the end; returns how far it came."""
+        for listener in self.listeners:
+            listener.on_start(self.plan, self.features)
+        if self.checkpoints is not None:
+            self.checkpoints.mark()
+        stack = ExitStack()
+        try:
+            self.lean = stack.enter_context(cpu.lean(self.network, self.task.batching.lean))
+            self.wrapped.train()
+            for step, indices in self.plan.batches(self.state.step):
+                evaluating = self._step(step, indices)
+                if evaluating and self._evaluated_enough():
                     break
-                except torch.OutOfMemoryError:
-                    optimizer.zero_grad()
-                    if accelerator.num_processes > 1 or state.micro_batches >= len(indices):
-                        raise
-                    state.micro_batches *= 2
-                    torch.cuda.empty_cache()
-                    told = f"each batch is computed in {state.micro_batches} parts from here on"
-                    log({"step": step, "out_of_memory": told})
-            whole = False
-            running += loss
-            if recipe.max_grad_norm > 0:
-                if lean and not accelerator.is_fsdp2:
-                    norm = cpu.clip(optimizer.optimizer, bare.parameters(), recipe.max_grad_norm)
-                else:
-                    norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-                norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP's is sharded
-            learning_rate = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            state.since += 1
-            state.step = step + 1
-            if checkpoints is not None:
-                checkpoints.mark()
-            evaluating = state.step == plan.steps or _due(recipe.eval_every, state.step, plan)
-            state.rows += len(indices)
-            state.tokens += int(features.lengths[indices].sum())
-            entry = None
-            # a GPU would wait for this look at the loss, a CPU has it already
-            alone_on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
-            broken = alone_on_cpu and not math.isfinite(float(running))
-            if state.step % batching.log_every == 0 or evaluating or broken:
-                mean = float(accelerator.reduce(running.clone(), "mean")) / state.since
-                entry = {
-                    "step": state.step,
-                    "epoch": round(plan.epoch(state.step), 4),
-                    "loss": mean,
-                    "learning_rate": learning_rate,
-                    "grad_norm": None if norm is None else float(norm),
-                }
-                running.zero_()
-                state.since = 0
-                log(entry)
-                if not math.isfinite(mean):
-                    raise _diverged(mean, entry, features, indices)
-            state.seconds += time.perf_counter() - began
-            state.first_step = state.first_step or time.perf_counter()
-            whole = not evaluating
-            for listener in listeners:
-                listener.on_step(state.step, entry)
-            if evaluating:
-                metrics = evaluate(bare)
-                better = _better(task, metrics, state)
-                log({"step": state.step, "epoch": round(plan.epoch(state.step), 4), "evaluation": metrics})
-                state.waited += 1
-                if better:
-                    state.best_step, state.waited = state.step, 0
-                    if checkpoints is not None:
-                        checkpoints.keep_best(bare, state)
-                whole = True
-                answers = [listener.on_evaluate(state.step, metrics, better) for listener in listeners]
-                # the main process decides for all
-                if broadcast_object_list([any(answers)])[0] or state.waited >= (recipe.patience or math.inf):
-                    break
-                model.train()
-            if checkpoints is not None and checkpoints.due(state.step):
-                checkpoints.mark()  # an evaluation of the user's may have drawn, too
-                state.running = float(running)
-                if math.isfinite(state.running):  # what has gone wrong is not worth keeping
-                    checkpoints.save(bare, optimizer, scheduler, state)
-                if checkpoints.stopped_by is not None:
-                    raise Interrupted(checkpoints.stopped_by, state.step)
-    except KeyboardInterrupt:  # of a notebook's cell
-        if whole and state.step and checkpoints is not None and accelerator.num_processes == 1:
-            state.running = float(running)
-            checkpoints.save(bare, optimizer, scheduler, state)
-            checkpoints.say(f"interrupted: the state after step {state.step} is saved")
-        raise
-    finally:
-        stack.close()
-        for listener in listeners:
-            listener.on_end()
-    return state
+                self._save_if_due()
+        except KeyboardInterrupt:  # of a notebook's cell
+            self._save_interrupted()
+            raise
+        finally:
+            stack.close()
+            for listener in self.listeners:
+                listener.on_end()
+        return self.state
 
+    def _step(self, step: int, indices: Any) -> bool:
+        """One optimizer step on the rows of a global batch; returns whether an evaluation is due."""
+        state = self.state
+        began = time.perf_counter()
+        loss = self._gradients(step, indices)
+        self.whole = False
+        self.running += loss
+        norm = self._clip()
+        learning_rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        state.since += 1
+        state.step = step + 1
+        if self.checkpoints is not None:
+            self.checkpoints.mark()
+        evaluating = state.step == self.plan.steps or _due(self.task.recipe.eval_every, state.step, self.plan)
+        state.rows += len(indices)
+        state.tokens += int(self.features.lengths[indices].sum())
+        entry = self._entry(indices, learning_rate, norm, evaluating)
+        state.seconds += time.perf_counter() - began
+        state.first_step = state.first_step or time.perf_counter()
+        self.whole = not evaluating
+        for listener in self.listeners:
+            listener.on_step(state.step, entry)
+        return evaluating
 
-def _backward(
-    model: Any,
-    adapter: Adapter,
-    features: Features,
-    indices: Any,
-    micro: Sequence[Any],
-    pad: int,
-    accelerator: Any,
-    width: int | None,
-) -> torch.Tensor:
-    """Gradients of the global batch's mean loss; gives this process's share of that loss."""
-    total = max(float(features.weights[indices].sum()), 1e-12)
-    mean = torch.zeros((), device=accelerator.device)
-    for k, part in enumerate(micro):
-        with accelerator.no_sync(model) if k < len(micro) - 1 else nullcontext():
-            rows = part if len(part) else indices[:1]
-            loss = _loss(model, adapter, features, rows, pad, accelerator.device, width)
-            # gradients are averaged over processes, the loss over the weights of the global batch
-            loss = loss * (accelerator.num_processes * bool(len(part)) / total)
-            accelerator.backward(loss)
-        mean += loss.detach()
-    return mean
+    def _gradients(self, step: int, indices: Any) -> torch.Tensor:
+        """Computes the gradients of the global batch, in more parts where memory runs out; returns its loss."""
+        state, accelerator = self.state, self.accelerator
+        while True:
+            try:
+                micro = batches.divide(
+                    indices,
+                    accelerator.num_processes,
+                    accelerator.process_index,
+                    state.micro_batches,
+                    self.keys,
+                )
+                return self._backward(indices, micro)
+            except torch.OutOfMemoryError:
+                self.optimizer.zero_grad()
+                if accelerator.num_processes > 1 or state.micro_batches >= len(indices):
+                    raise
+                state.micro_batches *= 2
+                torch.cuda.empty_cache()
+                message = f"each batch is computed in {state.micro_batches} parts from here on"
+                self.log({"step": step, "out_of_memory": message})
 
+    def _backward(self, indices: Any, micro: Sequence[Any]) -> torch.Tensor:
+        """Gradients of the global batch's mean loss; returns this process's share of that loss."""
+        total = max(float(self.features.weights[indices].sum()), 1e-12)
+        mean = torch.zeros((), device=self.device)
+        for k, part in enumerate(micro):
+            with self.accelerator.no_sync(self.wrapped) if k < len(micro) - 1 else nullcontext():
+                loss = self._loss(part if len(part) else indices[:1])
+                # gradients are averaged over processes, the loss over the weights of the global batch
+                loss = loss * (self.accelerator.num_processes * bool(len(part)) / total)
+                self.accelerator.backward(loss)
+            mean += loss.detach()
+        return mean
 
-def _loss(
-    model: Any,
-    adapter: Adapter,
-    features: Features,
-    part: Any,
-    pad: int,
-    device: torch.device,
-    width: int | None,
-) -> torch.Tensor:
-    """The micro-batch's weighted losses, summed."""
-    inputs, values = batches.collate(features, part, pad, device, width)
-    with padding_free.known_lengths(features.lengths[part].tolist()):
-        logits = adapter.logits(model(**inputs))
-    loss = adapter.loss(logits, values)
-    # a user's own loss may be the mean over the micro-batch
-    return loss.sum() if loss.dim() else loss * float(features.weights[part].sum())
+    def _loss(self, part: Any) -> torch.Tensor:
+        """The micro-batch's weighted losses, summed."""
+        inputs, values = batches.collate(self.features, part, self.pad, self.device, self.width)
+        with padding_free.known_lengths(self.features.lengths[part].tolist()):
+            logits = self.adapter.logits(self.wrapped(**inputs))
+        loss = self.loss(logits, values)
+        # a user's own loss may be the mean over the micro-batch
+        return loss.sum() if loss.dim() else loss * float(self.features.weights[part].sum())
+
+    def _clip(self) -> torch.Tensor | None:
+        """Clips the gradients; returns their norm before, None where the recipe does not clip."""
+        most = self.task.recipe.max_grad_norm
+        if most <= 0:
+            return None
+        if self.lean and not self.accelerator.is_fsdp2:
+            norm = cpu.clip(self.optimizer.optimizer, self.network.parameters(), most)
+        else:
+            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
+        result: torch.Tensor = (
+            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        )  # FSDP's is sharded
+        return result
+
+    def _entry(
+        self, indices: Any, learning_rate: float, norm: torch.Tensor | None, evaluating: bool
+    ) -> dict[str, Any] | None:
+        """Logs the mean loss since the last line, where one is due, and returns the line."""
+        state, accelerator = self.state, self.accelerator
+        # a GPU would wait for this look at the loss, a CPU has it already
+        alone_on_cpu = self.device.type == "cpu" and accelerator.num_processes == 1
+        broken = alone_on_cpu and not math.isfinite(float(self.running))
+        if not (state.step % self.task.batching.log_every == 0 or evaluating or broken):
+            return None
+        mean = float(accelerator.reduce(self.running.clone(), "mean")) / state.since
+        entry = {
+            "step": state.step,
+            "epoch": round(self.plan.epoch(state.step), 4),
+            "loss": mean,
+            "learning_rate": learning_rate,
+            "grad_norm": None if norm is None else float(norm),
+        }
+        self.running.zero_()
+        state.since = 0
+        self.log(entry)
+        if not math.isfinite(mean):
+            raise _diverged(mean, entry, self.features, indices)
+        return entry
+
+    def _evaluated_enough(self) -> bool:
+        """Evaluates, keeps the best weights; returns whether the training ends here."""
+        state = self.state
+        metrics = self.evaluate(self.network)
+        better = _better(self.task, metrics, state)
+        self.log({"step": state.step, "epoch": round(self.plan.epoch(state.step), 4), "evaluation": metrics})
+        state.waited += 1
+        if better:
+            state.best_step, state.waited = state.step, 0
+            if self.checkpoints is not None:
+                self.checkpoints.keep_best(self.network, state)
+        self.whole = True
+        answers = [listener.on_evaluate(state.step, metrics, better) for listener in self.listeners]
+        # the main process decides for all
+        patience = self.task.recipe.patience or math.inf
+        if broadcast_object_list([any(answers)])[0] or state.waited >= patience:
+            return True
+        self.wrapped.train()
+        return False
+
+    def _save_if_due(self) -> None:
+        """Saves the state where that is due, and leaves after a signal."""
+        checkpoints, state = self.checkpoints, self.state
+        if checkpoints is None or not checkpoints.due(state.step):
+            return
+        checkpoints.mark()  # an evaluation of the user's may have drawn, too
+        state.running = float(self.running)
+        if math.isfinite(state.running):  # what has gone wrong is not worth keeping
+            checkpoints.save(self.network, self.optimizer, self.scheduler, state)
+        if checkpoints.stopped_by is not None:
+            raise Interrupted(checkpoints.stopped_by, state.step)
+
+    def _save_interrupted(self) -> None:
+        """Saves the state of a training that a person broke off, unless it is amid a step."""
+        checkpoints, state = self.checkpoints, self.state
+        if checkpoints is None or not (self.whole and state.step and self.accelerator.num_processes == 1):
+            return
+        state.running = float(self.running)
+        checkpoints.save(self.network, self.optimizer, self.scheduler, state)
+        checkpoints.say(f"interrupted: the state after step {state.step} is saved")
 
 
 def _diverged(loss: float, entry: dict[str, Any], features: Features, indices: Any) -> InputError:

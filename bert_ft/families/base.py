@@ -6,9 +6,10 @@ metrics
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -48,10 +49,18 @@ class Adapter(ABC):
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     readers: ClassVar[Mapping[str, Reader]] = {}
 
-    def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
+    def __init__(
+        self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
+    ) -> None:
         self.task = task
         self.labels = list(labels)
-        self.tuned: dict[str, Any] = {}
+        self.tuned: dict[str, Any] = dict(tuned or {})
+
+    def rebound(self, task: Task) -> Self:
+        """This adapter, with all that it was prepared with, under another task."""
+        other = copy.copy(self)
+        other.task = task
+        return other
 
     @property
     def inputs(self) -> dict[str, bool]:

@@ -3,49 +3,91 @@ the folds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import display, files
+from bert_ft import files
 from bert_ft.config.task import Task
-from bert_ft.data import loading, splitting
+from bert_ft.data import splitting
 from bert_ft.data.rows import Rows, Splits, fingerprint
-from bert_ft.families.base import Adapter
+from bert_ft.display import Display
+from bert_ft.finetuning.experiment import Experiment
+from bert_ft.finetuning.train_run import say_finished, train_run
 from bert_ft.modeling import pretrained
 from bert_ft.pages import run_page
+from bert_ft.prepared import read
 from bert_ft.report import scored_set
 from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import RunDir, is_finished
 
 
-def cross_validate(
-    task: Task,
-    family: type[Adapter],
-    objects: Mapping[str, Any],
-    folder: RunDir,
-    train: Callable[[Task, Path], Run],
-    *,
-    overwrite: bool,
-    show: display.Display,
-) -> Run:
-    """Trains a task on `run.folds` folds of its training rows and gives the run that sums them up.
+def cross_validate(experiment: Experiment) -> Run:
+    """Trains `run.folds` folds of the training rows and returns the run that sums them up.
 
     Fold i is the run `<folder>/fold-<i>` of the task with `data.validation = "i/k"`; one that is finished is
     not repeated. `results.json` has the mean over the folds (`metrics`), the sample standard deviation
     (`spread`) and every value (`per_fold`); `predictions/out_of_fold.jsonl` has every training row once, by
     the model that did not see it.
-
-    Args:
-        objects: Python objects in place of files, as `loading.load` takes them.
-        train: trains a fold's task into a folder.
     """
-    k = task.run.folds or 0
-    task = task.override(
+    folder, execution, family = experiment.folder, experiment.execution, experiment.family
+    task = _without_sets(experiment.task)
+    rows = _whole(read(_fold(task, 1), family, experiment.rows).splits)
+    labels = family.find_labels(rows, task)  # of all rows: a fold may lack a rare one
+    experiment = replace(experiment, task=task.override({"data.labels": labels or None}))
+    identity = {
+        "data": fingerprint({"train": rows}),
+        "checkpoint": pretrained.fingerprint(task.run.checkpoint),
+    }
+    with folder.lock():
+        if is_finished(folder, experiment.task, identity, execution.overwrite):
+            say_finished(experiment)
+            return Run(folder.path)
+        _train_folds(experiment, rows, {f"{key}_fingerprint": value for key, value in identity.items()})
+    return Run(folder.path)
+
+
+def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str | None]) -> None:
+    """Trains the folds into the locked folder, and writes what they come to."""
+    task, folder, execution = experiment.task, experiment.folder, experiment.execution
+    numbers = range(1, (task.run.folds or 0) + 1)
+    first = files.first_process()
+    display = Display(execution.quiet or not first)
+    if first:
+        folder.start(task, dict(fingerprints))
+    display.say(
+        f"{len(numbers)} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold"
+    )
+    if task.recipe.keep == "best":
+        display.say(
+            "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
+            'recipe.keep = "last" does without'
+        )
+    runs = [train_run(experiment.fold(_fold(task, i), _fold_path(folder, i))) for i in numbers]
+    if not first:
+        return
+    _remove_others(folder, runs)
+    target = experiment.family.target
+    held_out = [splitting.split_off(rows, target, _fold(task, i).data)[1] for i in numbers]
+    files.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held_out))
+    scored_set.keep(folder, "out_of_fold", rows.table)
+    results = _results(task, runs, len(rows))
+    files.write_json(folder.environment_json, runs[0].environment | fingerprints)
+    run_page.leave(folder, results, display.say)
+    files.write_json(folder.results_json, results)
+    spread = results["spread"]["validation"]
+    for metric, mean in results["metrics"]["validation"].items():
+        display.say(f"{metric}: {mean:.4f} ± {spread[metric]:.4f} over {len(runs)} folds")
+
+
+def _without_sets(task: Task) -> Task:
+    """The task with nothing but its training rows, and the metric that picks the best step of a fold."""
+    return task.override(
         {
             "data.evaluate": "validation",
             "data.validation": None,
@@ -53,43 +95,18 @@ def cross_validate(
             "metric.best": task.best_metric[1],
         }
     )
-    rows = _whole(loading.load(_fold(task, 1), family, objects))
-    task = task.override(
-        {"data.labels": family.find_labels(rows, task) or None}
-    )  # a fold may lack a rare one
-    checkpoint = pretrained.fingerprint(task.run.checkpoint)
-    identity = {"data": fingerprint({"train": rows}), "checkpoint": checkpoint}
-    first = files.first_process()
-    with folder.lock():
-        if is_finished(folder, task, identity, overwrite):
-            show.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
-            return Run(folder.path)
-        now = {f"{key}_fingerprint": value for key, value in identity.items()}
-        if first:
-            folder.start(task, now)
-        show.say(f"{k} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold")
-        if task.recipe.keep == "best":
-            show.say(
-                "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
-                'recipe.keep = "last" does without'
-            )
-        runs = [train(_fold(task, i), folder.path / f"fold-{i}") for i in range(1, k + 1)]
-        if first:
-            for old in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
-                if (other := RunDir(old)).state in ("finished", "unfinished") and not old.is_symlink():
-                    other.remove()
-            held = [splitting.split_off(rows, family.target, _fold(task, i).data)[1] for i in range(1, k + 1)]
-            files.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held))
-            scored_set.keep(folder, "out_of_fold", rows.table)
-            results = _results(task, runs, len(rows))
-            files.write_json(folder.environment_json, runs[0].environment | now)
-            run_page.leave(folder, results, show.say)
-            files.write_json(folder.results_json, results)
-            for metric, mean in results["metrics"]["validation"].items():
-                show.say(
-                    f"{metric}: {mean:.4f} ± {results['spread']['validation'][metric]:.4f} over {k} folds"
-                )
-    return Run(folder.path)
+
+
+def _fold_path(folder: RunDir, number: int) -> Path:
+    return folder.path / f"fold-{number}"
+
+
+def _remove_others(folder: RunDir, runs: list[Run]) -> None:
+    """Deletes the folds of an earlier run that had more of them."""
+    for path in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
+        other = RunDir(path)
+        if other.state in ("finished", "unfinished") and not path.is_symlink():
+            other.remove()
 
 
 def _fold(task: Task, number: int) -> Task:

@@ -1,73 +1,179 @@
-"""What a call brings beside its task."""
+"""An experiment: everything a call says, bound and free of contradictions, before anything heavy is loaded."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from bert_ft import families
+from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
+from bert_ft.data import overrides
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.modeling import remote_code
+from bert_ft.prepared import Prepared, prepare
+from bert_ft.rundir import naming
+from bert_ft.rundir.folder import RunDir
+
+Score = Callable[[Any, Any], dict[str, float]]
+
+DEFAULTED = {*Execution.model_fields, "seed", "data_dir", "folds"}
+"""Settings that may be None, for the default: what a command line passes on that nobody said."""
 
 
-@dataclass
-class Custom:
-    """What a call brings that is not in the task: the user's own objects in place of ours, and what is kept
-    and told."""
+@dataclass(frozen=True)
+class UserObjects:
+    """The Python objects of the user's that a call puts in the place of ours; `finetune` says what each is."""
 
-    adapter: type[families.Adapter] | None
-    loss: Callable[[Any, Mapping[str, Any]], Any] | None
-    metrics: Mapping[str, Any] | Sequence[Any]
-    callbacks: Sequence[Any]
-    model: Any
-    tokenizer: Any
-    log_with: Any
-    save_every: int | str
-    keep_checkpoints: bool
-    save_model: bool
-    signals: bool
-    quiet: bool
-    trust_remote_code: tuple[str, ...]
+    adapter: type[families.Adapter] | None = None
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    metrics: Mapping[str, Any] | Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    model: Any = None
+    tokenizer: Any = None
 
     def names(self) -> list[str]:
         """Which of them change what is trained: the run's task.toml alone can't repeat it."""
-        given = {"adapter": self.adapter, "loss": self.loss, "metrics": self.metrics, "model": self.model}
-        return [name for name, value in given.items() if value]
+        return [name for name in ("adapter", "loss", "metrics", "model") if getattr(self, name)]
 
-    def scorers(self) -> dict[str, Callable[[Any, Any], dict[str, float]]]:
-        """Name -> function of (predictions, references) that gives metrics by name. A single one bears the
+    def scorers(self) -> dict[str, Score]:
+        """Name -> function of (predictions, references) that returns metrics by name. A single metric bears the
         name it was given, of several each its own."""
+        if isinstance(self.metrics, Mapping):
+            return {name: _scorer(metric, name, alone=True) for name, metric in self.metrics.items()}
+        names = [str(getattr(each, "name", getattr(each, "__name__", "custom"))) for each in self.metrics]
+        return {
+            name: _scorer(each, name, alone=False) for name, each in zip(names, self.metrics, strict=True)
+        }
 
-        def scorer(name: str, metric: Any) -> Callable[[Any, Any], dict[str, float]]:
-            def score(predictions: Any, references: Any) -> dict[str, float]:
-                compute = getattr(metric, "compute", None)
-                value = (
-                    metric(predictions, references)
-                    if compute is None
-                    else compute(predictions=predictions, references=references)
+
+def _scorer(metric: Any, name: str, alone: bool) -> Score:
+    """The metric as a function of (predictions, references); where it returns one value `alone`, that is called
+    as the user calls it."""
+
+    def score(predictions: Any, references: Any) -> dict[str, float]:
+        if hasattr(metric, "compute"):  # one of `evaluate`
+            value = metric.compute(predictions=predictions, references=references)
+        else:
+            value = metric(predictions, references)
+        if not isinstance(value, Mapping):
+            value = {name: value}
+        elif len(value) == 1 and alone:
+            value = {name: next(iter(value.values()))}
+        return {key: float("nan") if number is None else float(number) for key, number in value.items()}
+
+    return score
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one call of `finetune` asks for.
+
+    Attributes:
+        task: the bound task: the call's sets, settings and keys of `[run]` and `[execution]` are in it.
+        family: the adapter class.
+        rows: set name -> rows, of the sets that are Python objects and no files.
+        objects: the user's own objects.
+        folder: where the run lies.
+        trusted: whose own code may run, as `remote_code.names` returns it.
+        began: `time.perf_counter()` at the start.
+    """
+
+    task: Task
+    family: type[families.Adapter]
+    rows: Mapping[str, Any]
+    objects: UserObjects
+    folder: RunDir
+    trusted: tuple[str, ...] = ()
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def execution(self) -> Execution:
+        """How it is carried out."""
+        return self.task.execution
+
+    @classmethod
+    def create(
+        cls,
+        task: str | Path | Task,
+        checkpoint: str | Path | None = None,
+        *,
+        output: str | Path | None = None,
+        train: Any = None,
+        validation: Any = None,
+        test: Any = None,
+        objects: UserObjects | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Experiment:
+        """Binds a call's arguments; those of `finetune`, with the user's objects together.
+
+        Raises:
+            InputError: an unknown key, a value out of range, or two that contradict each other.
+        """
+        began = time.perf_counter()
+        base, objects = load_task(task), objects or UserObjects()
+        keys = {k: v for k, v in (settings or {}).items() if v is not None or k not in DEFAULTED}
+        trusted = remote_code.names(keys.pop("trust_remote_code", None))
+        sets = overrides.sets(train, validation, test)
+        bound = overrides.bound(base, sets, keys, checkpoint=checkpoint, custom=objects.names() or None)
+        folder = RunDir(output if output is not None else Path("runs") / naming.run_name(base, bound, keys))
+        if output is None and "IPython" in sys.modules and not bound.execution.overwrite:
+            folder = naming.numbered(folder, bound.execution.resume)
+        family = objects.adapter or families.find(bound.family)
+        result = cls(bound, family, overrides.objects(sets), objects, folder, trusted, began)
+        result._refuse_contradictions(sets)
+        return result
+
+    def prepare(self) -> Prepared:
+        """Its rows, and the adapter that reads them."""
+        return prepare(self.task, self.family, self.rows, model=self.objects.model, trusted=self.trusted)
+
+    def fold(self, task: Task, folder: Path) -> Experiment:
+        """The experiment of one fold: the same but for its task and folder; no model is kept."""
+        once = task.override({"execution.save_model": False})
+        return replace(self, task=once, folder=RunDir(folder), began=time.perf_counter())
+
+    def _refuse_contradictions(self, sets: Mapping[str, Any]) -> None:
+        task, objects, folder = self.task, self.objects, self.folder
+        best, names = task.best_metric[1], [*task.metric.compute, *objects.scorers()]
+        if best not in names:
+            raise InputError(f"metric.best = '{best}' is not computed", remedy=did_you_mean(best, names))
+        if task.execution.resume and task.execution.overwrite:
+            raise InputError(
+                "--resume goes on with the very run that --overwrite replaces", remedy="leave one of them out"
+            )
+        if task.execution.resume and folder.state not in ("unfinished", "finished"):
+            raise InputError(
+                "there is no interrupted run to resume", where=str(folder.path), remedy="leave out --resume"
+            )
+        here = Path(task.run.checkpoint or "").expanduser()
+        inside = folder.path.resolve() in (here.resolve(), *here.resolve().parents)
+        if task.run.checkpoint and here.exists() and inside:
+            raise InputError(
+                "the checkpoint lies in the run folder that is to be written",
+                where=task.run.checkpoint,
+                remedy="choose another place with --output DIR",
+            )
+        if objects.model is not None and task.run.save_dtype != "float32":
+            raise InputError(
+                "a model object has no file whose type could be taken",
+                where="run.save_dtype",
+                remedy="leave it out: the model is saved in float32",
+            )
+        for key in ("class_weights", "label_smoothing"):
+            if objects.loss is not None and getattr(task.recipe, key):
+                raise InputError(
+                    "a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out"
                 )
-                if not isinstance(value, Mapping) or (len(value) == 1 and isinstance(self.metrics, Mapping)):
-                    value = {name: next(iter(value.values())) if isinstance(value, Mapping) else value}
-                return {
-                    key: float("nan") if number is None else float(number) for key, number in value.items()
-                }
-
-            return score
-
-        given = (
-            self.metrics
-            if isinstance(self.metrics, Mapping)
-            else {
-                str(getattr(metric, "name", getattr(metric, "__name__", "custom"))): metric
-                for metric in self.metrics
-            }
-        )
-        return {name: scorer(name, metric) for name, metric in given.items()}
-
-
-def check_best(task: Task, custom: Custom) -> None:
-    """Refuses a metric to pick the best step by that nobody computes."""
-    best, names = task.best_metric[1], [*task.metric.compute, *custom.scorers()]
-    if best not in names:
-        raise InputError(f"metric.best = '{best}' is not computed", remedy=did_you_mean(best, names))
+        if task.run.folds is not None and (objects.model is not None or sets.keys() - {"train"}):
+            other = "a model object" if objects.model is not None else "a validation or test set"
+            raise InputError(
+                f"folds are held out of the training rows, each with a fresh model: {other} can't be given too",
+                where="folds",
+                remedy="leave one of them out",
+            )

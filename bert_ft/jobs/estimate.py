@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,10 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     import numpy as np
 
     from bert_ft import families
-    from bert_ft.data import loading, splitting
     from bert_ft.engine import callbacks, loop
     from bert_ft.engine.batches import Plan
     from bert_ft.modeling.loading import build
+    from bert_ft.prepared import prepare
 
     class Clock(callbacks.Callback):
         stamps: list[float] = []  # noqa: RUF012 - there is one
@@ -61,23 +62,19 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
         def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
             self.stamps.append(time.perf_counter())
 
-    family, recipe = families.find(task.family), task.recipe
-    splits = loading.load(task, family)
-    adapter = family(task, family.find_labels(splits.train, task))
-    train = splitting.limit(splits.train, task.data.limit_train, task.run.seed)
-    adapter.prepare(train)
-    model, _ = build(task, adapter, recipe.precision, trusted=trusted)
-    features = model.encode(train)
+    recipe = task.recipe
+    prepared = prepare(task, families.find(task.family), trusted=trusted)
+    splits = prepared.splits
+    model, _ = build(prepared.task, prepared.adapter, recipe.precision, trusted=trusted)
+    features = model.encode(splits.train)
     plan = Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
-    short = task.override({"recipe.max_steps": min(plan.steps, STEPS), "recipe.eval_every": STEPS + 1})
+    short = prepared.task.override(
+        {"recipe.max_steps": min(plan.steps, STEPS), "recipe.eval_every": STEPS + 1}
+    )
     start, clock = time.perf_counter(), Clock()
     loop.train(
-        model.network,
-        adapter,
+        replace(model, adapter=model.adapter.rebound(short)),
         features,
-        short,
-        model.accelerator,
-        pad=model.tokenizer.pad_token_id,
         evaluate=lambda network: {task.best_metric[0]: {task.best_metric[1]: 0.0}},
         log=lambda entry: None,
         callbacks=[clock],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def build(
         *notes,
     ]
     if (known := requirements.positions(network)) is not None and fit:
-        adapter.task = task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
+        task = task.override({"recipe.max_length": min(known, task.recipe.max_length)})
+        adapter = adapter.rebound(task)
     if known is not None and task.recipe.max_length > known:
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"--set max_length={known}, or a checkpoint for longer texts"
@@ -94,21 +95,28 @@ def build(
 
 
 def load_folder(
-    folder: str, task: Task | None = None, trusted: Sequence[str] = (), stored: bool = False
+    folder: str,
+    task: Task | None = None,
+    trusted: Sequence[str] = (),
+    stored: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own);
-    `trusted` and `stored` as for `build`."""
+    `trusted` and `stored` as for `build`, `settings` are keys of the task that hold for this model alone."""
     # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no
     # faster; training does meet them again, in each layer and backwards
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     where = pretrained.locate(folder)
     config = pretrained.load_config(where, trusted=trusted)
-    fit, task = task is None, task or task_of(config, where, trusted)
+    fit = task is None
+    task = task or task_of(config, where, trusted)
+    if settings:
+        task = task.override(dict(settings))
     labels: list[Any] = task.data.labels or []
     if not labels and task.family != "qa" and task.data.problem_type != "regression":
         labels = labels_of(config, where)
-    adapter = families.find(task.family)(task, labels)
-    adapter.tuned = tuned_of(config, where)
+    adapter = families.find(task.family)(task, labels, tuned_of(config, where))
+    adapter = pretrained.in_order_of(adapter, config)
     bound = task.override({"run.checkpoint": where})
     model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted, stored=stored)
     if any(note.startswith("new weights") for note in notes):
@@ -138,6 +146,7 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
         )
     task = folder.task()
     adapter = families.find(task.family)(task, task.data.labels or [])
+    adapter = pretrained.ordered(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
     best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with pretrained.told(str(best)):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bert_ft.config.schema import RunSpec
+from bert_ft.config.schema import Label, RunSpec
 from bert_ft.data import hub
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
@@ -84,8 +84,7 @@ def load_model(
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
     Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head
-    that fits the task's labels by name is kept too (in the checkpoint's label order, which the adapter takes
-    over); a task head of another kind is initialised anew from torch's random state.
+    that fits the task's labels by name is kept too (in the checkpoint's label order, which is the adapter's: `in_order_of`); a task head of another kind is initialised anew from torch's random state.
 
     Args:
         stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file
@@ -102,9 +101,9 @@ def load_model(
     auto = getattr(transformers, adapter.head)
     with told(where):
         options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
-        old = config.architectures[0] if config.architectures else "?"
+        old = _architecture(config)
         kind = weights.task_head(old)
-        kept = (old == "?" or f"AutoModelFor{kind}" == adapter.head) and _keeps_head(config, adapter)
+        kept = _has_head(config, adapter) and _keeps_head(config, adapter)
         before = _head_of(config)
         dtype = weights.stored_dtype(_folder(where, run), config)
         config.update({"problem_type": None} | adapter.config())
@@ -216,22 +215,63 @@ def _head_of(config: Any) -> str:
     return " ".join(filter(None, ["is for", kind, f"of {', '.join(names[:5])}" + ", ..." * (len(names) > 5)]))
 
 
-def _keeps_head(config: Any, adapter: Adapter) -> bool:
-    """Whether a head for this task may be in the checkpoint; its label order then is the order of the run."""
-    wanted = adapter.config()
-    if wanted.get("problem_type") is None and "id2label" not in wanted:
-        return True  # a head for answers has one shape, whatever a config says of labels (BART's: three)
-    if wanted.get("num_labels", config.num_labels) != config.num_labels:
-        return False
-    if wanted.get("problem_type") not in (None, problem_type(config)):
-        return False
-    if "id2label" not in wanted:
-        return True
+def in_order_of(adapter: Adapter, config: Any, own: bool = False) -> Adapter:
+    """The adapter with its labels in the order of the head that a config describes; where that head is not for
+    its task the adapter as it is. It must not be prepared yet: what it prepares may follow that order.
+
+    Args:
+        own: the config is that of a model of the user's own; where it names no problem type, it has the task's.
+    """
+    order = _head_order(config, adapter, own)
+    if order is None or order == adapter.labels:
+        return adapter
+    return type(adapter)(adapter.task, order, adapter.tuned)
+
+
+def ordered(adapter: Adapter, run: RunSpec, trusted: Sequence[str] = ()) -> Adapter:
+    """`in_order_of` the checkpoint that a run starts from."""
+    if run.checkpoint is None:
+        return adapter
+    config = load_config(locate(run.checkpoint), run.revision or "main", trusted)
+    return in_order_of(adapter, config) if _has_head(config, adapter) else adapter
+
+
+def _has_head(config: Any, adapter: Adapter) -> bool:
+    """Whether a checkpoint may bring a head of the family's kind."""
+    old = _architecture(config)
+    return old == "?" or f"AutoModelFor{weights.task_head(old)}" == adapter.head
+
+
+def _architecture(config: Any) -> str:
+    return str(config.architectures[0]) if config.architectures else "?"
+
+
+def _head_order(config: Any, adapter: Adapter, own: bool = False) -> list[Label] | None:
+    """The adapter's labels in the order of the head that a config describes; None where that head is for another
+    task."""
+    needed = adapter.config()
+    if needed.get("problem_type") is None and "id2label" not in needed:
+        # a head for answers has one shape, whatever a config says of labels (BART's: three)
+        return list(adapter.labels)
+    if needed.get("num_labels", config.num_labels) != config.num_labels:
+        return None
+    kind = needed.get("problem_type")
+    if kind is not None and kind != (config.problem_type or kind if own else problem_type(config)):
+        return None
+    if "id2label" not in needed:
+        return list(adapter.labels)
     names = [config.id2label[i] for i in range(config.num_labels)]
     if set(names) != set(adapter.names):
-        return False
-    adapter.labels = [adapter.labels[adapter.names.index(name)] for name in names]
-    return True
+        return None
+    return [adapter.labels[adapter.names.index(name)] for name in names]
+
+
+def _keeps_head(config: Any, adapter: Adapter) -> bool:
+    """Whether the head that a config describes is for this task; the adapter has its labels in that head's order
+    (`in_order_of`)."""
+    order = _head_order(config, adapter)
+    assert order is None or order == adapter.labels, "the labels are in another order than the head's"
+    return order is not None
 
 
 def _new_head(model: Any, names: list[str]) -> None:

@@ -23,6 +23,7 @@ from bert_ft.errors import InputError, shown
 from bert_ft.families import tokenization
 from bert_ft.families.classification import checks
 from bert_ft.modeling import remote_code, vocabulary
+from bert_ft.prepared import read
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
@@ -78,14 +79,14 @@ def check(
     Raises:
         InputError: data that can't be read at all.
     """
-    base, sets_ = load_task(task), overrides.sets(train, validation, test, settings)
-    bound = overrides.bound(base, sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
+    sets_ = overrides.sets(train, validation, test)
+    bound = overrides.bound(load_task(task), sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
     family = families.find(bound.family)
     training = bool(loading.local_layout(bound).train)
-    splits = loading.load(bound, family, overrides.objects(sets_), training=training, others=True)
-    sets = splits.all() if training else {**splits.evaluation, **splits.test}
-    adapter = family(bound, family.find_labels(splits.train, bound))
-    report = Report(bound.name, notes=splits.notes + remote_code.notes(bound.run))
+    prepared = read(bound, family, overrides.objects(sets_), training=training, others=True)
+    adapter, splits = prepared.adapter, prepared.splits
+    sets = splits.all() if training else prepared.scored
+    report = Report(bound.name, notes=[*prepared.notes, *remote_code.notes(bound.run)])
     for name, rows in sets.items():
         known = adapter.labels and has_target(rows, family.target)
         labels = checks.label_counts(rows.table[family.target]) if known else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,11 @@ def test_equal_lengths_change_no_gradient() -> None:
         twin, rows = copy.deepcopy(model), np.arange(8)
         micro = batches.divide(rows, 1, 0, 1, keys)
         assert len(micro) == (1 if keys is None else 5)
-        loss = loop._backward(twin, adapter(), features, rows, micro, 0, device, None)
+        pads = SimpleNamespace(pad_token_id=0)
+        model_ = SimpleNamespace(
+            network=twin, adapter=adapter(), tokenizer=pads, accelerator=device, sharing=None
+        )
+        loss = loop._Training(model_, features, print, print, None, (), None)._backward(rows, micro)
         gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
         results.append(torch.cat([loss[None], *gradients]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ def rated(name: str, head: str = "SequenceClassification") -> Any:
 class Headed:
     """The least of an adapter: the head's own logits, and a loss a row."""
 
+    def __init__(self, task: bert_ft.Task) -> None:
+        self.task = task
+
     def logits(self, outputs: Any) -> Tensor:
         return (
             outputs.logits
@@ -90,10 +94,14 @@ def ours(model: Any, precision: str, lean: bool, free: bool) -> list[Dropout]:
     )
     handle = unpad(model, HALVES[precision]) if free else None
     with recorded(model, LENGTHS) as record:
+        trained = SimpleNamespace(network=model, adapter=Headed(task), tokenizer=SimpleNamespace(pad_token_id=1),
+                                  accelerator=accelerator.accelerator(precision), sharing=None)  # fmt: skip
         loop.train(
-            model, Headed(), features(), task, accelerator.accelerator(precision), pad=1,
-            evaluate=lambda network: {"validation": {"accuracy": 0.0}}, log=lambda entry: None,
-        )  # fmt: skip
+            trained,
+            features(),
+            evaluate=lambda network: {"validation": {"accuracy": 0.0}},
+            log=lambda entry: None,
+        )
     assert handle is None or handle.active
     return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from transformers import Trainer, TrainingArguments
 
 import bert_ft
 from bert_ft import families
-from bert_ft.data import loading, splitting
 from bert_ft.data.rows import Splits
 from bert_ft.engine import batches, loop
 from bert_ft.kernels import padding_free
 from bert_ft.modeling import model
 from bert_ft.modeling.loading import build
+from bert_ft.prepared import prepare
 
 STEPS, BATCH = 50, 8
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -81,11 +82,11 @@ def test_fifty_steps_have_trainers_losses(
     task = bert_ft.load_task(name).override(
         recipe | {"run.data_dir": str(folder), "run.checkpoint": str(minilm2)}
     )
-    adapter, splits, built = _build(task)
+    _, splits, built = _build(task)
 
     losses: list[float] = []
     loop.train(
-        copy.deepcopy(built.network), adapter, built.encode(splits.train), task, built.accelerator, pad=0,
+        replace(built, network=copy.deepcopy(built.network)), built.encode(splits.train),
         evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip
@@ -125,7 +126,7 @@ def test_with_dropout_the_losses_have_trainers_distribution(
     task = bert_ft.load_task("mrpc").override(
         recipe | {"run.data_dir": str(shared_data / "glue"), "run.checkpoint": str(minilm2)}
     )
-    adapter, splits, built = _build(task)
+    _, splits, built = _build(task)
     assert (
         built.network.config.attention_probs_dropout_prob == built.network.config.hidden_dropout_prob == 0.1
     )
@@ -139,7 +140,7 @@ def test_with_dropout_the_losses_have_trainers_distribution(
         losses: list[float] = []
         torch.manual_seed(seed)
         loop.train(
-            copy.deepcopy(built.network), adapter, features, task, built.accelerator, pad=0,
+            replace(built, network=copy.deepcopy(built.network)), features,
             evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
             log=lambda entry, losses=losses: losses.append(entry["loss"]) if "loss" in entry else None,
         )  # fmt: skip
@@ -164,12 +165,8 @@ def test_with_dropout_the_losses_have_trainers_distribution(
 
 
 def _build(task: bert_ft.Task) -> tuple[Any, Splits, model.Model]:
-    family = families.find(task.family)
-    splits = loading.load(task, family)
-    adapter = family(task, family.find_labels(splits.train, task))
-    splits.train = splitting.limit(splits.train, task.data.limit_train, task.run.seed)
-    adapter.prepare(splits.train)
-    return adapter, splits, build(task, adapter, "fp32")[0]
+    prepared = prepare(task, families.find(task.family))
+    return prepared.adapter, prepared.splits, build(prepared.task, prepared.adapter, "fp32")[0]
 
 
 def _trainer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def test_fifty_steps_have_trainers_masked_losses(minilm2: Path, tmp_path: Path) 
               "precision": "fp32", "doc_stride": 16, "max_answer_length": 8, "data.train": str(path),
               "data.evaluate": str(path), "run.checkpoint": str(minilm2)}  # fmt: skip
     task = bert_ft.load_task("qa").override(recipe)
-    adapter, splits, built = _build(task)
+    _, splits, built = _build(task)
     features = built.encode(splits.train)
     assert len(features) > len(rows), "several windows"
     losses: list[float] = []
     loop.train(
-        copy.deepcopy(built.network), adapter, features, task, built.accelerator, pad=0,
+        replace(built, network=copy.deepcopy(built.network)), features,
         evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip

@@ -24,7 +24,7 @@ LAUNCH = Path(bert_ft.__file__).parent / "launch"
 SETTINGS = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PREDICT = """
 import json, sys, bert_ft
-from bert_ft.rundir import first_process
+from bert_ft.files import first_process
 run = bert_ft.load(sys.argv[1])
 rows = [json.loads(line) for line in open(sys.argv[2])]
 answers = run.predict([row["text"] for row in rows])

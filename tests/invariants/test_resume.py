@@ -278,7 +278,7 @@ def test_a_step_that_is_broken_off_leaves_the_random_states_before_it(
     """Ctrl-C of a notebook comes in the middle of a forward, which has drawn its dropout by then."""
     from bert_ft.engine import loop
 
-    real, calls = loop._loss, [0]
+    real, calls = loop._Training._loss, [0]
 
     def broken(*arguments: Any) -> Any:
         loss = real(*arguments)
@@ -287,7 +287,7 @@ def test_a_step_that_is_broken_off_leaves_the_random_states_before_it(
             raise KeyboardInterrupt
         return loss
 
-    monkeypatch.setattr(loop, "_loss", broken)
+    monkeypatch.setattr(loop._Training, "_loss", broken)
     with pytest.raises(KeyboardInterrupt):
         _train(tiny_checkpoint, tmp_path / "run")
     monkeypatch.undo()

@@ -51,14 +51,15 @@ class Classification(Adapter):
     head: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
 
-    def __init__(self, task: Task, labels: Sequence[Label] = ()) -> None:
-        super().__init__(task, labels)
+    def __init__(
+        self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(task, labels, tuned)
         self.regression = task.data.problem_type == "regression"
         self.multilabel = task.data.problem_type == "multi_label_classification"
         self.weights: dict[str, float] = {}  # of the classes, by name: a checkpoint may bring another order
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -245,7 +246,6 @@ class Classification(Adapter):
         return matrix
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         if self.regression:
@@ -313,7 +313,6 @@ class Classification(Adapter):
         return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
         thresholds = self.tuned.get("thresholds", {})

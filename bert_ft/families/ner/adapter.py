@@ -62,7 +62,6 @@ class Ner(Adapter):
     )
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
@@ -168,7 +167,6 @@ class Ner(Adapter):
         return numbers
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         """One feature a sentence, or several overlapping ones of a sentence that is longer than `max_length`.
@@ -291,7 +289,6 @@ class Ner(Adapter):
         return np.where(inside, self._inner()[a], outside)
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics, and the F1 of each type: `f1_PER`."""

@@ -46,12 +46,13 @@ class ExtractiveQa(Adapter):
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
     readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
 
-    def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:
-        super().__init__(task, labels)
+    def __init__(
+        self, task: Task, labels: Sequence[Any] = (), tuned: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(task, labels, tuned)
         self.options = task.qa
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
@@ -120,7 +121,6 @@ class ExtractiveQa(Adapter):
         return out
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         return {"num_labels": 2}
@@ -162,7 +162,6 @@ class ExtractiveQa(Adapter):
         return columns | {"prediction": self._texts(columns, rows)}
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     @property
     def threshold(self) -> float:

@@ -98,7 +98,7 @@ def search(
         raise InputError(
             f"`{key}` is not for a search", where="search", remedy="give it to the training of best.toml"
         )
-    sets = overrides.sets(train, validation, None, settings)
+    sets = overrides.sets(train, validation, None)
     own_run = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(overrides.bound(load_task(task), sets, settings, **own_run), settings, space or {})
     blind = bound.override(

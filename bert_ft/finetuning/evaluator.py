@@ -1,0 +1,67 @@
+"""The evaluator of a run: predictions and metrics of its sets, for the weights as they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bert_ft.data.rows import Rows
+from bert_ft.engine.callbacks import Metrics
+from bert_ft.modeling.model import Model
+from bert_ft.prepared import Prepared
+
+Predictions = dict[str, Any]
+
+
+class Evaluator:
+    """Scores the sets of a run.
+
+    Rows are encoded once. What the weights as they are have predicted already is not computed again, until
+    `forget` says that they have changed.
+
+    Attributes:
+        counts: set name -> what happened while its rows were encoded.
+        rows, seconds: how many rows were predicted so far, and in what time.
+    """
+
+    def __init__(self, model: Model, prepared: Prepared, say: Callable[..., None]) -> None:
+        self.model, self.say = model, say
+        self.adapter = model.adapter
+        self.evaluation, self.scored = prepared.splits.evaluation, prepared.scored
+        self.chosen_by = prepared.task.best_metric[0]
+        self.blocks = {name: list(model.blocks(rows)) for name, rows in self.scored.items()}
+        self.counts: dict[str, dict[str, int]] = {}
+        for name, blocks in self.blocks.items():
+            keys = blocks[0][1].counts
+            self.counts[name] = {key: sum(part.counts[key] for _, part in blocks) for key in keys}
+        self.latest: dict[str, Predictions] = {}
+        self.rows, self.seconds = 0, 1e-9
+
+    def forget(self) -> None:
+        """The weights have changed."""
+        self.latest.clear()
+
+    def __call__(self, network: Any) -> Metrics:
+        """Set name -> metric -> value of the evaluation sets, for weights that have just been trained; tells what
+        looks wrong with the predictions."""
+        self.forget()
+        metrics = {}
+        for name, rows, predictions in self.predicted(self.evaluation):
+            metrics[name] = self.model.score(predictions, rows)
+            for warning in self.adapter.warnings(predictions, rows):
+                self.say(f"{name}: {warning}", "yellow")
+        return {name: metrics[name] for name in self.evaluation}
+
+    def predicted(self, sets: Mapping[str, Rows]) -> Iterator[tuple[str, Rows, Predictions]]:
+        """(name, rows, predictions) set by set; first comes the one that thresholds are tuned on, which hold for
+        all."""
+        for name in sorted(sets, key=lambda name: name != self.chosen_by):
+            if name not in self.latest:
+                start = time.perf_counter()
+                self.latest[name] = self.model.infer(sets[name], self.blocks[name])
+                self.seconds += time.perf_counter() - start
+                self.rows += len(sets[name])
+                if name == self.chosen_by:
+                    self.adapter.tune(self.latest[name], sets[name])
+            yield name, sets[name], self.latest[name]

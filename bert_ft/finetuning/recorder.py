@@ -1,0 +1,74 @@
+"""The recorder of a run: what it tells a person, its log, its trackers, and the notes that its results keep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bert_ft import display
+from bert_ft.finetuning.experiment import Experiment
+from bert_ft.modeling.model import Model
+from bert_ft.prepared import Prepared
+
+
+class Recorder:
+    """Tells and records the course of one run; what it writes, the main process alone does.
+
+    Attributes:
+        notes: what a person should know of the run, a line each.
+    """
+
+    def __init__(self, experiment: Experiment, prepared: Prepared, model: Model) -> None:
+        self.experiment, self.task = experiment, prepared.task
+        self.accelerator, self.network = model.accelerator, model.network
+        self.main = model.accelerator.is_main_process
+        self.display = display.Display(experiment.execution.quiet or not self.main)
+        self.say = self.display.say
+        self.tracked = experiment.execution.log_with is not None
+        self.notes: list[str] = []
+
+    def note(self, line: str, style: str = "") -> None:
+        """Tells a line, and keeps it in the results."""
+        self.say(line, style)
+        self.notes.append(line)
+
+    def describe(self, prepared: Prepared, counts: Mapping[str, dict[str, int]]) -> None:
+        """Tells what there is before the first step: rows and tokens, labels, the disk's part."""
+        for name, counted in counts.items():
+            self.say(display.count_line(name, counted, self.task.recipe.max_length))
+            if unread := display.unread(name, counted):
+                self.note(unread, "yellow")
+        adapter = prepared.adapter
+        if adapter.labels:
+            kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
+            more = " ..." if len(adapter.names) > 20 else ""
+            self.say(f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{more}")
+        size = sum(p.numel() * p.element_size() for p in self.network.parameters()) / 2**20
+        stays = size if self.experiment.execution.save_model else 0
+        self.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")
+
+    def start_trackers(self) -> None:
+        """Starts the trackers of `log_with`, with the recipe."""
+        if self.tracked:
+            recipe = self.task.recipe.model_dump()
+            plain = {key: value for key, value in recipe.items() if isinstance(value, (int, float, str))}
+            self.accelerator.init_trackers("bert-ft", plain)
+
+    def end_trackers(self) -> None:
+        """Closes them."""
+        if self.tracked:
+            self.accelerator.end_training()
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Writes a line of the log, to the run's folder and to the trackers."""
+        if "out_of_memory" in entry:
+            self.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
+        if self.main:
+            seconds = round(time.perf_counter() - self.experiment.began, 3)
+            self.experiment.folder.append_log({**entry, "seconds": seconds})
+        if self.tracked:
+            numbers = {key: value for key, value in entry.items() if isinstance(value, (int, float))}
+            for name, values in entry.get("evaluation", {}).items():
+                numbers |= {f"{name}/{key}": value for key, value in values.items()}
+            self.accelerator.log(numbers, step=entry["step"])

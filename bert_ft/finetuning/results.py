@@ -1,0 +1,91 @@
+"""What a run leaves: predictions, its model, `results.json`, its pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bert_ft import files
+from bert_ft.engine.checkpoints import Checkpoints, State
+from bert_ft.finetuning.evaluator import Evaluator
+from bert_ft.finetuning.experiment import Experiment
+from bert_ft.finetuning.recorder import Recorder
+from bert_ft.modeling import saving
+from bert_ft.modeling.model import Model
+from bert_ft.pages import run_page
+from bert_ft.prepared import Prepared
+from bert_ft.report import scored_set
+from bert_ft.rundir import environment
+
+
+def write_predictions(
+    experiment: Experiment, evaluator: Evaluator, recorder: Recorder
+) -> dict[str, dict[str, float]]:
+    """Predicts every set with the weights that are kept, writes what was predicted, and returns set name -> metric
+    -> value; empty for a set without labels."""
+    adapter, folder = evaluator.adapter, experiment.folder
+    metrics: dict[str, dict[str, float]] = {}
+    for name, rows, predictions in evaluator.predicted(evaluator.scored):
+        metrics[name] = evaluator.model.score(predictions, rows)
+        recorder.notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
+        if recorder.main:
+            files.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
+            if metrics[name]:
+                scored_set.keep(folder, name, rows.table)
+            for suffix, value in adapter.files(predictions, rows).items():
+                files.write_json(folder.predictions / f"{name}{suffix}.json", value)
+    return metrics
+
+
+def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, dtype: str | None) -> None:
+    """Writes `model/`, in the given type of numbers, where the run keeps one; a network of the user's own leaves as
+    it came."""
+    model.network = model.accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
+    model.describe()
+    saves = experiment.execution.save_model
+    whole = (
+        checkpoints.whole(model.network) if saves else None
+    )  # of every process, where the model is sharded
+    if not model.accelerator.is_main_process:
+        return
+    if experiment.objects.model is not None and model.unpadding is not None:
+        model.unpadding.remove()
+    if saves:
+        saving.save_model(experiment.folder.model, model.network, model.tokenizer, whole, dtype)
+
+
+def write_results(
+    experiment: Experiment,
+    prepared: Prepared,
+    state: State,
+    metrics: dict[str, dict[str, float]],
+    counts: dict[str, dict[str, int]],
+    evaluator: Evaluator,
+    recorder: Recorder,
+) -> None:
+    """Writes the pages and, last of all, `results.json`: a run that has it is whole."""
+    task, folder = prepared.task, experiment.folder
+    results: dict[str, Any] = {
+        "task": task.name,
+        "family": task.family,
+        "checkpoint": task.run.checkpoint,
+        "seed": task.run.seed,
+        "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),
+        "metrics": {name: metrics[name] for name in evaluator.scored if metrics[name]},
+        "counts": counts,
+        "best_step": state.best_step if task.recipe.keep == "best" else state.step,
+        "steps": state.step,
+        "micro_batches": state.micro_batches,
+        "timing": {
+            "train_seconds": round(state.seconds, 3),
+            "train_samples_per_second": round(state.rows / state.seconds, 2),
+            "eval_samples_per_second": round(evaluator.rows / evaluator.seconds, 2),
+            "first_step_seconds": round((state.first_step or experiment.began) - experiment.began, 3),
+        },
+        "tuned": evaluator.adapter.tuned,
+        "notes": recorder.notes,
+        "version": environment.version("bert-ft"),
+    }
+    run_page.leave(folder, results, recorder.say)
+    if not experiment.execution.keep_checkpoints:
+        folder.clear("checkpoints")
+    files.write_json(folder.results_json, results)

@@ -1,0 +1,107 @@
+"""From a task to its rows and the adapter that reads them: the one way to both, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bert_ft.config.schema import RunSpec
+from bert_ft.config.task import Task
+from bert_ft.data import loading, splitting
+from bert_ft.data.rows import Rows, Splits
+from bert_ft.families.base import Adapter
+from bert_ft.modeling import pretrained
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows and adapter of one task.
+
+    Attributes:
+        task: with its labels, where it has some.
+        adapter: under that task, its labels in the order of the head that will be trained.
+        splits: the rows of every set; those of training after `data.limit_train`.
+        fingerprint: sha256 of all rows before that limit.
+        notes: what was done to the rows while they were read, a line each.
+    """
+
+    task: Task
+    adapter: Adapter
+    splits: Splits
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    @property
+    def scored(self) -> dict[str, Rows]:
+        """Name -> rows of every set but that of training."""
+        return {**self.splits.evaluation, **self.splits.test}
+
+    def identity(self) -> dict[str, str | None]:
+        """What a run follows from beside its task: the fingerprints of its rows and of its checkpoint's weights."""
+        return {"data": self.fingerprint, "checkpoint": pretrained.fingerprint(self.task.run.checkpoint)}
+
+
+def read(
+    task: Task,
+    family: type[Adapter],
+    rows: Mapping[str, Any] | None = None,
+    *,
+    training: bool = True,
+    others: bool = False,
+) -> Prepared:
+    """Reads a task's sets and finds its labels. The adapter is not prepared to train, the rows are not checked.
+
+    Args:
+        rows: Python objects in place of files, as `loading.load` takes them; the other arguments as there.
+    """
+    splits = loading.load(task, family, rows, training=training, others=others)
+    adapter = family(task, family.find_labels(splits.train, task))
+    return Prepared(task, adapter, splits, splits.fingerprint(), tuple(splits.notes))
+
+
+def prepare(
+    task: Task,
+    family: type[Adapter],
+    rows: Mapping[str, Any] | None = None,
+    *,
+    model: Any = None,
+    trusted: Sequence[str] = (),
+) -> Prepared:
+    """Reads a task's sets, finds their labels, refuses rows that can't be trained on or scored, and readies the
+    adapter to encode them.
+
+    Args:
+        model: the network of the user's own that is trained in place of the task's checkpoint: its head gives
+            the order of the labels.
+        trusted: whose own code may run, as `remote_code.names` returns it.
+    Raises:
+        InputError: whatever is wrong with the rows, the labels, or the checkpoint's configuration.
+    """
+    found = read(task, family, rows)
+    for name, part in found.splits.all().items():
+        found.adapter.check(name, part)
+    adapter = found.adapter.rebound(task.override({"data.labels": found.adapter.labels or None}))
+    adapter = in_head_order(adapter, task.run, model, trusted)
+    train = splitting.limit(found.splits.train, task.data.limit_train, task.run.seed)
+    adapter.prepare(train)
+    return replace(found, task=adapter.task, adapter=adapter, splits=replace(found.splits, train=train))
+
+
+def prepare_for(
+    adapter: Adapter, task: Task, rows: Mapping[str, Any] | None = None, *, training: bool = True
+) -> Prepared:
+    """Reads a task's sets for the adapter of a trained model, which knows its labels already; rows that it can't
+    score are refused. Without `training` the training rows are not read."""
+    splits = loading.load(task, type(adapter), rows, training=training)
+    result = Prepared(task, adapter, splits, splits.fingerprint(), tuple(splits.notes))
+    for name, part in result.scored.items():
+        adapter.check(name, part)
+    return result
+
+
+def in_head_order(adapter: Adapter, run: RunSpec, model: Any, trusted: Sequence[str]) -> Adapter:
+    """The adapter with its labels in the order of the head that will be trained, where one fits the task."""
+    if model is not None:
+        return pretrained.in_order_of(adapter, model.config, own=True)
+    return pretrained.ordered(adapter, run, trusted)
