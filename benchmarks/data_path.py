@@ -128,6 +128,7 @@ def peak(data: Path, checkpoint: str, n: int) -> float:
 
     import bert_ft
     from bert_ft.modeling import loading
+    from bert_ft.prepared import prepare
 
     folder = tempfile.mkdtemp()
     labels = dict(enumerate(bert_ft.load_task("sst2").data.labels))
