@@ -19,12 +19,12 @@ NAMES = ("classification-seed1", "ner-seed1", "qa-seed1")
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """The folders, with the place of their rows as it is here."""
-    shutil.copytree(HERE, tmp_path / "runs")
-    for file in (tmp_path / "runs").glob("*/*.*"):
+    shutil.copytree(HERE, tmp_path / "kept")
+    for file in (tmp_path / "kept").glob("*/*.*"):
         if file.suffix in (".toml", ".json"):
             text = file.read_text(encoding="utf-8")
             file.write_text(text.replace("@HERE@", str(tmp_path)), encoding="utf-8")
-    return tmp_path / "runs"
+    return tmp_path / "kept"
 
 
 def _close(now: Any, then: Any) -> bool:
