@@ -16,9 +16,9 @@ from typing import Any
 
 from bert_ft.config.catalog import load_suite, load_task, suites
 from bert_ft.config.references import Submission
-from bert_ft.data import loading
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.files import write
+from bert_ft.prepared import prepare_for
 from bert_ft.run import Run
 
 
@@ -145,5 +145,5 @@ def _predicted(run: Run, wanted: Submission, data_dir: str | Path | None) -> lis
     spec = run.task.run.model_copy(update={"data_dir": place})
     bound = run.task.model_copy(update={"data": load_task(str(wanted.of)).data, "run": spec})
     adapter = run.model.adapter
-    rows = loading.load(bound, type(adapter), training=False).test[wanted.set]
+    rows = prepare_for(adapter, bound, training=False).splits.test[wanted.set]
     return list(adapter.lines(run.model.infer(rows), rows))
