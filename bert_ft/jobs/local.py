@@ -121,6 +121,7 @@ class Processes:
                 watcher.started(job)
 
     def _start(self, job: Job, device: str | None) -> Child:
+        assert job.argv, "a job with Python objects runs in the process that has them"
         log = self.logs / f"{job.name}.txt"
         with files.opened(log, "wb") as stream:
             # in a session of its own: Ctrl-C reaches it once, through us

@@ -99,14 +99,8 @@ def search(
     """
     from bert_ft.tools.search.study import Trials
 
-    began = time.monotonic()
-    limit = _seconds(timeout)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(
-            "a trial is trained by one process",
-            where="search",
-            remedy="start the same command several times: they share the trials",
-        )
+    deadline = time.monotonic() + _seconds(timeout)
+    _refuse_launched()
     options = _options(settings)
     sets = overrides.sets(train, validation, None, settings)
     run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
@@ -125,20 +119,19 @@ def search(
         made_from=_identity(bound, blind, sets),
         say=display.say,
     )
-    training = _Training(blind, train, validation, options, display)
     result = Search(path, bound, shared)
-    while time.monotonic() - began < limit and (row := shared.step(trials, training)) is not None:
-        result.leave()
-        display.say(_line(row, bound.best_metric[1], result.best))
-        if len(result.trials) >= HOPELESS and result.hopeless:
-            break
-    result.leave()
-    files.write(path / "search.html", page.html(path, result.results()))
-    if result.hopeless:
-        raise InputError(
-            f"all {len(result.trials)} trials failed", where=str(path), remedy=result.trials[-1]["note"]
-        )
+    result._train(_Training(blind, train, validation, options, display), trials, deadline)
     return result
+
+
+def _refuse_launched() -> None:
+    """Refuses processes that a launcher (torchrun, accelerate) started to train one run together."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            "a trial is trained by one process",
+            where="search",
+            remedy="start the same command several times: they share the trials",
+        )
 
 
 def _options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -264,6 +257,24 @@ class Search:
     def hopeless(self) -> bool:
         """Whether trials have failed, and no other has come to anything."""
         return bool(self.trials) and all(row["state"] == "failed" for row in self.trials)
+
+    def _train(self, training: _Training, most: int, deadline: float) -> None:
+        """Trains trials until there are `most` of them, by whichever process, or the time is up.
+
+        Raises:
+            InputError: all of them failed.
+        """
+        while time.monotonic() < deadline and (row := self._shared.step(most, training)) is not None:
+            self.leave()
+            training.display.say(_line(row, self._task.best_metric[1], self.best))
+            if len(self.trials) >= HOPELESS and self.hopeless:
+                break
+        self.leave()
+        files.write(self.path / "search.html", page.html(self.path, self.results()))
+        if self.hopeless:
+            raise InputError(
+                f"all {len(self.trials)} trials failed", where=str(self.path), remedy=self.trials[-1]["note"]
+            )
 
     def results(self) -> dict[str, Any]:
         """The content of `results.json`."""
