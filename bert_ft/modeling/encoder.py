@@ -21,6 +21,8 @@ from bert_ft.modeling import pretrained, token_types, vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bert_ft.engine.sharing import Reader
+
 ROWS = 1024  # texts that are tokenized together
 TOKENS = 2**15  # tokens whose hidden states are held together, of one layer: 100 MB at a width of 768
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -115,7 +117,7 @@ class Encoder:
         encoder.notes = [*notes, *encoder.settle(Reading(), unpad, checkpoint)]
         return encoder
 
-    def settle(self, reader: Any, unpad: bool, where: str) -> list[str]:
+    def settle(self, reader: Reader, unpad: bool, where: str) -> list[str]:
         """Puts the network on its device, padding-free where it can be, and asks it which rows may share a
         forward.
 
