@@ -1,4 +1,5 @@
-"""Logits of every feature, in the order of the features, whatever the batches and processes were."""
+"""Logits or hidden states of every feature, in the order of the features, whatever the batches and processes
+were."""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ import torch
 from accelerate.utils import gather_object
 
 from bert_ft.engine import batches
-from bert_ft.engine.sharing import ANY, Sharing
-from bert_ft.families.base import Adapter
+from bert_ft.engine.sharing import ANY, Reader, Sharing
 from bert_ft.families.features import Features
 from bert_ft.families.tokenization import ranges
 from bert_ft.kernels import padding_free
@@ -19,15 +19,17 @@ from bert_ft.kernels import padding_free
 
 def predict(
     model: Any,
-    adapter: Adapter,
+    adapter: Reader,
     features: Features,
     accelerator: Any,
     *,
     pad: int,
     tokens: int,
     sharing: Sharing = ANY,
+    **options: Any,
 ) -> np.ndarray:
-    """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the head scores each token.
+    """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the adapter reads something for
+    each token. `options` go to the model's forward.
 
     Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is
     computed by one process and every process ends with all of them.
@@ -45,7 +47,7 @@ def predict(
         for indices in mine + [todo[0][:1]] * idle:
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
             with accelerator.autocast(), padding_free.known_lengths(features.lengths[indices].tolist()):
-                logits = adapter.logits(model(**inputs)).float()
+                logits = adapter.logits(model(**inputs, **options)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]
             if len(rows) < len(mine):

@@ -9,10 +9,10 @@ tokens get something else, rows share a batch only with rows of their own length
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from transformers import PreTrainedModel
 from bert_ft.engine import batches
 from bert_ft.errors import InputError
 from bert_ft.families import tokenization
-from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
 from bert_ft.kernels import padding_free
 
@@ -45,6 +44,19 @@ NOTE = (
     "evaluated and "
     "predicted in batches of one length; batching.equal_lengths = true trains so too"
 )
+
+
+class Reader(Protocol):
+    """What is fed into a network and read off it: a family's adapter, or that of hidden states."""
+
+    @property
+    def inputs(self) -> Mapping[str, bool]:
+        """The texts of a row -> whether each must be there."""
+        ...
+
+    def logits(self, outputs: Any) -> Tensor:
+        """(B, C), or (B, L, C) where there is something for each token."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -95,12 +107,12 @@ ANY = Sharing()
 
 
 def find(
-    model: Any, adapter: Adapter, tokenizer: Any, max_length: int, known: Sharing = ANY
+    model: Any, adapter: Reader, tokenizer: Any, max_length: int, known: Sharing = ANY
 ) -> tuple[Sharing, list[str]]:
     """Asks a model which rows may share its batches: five ragged rows together and each alone.
 
     Args:
-        model: on its device, with the family's head, padding-free or not.
+        model: on its device, with the family's head or bare, padding-free or not.
         known: what its configuration says already.
     Returns:
         the answer, and a line for the user where it is not that all rows may.
@@ -141,7 +153,7 @@ def find(
 
 
 def _ends(
-    model: Any, adapter: Adapter, probe: Features, frame: tokenization.Frame, tokenizer: Any, known: Sharing
+    model: Any, adapter: Reader, probe: Features, frame: tokenization.Frame, tokenizer: Any, known: Sharing
 ) -> Sharing:
     """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's
     takes only rows with equally many of them; Longformer's for questions only rows with exactly those that
@@ -171,7 +183,7 @@ def _ends(
     return known
 
 
-def _runs(model: Any, adapter: Adapter, rows: Features, pad: int, many: int, width: int | None) -> bool:
+def _runs(model: Any, adapter: Reader, rows: Features, pad: int, many: int, width: int | None) -> bool:
     """Whether the model takes these rows, `many` a batch."""
     try:
         _outputs(model, adapter, rows, pad, many, width)
@@ -235,7 +247,7 @@ def vocabulary(model: Any) -> int | None:
 
 
 def _outputs(
-    model: nn.Module, adapter: Adapter, probe: Features, pad: int, many: int, width: int | None
+    model: nn.Module, adapter: Reader, probe: Features, pad: int, many: int, width: int | None
 ) -> list[list[np.ndarray]]:
     """The float64 outputs of each row, `many` rows a batch: its logits, and the hidden states of its tokens
     where the encoder gives one a token."""
@@ -282,7 +294,7 @@ def _difference(ones: list[list[np.ndarray]], others: list[list[np.ndarray]]) ->
 
 
 def _exactly(
-    model: Any, adapter: Adapter, probe: Features, pad: int, width: int | None, difference: float
+    model: Any, adapter: Reader, probe: Features, pad: int, width: int | None, difference: float
 ) -> float:
     """The difference without rounding: 0, or that of a copy in float64 on the CPU. Where there can be none,
     or it gives no numbers (some masks do not survive it), a copy in float32 tells by a difference too large

@@ -1,1 +1,1 @@
-"""Runs in processes of their own, and how long they take."""
+"""Runs to be made, and who makes them."""

@@ -1,5 +1,5 @@
-"""Runs as child processes: one on a GPU, one at a time without, each in its own folder and with its own log
-of what it said."""
+"""Jobs on this machine: in processes of their own, one on a GPU, one at a time without; or in this very
+process."""
 
 from __future__ import annotations
 
@@ -9,54 +9,163 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bert_ft import files
-from bert_ft.rundir.folder import HELD, RunDir
+from bert_ft.errors import disk
+from bert_ft.jobs.base import Job, Watcher
+from bert_ft.rundir.folder import HELD
 
 PAUSE = 0.2  # seconds between two looks at the children
 
 
-class Command(Protocol):
-    """A run to be made: `bert-ft *argv` leaves it in `folder`. `cause` is why it could not be made."""
+class InProcess:
+    """Runs jobs in this process, one after the other: those that Python objects take part in (a callback, a
+    loss, rows in memory). What goes wrong in one is raised, so that the jobs behind it are left.
 
-    argv: list[str]
-    folder: RunDir
-    cause: str
+    Args:
+        train: makes a job's run, or finds that it is finished.
+    """
+
+    def __init__(self, train: Callable[[Job], object]) -> None:
+        self.train = train
+
+    def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
+        watcher = watcher or Watcher()
+        for job in jobs:
+            watcher.started(job)
+            self.train(job)
+            watcher.ended(job)
 
 
 @dataclass
 class Child:
-    """A run under way."""
+    """A job under way in a process of its own."""
 
+    job: Job
     process: subprocess.Popen[bytes]
     device: str | None
     log: Path
     began: float
 
-    def last(self) -> str:
-        """What it said last."""
-        lines = [
-            line
-            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.strip()
-        ]
+    def last_line(self) -> str:
+        """What it printed last; empty before it printed anything."""
+        lines = [line for line in self._log_text().splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
 
     def fault(self) -> str:
-        """Its own message of what went wrong, or else the end of what it said."""
-        text = self.log.read_text(encoding="utf-8", errors="replace").strip()
-        own = text.rpartition("bert-ft: ")[2] if "bert-ft: " in text else "\n".join(text.splitlines()[-3:])
+        """Its own message of what went wrong, or else the end of what it printed; empty where nothing did."""
         code = self.process.returncode
+        if code == 0:
+            return ""
+        text = self._log_text().strip()
+        own = text.rpartition("bert-ft: ")[2] if "bert-ft: " in text else "\n".join(text.splitlines()[-3:])
         return own or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+
+    def _log_text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+class Processes:
+    """Runs jobs as child processes, one on each device; one that fails leaves its `cause`, and the others go
+    on.
+
+    A run that another process is at work on (one that was left behind when an earlier call was killed, or a
+    job of a cluster) is waited for. SIGINT and, with `signals`, SIGTERM are handed on, so that the children
+    save and leave.
+
+    Args:
+        logs: the folder for what each job prints, `<name of its folder>.txt`.
+    """
+
+    def __init__(self, logs: Path, signals: bool = False) -> None:
+        self.logs, self.signals = logs, signals
+        self.devices = devices()
+
+    def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
+        watcher = watcher or Watcher()
+        with disk(self.logs):
+            self.logs.mkdir(parents=True, exist_ok=True)
+        waiting, free, running = deque(jobs), list(self.devices), list[Child]()
+        with _ending_with_us(running, self.signals):
+            while waiting or running:
+                self._start_waiting(waiting, free, running, watcher)
+                watcher.look(running)
+                time.sleep(PAUSE)
+                for child in [child for child in running if child.process.poll() is not None]:
+                    running.remove(child)
+                    free.append(child.device)
+                    fault = child.fault()
+                    if HELD in fault:  # another process came first: its result is waited for
+                        waiting.append(child.job)
+                        continue
+                    child.job.cause = fault
+                    watcher.ended(child.job)
+
+    def _start_waiting(
+        self, waiting: deque[Job], free: list[str | None], running: list[Child], watcher: Watcher
+    ) -> None:
+        """Starts as many jobs as there are free devices; those that are finished by now only end."""
+        for _ in range(len(waiting) if free else 0):
+            job = waiting.popleft()
+            if job.folder.state == "finished":
+                watcher.ended(job)
+            elif job.folder.busy or not free:
+                waiting.append(job)
+            else:
+                running.append(self._start(job, free.pop(0)))
+                watcher.started(job)
+
+    def _start(self, job: Job, device: str | None) -> Child:
+        assert job.argv, "a job with Python objects runs in the process that has them"
+        log = self.logs / f"{job.name}.txt"
+        with files.opened(log, "wb") as stream:
+            # in a session of its own: Ctrl-C reaches it once, through us
+            process = subprocess.Popen(
+                python("bert_ft", *job.argv),
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+                env=environment(device),
+                start_new_session=True,
+            )
+        return Child(job, process, device, log, time.monotonic())
+
+
+@contextmanager
+def _ending_with_us(running: list[Child], signals: bool) -> Iterator[None]:
+    """Inside: what ends this process ends the children first, with the signal that it got; Ctrl-C once more
+    ends them at once. With `signals` SIGTERM does so too."""
+    received = signal.SIGINT
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal received
+        received = signal.SIGTERM
+        sys.exit(1)
+
+    old = signal.signal(signal.SIGTERM, stop) if signals else None
+    try:
+        yield
+    except BaseException:
+        for child in running:
+            child.process.send_signal(received)
+        try:
+            for child in running:
+                child.process.wait()
+        except KeyboardInterrupt:
+            for child in running:
+                child.process.kill()
+        raise
+    finally:
+        if old is not None:
+            signal.signal(signal.SIGTERM, old)
 
 
 def devices() -> list[str | None]:
-    """What `CUDA_VISIBLE_DEVICES` shall be for each child that may run at a time."""
+    """The value of `CUDA_VISIBLE_DEVICES` for each child that may run at a time; [None] without a GPU."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -68,9 +177,8 @@ def environment(device: str | None) -> dict[str, str]:
     """The variables of a child: this process's own, its device, and where this very bert-ft lies; it imports
     nothing from the working directory."""
     root = Path(__file__).resolve().parents[2]
-    paths = [
-        path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
-    ]  # "" is the working directory
+    # an empty part of PYTHONPATH is the working directory
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if root.name not in ("site-packages", "dist-packages"):  # a checkout
         paths = [str(root), *paths]
     place = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
@@ -80,87 +188,6 @@ def environment(device: str | None) -> dict[str, str]:
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours, which must not come from the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
-
-
-def run(
-    commands: Sequence[Command],
-    logs: Path,
-    places: Sequence[str | None],
-    tell: Callable[[Command, Child | None], None],
-    look: Callable[[dict[str, Child]], Any],
-    signals: bool,
-) -> None:
-    """Makes every run that is not finished; one that fails leaves its `cause`, and the rest goes on.
-
-    A run that another process is at work on (one that was left behind when an earlier call was killed, or a
-    job of a cluster) is waited for. SIGINT and, with `signals`, SIGTERM are handed on, and the children save
-    and leave.
-
-    Args:
-        tell: called when a run starts (with its child) and when it ends.
-        look: called a few times a second with the children, by the name of their folder.
-    """
-    waiting, free = deque(commands), list(places)
-    running: dict[str, tuple[Command, Child]] = {}
-    ended = signal.SIGINT
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal ended
-        ended = signal.SIGTERM
-        sys.exit(1)
-
-    old = signal.signal(signal.SIGTERM, stop) if signals else None
-    try:
-        while waiting or running:
-            for _ in range(len(waiting) if free else 0):
-                command = waiting.popleft()
-                if command.folder.state == "finished":
-                    tell(command, None)
-                elif command.folder.busy or not free:
-                    waiting.append(command)
-                else:
-                    running[command.folder.path.name] = command, _start(command, logs, free.pop(0))
-                    tell(*running[command.folder.path.name])
-            look({name: child for name, (_, child) in running.items()})
-            time.sleep(PAUSE)
-            for name, (command, child) in list(running.items()):
-                if child.process.poll() is None:
-                    continue
-                del running[name]
-                free.append(child.device)
-                command.cause = child.fault() if child.process.returncode else ""
-                if HELD in command.cause:  # another process came first: its result is waited for
-                    command.cause = ""
-                    waiting.append(command)
-                    continue
-                tell(command, None)
-    except BaseException:
-        for _, child in running.values():
-            child.process.send_signal(ended)
-        try:
-            for _, child in running.values():
-                child.process.wait()
-        except KeyboardInterrupt:  # once more: at once
-            for _, child in running.values():
-                child.process.kill()
-        raise
-    finally:
-        if old is not None:
-            signal.signal(signal.SIGTERM, old)
-
-
-def _start(command: Command, logs: Path, device: str | None) -> Child:
-    log = logs / f"{command.folder.path.name}.txt"
-    with files.opened(log, "wb") as stream:
-        # in a session of its own: Ctrl-C reaches it once, through us
-        process = subprocess.Popen(
-            python("bert_ft", *command.argv),
-            stdout=subprocess.DEVNULL,
-            stderr=stream,
-            env=environment(device),
-            start_new_session=True,
-        )
-    return Child(process, device, log, time.monotonic())
 
 
 def display(console: Any) -> Any:

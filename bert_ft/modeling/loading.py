@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from bert_ft.engine.accelerator import accelerator
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import pretrained, token_types, vocabulary
+from bert_ft.modeling.encoder import evaluate_only
 from bert_ft.modeling.model import Model
 from bert_ft.modeling.saved_task import labels_of, passed_over, task_of, tuned_of
 from bert_ft.rundir.folder import RunDir
@@ -36,11 +36,9 @@ def build(
     and the tokenizer, which is tried on `texts`. To `fit`, rows are as long as the checkpoint has positions
     for; otherwise a length beyond that is refused. `trusted` is what this call names to run code from
     (`remote_code.names`); `stored`: the model computes in the type of the file's numbers, not in float32."""
-    import torch
     from accelerate.utils import set_seed
 
-    from bert_ft.engine import sharing
-    from bert_ft.kernels import cpu, padding_free
+    from bert_ft.kernels import cpu
     from bert_ft.modeling import requirements
 
     cpu.keep_freed(False)
@@ -71,27 +69,11 @@ def build(
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"--set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
-    if (known := sharing.vocabulary(network)) is not None and len(tokenizer) > known:
-        message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
-        raise InputError(
-            message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights"
-        )
-    if tokenizer.pad_token_id is None:
-        remedy = "name one in its tokenizer_config.json: pad_token, a token that no text has"
-        raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
-    rule, told = requirements.settle(network, tokenizer, task.recipe.max_length)
-    notes = [*notes, *told]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
-    network.to(device.device)
-    model = Model(adapter, network, tokenizer, device)
-    reason = "padded: batching.unpad = false"
-    if task.batching.unpad:
-        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        model.unpadding = padding_free.unpad(network, halves.get(device.mixed_precision))
-        reason = model.unpadding.reason
-    model.sharing, told = sharing.find(network, adapter, tokenizer, task.recipe.max_length, rule)
-    return model, [*notes, reason, *told]
+    model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter)
+    notes += model.settle(adapter, unpad=task.batching.unpad, where=str(checkpoint))
+    return model, notes
 
 
 def load_folder(
@@ -103,9 +85,7 @@ def load_folder(
 ) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own);
     `trusted` and `stored` as for `build`, `settings` are keys of the task that hold for this model alone."""
-    # without padding hardly a shape comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no
-    # faster; training does meet them again, in each layer and backwards
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    evaluate_only()
     where = pretrained.locate(folder)
     config = pretrained.load_config(where, trusted=trusted)
     fit = task is None
@@ -119,11 +99,13 @@ def load_folder(
     adapter = pretrained.in_order_of(adapter, config)
     bound = task.override({"run.checkpoint": where})
     model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted, stored=stored)
-    if any(note.startswith("new weights") for note in notes):
+    untrained = [note for note in notes if note.startswith(("new weights", "the head is replaced"))]
+    if any(note.startswith("new weights") for note in untrained):
         raise InputError(
-            "this checkpoint has no trained head for the task: " + "; ".join(notes),
+            "this checkpoint has no trained head for the task, so its answers would be random: "
+            + "; ".join(untrained),
             where=where,
-            remedy="fine-tune it first: bert-ft train",
+            remedy=f"fine-tune it first: bert-ft train TASK --checkpoint {where}; then load the run",
         )
     model.notes = passed_over(config)
     return model

@@ -1,9 +1,9 @@
-"""A checkpoint with a head, its tokenizer and its adapter: ready to score rows and to answer raw inputs."""
+"""An encoder with a head and its adapter: ready to score rows and to answer raw inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,31 +12,29 @@ from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
+from bert_ft.modeling.encoder import Encoder
 from bert_ft.modeling.saved_task import FORM, SAVED
 
 BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memory of evaluation and prediction
 
 
 @dataclass
-class Model:
-    """What `bert_ft.load` gives for a model folder, and what a run trains."""
+class Model(Encoder):
+    """What `bert_ft.load` gives for a model folder, and what a run trains: an encoder with a head.
 
-    adapter: Adapter
-    network: Any
-    tokenizer: Any
-    accelerator: Any
-    unpadding: Any = None  # the handle that makes the network plain again
-    sharing: Any = None  # which rows may be in one forward
+    Attributes:
+        adapter: what turns rows into features, and logits into predictions and metrics.
+        scorers: the user's own metrics, beside the task's.
+    """
+
+    adapter: Adapter = field(kw_only=True)
     scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
-    notes: Sequence[str] = ()  # what a person should know of it
 
     def encode(self, rows: Rows, of: int | None = None) -> Features:
         """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""
         from bert_ft.engine import feature_cache
 
-        return feature_cache.encode(
-            self.adapter, rows, self.tokenizer, self.adapter.task.recipe.max_length, of
-        )
+        return feature_cache.encode(self.adapter, rows, self.tokenizer, self.max_length, of)
 
     def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
         """The rows in parts that are encoded, scored and decoded apart, each with its features."""

@@ -152,6 +152,52 @@ def save_dtype(run: RunSpec, trusted: Sequence[str] = ()) -> str | None:
     return None if dtype == "float32" else dtype
 
 
+def load_encoder(run: RunSpec, checkpoint: str, trusted: Sequence[str] = ()) -> tuple[Any, list[str]]:
+    """The encoder of a checkpoint in float32, without any head (of a model with a decoder, the encoder
+    alone), and what the user should know about its weights. Whatever head the checkpoint has is left out.
+
+    Raises:
+        InputError: the file lacks weights of the encoder, or has some that the model has no place for.
+    """
+    import torch
+    from transformers import AutoModel
+
+    where, revision = locate(checkpoint), run.revision or "main"
+    config = load_config(where, revision, trusted)
+    old = config.architectures[0] if config.architectures else "?"
+    with (
+        told(where),
+        torch.random.fork_rng(devices=[]),
+    ):  # what is missing is drawn, and then refused or not used
+        model, info = AutoModel.from_pretrained(
+            where,
+            config=config,
+            revision=revision,
+            trust_remote_code=remote_code.allowed(where, revision, trusted),
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    network = without_decoder(model)
+    parts = {id(parameter) for parameter in network.parameters()}
+    own = {name for name, parameter in model.named_parameters() if id(parameter) in parts}
+    fresh = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    if lacking := sorted(key for key in fresh & own if "pooler" not in key):
+        message = f"the checkpoint ({old}) lacks {len(lacking)} weights of the encoder, {lacking[0]} first"
+        raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
+    _placed(model, info["unexpected_keys"], old, where)
+    dtype = weights.stored_dtype(_folder(where, run), config)
+    notes = list[str]()
+    if dtype not in (None, "float32"):
+        notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
+    return network, notes
+
+
+def without_decoder(model: Any) -> Any:
+    """The encoder of a headless model that has a decoder as well; any other as it is."""
+    return model.get_encoder() if model.config.is_encoder_decoder and hasattr(model, "decoder") else model
+
+
 def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
     """What to tell of the tensors that the model has no place for; refuses them where they are the
     encoder's."""

@@ -37,8 +37,11 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     )
     family = own.get("family", kind)
     if kind is None or not isinstance(family, str) or families.find(family).head != heads[kind]:
-        remedy = "fine-tune it first: bert-ft train"
-        raise InputError(f"'{architecture}' has no head that is known here", where=where, remedy=remedy)
+        message = (
+            f"this checkpoint ({architecture}) has no head for a task, so that it can't answer anything yet"
+        )
+        remedy = f"fine-tune it first: bert-ft train TASK --checkpoint {where}; then load the run"
+        raise InputError(message, where=where, remedy=remedy)
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     bound = getattr(config, "max_position_embeddings", None) or 512

@@ -23,8 +23,8 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"modeling", "display"},
     {"prepared", "pages"},
     {"run"},
-    {"finetuning"},
     {"jobs"},
+    {"finetuning"},
     {"tools"},
     {"cli", "__main__", "__init__"},
 ]

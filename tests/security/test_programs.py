@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from bert_ft.config.catalog import load_task
-from bert_ft.jobs import estimate, local
+from bert_ft.jobs import local
 from bert_ft.rundir import environment
+from bert_ft.tools.reproduce import estimate
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -108,7 +109,7 @@ def trap(tmp_path: Path, monkeypatch: Any) -> Path:
 
 
 def test_children_import_nothing_from_the_working_directory(trap: Path, tmp_path: Path) -> None:
-    for module in ("bert_ft", "bert_ft.jobs.estimate"):
+    for module in ("bert_ft", "bert_ft.tools.reproduce.estimate"):
         done = subprocess.run(
             local.python(module, "--help"), env=local.environment(None), capture_output=True, text=True
         )

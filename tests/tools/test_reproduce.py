@@ -25,7 +25,7 @@ from bert_ft.config.catalog import load_task
 from bert_ft.config.references import Suite
 from bert_ft.errors import InputError
 from bert_ft.files import write_json
-from bert_ft.jobs import estimate
+from bert_ft.tools.reproduce import estimate
 from bert_ft.tools.reproduce import plan as planning
 from bert_ft.tools.reproduce.plan import Plan, plan
 from bert_ft.tools.reproduce.results import Outcome

@@ -337,6 +337,38 @@ def test_pruned_and_hopeless(task: Path, tiny_checkpoint: Path, tmp_path: Path) 
     assert trials_of(tmp_path / "h") == ["FAIL"] * 3
 
 
+def test_what_carries_out_a_run_is_no_key_of_the_recipe(
+    task: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reaches each trial, with or without its table's name, and is no part of what the search is, whatever
+    parameters `finetune` names."""
+    given = list[dict[str, Any]]()
+
+    def few_parameters(
+        task: Any, *, output: Any, train: Any, validation: Any, callbacks: Any, **settings: Any
+    ) -> Any:
+        given.append(settings)
+        sets = {"train": train, "validation": validation}
+        return bert_ft.finetune(task, output=output, callbacks=callbacks, **sets, **settings)
+
+    monkeypatch.setattr("bert_ft.tools.search.search.finetune", few_parameters)
+    call = {
+        "output": tmp_path / "s",
+        "space": {"batch_size": [8, 16]},
+        "trials": 2,
+        "max_length": 16,
+        "quiet": True,
+    }
+    bert_ft.search(
+        task, str(tiny_checkpoint), **call, keep_checkpoints=True, metrics=[], **{"execution.save_every": 3}
+    )
+    assert [each.pop("check") for each in given] == [True, False], "the data's faults are told once"
+    assert {*given[0]} == {"keep_checkpoints", "metrics", "save_every", "overwrite", "save_model", "quiet"}
+    assert all(each["save_every"] == 3 and each["quiet"] and not each["save_model"] for each in given)
+    found = bert_ft.search(task, str(tiny_checkpoint), **call, save_every=500)
+    assert len(found.trials) == 2 and len(given) == 2, "the same search"
+
+
 # --- the space --------------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +404,7 @@ def test_space_on_the_line(text: str, values: Any) -> None:
     ({"space": {"epochs": [2]}, "epochs": 3}, "space: 'epochs' is set, and searched as well"),
     ({"max_length": 16}, "space: nothing is left to search"),
     ({"model": object()}, "search: `model` is not for a search"),
+    ({"execution.overwrite": True}, "search: `overwrite` is not for a search"),
     ({"timeout": "2 days"}, "timeout: '2 days' is no time\n  seconds (600), 10min or 2h"),
 ])  # fmt: skip
 def test_search_at_fault(task: Path, options: Any, message: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from bert_ft.config.catalog import load_task, suites
 from bert_ft.config.references import Reference, Suite
 from bert_ft.config.task import CONTROL, RESERVED, Task
 from bert_ft.errors import InputError
+from bert_ft.jobs.base import Job
 from bert_ft.modeling import remote_code
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
@@ -22,20 +22,15 @@ from bert_ft.rundir.naming import short_name
 from bert_ft.tools.reproduce.verdict import conditions, origin, recipe
 
 
-@dataclass
-class Planned:
-    """One run: the command that makes it, and its place."""
+@dataclass(eq=False)
+class Planned(Job):
+    """A run of the plan: the command that makes it, and its place.
 
-    task: Task
-    point: dict[str, Any]  # of the grid: key of the recipe -> value
-    folder: RunDir
-    argv: list[str]
-    cause: str = ""  # why it could not be made
+    Attributes:
+        point: of the grid: key of the recipe -> value.
+    """
 
-    @property
-    def command(self) -> str:
-        """The command as a shell takes it."""
-        return shlex.join(["bert-ft", *self.argv])
+    point: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,87 +86,104 @@ def plan(
         InputError: no such task or suite, no grid to search, a setting that is no key; another run in the
             place of one; or a control character in a name, so that no command of one line can hold it.
     """
-    name, checkpoint, known = str(name), str(checkpoint), suites()
+    name, checkpoint = str(name), str(checkpoint)
     if name in RESERVED:
         raise InputError(f"'{name}' is a family, not a task or a suite", remedy="`bert-ft tasks` lists both")
-    chosen = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
-    if not chosen or len(set(chosen)) < len(chosen):
+    numbers = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
+    if not numbers or len(set(numbers)) < len(numbers):
         raise InputError("seeds are a number of them, or a list of different ones", where="--seeds")
-    suite = known.get(name)
-    short = short_name(checkpoint)
-    words = map(naming.clean, ("reproduce", Path(name).stem, short))
+    suite = suites().get(name)
+    words = map(naming.clean, ("reproduce", Path(name).stem, short_name(checkpoint)))
     folder = Path(output) if output is not None else Path("runs") / "-".join(words)
     trusted = remote_code.names(trust_remote_code)
-    made = Plan(name, checkpoint, chosen, suite, folder, [], trusted)
-    extra = ["--checkpoint", checkpoint] + (["--data-dir", str(data_dir)] if data_dir is not None else [])
-    extra += [word for source in trusted for word in ("--trust-remote-code", source)]
-    fixed = {"run.checkpoint": checkpoint} | ({} if data_dir is None else {"run.data_dir": data_dir})
-    for task in suite.tasks if suite else [name]:
-        entry = _entry(load_task(task), checkpoint, reference, grid)
-        made.entries.append(entry)
-        points = [
-            dict(zip(entry.grid, values, strict=True)) for values in itertools.product(*entry.grid.values())
-        ]
-        for seed, point in itertools.product(chosen, points):
-            told = {f"recipe.{key}": value for key, value in point.items()} | settings
-            changes = (recipe(entry.reference) if entry.reference else {}) | told
-            bound = entry.base.override(changes | fixed | {"run.seed": seed}, where=f"task {entry.base.name}")
-            run = RunDir(folder / naming.run_name(entry.base, bound, told))
-            sets = [word for key, value in changes.items() for word in ("--set", f"{key}={_toml(value)}")]
-            argv = [
-                "train",
-                task,
-                *extra,
-                "--seed",
-                str(seed),
-                "--output",
-                str(run.path),
-                *sets,
-                *["--no-save-model"] * (not save_model),
-            ]
-            if odd := next((word for word in argv if CONTROL.search(word)), None):
-                raise InputError(
-                    f"{odd!r} holds a control character, so that no command of one line can hold it",
-                    where=f"task {entry.base.name}",
-                    remedy="rename it",
-                )
-            entry.runs.append(Planned(bound, point, run, argv))
-            if run.task_toml.is_file() and (
-                other := files.difference(_identity(run.task()), _identity(bound))
-            ):
-                raise InputError(
-                    "another run lies here; it differs in",
-                    details=other,
-                    where=str(run.path),
-                    remedy="choose another place with --output DIR",
-                )
-    if reference is not None and not any(entry.references for entry in made.entries):
-        sources = sorted({r.source for entry in made.entries for r in entry.base.reference})
+    entries = list[Entry]()
+    for source in suite.tasks if suite else [name]:
+        entry = _entry(load_task(source), checkpoint, reference, grid)
+        call = _Call(source, checkpoint, data_dir, folder, settings, save_model, trusted)
+        values = itertools.product(*entry.grid.values())
+        points = [dict(zip(entry.grid, point, strict=True)) for point in values]
+        entry.runs = [call.planned(entry, seed, point) for seed, point in itertools.product(numbers, points)]
+        entries.append(entry)
+    if reference is not None and not any(entry.references for entry in entries):
+        sources = sorted({published.source for entry in entries for published in entry.base.reference})
         raise InputError(
             f"no published number whose source holds '{reference}'",
             where="--reference",
             remedy="known: " + "; ".join(sources),
         )
-    return made
+    return Plan(name, checkpoint, numbers, suite, folder, entries, trusted)
 
 
-def _entry(base: Task, checkpoint: str, wanted: str | None, search: bool) -> Entry:
+@dataclass
+class _Call:
+    """What all runs of a task have in common: the arguments of `plan`, and the task as they name it."""
+
+    source: str
+    checkpoint: str
+    data_dir: str | Path | None
+    folder: Path
+    settings: Mapping[str, Any]
+    save_model: bool
+    trusted: tuple[str, ...]
+
+    def planned(self, entry: Entry, seed: int, point: dict[str, Any]) -> Planned:
+        """The run of one seed at one point of the grid; errors as of `plan`."""
+        own = {**{f"recipe.{key}": value for key, value in point.items()}, **self.settings}
+        changes = (recipe(entry.reference) if entry.reference else {}) | own
+        fixed: dict[str, Any] = {"run.checkpoint": self.checkpoint, "run.seed": seed}
+        if self.data_dir is not None:
+            fixed["run.data_dir"] = self.data_dir
+        task = entry.base.override(changes | fixed, where=f"task {entry.base.name}")
+        run = RunDir(self.folder / naming.run_name(entry.base, task, own))
+        argv = self._argv(seed, run, changes)
+        if odd := next((word for word in argv if CONTROL.search(word)), None):
+            raise InputError(
+                f"{odd!r} holds a control character, so that no command of one line can hold it",
+                where=f"task {entry.base.name}",
+                remedy="rename it",
+            )
+        if run.task_toml.is_file() and (changed := files.difference(_identity(run.task()), _identity(task))):
+            raise InputError(
+                "another run lies here; it differs in",
+                details=changed,
+                where=str(run.path),
+                remedy="choose another place with --output DIR",
+            )
+        return Planned(task, run, argv, point=point)
+
+    def _argv(self, seed: int, run: RunDir, changes: Mapping[str, Any]) -> list[str]:
+        words = ["train", self.source, "--checkpoint", self.checkpoint]
+        if self.data_dir is not None:
+            words += ["--data-dir", str(self.data_dir)]
+        for name in self.trusted:
+            words += ["--trust-remote-code", name]
+        words += ["--seed", str(seed), "--output", str(run.path)]
+        for key, value in changes.items():
+            words += ["--set", f"{key}={_toml(value)}"]
+        return words if self.save_model else [*words, "--no-save-model"]
+
+
+def _entry(base: Task, checkpoint: str, requested: str | None, search: bool) -> Entry:
     """The task with its published numbers; the recipe is that of the one which most can be compared with."""
     name = origin(checkpoint)[0]
-    found = [r for r in base.reference if wanted is None or wanted.casefold() in r.source.casefold()]
-    mine = [r for r in found if short_name(r.checkpoint) == name]
-    references = mine if mine or wanted is None else found  # asked for by name: whatever its checkpoint
+    published = [
+        reference
+        for reference in base.reference
+        if requested is None or requested.casefold() in reference.source.casefold()
+    ]
+    own = [reference for reference in published if short_name(reference.checkpoint) == name]
+    # one that is asked for by name is taken whatever its checkpoint
+    references = own if own or requested is None else published
 
     def grid(reference: Reference | None) -> dict[str, list[Any]]:
-        own = reference.recipe.get("grid", base.recipe.grid) if reference else base.recipe.grid
-        return dict(own) if search else {}
+        values = reference.recipe.get("grid", base.recipe.grid) if reference else base.recipe.grid
+        return dict(values) if search else {}
 
     def lacking(reference: Reference) -> tuple[int, bool]:
         first = {f"recipe.{key}": values[0] for key, values in grid(reference).items()}
         task = base.override(recipe(reference) | first | {"run.checkpoint": checkpoint})
-        return len(
-            conditions(reference, base, task, grid(reference))
-        ), reference.split not in base.data.evaluation_sets
+        unmet = conditions(reference, base, task, grid(reference))
+        return len(unmet), reference.split not in base.data.evaluation_sets
 
     chosen = min(references, key=lacking, default=None)
     if search and not grid(chosen):
@@ -187,7 +199,7 @@ def _identity(task: Task) -> dict[str, Any]:
     """What makes two runs the same one, on whatever machine they were made."""
     tree = task.dump()
     del tree["reference"]
-    tree["data"].pop("labels", None)  # a run has those that it found
+    tree["data"].pop("labels", None)  # a run has those of its training rows
     tree["run"] = {"seed": task.run.seed, "checkpoint": short_name(task.run.checkpoint or "")}
     return tree
 
@@ -197,4 +209,4 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     text = json.dumps(value, ensure_ascii=False)
-    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_ft import display, files
-from bert_ft.errors import BertFtError, InputError, disk, shown
-from bert_ft.jobs import estimate, local
+from bert_ft.errors import BertFtError, InputError, shown
+from bert_ft.jobs import local
+from bert_ft.jobs.base import Job, Running, Watcher
 from bert_ft.modeling import remote_code
-from bert_ft.tools.reproduce.plan import Plan, Planned, plan
+from bert_ft.tools.reproduce import estimate
+from bert_ft.tools.reproduce.plan import Entry, Plan, Planned, plan
 from bert_ft.tools.reproduce.results import Outcome
 
 OWN = ("results.json", "table.md", "page.html")  # what an outcome writes; the first is written first
@@ -63,7 +65,7 @@ def reproduce(
             raises nothing: its cause is in the outcome.
     """
     show = display.Display(quiet)
-    made = plan(
+    planned = plan(
         name,
         checkpoint,
         seeds=seeds,
@@ -75,16 +77,14 @@ def reproduce(
         trust_remote_code=trust_remote_code,
         **settings,
     )
-    _refuse_others(made.folder)
-    missing = [run for run in made.runs if run.folder.state != "finished"]
+    _refuse_others(planned.folder)
+    missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
-        places = local.devices()
-        _announce(made, missing, places, save_model, show)
-        logs = made.folder / "logs"
-        with disk(logs):
-            logs.mkdir(parents=True, exist_ok=True)
-        _make(made, missing, logs, places, show, signals)
-    outcome = Outcome(made, margin)
+        runner = local.Processes(planned.folder / "logs", signals)
+        _announce(planned, missing, runner.devices, save_model, show)
+        with local.display(show.console) as live:
+            runner.run(missing, _Progress(planned, show, live))
+    outcome = Outcome(planned, margin)
     outcome.write()
     return outcome
 
@@ -109,91 +109,95 @@ def _refuse_others(folder: Path) -> None:
 
 
 def _announce(
-    made: Plan,
+    planned: Plan,
     missing: Sequence[Planned],
-    places: Sequence[str | None],
+    devices: Sequence[str | None],
     save_model: bool,
     show: display.Display,
 ) -> None:
     """Tells the runs, their time and the disk they need, from finished runs or from a few real steps of each
     task."""
-    where = "one at a time" if len(places) == 1 else f"on {len(places)} GPUs"
+    where = "one at a time" if len(devices) == 1 else f"on {len(devices)} GPUs"
     show.say(
-        f"{len(made.runs)} runs, {len(made.runs) - len(missing)} of them finished; "
-        f"{where}, below {made.folder}",
+        f"{len(planned.runs)} runs, {len(planned.runs) - len(missing)} of them finished; "
+        f"{where}, below {planned.folder}",
         "bold",
     )
     total, kept, training = 0.0, 0.0, 0.0
-    for entry in made.entries:
-        todo = [run for run in entry.runs if run in missing]
-        done = [run.folder for run in entry.runs if run.folder.state == "finished"]
-        if not todo:
+    for entry in planned.entries:
+        remaining = [run for run in entry.runs if run in missing]
+        if not remaining:
             continue
-        if done:
-            seconds = sum(run.log()[-1]["seconds"] for run in done) / len(done)
-            size = sum(file.stat().st_size for file in done[0].path.rglob("*") if file.is_file())
-            found = {"seconds": seconds, "bytes_kept": size, "bytes_training": 0.0}
-        else:
-            try:
-                found = estimate.cost(todo[0].task, local.environment(places[0]), made.trusted)
-            except BertFtError as error:
-                show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
-                continue
+        try:
+            costs = _costs(entry, remaining[0], devices[0], planned.trusted)
+        except BertFtError as error:
+            show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
+            continue
         source = f"published by {entry.reference.source}" if entry.reference else "the task's own recipe"
-        show.say(f"  {entry.base.name}: {len(todo)} runs of about {_words(found['seconds'])}; {source}")
-        total += len(todo) * found["seconds"]
-        kept += len(todo) * (found["bytes_kept"] + save_model * found["bytes_training"] / 8)
-        training = max(training, found["bytes_training"])
+        duration = _duration(costs["seconds"])
+        show.say(f"  {entry.base.name}: {len(remaining)} runs of about {duration}; {source}")
+        model = costs["bytes_training"] / 8 if save_model else 0.0
+        total += len(remaining) * costs["seconds"]
+        kept += len(remaining) * (costs["bytes_kept"] + model)
+        training = max(training, costs["bytes_training"])
     show.say(
-        f"about {_words(total / len(places))}; disk: {kept / 2**20:,.0f} MB kept, "
-        f"and up to {len(places) * training / 2**20:,.0f} MB while training"
+        f"about {_duration(total / len(devices))}; disk: {kept / 2**20:,.0f} MB kept, "
+        f"and up to {len(devices) * training / 2**20:,.0f} MB while training"
     )
 
 
-def _make(
-    made: Plan,
-    missing: Sequence[Planned],
-    logs: Path,
-    places: Sequence[str | None],
-    show: display.Display,
-    signals: bool,
-) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    with local.display(show.console) as live:
-
-        def tell(run: Any, child: local.Child | None) -> None:
-            name = run.folder.path.name
-            done = sum(run.folder.state == "finished" for run in made.runs)
-            if child is not None:
-                show.say(f"{name}: started") if live is None else None
-            elif run.cause:
-                show.say(f"{name}: failed: {run.cause}", "red")
-            else:
-                log = run.folder.results()["metrics"]
-                show.say(f"{name}: {display.table_of(log)}  ({done} of {len(made.runs)} runs)")
-
-        def look(running: Mapping[str, local.Child]) -> None:
-            if live is None:
-                return
-            table = Table("task", "finished", "under way", box=None, pad_edge=False)
-            for entry in made.entries:
-                names = {run.folder.path.name for run in entry.runs}
-                lines = [
-                    f"{name}: {child.last()} ({_words(time.monotonic() - child.began)})"
-                    for name, child in running.items()
-                    if name in names
-                ]
-                done = sum(run.folder.state == "finished" for run in entry.runs)
-                said = "\n".join(map(shown, lines))
-                table.add_row(Text(shown(entry.base.name)), f"{done} of {len(entry.runs)}", Text(said))
-            live.update(table, refresh=True)
-
-        local.run(missing, logs, places, tell, look, signals)
+def _costs(entry: Entry, run: Planned, device: str | None, trusted: Sequence[str]) -> dict[str, float]:
+    """What a run of this task costs, as `estimate.cost` has it: of the finished runs, or measured. Raises
+    BertFtError: it can't be measured."""
+    done = [run.folder for run in entry.runs if run.folder.state == "finished"]
+    if not done:
+        return estimate.cost(run.task, local.environment(device), trusted)
+    seconds = sum(folder.log()[-1]["seconds"] for folder in done) / len(done)
+    size = sum(file.stat().st_size for file in done[0].path.rglob("*") if file.is_file())
+    return {"seconds": seconds, "bytes_kept": size, "bytes_training": 0.0}
 
 
-def _words(seconds: float) -> str:
+class _Progress(Watcher):
+    """Shows the runs: a live table on a terminal, elsewhere a line for each that starts; and a line for each
+    that ends."""
+
+    def __init__(self, planned: Plan, show: display.Display, live: Any) -> None:
+        self.planned, self.show, self.live = planned, show, live
+
+    def started(self, job: Job) -> None:
+        if self.live is None:
+            self.show.say(f"{job.name}: started")
+
+    def ended(self, job: Job) -> None:
+        if job.cause:
+            self.show.say(f"{job.name}: failed: {job.cause}", "red")
+            return
+        runs = self.planned.runs
+        done = sum(run.folder.state == "finished" for run in runs)
+        scores = display.table_of(job.folder.results()["metrics"])
+        self.show.say(f"{job.name}: {scores}  ({done} of {len(runs)} runs)")
+
+    def look(self, running: Sequence[Running]) -> None:
+        if self.live is None:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("task", "finished", "under way", box=None, pad_edge=False)
+        for entry in self.planned.entries:
+            own = [each for each in running if each.job in entry.runs]
+            lines = [
+                f"{each.job.name}: {each.last_line()} ({_duration(time.monotonic() - each.began)})"
+                for each in own
+            ]
+            done = sum(run.folder.state == "finished" for run in entry.runs)
+            text = "\n".join(map(shown, lines))
+            table.add_row(Text(shown(entry.base.name)), f"{done} of {len(entry.runs)}", Text(text))
+        self.live.update(table, refresh=True)
+
+
+def _duration(seconds: float) -> str:
+    """A time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

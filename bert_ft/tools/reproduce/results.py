@@ -1,5 +1,4 @@
-"""What `reproduce` found: the scores of every seed, the verdicts, the suite's score; as JSON, Markdown, a
-page."""
+"""What came of a reproduction: the scores of every seed, the verdicts, the suite's score."""
 
 from __future__ import annotations
 
@@ -7,19 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bert_ft import files
-from bert_ft.config.references import Reference
+from bert_ft.config.references import Reference, Suite
 from bert_ft.metrics import LOWER_IS_BETTER
-from bert_ft.report import plots
-from bert_ft.report.elements import Table
-from bert_ft.report.rendering import markdown, render, show
-from bert_ft.rundir import environment, naming
-from bert_ft.tools.reproduce import verdict
+from bert_ft.rundir import environment
+from bert_ft.tools.reproduce import page, verdict
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned
 from bert_ft.tools.reproduce.verdict import Verdict, points
 
@@ -44,14 +37,18 @@ class Outcome:
             name: {seed: run.folder.results()["metrics"] for seed, run in runs.items()}
             for name, runs in self.picked.items()
         }
-        self.found = [(entry, r, self._judge(entry, r)) for entry in plan.entries for r in entry.references]
+        self.judged = [
+            (entry, reference, self._judge(entry, reference))
+            for entry in plan.entries
+            for reference in entry.references
+        ]
 
     def _judge(self, entry: Entry, reference: Reference) -> Verdict:
-        made, scores = self.picked[entry.base.name], list(self.scores[entry.base.name].values())
+        runs, scores = self.picked[entry.base.name], list(self.scores[entry.base.name].values())
         unmet = verdict.conditions(reference, entry.base, entry.runs[0].task, entry.grid)
-        places = [run.folder.environment() for run in made.values()]
+        environments = [run.folder.environment() for run in runs.values()]
         unmet += [
-            f"runs: they differ in {key}" for key in SAME if len({place.get(key) for place in places}) > 1
+            f"runs: they differ in {key}" for key in SAME if len({each.get(key) for each in environments}) > 1
         ]
         if scores and reference.split not in scores[0]:
             scored = ", ".join(scores[0])
@@ -78,34 +75,17 @@ class Outcome:
         rows = []
         for entry in self.plan.entries:
             first: Metrics = next(iter(self.scores[entry.base.name].values()), {})
-            measured = {
-                (name, metric): None
-                for name in first
-                for metric in entry.base.metric.compute
-                if metric in first[name]
-            }
-            mine = [(r, v) for of, r, v in self.found if of is entry]
-            keys = dict.fromkeys([*measured, *((r.split, r.metric) for r, _ in mine)])
-            for name, metric in keys:
-                held: Sequence[tuple[Reference | None, Verdict | None]] = [
-                    (r, v) for r, v in mine if (r.split, r.metric) == (name, metric)
-                ] or [(None, None)]
-                for r, v in held:
-                    rows.append(
-                        {
-                            "task": entry.base.name,
-                            "set": name,
-                            "metric": metric,
-                            "published": _spread(r.value, r.std) if r else "–",
-                            "measured": _summary(
-                                self.values(entry, name, metric), r.statistic if r else "mean"
-                            ),
-                            "seeds": str(len(self.values(entry, name, metric))),
-                            "verdict": v.verdict if v else "no published number",
-                            "statistic": _statistic(r) if r else "–",
-                            "source": r.source if r else "–",
-                        }
-                    )
+            computed = entry.base.metric.compute
+            keys = [(name, metric) for name in first for metric in computed if metric in first[name]]
+            judged = [(reference, found) for of, reference, found in self.judged if of is entry]
+            keys += [(reference.split, reference.metric) for reference, _ in judged]
+            for key in dict.fromkeys(keys):
+                values = self.values(entry, *key)
+                published = [each for each in judged if (each[0].split, each[0].metric) == key]
+                if not published:
+                    rows.append(page.row(entry.base.name, *key, values))
+                for reference, found in published:
+                    rows.append(page.row(entry.base.name, *key, values, reference, found.verdict))
         return rows
 
     @property
@@ -113,58 +93,53 @@ class Outcome:
         return [
             {
                 "task": entry.base.name,
-                "set": r.split,
-                "metric": r.metric,
-                "published": r.model_dump(exclude_none=True),
-                **asdict(v),
+                "set": reference.split,
+                "metric": reference.metric,
+                "published": reference.model_dump(exclude_none=True),
+                **asdict(found),
             }
-            for entry, r, v in self.found
+            for entry, reference, found in self.judged
         ]
 
     @property
     def notes(self) -> list[str]:
         """The reasons of the verdicts, a line each."""
-        return [
-            f"{entry.base.name}, {r.split}/{r.metric}, {r.source}: {v.verdict}: {'; '.join(v.why)}"
-            for entry, r, v in self.found
-        ]
+        return page.notes(self.verdicts)
 
     @property
     def failed(self) -> list[Planned]:
-        """The runs that could not be made."""
+        """The runs that failed."""
         return [run for run in self.plan.runs if run.cause]
 
     @cached_property
     def suite(self) -> dict[str, dict[str, Any]]:
         """Kind of set (validation, test) -> "all tasks", "without wnli" -> values of the seeds, mean and std,
         in points; or the tasks that are missing, so that there is no score."""
-        whole, out = self.plan.suite, dict[str, dict[str, Any]]()
+        whole = self.plan.suite
         if whole is None:
-            return out
+            return {}
         smaller = [task for task in whole.tasks if task != "wnli"]
-        kinds = {"all tasks": whole.tasks} | (
-            {"without wnli": smaller} if len(smaller) < len(whole.tasks) else {}
+        groups = {"all tasks": whole.tasks}
+        if len(smaller) < len(whole.tasks):
+            groups["without wnli"] = smaller
+        return {
+            name: {label: self._suite_score(whole, kind, tasks) for label, tasks in groups.items()}
+            for name, kind in (("validation", "evaluation_sets"), ("test", "test_sets"))
+        }
+
+    def _suite_score(self, whole: Suite, kind: str, tasks: list[str]) -> dict[str, Any]:
+        """The suite's score on one kind of set, over some of its tasks."""
+        scored = {
+            entry.base.name: self._points(entry, getattr(entry.base.data, kind))
+            for entry in self.plan.entries
+        }
+        missing = [task for task in tasks if len(scored[task]) < len(self.plan.seeds)]
+        if missing:
+            return {"missing": missing}
+        part = whole.model_copy(update={"tasks": tasks})
+        return _described(
+            [part.score({task: scored[task][seed] for task in tasks}) for seed in self.plan.seeds]
         )
-        for kind in ("evaluation_sets", "test_sets"):
-            scored = {
-                entry.base.name: self._points(entry, getattr(entry.base.data, kind))
-                for entry in self.plan.entries
-            }
-            for label, tasks in kinds.items():
-                missing = [task for task in tasks if len(scored[task]) < len(self.plan.seeds)]
-                values = (
-                    []
-                    if missing
-                    else [
-                        whole.model_copy(update={"tasks": tasks}).score(
-                            {task: scored[task][seed] for task in tasks}
-                        )
-                        for seed in self.plan.seeds
-                    ]
-                )
-                name = "validation" if kind == "evaluation_sets" else "test"
-                out.setdefault(name, {})[label] = {"missing": missing} if missing else _described(values)
-        return out
 
     def _points(self, entry: Entry, sets: Mapping[str, str]) -> dict[int, dict[str, dict[str, float]]]:
         """Seed -> set -> metric -> points, of the seeds that have all these sets."""
@@ -179,182 +154,84 @@ class Outcome:
 
     @property
     def results(self) -> dict[str, Any]:
-        tasks = {}
-        for entry in self.plan.entries:
-            name = entry.base.name
-            first: Metrics = next(iter(self.scores[name].values()), {})
-            metrics = {
-                s: {
-                    m: _described(self.values(entry, s, m))
-                    for m in first[s]
-                    if m in entry.base.metric.compute
-                }
-                for s in first
-            }
-            tasks[name] = {
-                "reference": entry.reference.source if entry.reference else None,
-                "metrics": metrics,
-                "grid": entry.grid,
-                "chosen": {str(s): r.point for s, r in self.picked[name].items() if r.point},
-            }
-        runs = [
-            {
-                "task": run.task.name,
-                "seed": run.task.run.seed,
-                "grid": run.point,
-                "folder": str(run.folder.path),
-                "state": "failed" if run.cause else run.folder.state,
-                "cause": run.cause,
-                "command": run.command,
-            }
-            for run in self.plan.runs
-        ]
         return {
             "name": self.plan.name,
             "checkpoint": self.plan.checkpoint,
             "seeds": self.plan.seeds,
             "margin": self.margin,
             "scale": "points",
-            "tasks": tasks,
+            "tasks": {entry.base.name: self._of_task(entry) for entry in self.plan.entries},
             "verdicts": self.verdicts,
             "suite": self.suite,
-            "runs": runs,
+            "runs": [_of_run(run) for run in self.plan.runs],
             "made": self.made,
             "version": environment.version("bert-ft"),
         }
 
+    def _of_task(self, entry: Entry) -> dict[str, Any]:
+        name = entry.base.name
+        first: Metrics = next(iter(self.scores[name].values()), {})
+        metrics = {
+            split: {
+                metric: _described(self.values(entry, split, metric))
+                for metric in first[split]
+                if metric in entry.base.metric.compute
+            }
+            for split in first
+        }
+        return {
+            "reference": entry.reference.source if entry.reference else None,
+            "metrics": metrics,
+            "grid": entry.grid,
+            "chosen": {str(seed): run.point for seed, run in self.picked[name].items() if run.point},
+        }
+
     @cached_property
     def made(self) -> dict[str, Any]:
-        """Versions, hardware and time of the runs that are there; several values where they differ."""
+        """Versions, hardware and time of the finished runs; several values where they differ."""
         done = [run for run in self.plan.runs if run.folder.state == "finished"]
-        places = [run.folder.environment() for run in done]
+        environments = [run.folder.environment() for run in done]
         versions = {
-            p: _distinct(place["versions"].get(p) for place in places)
-            for p in ("python", *environment.PACKAGES)
+            package: _distinct(each["versions"].get(package) for each in environments)
+            for package in ("python", *environment.PACKAGES)
         }
         keys = ("device", "precision", "processes", "threads", "platform", "git_commit")
         seconds = sum(run.folder.results()["timing"]["train_seconds"] for run in done)
         return {
             "runs": len(done),
             "train_seconds": round(seconds, 1),
-            **{key: _distinct(place.get(key) for place in places) for key in keys},
+            **{key: _distinct(each.get(key) for each in environments) for key in keys},
             "versions": versions,
         }
 
     @property
-    def grid_note(self) -> str:
-        """How many runs stand behind a "best"."""
-        told = [
-            f"{entry.base.name} {len({str(run.point) for run in entry.runs})}"
-            for entry in self.plan.entries
-            if entry.grid
-        ]
-        return "" if not told else ("each seed's best on validation of so many runs: " + ", ".join(told))
+    def suite_lines(self) -> list[str]:
+        """The suite's scores in words."""
+        return page.suite_lines(self.plan.name, self.suite)
 
     def markdown(self) -> str:
         """The table for an appendix or a pull request, with what stands behind it."""
-        columns = list(self.table[0]) if self.table else []
-        lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-        lines += [f"| {' | '.join(map(markdown, row.values()))} |" for row in self.table]
-        lines += [
-            "",
-            *(f"- {markdown(line)}" for line in [*self.suite_lines, *self.notes, self.grid_note] if line),
-        ]
-        lines += [f"- failed: {markdown(run.folder.path.name)}: {markdown(run.cause)}" for run in self.failed]
-        made = self.made
-        versions = ", ".join(
-            f"{package} {markdown(show(version))}" for package, version in made["versions"].items() if version
-        )
-        lines += [
-            "",
-            "Values in points; measured is the mean (the median where that is published) ± the standard "
-            f"deviation over seeds {show(self.plan.seeds)} of "
-            f"{markdown(naming.short_name(self.plan.checkpoint))}. "
-            "What a source's recipe leaves open is the task's own.",
-            f"{made['runs']} runs, {made['train_seconds']:,.0f} seconds of training; "
-            f"{markdown(show(made['device']))}, "
-            f"{markdown(show(made['precision']))}; {versions}.",
-        ]
-        return "\n".join([f"# {markdown(self.title)}", "", *lines, ""])
-
-    @property
-    def title(self) -> str:
-        return f"{Path(self.plan.name).stem}, reproduced with {naming.short_name(self.plan.checkpoint)}"
-
-    @property
-    def suite_lines(self) -> list[str]:
-        """The suite's scores in words."""
-        return [
-            f"{self.plan.name}, {name}, {label}: "
-            + (
-                f"no score without {', '.join(found['missing'])}"
-                if "missing" in found
-                else _spread(found["mean"], found["std"])
-            )
-            for name, of in self.suite.items()
-            for label, found in of.items()
-        ]
+        return page.markdown(self.results, self.table)
 
     def html(self, whole: bool = True) -> str:
         """The page; or the tables alone, as a notebook shows them."""
-        rows = Table(
-            "published and measured, in points",
-            list(self.table[0]) if self.table else [],
-            [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.values()] for row in self.table],
-        )
-        score = Table("suite", [], [line.rsplit(": ", 1) for line in self.suite_lines])
-        words = [row["verdict"] for row in self.table]
-        facts = [
-            Table(
-                "how",
-                [],
-                [[key.replace("_", " "), value] for key, value in self.made.items() if key != "versions"],
-            ),
-            Table("versions", [], [list(pair) for pair in self.made["versions"].items()]),
-            Table(
-                "runs",
-                ["run", "state"],
-                [
-                    [run.folder.path.name, "failed" if run.cause else run.folder.state]
-                    for run in self.plan.runs
-                ],
-            ),
-        ]
-        return render(
-            "reproduction.html.j2",
-            whole=whole,
-            title=self.title,
-            checkpoint=self.plan.checkpoint,
-            rows=rows,
-            subtitle=f"seeds {show(self.plan.seeds)}" + f" · {self.grid_note}" * bool(self.grid_note),
-            counts={word: words.count(word) for word in dict.fromkeys(words)},
-            score=score,
-            notes=self.notes,
-            facts=facts,
-            failed=[{"folder": run.folder.path.name, "cause": run.cause} for run in self.failed],
-            charts=self._charts() if whole else [],
-            version=environment.version("bert-ft"),
-        )
+        return page.html(self.results, self.table, self._dots() if whole else {}, whole)
 
-    def _charts(self) -> list[tuple[str, str]]:
-        """A chart a task: a line a metric of a set, a dot a seed, a diamond a published value."""
-        out = []
+    def _dots(self) -> dict[str, list[tuple[str, str, list[float], list[float]]]]:
+        """Task -> set, metric, the values of its seeds and the published ones, for each line of its chart."""
+        dots = {}
         for entry in self.plan.entries:
-            keys = dict.fromkeys(
-                (row["set"], row["metric"]) for row in self.table if row["task"] == entry.base.name
-            )
-            several = len({s for s, _ in keys}) > 1
-            lines = [
+            own = [row for row in self.table if row["task"] == entry.base.name]
+            dots[entry.base.name] = [
                 (
-                    f"{s}\n{m}" if several else m,
-                    self.values(entry, s, m),
-                    [r.value for r in entry.references if (r.split, r.metric) == (s, m)],
+                    split,
+                    metric,
+                    self.values(entry, split, metric),
+                    [each.value for each in entry.references if (each.split, each.metric) == (split, metric)],
                 )
-                for s, m in keys
+                for split, metric in dict.fromkeys((row["set"], row["metric"]) for row in own)
             ]
-            if lines:
-                out.append((entry.base.name, plots.dots(lines, ("a seed", "published"), "points")))
-        return out
+        return dots
 
     def write(self) -> None:
         """Writes `results.json`, `table.md` and `page.html`."""
@@ -383,38 +260,22 @@ def _picked(entry: Entry) -> dict[int, Planned]:
     return out
 
 
+def _of_run(run: Planned) -> dict[str, Any]:
+    return {
+        "task": run.task.name,
+        "seed": run.task.run.seed,
+        "grid": run.point,
+        "folder": str(run.folder.path),
+        "state": run.state,
+        "cause": run.cause,
+        "command": run.command,
+    }
+
+
 def _described(values: Sequence[float]) -> dict[str, Any]:
-    return {"values": list(values), "mean": statistics.fmean(values), "std": _std(values)}
-
-
-def _std(values: Sequence[float]) -> float | None:
-    """Of a sample; nan where one of the values is."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _spread(value: float, std: float | None) -> str:
-    if np.isnan(value):
-        return "undefined"
-    return f"{value:.2f}" + (f" ± {std:.2f}" if std is not None else "")
-
-
-def _statistic(reference: Reference) -> str:
-    several = reference.statistic in ("mean", "median", "best of grid")
-    return (
-        reference.statistic
-        + (f" of {reference.runs or '?'}" if several else "")
-        + ", unconfirmed" * (reference.confidence == "U")
-    )
-
-
-def _summary(values: Sequence[float], statistic: str) -> str:
-    """Mean or median, and the standard deviation."""
-    if not values:
-        return "–"
-    center = statistics.median(values) if statistic == "median" else statistics.fmean(values)
-    return _spread(center, _std(values))
+    return {"values": list(values), "mean": statistics.fmean(values), "std": page.deviation(values)}
 
 
 def _distinct(values: Any) -> Any:
-    found = list(dict.fromkeys(values))
-    return found[0] if len(found) == 1 else found
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else different

@@ -10,7 +10,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
-from inspect import signature
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,19 @@ import tomli_w
 
 from bert_ft import families, files
 from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Execution
 from bert_ft.config.task import CONTROL, Task
-from bert_ft.data import loading, overrides
+from bert_ft.data import overrides
 from bert_ft.display import Display
 from bert_ft.errors import InputError
 from bert_ft.finetuning.finetune import finetune
+from bert_ft.jobs.base import Job
+from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
+from bert_ft.prepared import read
 from bert_ft.report.rendering import show
 from bert_ft.rundir import environment, naming
+from bert_ft.rundir.folder import RunDir
 from bert_ft.tools.search import page
 
 if TYPE_CHECKING:
@@ -40,6 +45,14 @@ SPACE: dict[str, Any] = {
 (appendix A.3), with learning rates around theirs."""
 
 HOPELESS = 3  # trials that fail before any other end the search
+OBJECTS = {"adapter", "loss", "metrics", "callbacks", "tokenizer", "model", "test", "trust_remote_code"}
+"""What `finetune` takes beside the task, its sets and keys of the task."""
+CAUTION = (
+    "the best of {trials} trials, chosen by this very score, so that it leans high: "
+    "a fresh seed or a test set tells more"
+)
+REFUSED = {"model", "test", "overwrite", "resume", "save_model"}
+"""Arguments of `finetune` that make no sense for many trials."""
 
 
 def search(
@@ -80,46 +93,22 @@ def search(
         output: the search's folder, also the study's name; `runs/search-<task>-<checkpoint>` by default.
         folds: a trial is a cross-validation, pruned by its first fold.
         settings: of every trial: `finetune`'s other arguments, and keys of the task.
+    Returns:
+        the search as far as all processes have come.
     Raises:
         InputError: another search lies there; nothing to search; all trials failed; Optuna is not installed.
     """
     from bert_ft.tools.search.study import Trials
 
-    began = time.monotonic()
-    limit = _seconds(timeout)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(
-            "a trial is trained by one process",
-            where="search",
-            remedy="start the same command several times: they share the trials",
-        )
-    own = {key: settings.pop(key) for key in [*settings] if key in signature(finetune).parameters}
-    for key in own.keys() & {"model", "test", "overwrite", "resume", "save_model"}:
-        raise InputError(
-            f"`{key}` is not for a search", where="search", remedy="give it to the training of best.toml"
-        )
+    deadline = time.monotonic() + _seconds(timeout)
+    _refuse_launched()
+    options = _options(settings)
     sets = overrides.sets(train, validation, None)
-    own_run = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
-    bound = _with_space(overrides.bound(load_task(task), sets, settings, **own_run), settings, space or {})
-    blind = bound.override(
-        {"data.test": None, "recipe.search": {}}
-        | ({"data.original.test": None} if bound.data.original else {})
-    )
-    rows = (
-        None
-        if bound.run.folds
-        else loading.load(blind, families.find(blind.family), overrides.objects(sets)).fingerprint()
-    )
-    made_from = {
-        "task": bound.dump(),
-        "data": rows,
-        "checkpoint": pretrained.fingerprint(bound.run.checkpoint),
-    }
-    name = "-".join(
-        map(naming.clean, ("search", bound.name, naming.short_name(bound.run.checkpoint or "model")))
-    )
-    path = Path(output if output is not None else Path("runs") / name)
-    display = Display(quiet)
+    run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
+    bound = _with_space(overrides.bound(load_task(task), sets, settings, **run_keys), settings, space or {})
+    parts = ("search", bound.name, naming.short_name(bound.run.checkpoint or "model"))
+    path = Path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
+    display, blind = Display(quiet), _without_tests(bound)
     shared = Trials(
         path,
         bound.recipe.search,
@@ -128,48 +117,105 @@ def search(
         storage=storage,
         sampler=sampler,
         pruner=pruner,
-        made_from=made_from,
+        made_from=_identity(bound, blind, sets),
         say=display.say,
     )
+    result = Search(path, bound, shared)
+    result._train(_Training(blind, train, validation, options, display), trials, deadline)
+    return result
 
-    def trained(trial: Trial) -> float:
-        run = finetune(
-            blind.override({f"recipe.{key}": value for key, value in trial.recipe.items()}),
-            output=trial.folder,
-            overwrite=not trial.again,
-            train=train,
-            validation=validation,
-            save_model=False,
-            quiet=True,
-            **{
-                "check": trial.folder.name == "trial-0",
-                **own,
-                "callbacks": [display, *own.get("callbacks", ()), trial.pruning],
-            },
+
+def _refuse_launched() -> None:
+    """Refuses processes that a launcher (torchrun, accelerate) started to train one run together."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            "a trial is trained by one process",
+            where="search",
+            remedy="start the same command several times: they share the trials",
         )
-        part, metric = run.task.best_metric
-        if (value := run.metrics[part][metric]) is None:
+
+
+def _options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of the settings what `finetune` takes for each trial that is no key of what is learned: the
+    user's objects, and how a run is carried out, with or without the name of its table."""
+    options = {}
+    for key in [*settings]:
+        name = key.removeprefix("execution.")
+        if name in OBJECTS or name in Execution.model_fields:
+            options[name] = settings.pop(key)
+    for name in sorted(options.keys() & REFUSED):
+        raise InputError(
+            f"`{name}` is not for a search", where="search", remedy="give it to the training of best.toml"
+        )
+    return options
+
+
+def _without_tests(task: Task) -> Task:
+    """The task that a trial trains: without test sets, and nothing left to search."""
+    changes: dict[str, Any] = {"data.test": None, "recipe.search": {}}
+    if task.data.original:
+        changes["data.original.test"] = None
+    return task.override(changes)
+
+
+def _identity(bound: Task, blind: Task, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What all trials of a search have in common; with folds the rows are those of each fold's own check."""
+    rows = None
+    if not bound.run.folds:
+        rows = read(blind, families.find(blind.family), overrides.objects(sets)).fingerprint
+    checkpoint = pretrained.fingerprint(bound.run.checkpoint)
+    return {"task": bound.dump(), "data": rows, "checkpoint": checkpoint}
+
+
+@dataclass
+class _Training:
+    """Trains a trial and gives its score.
+
+    A trial is a job that this very process runs: its recipe is drawn when its turn comes, and the study
+    prunes it through a callback. What processes share is the study, not a list of jobs.
+    """
+
+    task: Task  # without a recipe of the search
+    train: Any
+    validation: Any
+    options: Mapping[str, Any]
+    display: Display
+
+    def __call__(self, trial: Trial) -> float:
+        recipe = {f"recipe.{key}": value for key, value in trial.recipe.items()}
+        job = Job(self.task.override(recipe), RunDir(trial.folder))
+        first = trial.folder.name == "trial-0"
+        own = {"check": first and self.task.execution.check, **self.options}
+        own["callbacks"] = [self.display, *self.options.get("callbacks", ()), trial.pruning]
+        own["quiet"] = True
+
+        def train(job: Job) -> None:
+            finetune(
+                job.task,
+                output=job.folder.path,
+                overwrite=not trial.again,
+                train=self.train,
+                validation=self.validation,
+                save_model=False,
+                **own,
+            )
+
+        InProcess(train).run([job])
+        part, metric = job.folder.task().best_metric
+        value: float | None = job.folder.results()["metrics"][part][metric]
+        if value is None:
             raise InputError(f"{metric} on {part} is undefined")
         return value
 
-    found = Search(path, bound, shared)
-    while time.monotonic() - began < limit and (row := shared.step(trials, trained)) is not None:
-        found.leave()
-        best = f"; best {show(found.best['value'])}, trial {found.best['trial']}" if found.best else ""
-        display.say(
-            f"trial {row['trial']} {row['state']}, {bound.best_metric[1]} {show(row['value'])}, "
-            f"{show(row['recipe'])}"
-            f"{' ' * bool(row['note'])}{row['note']}{best}"
-        )
-        if len(found.trials) >= HOPELESS and found.hopeless:
-            break
-    found.leave()
-    files.write(path / "search.html", page.html(path, found.results()))
-    if found.hopeless:
-        raise InputError(
-            f"all {len(found.trials)} trials failed", where=str(path), remedy=found.trials[-1]["note"]
-        )
-    return found
+
+def _line(row: Mapping[str, Any], metric: str, best: Mapping[str, Any] | None) -> str:
+    """What is said of a trial that has ended."""
+    parts = [f"trial {row['trial']} {row['state']}, {metric} {show(row['value'])}, {show(row['recipe'])}"]
+    if row["note"]:
+        parts.append(f" {row['note']}")
+    if best:
+        parts.append(f"; best {show(best['value'])}, trial {best['trial']}")
+    return "".join(parts)
 
 
 class Search:
@@ -213,11 +259,28 @@ class Search:
         """Whether trials have failed, and no other has come to anything."""
         return bool(self.trials) and all(row["state"] == "failed" for row in self.trials)
 
+    def _train(self, training: _Training, most: int, deadline: float) -> None:
+        """Trains trials until there are `most` of them, by whichever process, or the time is up.
+
+        Raises:
+            InputError: all of them failed.
+        """
+        while time.monotonic() < deadline and (row := self._shared.step(most, training)) is not None:
+            self.leave()
+            training.display.say(_line(row, self._task.best_metric[1], self.best))
+            if len(self.trials) >= HOPELESS and self.hopeless:
+                break
+        self.leave()
+        files.write(self.path / "search.html", page.html(self.path, self.results()))
+        if self.hopeless:
+            raise InputError(
+                f"all {len(self.trials)} trials failed", where=str(self.path), remedy=self.trials[-1]["note"]
+            )
+
     def results(self) -> dict[str, Any]:
         """The content of `results.json`."""
         task, rows = self._task, self.trials
-        counted = Counter(row["state"] for row in rows)
-        over = len(rows) - counted["running"]
+        counts = Counter(row["state"] for row in rows)
         return {
             "task": task.name,
             "family": task.family,
@@ -226,11 +289,9 @@ class Search:
             "metric": "/".join(task.best_metric),
             "direction": self.study.direction.name.lower(),
             "space": task.model_dump(exclude_none=True)["recipe"]["search"],
-            "counts": dict(counted),
+            "counts": dict(counts),
             "best": self.best,
-            "caution": f"the best of {over} trials, chosen by this very score, so that it leans high: a "
-            "fresh seed or a test "
-            "set tells more",
+            "caution": CAUTION.format(trials=len(rows) - counts["running"]),
             "importance": self._shared.importance(),
             "trials": rows,
             "version": environment.version("bert-ft"),
@@ -242,13 +303,10 @@ class Search:
             results = self.results()
             files.write_json(self.path / "results.json", results)
             if best := results["best"]:
-                told = (
-                    self.command,
-                    f"{results['metric']} {best['value']} in trial {best['trial']} with seed "
-                    f"{results['seed']}:",
-                    results["caution"],
-                )
-                header = "".join(f"# {CONTROL.sub('?', ' '.join(line.split()))}\n" for line in told)
+                trial = f"trial {best['trial']} with seed {results['seed']}"
+                score = f"{results['metric']} {best['value']} in {trial}:"
+                lines = (self.command, score, results["caution"])
+                header = "".join(f"# {CONTROL.sub('?', ' '.join(line.split()))}\n" for line in lines)
                 files.write(self.path / "best.toml", f"{header}\n{tomli_w.dumps(self.task.dump())}")
 
     def _repr_html_(self) -> str:
@@ -269,19 +327,20 @@ def _with_space(task: Task, settings: Mapping[str, Any], space: Mapping[str, Any
         raise InputError(
             f"'{twice[0]}' is set, and searched as well", where="space", remedy="leave one of them out"
         )
-    known: Mapping[str, Any] = task.recipe.search or SPACE | task.recipe.grid
-    wanted = {key: values for key, values in known.items() if key not in fixed} | dict(space)
-    if not wanted:
+    own: Mapping[str, Any] = task.recipe.search or SPACE | task.recipe.grid
+    searched = {key: values for key, values in own.items() if key not in fixed} | dict(space)
+    if not searched:
         raise InputError(
             "nothing is left to search", where="space", remedy="name a key: learning_rate, batch_size, ..."
         )
-    return task.override({"recipe.search": wanted}, where="space")
+    return task.override({"recipe.search": searched}, where="space")
 
 
-def _seconds(given: float | str | None) -> float:
-    if given is None:
+def _seconds(timeout: float | str | None) -> float:
+    """A number of seconds, "10min" or "2h" in seconds; infinity where there is no limit."""
+    if timeout is None:
         return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|)", str(given))
-    if not found:
-        raise InputError(f"'{given}' is no time", where="timeout", remedy="seconds (600), 10min or 2h")
-    return float(found[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[found[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|)", str(timeout))
+    if not match:
+        raise InputError(f"'{timeout}' is no time", where="timeout", remedy="seconds (600), 10min or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[match[2]]

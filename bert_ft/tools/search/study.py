@@ -121,67 +121,66 @@ class Trials:
                 )
             self.study.set_user_attr("made_from", made_from)
 
-    def step(self, most: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
-        """Takes a trial, trains it and gives its row; None where `most` have been taken, by whichever
+    def step(self, limit: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
+        """Takes a trial, trains it and gives its row; None where `limit` trials have been taken, by whichever
         process."""
-        if (claimed := self._claim(most)) is None:
+        if (claimed := self._claim(limit)) is None:
             return None
         trial, first, lock = claimed
-        folder, state, value = self.folder / f"trial-{first}", TrialState.FAIL, None
+        folder = self.folder / f"trial-{first}"
         with lock:
-            try:
-                known = self.study.get_trials(deepcopy=False)
-                twins = [
-                    twin
-                    for twin in known
-                    if twin.params == trial.params and twin.values and twin.state.is_finished()
-                ]
-                if twins:
-                    trial.set_user_attr("note", f"as trial {_first(twins[0])}")
-                    state, value = twins[0].state, twins[0].value
-                else:
-                    pruning = Pruning(trial, known[trial.number], self.metric)
-                    value = train(Trial(folder, trial.params, "repeats" in trial.user_attrs, pruning))
-                    state = TrialState.COMPLETE
-            except optuna.TrialPruned:
-                state = TrialState.PRUNED
-            except Exception as error:
-                full = isinstance(error, MachineError) and isinstance(error.__context__, OSError)
-                if full or isinstance(error, Interrupted):
-                    raise  # the trial is repeated when the search goes on
-                told = str(error) if isinstance(error, BertFtError) else f"{type(error).__name__}: {error}"
-                trial.set_user_attr("note", " ".join(told.split()))
+            state, value = self._train(trial, folder, train)
             for run in (RunDir(folder), *map(RunDir, folder.glob("fold-*"))):
                 if run.state in ("finished", "unfinished") and not run.path.is_symlink():
                     run.clear("checkpoints")
             with self.alone():
-                told_value = value if state is TrialState.COMPLETE else None
-                self.study.tell(trial, told_value, state=state, skip_if_finished=True)
+                final = value if state is TrialState.COMPLETE else None
+                self.study.tell(trial, final, state=state, skip_if_finished=True)
                 self._lock_file(first).unlink(missing_ok=True)
         return next(row for row in self.rows() if row["trial"] == first)
 
-    def _claim(self, most: int) -> tuple[optuna.Trial, int, IO[str]] | None:
+    def _train(
+        self, trial: optuna.Trial, folder: Path, train: Callable[[Trial], float]
+    ) -> tuple[TrialState, float | None]:
+        """What comes of a trial: that of an equal recipe where one has been trained; a failure's cause is
+        noted."""
+        try:
+            trials = self.study.get_trials(deepcopy=False)
+            for twin in trials:
+                if twin.params == trial.params and twin.values and twin.state.is_finished():
+                    trial.set_user_attr("note", f"as trial {_first(twin)}")
+                    return twin.state, twin.value
+            pruning = Pruning(trial, trials[trial.number], self.metric)
+            again = "repeats" in trial.user_attrs
+            return TrialState.COMPLETE, train(Trial(folder, trial.params, again, pruning))
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, None
+        except Exception as error:
+            full = isinstance(error, MachineError) and isinstance(error.__context__, OSError)
+            if full or isinstance(error, Interrupted):
+                raise  # the trial is repeated when the search goes on
+            cause = str(error) if isinstance(error, BertFtError) else f"{type(error).__name__}: {error}"
+            trial.set_user_attr("note", " ".join(cause.split()))
+            return TrialState.FAIL, None
+
+    def _claim(self, limit: int) -> tuple[optuna.Trial, int, IO[str]] | None:
         """A trial with its recipe drawn, the number of its folder, and the lock that says that it is being
         trained."""
         with self.alone():
             self._take_back()
             taken = len(self._counted())
-            if taken >= most:
+            if taken >= limit:
                 return None
             waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if (
-                not waiting
-                and len(recipes := [*islice(self._recipes(), most + 1)]) <= most
-                and self.sampler is None
-            ):
+            recipes = [] if waiting or self.sampler is not None else [*islice(self._recipes(), limit + 1)]
+            if recipes and len(recipes) <= limit:
                 tried = [trial.params for trial in self._counted()]
                 if not (rest := [recipe for recipe in recipes if recipe not in tried]):
                     self.say(f"all {len(recipes)} recipes of the space have been tried")
                     return None
                 self.study.enqueue_trial(rest[0])
-            elif (
-                self.sampler is None
-            ):  # a draw depends on what is known, not on which process makes it, and when
+            elif self.sampler is None:
+                # a draw depends on what is known, not on which process makes it, and when
                 draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]), **TPE)
             trial = self.study.ask(self.space)
@@ -232,7 +231,7 @@ class Trials:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process takes or tells a trial."""
+        """Inside, no other process takes or ends a trial."""
         lock = files.locked(self.folder / ".search.lock", wait=True)
         assert lock is not None
         with lock:
@@ -276,16 +275,17 @@ class Pruning(Callback):
     """Tells the study each evaluation, by thousandths of an epoch, and ends a training that Optuna's pruner
     gives up."""
 
-    def __init__(self, trial: optuna.Trial, known: FrozenTrial, metric: tuple[str, str]) -> None:
-        self.trial, self.metric, self.told = trial, metric, set(known.intermediate_values)
+    def __init__(self, trial: optuna.Trial, before: FrozenTrial, metric: tuple[str, str]) -> None:
+        self.trial, self.metric = trial, metric
+        self.reported = set(before.intermediate_values)  # by an earlier attempt, or in an earlier fold
 
     def on_start(self, plan: Plan, features: Any) -> None:
         self.plan = plan
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
         at = round(1000 * self.plan.epoch(step))
-        if at not in self.told:  # by an earlier attempt, or in an earlier fold
-            self.told.add(at)
+        if at not in self.reported:
+            self.reported.add(at)
             self.trial.report(metrics[self.metric[0]][self.metric[1]], at)
             if step < self.plan.steps and self.trial.should_prune():
                 raise optuna.TrialPruned
@@ -315,17 +315,17 @@ def _first(trial: FrozenTrial) -> int:
 def _distribution(values: list[Any] | Range) -> BaseDistribution:
     if not isinstance(values, Range):
         return CategoricalDistribution(values)
-    told = values.model_dump(exclude_none=True)
-    return (IntDistribution if all(isinstance(n, int) for n in told.values()) else FloatDistribution)(**told)
+    bounds = values.model_dump(exclude_none=True)
+    whole = all(isinstance(number, int) for number in bounds.values())
+    return (IntDistribution if whole else FloatDistribution)(**bounds)
 
 
 def _values(distribution: BaseDistribution) -> Iterable[Any]:
+    """The values of a key; `MANY` where there are more, or no end of them."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
-    return (
-        range(MANY)
-        if step is None
-        else (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
-    )
+    if step is None:
+        return range(MANY)
+    return (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))

@@ -1,5 +1,5 @@
-"""How long a run will take, from a few real steps: `python -m bert_ft.jobs.estimate TASK.toml`, in a process
-of its own, so that no memory of a GPU stays taken."""
+"""How long a run will take, from a few real steps: `python -m bert_ft.tools.reproduce.estimate TASK.toml`, in
+a process of its own, so that no memory of a GPU stays taken."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def cost(task: Task, environment: Mapping[str, str], trusted: Sequence[str] = ()
     if done.returncode:
         message, _, remedy = done.stderr.strip().rpartition("bert-ft: ")[2].partition("\n")
         raise InputError(message or f"exit code {done.returncode}", remedy=" ".join(remedy.split()))
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    found["seconds"] += time.perf_counter() - began - found.pop("timed")
-    return found
+    costs: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    costs["seconds"] += time.perf_counter() - began - costs.pop("timed")
+    return costs
 
 
 def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
