@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from bert_ft.data.rows import Rows, Splits, fingerprint
 from bert_ft.display import Display
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.train_run import say_finished, train_run
+from bert_ft.jobs.base import Job
+from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
 from bert_ft.pages import run_page
 from bert_ft.prepared import read
@@ -68,7 +69,9 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
             "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
             'recipe.keep = "last" does without'
         )
-    runs = [train_run(experiment.fold(_fold(task, i), _fold_path(folder, i))) for i in numbers]
+    runs = []
+    jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
+    InProcess(lambda job: runs.append(train_run(experiment.fold(job)))).run(jobs)
     if not first:
         return
     _remove_others(folder, runs)
@@ -95,10 +98,6 @@ def _without_sets(task: Task) -> Task:
             "metric.best": task.best_metric[1],
         }
     )
-
-
-def _fold_path(folder: RunDir, number: int) -> Path:
-    return folder.path / f"fold-{number}"
 
 
 def _remove_others(folder: RunDir, runs: list[Run]) -> None:

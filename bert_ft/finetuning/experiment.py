@@ -15,6 +15,7 @@ from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
 from bert_ft.data import overrides
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.jobs.base import Job
 from bert_ft.modeling import remote_code
 from bert_ft.prepared import Prepared, prepare
 from bert_ft.rundir import naming
@@ -133,10 +134,10 @@ class Experiment:
         """Its rows, and the adapter that reads them."""
         return prepare(self.task, self.family, self.rows, model=self.objects.model, trusted=self.trusted)
 
-    def fold(self, task: Task, folder: Path) -> Experiment:
+    def fold(self, job: Job) -> Experiment:
         """The experiment of one fold: the same but for its task and folder; no model is kept."""
-        once = task.override({"execution.save_model": False})
-        return replace(self, task=once, folder=RunDir(folder), began=time.perf_counter())
+        task = job.task.override({"execution.save_model": False})
+        return replace(self, task=task, folder=job.folder, began=time.perf_counter())
 
     def _refuse_contradictions(self, sets: Mapping[str, Any]) -> None:
         task, objects, folder = self.task, self.objects, self.folder
