@@ -1,4 +1,5 @@
-"""An encoder without a head: hidden states are those of the plain padded model, whatever shares the batch; streamed."""
+"""An encoder without a head: hidden states are those of the plain padded model, whatever shares the batch;
+streamed."""
 
 from __future__ import annotations
 
@@ -176,7 +177,8 @@ def test_bytes_of_one_character_share_its_place(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_rows(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Texts are read as they are needed, features die with their block, and states hold nothing but themselves."""
+    """Texts are read as they are needed, features die with their block, and states hold nothing but
+    themselves."""
     alive, most, read = weakref.WeakSet[Any](), 0, 0
 
     class Counted(Features):

@@ -1,4 +1,5 @@
-"""Jobs and who runs them: one process a device, what fails leaves its cause, what another holds is waited for."""
+"""Jobs and who runs them: one process a device, what fails leaves its cause, what another holds is waited
+for."""
 
 from __future__ import annotations
 

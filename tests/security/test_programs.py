@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import bert_ft
 from bert_ft.config.catalog import load_task
 from bert_ft.jobs import local
 from bert_ft.rundir import environment
@@ -147,7 +148,7 @@ def test_children_run_this_very_package(tmp_path: Path, monkeypatch: Any) -> Non
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], env=local.environment(None), text=True, capture_output=True
     )
-    assert done.stdout.strip() == str(Path(environment.__file__).parent / "__init__.py"), done
+    assert done.stdout.strip() == bert_ft.__file__, done
 
 
 def test_the_module_and_the_installed_command(trap: Path, tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_the_module_and_the_installed_command(trap: Path, tmp_path: Path) -> Non
     )
     for name in ("bert_ft", "sitecustomize", "tomllib"):
         (trap / f"{name}.py").unlink()
-    root = str(Path(environment.__file__).parents[1])
+    root = str(Path(bert_ft.__file__).parents[1])
     commands = [[sys.executable, "-m", "bert_ft", "tasks"]] + ([[str(script), "tasks"]] if code else [])
     for command in commands:
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True)
@@ -177,7 +178,7 @@ def test_a_page_starts_no_program(tmp_path: Path) -> None:
             "import matplotlib; assert matplotlib.rcParams['text.usetex']\n"
             "log = [{'step': 1, 'loss': 1.0, 'learning_rate': 1.0}, {'step': 2, 'loss': 0.5, 'learning_rate': 0.5}]\n"
             "print(plots.svg(plots.figure(log, ('validation', 'accuracy')), 'curves')[:5])")  # fmt: skip
-    root = str(Path(environment.__file__).parents[1])
+    root = str(Path(bert_ft.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True,
                           env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": root})  # fmt: skip
     assert done.returncode == 0 and not (tmp_path / "mark").exists(), done
