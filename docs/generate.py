@@ -127,7 +127,7 @@ def tasks() -> str:
     lines = [
         "# Tasks",
         "",
-        "Made from the task files. `bert-ft tasks show NAME` prints one with every default.",
+        "Made from the files of the tasks. `bert-ft tasks show NAME` prints one with every default.",
         "",
     ]
     for family in dict.fromkeys(task.family for task in found):
