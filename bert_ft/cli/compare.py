@@ -1,4 +1,4 @@
-"""bert-ft compare."""
+"""`bert-ft compare`: compare runs, or groups of them."""
 
 from __future__ import annotations
 

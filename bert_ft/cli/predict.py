@@ -1,4 +1,4 @@
-"""bert-ft predict."""
+"""`bert-ft predict`: answer the rows of a file."""
 
 from __future__ import annotations
 

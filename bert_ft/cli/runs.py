@@ -1,4 +1,4 @@
-"""bert-ft runs."""
+"""`bert-ft runs`: list the runs below a folder."""
 
 from __future__ import annotations
 

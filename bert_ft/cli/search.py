@@ -1,4 +1,4 @@
-"""The command that looks for a good recipe."""
+"""`bert-ft search`: look for a good recipe."""
 
 from __future__ import annotations
 
@@ -9,78 +9,59 @@ import typer
 
 from bert_ft.cli.options import (
     Checkpoint,
-    DataDir,
     Json,
-    LabelColumn,
-    MultiLabel,
-    PairColumn,
-    Regression,
-    Sets,
-    TagsColumn,
     TaskName,
-    TextColumn,
-    TokensColumn,
     TrainRows,
     TrustRemoteCode,
     ValidationRows,
     app,
     note,
-    own_data,
     pair,
     print_json,
     print_line,
     print_table,
-    settings_of,
 )
+from bert_ft.cli.settings import OWN_DATA, SET, settings_command
+
+Trials = Annotated[
+    int, typer.Option(min=1, help="Of the whole search, over all calls and all processes that share it.")
+]
+Timeout = Annotated[
+    str | None, typer.Option(help="Seconds, 10min or 2h after which this call begins no other trial.")
+]
+Space = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
+]
+Prune = Annotated[
+    bool,
+    typer.Option(help="End a trial that is below the median of the others at the same share of an epoch."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."),
+]
 
 
-@app.command()
+@settings_command(app, OWN_DATA, "run.data_dir", SET, "execution.save_every")
 def search(
     task: TaskName,
     checkpoint: Checkpoint = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Of the whole search, over all calls and all processes that share it.")
-    ] = 20,
-    timeout: Annotated[
-        str | None, typer.Option(help="Seconds, 10min or 2h after which this call begins no other trial.")
-    ] = None,
-    space: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
-    ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            help="End a trial that is below the median of the others at the same share of an epoch."
-        ),
-    ] = True,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."
-        ),
-    ] = None,
-    data_dir: DataDir = None,
+    trials: Trials = 20,
+    timeout: Timeout = None,
+    space: Space = None,
+    storage: Storage = None,
+    prune: Prune = True,
+    output: Output = None,
     train: TrainRows = None,
     validation: ValidationRows = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    tokens: TokensColumn = None,
-    tags: TagsColumn = None,
-    regression: Regression = False,
-    multi_label: MultiLabel = False,
     seed: Annotated[int | None, typer.Option(help="Of the draws, and of every trial.")] = None,
-    sets: Sets = None,
-    save_every: Annotated[
-        str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")
-    ] = "10min",
+    *,
+    settings: dict[str, Any],
     trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
@@ -95,17 +76,6 @@ def search(
     bert-ft search rte -c ORG/NAME --space learning_rate=1e-5..1e-4:log --space batch_size=16,32 --timeout 2h
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
-    settings = settings_of(sets)
-    own_data(
-        settings,
-        regression,
-        multi_label,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        tokens=tokens,
-        tags=tags,
-    )
     from bert_ft.tools.search.search import search as look
 
     found = look(
@@ -118,10 +88,8 @@ def search(
         pruner="median" if prune else None,
         output=output,
         seed=seed,
-        data_dir=data_dir,
         train=train or None,
         validation=validation,
-        save_every=save_every,
         signals=True,
         trust_remote_code=trust_remote_code,
         **settings,
@@ -129,7 +97,13 @@ def search(
     results = found.results()
     if as_json:
         print_json(results)
-        return
+    else:
+        _print_trials(results, found.command)
+        note(f"search folder: {found.path}")
+
+
+def _print_trials(results: dict[str, Any], command: str) -> None:
+    """The trials as a table, and the best of them with the command that trains it."""
     from bert_ft.report.rendering import show
     from bert_ft.tools.search import page
 
@@ -137,12 +111,10 @@ def search(
     if table.rows:
         print_table([dict(zip(table.columns, map(show, row), strict=True)) for row in table.rows])
     if best := results["best"]:
-        print_line(
-            f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})"
-        )
+        recipe = show(best["recipe"])
+        print_line(f"{results['metric']} {show(best['value'])} with {recipe} (trial {best['trial']})")
         print_line(results["caution"])
-        note(found.command)
-    note(f"search folder: {found.path}")
+        note(command)
 
 
 def _space(given: list[str] | None) -> dict[str, Any]:

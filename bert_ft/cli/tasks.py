@@ -1,4 +1,4 @@
-"""bert-ft tasks."""
+"""`bert-ft tasks`: list the built-in tasks; show or copy one."""
 
 from __future__ import annotations
 
