@@ -26,10 +26,10 @@ def written(draw: random.Random, delimiter: str) -> str:
     lines = [delimiter.join(f"{name}" for name in draw.sample(["text", "n", "名字", "x y"], width))]
     for _ in range(draw.randint(0, 6)):
         cells = []
-        for _ in range(width + (draw.choice([-1, 1]) if draw.random() < 0.1 else 0)):
+        for _ in range(width + (draw.choice([-1, 1]) if draw.random() < 0.03 else 0)):
             cell = draw.choice(CELLS)
             special = any(c in cell for c in (delimiter, '"', "\n", "\r"))
-            careless = draw.random() < 0.05  # as somebody writes it who knows of no quotes
+            careless = draw.random() < 0.02  # as somebody writes it who knows of no quotes
             quoted = (special and not careless) or draw.random() < 0.2
             cells.append('"' + cell.replace('"', '""') + '"' if quoted else cell)
         lines.append(delimiter.join(cells))
@@ -45,7 +45,9 @@ def cases(number: int) -> Iterator[tuple[bytes, dict[str, Any]]]:
         if i % 4:
             text = written(draw, delimiter)
         else:  # any characters, in any order
-            text = "text" + draw.choice(["", ",n", ";n,x", "\n"]) + draw.choice(ENDS)
+            text = draw.choice(
+                ["text\n", "text,n\r\n", "text;n,x\r", "text\n\n", "", "\n", '"te"xt\n', '"text']
+            )
             text += "".join(draw.choices(RAW, k=draw.randint(0, 25)))
         encoding = draw.choice(ENCODINGS)
         try:
@@ -88,10 +90,10 @@ def predicted_from(
 
 def test_training_and_predict_read_the_same_tables(tmp_path: Path) -> None:
     file, seen = tmp_path / "rows.csv", {"read": 0, "refused": 0, "row at fault": 0}
-    for content, form in cases(6000):
+    for content, form in cases(5000):
         file.write_bytes(content)
         encoding = "utf-8-sig" if form["encoding"] == "utf-8" else form["encoding"]
-        first = content.decode(encoding).splitlines()[0].split(form.get("delimiter", ","))[0]
+        first = next(iter(content.decode(encoding).splitlines()), "").split(form.get("delimiter", ","))[0]
         trained = trained_on(file, first, form)
         streamed, faults = predicted_from(file, first, form)
         told = (content.decode(encoding), form, trained, streamed, faults)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bert_ft
-from bert_ft.tools.predict import files
+from bert_ft.tools.predict import files, writers
 
 TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
 
@@ -209,7 +209,8 @@ def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pyte
 def test_what_comes_up_late_is_kept_or_told(
     run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "WINDOW", 4)
+    for module in (files, writers):
+        monkeypatch.setattr(module, "WINDOW", 4)
     rows: list[dict[str, Any]] = [
         {"text": None},
         *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10])),
@@ -227,7 +228,9 @@ def test_what_comes_up_late_is_kept_or_told(
         [row["n"] for row in table][6:8] == [0.5, 6] and table[9]["tags"] == ["late"] and table[11]["error"]
     )
     assert "tags" not in cells[0] and [
-        line for line in told if line.startswith("Column 'tags' first appears after row 4, when the header had been written")
+        line
+        for line in told
+        if line.startswith("Column 'tags' first appears after row 4, when the header had been written")
     ]
     assert list(tmp_path.glob("*.older*")) == [] == list(tmp_path.glob("*.tmp"))
 
@@ -248,7 +251,7 @@ def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) ->
     ("a.csv", "text,error\nhello,none\n", ["--keep-bad"], "a.csv, line 2: the rows have a column 'error' of their own"),
     ("a.csv", "text,n\nhello,1\n", ["--column", "txt=n"], "--column: there is no role 'txt'\n  did you mean 'text'?"),
     ("a.csv", '"te"xt,n\na,1\n', [], "a.csv: the header can't be read"),
-    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "'nonsense' is nothing that predicting has"),
+    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "'nonsense' is no setting of predict"),
 ])  # fmt: skip
 def test_what_would_lose_a_column_is_refused(
     run: bert_ft.Run, tmp_path: Path, cli: Any, name: str, content: str, arguments: list[str], what: str
@@ -284,7 +287,7 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
 
 
 @pytest.mark.parametrize(("key", "what"), [
-    ("max_length=512", "is nothing that predicting has"), ("problem_type=regression", "is nothing that predicting has"),
+    ("max_length=512", "is no setting of predict"), ("problem_type=regression", "is no setting of predict"),
     ("encoding=foo", "data.encoding: unknown encoding 'foo'"),
 ])  # fmt: skip
 def test_settings_that_predicting_has_not(

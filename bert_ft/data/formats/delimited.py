@@ -161,13 +161,13 @@ def read(
     text = decode(path, encoding, lenient=True)
     taken: list[str] = []
     header, _ = rows(_lines(text, taken), str(path), delimiter=delimiter, quoting=quoting)
-    if quoting:
-        _refuse_stray_quotes(text, path, delimiter)
     has_header = names is None or wanted[0] in header
     columns = header if has_header else list(names or [])
     chosen(columns, wanted, optional, str(path))
     if HALF.search("".join(columns)):
         decode(path, encoding)  # says which byte of the header it is
+    if quoting:
+        _refuse_stray_quotes(text, path, delimiter)
     body, separator, broken = _body(text, sum(map(len, taken)) if has_header else 0, delimiter)
     # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
     columns = distinct(columns)
