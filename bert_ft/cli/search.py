@@ -76,9 +76,9 @@ def search(
     bert-ft search rte -c ORG/NAME --space learning_rate=1e-5..1e-4:log --space batch_size=16,32 --timeout 2h
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
-    from bert_ft.tools.search.search import search as look
+    from bert_ft.tools.search.search import search as run_search
 
-    found = look(
+    result = run_search(
         task,
         checkpoint,
         trials=trials,
@@ -94,12 +94,12 @@ def search(
         trust_remote_code=trust_remote_code,
         **settings,
     )
-    results = found.results()
+    results = result.results()
     if as_json:
         print_json(results)
     else:
-        _print_trials(results, found.command)
-        note(f"search folder: {found.path}")
+        _print_trials(results, result.command)
+        note(f"search folder: {result.path}")
 
 
 def _print_trials(results: dict[str, Any], command: str) -> None:
@@ -117,22 +117,23 @@ def _print_trials(results: dict[str, Any], command: str) -> None:
         note(command)
 
 
-def _space(given: list[str] | None) -> dict[str, Any]:
+def _space(items: list[str] | None) -> dict[str, Any]:
     """`LOW..HIGH`, `LOW..HIGH:log`, `LOW..HIGH:STEP` or values between commas, as `recipe.search` has
     them."""
     space: dict[str, Any] = {}
-    for key, text in (pair(item, "--space") for item in given or []):
-        low, dots, high = text.partition("..")
-        high, _, how = high.partition(":")
-        body = (
-            f"[{text}]"
-            if not dots
-            else f"{{low={low}, high={high}"
-            + (how and (", log=true" if how == "log" else f", step={how}"))
-            + "}"
-        )
+    for key, text in (pair(item, "--space") for item in items or []):
         try:
-            space[key] = tomllib.loads(f"values = {body}")["values"]
+            space[key] = tomllib.loads(f"values = {_as_toml(text)}")["values"]
         except (ValueError, RecursionError):  # no TOML
             space[key] = [value.strip() for value in text.split(",")]
     return space
+
+
+def _as_toml(text: str) -> str:
+    low, dots, high = text.partition("..")
+    if not dots:
+        return f"[{text}]"
+    high, _, step = high.partition(":")
+    if not step:
+        return f"{{low={low}, high={high}}}"
+    return f"{{low={low}, high={high}, {'log=true' if step == 'log' else f'step={step}'}}}"

@@ -1,4 +1,4 @@
-"""Options that set keys of a task: made from the schema's own descriptions, so that a key is described once."""
+"""Options that set keys of a task: made from the schema's descriptions, so that a key is described once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         return
     from bert_ft.config.catalog import builtin, load_task, suites
 
-    found = [load_task(path) for path in builtin().values()]
+    loaded = [load_task(path) for path in builtin().values()]
     rows = [
         {
             "task": t.name,
@@ -27,7 +27,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
             "references": str(len(t.reference)),
             "title": t.title,
         }
-        for t in found
+        for t in loaded
     ]
     rows += [
         {

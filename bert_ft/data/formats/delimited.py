@@ -1,9 +1,9 @@
 """CSV and TSV, benchmark distributions of it (GLUE) included: every cell is read as the text that stands
 there.
 
-`records` says what a table holds, a row at a time; `predict` reads by it. `read` takes a whole file, by Arrow,
-which is faster and gives the same cells (tests/data/test_tables.py) once quotes that no cell can have are
-refused.
+`records` says what a table holds, a row at a time; `predict` reads by it. `read` takes a whole file, by
+Arrow, which is faster and gives the same cells (tests/data/test_tables.py) once quotes that no cell can have
+are refused.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+
+UNDECODED = re.compile(
+    "[\udc80-\udcff]"
+)  # what `surrogateescape` makes of bytes that are not of the encoding
 
 Line = tuple[str, dict[str, Any] | None, str]
 """(where the row stands, the row, what is wrong with it)"""
@@ -109,7 +114,7 @@ def _clean(where: str, row: dict[str, Any]) -> Line:
     for name, fault in getattr(row, "faults", {}).items():
         return where, None, f"'{name}' {fault}"
     for name, value in row.items():
-        if isinstance(value, str) and not value.isascii() and any("\udc80" <= c <= "\udcff" for c in value):
+        if isinstance(value, str) and not value.isascii() and UNDECODED.search(value):
             return where, None, f"'{name}' is not UTF-8"
     return where, row, ""
 

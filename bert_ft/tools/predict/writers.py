@@ -73,8 +73,8 @@ def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Call
     for row in chain(first, flat):
         for name in row.keys() - known:
             tell(
-                f"Column '{name}' first appears after row {WINDOW:,}, when the header had been written, and is "
-                "dropped; use --to jsonl or parquet"
+                f"Column '{name}' first appears after row {WINDOW:,}, when the header had been written, "
+                "and is dropped; use --to jsonl or parquet"
             )
             known.add(name)
         writer.writerow(row)
