@@ -127,7 +127,7 @@ def tasks() -> str:
     lines = [
         "# Tasks",
         "",
-        "Made from the task files. `bert-ft tasks show NAME` prints one with every default.",
+        "Made from the files of the tasks. `bert-ft tasks show NAME` prints one with every default.",
         "",
     ]
     for family in dict.fromkeys(task.family for task in found):
@@ -217,17 +217,24 @@ def _command(command: Any, name: str, parent: Any) -> Iterator[str]:
         told, _, examples = (command.help or "").partition("\b")
         yield from (f"## {name}", "", told.strip().replace("\n", " "), "", "```text")
         wanted = [_named(option) if option.required else f"[{_named(option)}]"
-                  for option in command.params if option.param_type_name == "argument"]  # fmt: skip
+                  for option in command.get_params(context) if option.param_type_name == "argument"]  # fmt: skip
         yield from (" ".join([name, "[OPTIONS]", *wanted]), "```", "")
         if examples:
             yield from ("```sh", examples.strip(), "```", "")
         rows = [[f"`{_named(option)}`", getattr(option, "help", None) or "",
-                 _default(None if option.default in ([], False) else option.default)]
-                for option in command.params if "--help" not in option.opts]  # fmt: skip
+                 _shown_default(option)]
+                for option in command.get_params(context) if "--help" not in option.opts]  # fmt: skip
         if rows:
             yield from table(["option", "meaning", "default"], rows)
     for inner in getattr(command, "commands", {}).values():
         yield from _command(inner, f"{name} {inner.name}", context)
+
+
+def _shown_default(option: Any) -> str:
+    shown = getattr(option, "show_default", None)
+    if isinstance(shown, str):  # of a key of a task, which a file may set too
+        return _default(shown)
+    return _default(None if option.default in ([], False) else option.default)
 
 
 def _named(option: Any) -> str:

@@ -21,7 +21,9 @@ from sklearn.metrics import matthews_corrcoef
 
 from bert_ft.cli import main
 from bert_ft.config.catalog import load_task
+from bert_ft.config.task import TABLES
 from bert_ft.engine import feature_cache
+from bert_ft.errors import InputError
 from bert_ft.rundir.folder import RunDir
 
 Cli = Callable[..., Any]
@@ -95,6 +97,100 @@ def test_help_is_quick() -> None:
         return after.children_user - before.children_user + after.children_system - before.children_system
 
     assert min(seconds() for _ in range(3)) < 0.4
+
+
+# --- options from the schema ------------------------------------------------------------------------------------------
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bert_ft", *command, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_options_have_the_schema_s_words_and_types() -> None:
+    """`--help` says of each key what the schema says, and has every key of `[execution]` but `signals`."""
+    text = help_of("train")
+    keys = [f"execution.{key}" for key in TABLES["execution"].model_fields if key != "signals"]
+    keys += ["run.seed", "run.data_dir", "run.folds", "data.limit_train"]
+    keys += [f"recipe.{key}" for key in ("learning_rate", "batch_size", "epochs", "max_steps", "max_length")]
+    kinds = {
+        "seed": "int",
+        "learning_rate": "float",
+        "epochs": "float",
+        "save_every": "str",
+        "log_with": "str",
+    }
+    for key in keys:
+        table, _, name = key.partition(".")
+        description = TABLES[table].model_fields[name].description
+        assert description and description[1:] in text, key
+        option = f"--{name.replace('_', '-')}"
+        assert option in text and (
+            name not in kinds or re.search(rf"{option}(, --lr)? <{kinds[name]}>", text)
+        )
+    assert "--signals" not in text and "--no-check" in text and "--no-save-model" in text
+    assert "[default: (10min)]" in text, "what a key of [execution] is, where neither file nor line says it"
+
+
+@pytest.mark.parametrize(("words", "given"), [
+    ([], {}),
+    (["--lr", "1e-4", "--epochs", "0.5", "--max-steps", 3], {"recipe.learning_rate": 1e-4, "recipe.epochs": 0.5,
+                                                             "recipe.max_steps": 3}),
+    (["--set", "lr_=1", "--set", "learning_rate=1", "--lr", 2], {"lr_": 1, "recipe.learning_rate": 2.0}),
+    (["--no-check", "--no-save-model", "--save-every", 50], {"check": False, "save_model": False, "save_every": "50"}),
+    (["--overwrite", "--keep-checkpoints", "--log-with", "tensorboard"],
+     {"overwrite": True, "keep_checkpoints": True, "log_with": "tensorboard"}),
+    (["--resume", "--quiet", "--seed", 7, "--folds", 3, "--data-dir", "d"],
+     {"resume": True, "quiet": True, "seed": 7, "folds": 3, "data_dir": "d"}),
+    (["--text", "a", "--label", "b", "--multi-label", "--limit-train", 9],
+     {"data.columns.text": "a", "data.columns.label": "b", "data.problem_type": "multi_label_classification",
+      "data.limit_train": 9}),
+    (["--regression", "--tokens", "0", "--tags", "-1"],
+     {"data.problem_type": "regression", "data.columns.tokens": "0", "data.columns.tags": "-1"}),
+])  # fmt: skip
+def test_only_what_the_line_says_is_set(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, words: list[Any], given: dict[str, Any]
+) -> None:
+    """So that a file's `[execution]` and `[recipe]` hold where the line is silent."""
+    from bert_ft.finetuning import finetune as module
+
+    calls: list[dict[str, Any]] = []
+
+    def finetune(*arguments: Any, **keywords: Any) -> None:
+        calls.append(keywords)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(module, "finetune", finetune)
+    assert cli("train", "mrpc", *words).code == 2
+    always = {"output", "train", "validation", "test", "signals", "trust_remote_code"}
+    assert {key: value for key, value in calls[0].items() if key not in always} == given
+
+
+def test_options_of_other_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bert_ft.tools import check
+    from bert_ft.tools.reproduce import plan
+    from bert_ft.tools.search import search
+
+    calls: list[dict[str, Any]] = []
+
+    def caught(*arguments: Any, **keywords: Any) -> None:
+        calls.append(keywords)
+        raise InputError("far enough")
+
+    for module, name in ((check, "check"), (search, "search"), (plan, "plan")):
+        monkeypatch.setattr(module, name, caught)
+    for line in (["check", "mrpc"], ["search", "mrpc"], ["reproduce", "mrpc", "-c", "x", "--plan"]):
+        assert cli(*line, "--data-dir", "d", "--set", "epochs=2").code == 2
+        assert (
+            calls[-1]["data_dir"] == "d" and calls[-1]["recipe.epochs"] == 2 and "save_every" not in calls[-1]
+        )
+    assert cli("search", "mrpc", "--save-every", "5", "--regression").code == 2
+    assert calls[-1]["save_every"] == "5" and calls[-1]["data.problem_type"] == "regression"
+    assert cli("reproduce", "mrpc", "-c", "x", "--plan", "--max-steps", "5", "--limit-train", "6").code == 2
+    assert calls[-1]["recipe.max_steps"] == 5 and calls[-1]["data.limit_train"] == 6
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

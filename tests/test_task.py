@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from bert_ft.config.catalog import builtin, load_suite, load_task, suites, tasks_root
-from bert_ft.config.references import Suite
+from bert_ft.config.catalog import builtin, load_suite, load_task, references_file, suites, tasks_root
+from bert_ft.config.references import Reference, Suite
 from bert_ft.config.task import Task, dotted_keys
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import METRIC_NAMES
@@ -127,7 +128,73 @@ def test_copy_edit_load(cli: Any, tmp_path: Path) -> None:
     assert again.err.startswith("bert-ft: stsb.toml: there is a file already")
     assert cli("tasks", "copy", "ner").err.startswith("bert-ft: 'ner' is a family, not a task")
     assert cli("tasks", "copy", "stsb", "sub/mine.toml").code == 0
-    assert load_task(tmp_path / "sub" / "mine.toml").name == "mine"
+    mine = load_task(tmp_path / "sub" / "mine.toml")
+    assert mine.name == "mine" and mine.reference == load_task("stsb").reference != []
+    assert cli("tasks", "copy", "imdb").code == 0 and not (tmp_path / "imdb.references.toml").exists()
+
+
+# --- references beside the task ---------------------------------------------------------------------------------------
+
+NUMBER = """
+[[reference]]
+checkpoint = "org/bert"
+split = "validation"
+metric = "accuracy"
+value = {}
+statistic = "single run"
+confidence = "C"
+source = "here"
+"""
+
+
+def test_the_built_in_references_lie_beside_their_tasks() -> None:
+    """No built-in task holds numbers itself, each reads on one screen, and no file of numbers lies there alone."""
+    assert not [name for name in builtin() if name.endswith(".references")]
+    files = set(tasks_root().rglob("*.references.toml"))
+    tables = 0
+    for path in builtin().values():
+        text = path.read_text(encoding="utf-8")
+        assert "reference" not in tomllib.loads(text) and text.count("\n") <= 50, path
+        if (beside := references_file(path)) in files:
+            files.remove(beside)
+            numbers = tomllib.loads(beside.read_text(encoding="utf-8"))["reference"]
+            assert load_task(path).reference == [Reference.model_validate(number) for number in numbers]
+            tables += len(numbers)
+    assert not files and tables >= 221
+
+
+def test_references_beside_a_task(toml: Write, cli: Any) -> None:
+    path = toml("own.toml", "title = 'Own'" + NUMBER.format(1))
+    assert [r.value for r in load_task(path).reference] == [1]
+    toml("own.references.toml", NUMBER.format(2) + NUMBER.format(3))
+    assert [r.value for r in load_task(path).reference] == [1, 2, 3]
+    assert cli("tasks", "show", path).out.count("[[reference]]") == 3
+    # a variant that has none of its own is held against those of the task that it extends
+    variant = toml("variant.toml", 'extends = "own"')
+    assert [r.value for r in load_task(variant).reference] == [1, 2, 3]
+    toml("variant.references.toml", NUMBER.format(4))
+    assert [r.value for r in load_task(variant).reference] == [4]
+    toml("variant.references.toml", "")
+    assert load_task(variant).reference == []
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("title = 'x'", "'title' is no [[reference]], and a file of references holds nothing else\n  move it to own.toml"),
+    (NUMBER.format("'x'"), "reference.0.value = 'x': Input should be a valid number"),
+    ("reference = 3", "reference = 3: Input should be a valid list"),
+    ("[[reference]\n", "not a TOML file: Expected"),
+])  # fmt: skip
+def test_faults_of_references(toml: Write, text: str, message: str) -> None:
+    path, beside = toml("own.toml", ""), toml("own.references.toml", text)
+    with pytest.raises(InputError, match="^" + re.escape(f"{beside}: {message}")):
+        load_task(path)
+    with pytest.raises(InputError, match=r"holds the published numbers of a task, and no task\n.* own\.toml"):
+        load_task(beside)
+
+
+def test_the_longest_file_name_is_a_task_s(toml: Write) -> None:
+    name = "x" * 250  # with .toml what a disk takes, with .references.toml more
+    assert load_task(toml(f"{name}.toml", "")).name == name
 
 
 # --- extends ----------------------------------------------------------------------------------------------------------
@@ -269,7 +336,7 @@ def test_nothing_can_not_be_written() -> None:
 
 @pytest.mark.parametrize("family", ["classification", "ner", "qa"])
 def test_the_expected_results_are_those_of_the_task_files(family: str) -> None:
-    """The table of tasks/<family>/README.md against the references in the TOML files: the same rows."""
+    """The table of tasks/<family>/README.md against the references beside the tasks: the same rows."""
     folder = tasks_root() / family
     lines = [
         line.strip("|").split("|")

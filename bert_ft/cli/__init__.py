@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             fail(first, error.exit_code, *more)
         if isinstance(error, OSError) and error.filename is not None and error.errno in NO_FILE:
             fail(f"{shown(error.filename)}: {error.strerror}", 2)
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         fail(
-            f"{type(error).__name__}: {told}",
+            f"{type(error).__name__}: {message}",
             1,
             "  this is a fault of bert-ft or of the machine; --debug shows where",
         )

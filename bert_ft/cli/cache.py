@@ -1,4 +1,4 @@
-"""bert-ft cache."""
+"""`bert-ft cache`: show the cache of tokenized rows, or empty it."""
 
 from __future__ import annotations
 

@@ -1,52 +1,35 @@
-"""bert-ft check."""
+"""`bert-ft check`: look for faults in a task's data."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bert_ft.cli.options import (
     Checkpoint,
-    DataDir,
     Json,
-    LabelColumn,
-    MultiLabel,
-    PairColumn,
-    Regression,
-    Sets,
-    TagsColumn,
     TaskName,
     TestRows,
-    TextColumn,
-    TokensColumn,
     TrainRows,
     TrustRemoteCode,
     ValidationRows,
     app,
-    own_data,
     print_json,
-    settings_of,
 )
+from bert_ft.cli.settings import OWN_DATA, SET, settings_command
 
 
-@app.command()
+@settings_command(app, OWN_DATA, "run.data_dir", SET)
 def check(
     task: TaskName,
     checkpoint: Checkpoint = None,
-    data_dir: DataDir = None,
     train: TrainRows = None,
     validation: ValidationRows = None,
     test: TestRows = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    tokens: TokensColumn = None,
-    tags: TagsColumn = None,
-    regression: Regression = False,
-    multi_label: MultiLabel = False,
-    sets: Sets = None,
+    *,
+    settings: dict[str, Any],
     limit: Annotated[int, typer.Option(min=0, max=100, help="Examples a finding.")] = 3,
     trust_remote_code: TrustRemoteCode = None,
     strict: Annotated[
@@ -63,21 +46,9 @@ def check(
     """
     from bert_ft.tools import check as checking
 
-    settings = settings_of(sets)
-    own_data(
-        settings,
-        regression,
-        multi_label,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        tokens=tokens,
-        tags=tags,
-    )
     report = checking.check(
         task,
         checkpoint,
-        data_dir=data_dir,
         train=train or None,
         validation=validation,
         test=test,

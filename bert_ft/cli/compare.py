@@ -1,4 +1,4 @@
-"""bert-ft compare."""
+"""`bert-ft compare`: compare runs, or groups of them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def compare(
             groups.append([])
         else:
             groups[-1].append(run)
-    found = compared(*(groups if len(groups) > 1 else runs), split=split, metrics=metric or ())
+    result = compared(*(groups if len(groups) > 1 else runs), split=split, metrics=metric or ())
     if as_json:
-        print_json(found.dump(show_flips))
+        print_json(result.dump(show_flips))
         return
-    for group in found.groups:
+    for group in result.groups:
         for line in (f"{group.name}  {group}", *(f"   {line}" for line in group.differs)):
             print_line(line)
-    for table in found.tables(show_flips):
+    for table in result.tables(show_flips):
         print()
         print_line(table.title)
         ours = "metric" in table.columns  # cells of ours have line breaks that are meant
@@ -62,5 +62,5 @@ def compare(
             for row in table.rows
         ]
         print_table([dict(zip(table.columns, row, strict=True)) for row in cells])
-    for line in found.lines():
+    for line in result.lines():
         print_line(line)

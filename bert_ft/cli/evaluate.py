@@ -1,25 +1,16 @@
-"""bert-ft evaluate."""
+"""`bert-ft evaluate`: compute a run's metrics again, on its own or on other rows."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import (
-    DataDir,
-    Json,
-    Sets,
-    TrustRemoteCode,
-    app,
-    fail,
-    note,
-    print_metrics,
-    settings_of,
-)
+from bert_ft.cli.options import Json, TrustRemoteCode, app, fail, note, print_metrics
+from bert_ft.cli.settings import SET, settings_command
 
 
-@app.command()
+@settings_command(app, "run.data_dir", SET)
 def evaluate(
     run: Annotated[
         str,
@@ -29,8 +20,8 @@ def evaluate(
     ],
     data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file.")] = None,
     task: Annotated[str | None, typer.Option(help="The task to evaluate on; a run's own by default.")] = None,
-    data_dir: DataDir = None,
-    sets: Sets = None,
+    *,
+    settings: dict[str, Any],
     trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +39,8 @@ def evaluate(
     from bert_ft.run import evaluate as compute
     from bert_ft.rundir.folder import RunDir
 
-    settings, is_run = settings_of(sets), RunDir(run).state in ("finished", "unfinished")
+    data_dir = settings.pop("data_dir", None)
+    is_run = RunDir(run).state in ("finished", "unfinished")
     trusted = names(trust_remote_code)
     if not is_run and task is None and data is None:
         loading.load_folder(run, trusted=trusted)  # what it lacks comes first

@@ -1,4 +1,4 @@
-"""bert-ft launch-config."""
+"""`bert-ft launch-config`: where the configurations for several processes lie."""
 
 from __future__ import annotations
 

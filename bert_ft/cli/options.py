@@ -25,9 +25,6 @@ app.add_typer(cache_app, name="cache")
 
 WIDEST = 500  # characters of a table's cell
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of a table.")]
-DataDir = Annotated[
-    str | None, typer.Option(help="Folder of the benchmark's original files (DIR/MRPC/train.tsv, ...).")
-]
 TrustRemoteCode = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,9 +33,6 @@ TrustRemoteCode = Annotated[
         help="Run the code that this checkpoint brings: its hub id, or its "
         "folder as ./FOLDER; may be repeated. No file can allow it.",
     ),
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the task, as in TOML.")
 ]
 TaskName = Annotated[
     str,
@@ -59,20 +53,6 @@ ValidationRows = Annotated[
     str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
 ]
 TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
-PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.")]
-Regression = Annotated[bool, typer.Option("--regression", help="The label is a number to predict.")]
-MultiLabel = Annotated[
-    bool,
-    typer.Option("--multi-label", help="A row has a set of labels; --set label_delimiter=, splits a cell."),
-]
-TokensColumn = Annotated[
-    str | None, typer.Option(help="ner: column of the words (a number in a column file).")
-]
-TagsColumn = Annotated[
-    str | None, typer.Option(help="ner: column of the tags; in a column file -1 is the last.")
-]
 
 
 def settings_of(sets: list[str] | None) -> dict[str, Any]:
@@ -101,13 +81,6 @@ def pair(item: str, option: str) -> tuple[str, str]:
         ]
         fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
     return key.strip(), text
-
-
-def own_data(settings: dict[str, Any], regression: bool, multi_label: bool, **columns: str | None) -> None:
-    """Adds what the flags say about data of one's own to the settings."""
-    settings |= {f"data.columns.{role}": column for role, column in columns.items() if column}
-    if regression or multi_label:
-        settings["data.problem_type"] = "regression" if regression else "multi_label_classification"
 
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:

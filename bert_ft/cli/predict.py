@@ -1,12 +1,48 @@
-"""bert-ft predict."""
+"""`bert-ft predict`: answer the rows of a file."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bert_ft.cli.options import TrustRemoteCode, app, note, pair, settings_of
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")]
+ReadAs = Annotated[
+    str | None,
+    typer.Option("--from", help="jsonl, csv, tsv, txt (a text a line) or parquet; else the suffix says."),
+]
+WriteAs = Annotated[
+    str | None, typer.Option("--to", help="jsonl, csv, tsv or parquet; else the suffix says.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ..."
+    ),
+]
+KeepBad = Annotated[
+    bool,
+    typer.Option(
+        "--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."
+    ),
+]
+EscapeFormulas = Annotated[
+    bool,
+    typer.Option(
+        "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."),
+]
 
 
 @app.command()
@@ -14,50 +50,15 @@ def predict(
     run: Annotated[
         str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder or a hub id.")
     ],
-    source: Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")] = "-",
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")
-    ] = "-",
-    read_as: Annotated[
-        str | None,
-        typer.Option("--from", help="jsonl, csv, tsv, txt (a text a line) or parquet; else the suffix says."),
-    ] = None,
-    write_as: Annotated[
-        str | None, typer.Option("--to", help="jsonl, csv, tsv or parquet; else the suffix says.")
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column", metavar="ROLE=COLUMN", help="Where a role stands: text=review, question=q, ..."
-        ),
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ...",
-        ),
-    ] = None,
-    keep_bad: Annotated[
-        bool,
-        typer.Option(
-            "--keep-bad", help="Pass rows at fault through with an `error`, instead of leaving them out."
-        ),
-    ] = False,
-    escape_formulas: Annotated[
-        bool,
-        typer.Option(
-            "--escape-formulas",
-            help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula.",
-        ),
-    ] = False,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."
-        ),
-    ] = "float32",
+    source: Source = "-",
+    output: Output = "-",
+    read_as: ReadAs = None,
+    write_as: WriteAs = None,
+    columns: Columns = None,
+    sets: Sets = None,
+    keep_bad: KeepBad = False,
+    escape_formulas: EscapeFormulas = False,
+    dtype: Dtype = "float32",
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
     """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
@@ -67,39 +68,38 @@ def predict(
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
     from bert_ft import run as runs
-    from bert_ft.errors import InputError, did_you_mean
-    from bert_ft.modeling.saved_task import FORM
     from bert_ft.tools.predict.files import predict as answer
 
-    named = dict(pair(item, "--column") for item in columns or [])
+    roles = dict(pair(item, "--column") for item in columns or [])
+    settings = settings_of(sets)
+    _refuse_others(settings)
     loaded = runs.load(run, trust_remote_code=trust_remote_code, dtype=dtype)
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)
-    settings = settings_of(sets)
-    if strange := sorted(
-        settings.keys() - (known := {f"data.{key}" for key in FORM} | {"batching.eval_tokens"})
-    ):
-        raise InputError(
-            f"'{strange[0]}' is nothing that predicting has",
-            where="--set",
-            remedy=did_you_mean(strange[0], known),
-        )
     model.adapter.task = model.adapter.task.override(settings)
-    found = answer(
+    outcome = answer(
         model,
         source,
         output,
         read_as=read_as,
         write_as=write_as,
-        columns=named,
+        columns=roles,
         keep_bad=keep_bad,
         escape_formulas=escape_formulas,
         tell=note,
     )
-    if found.bad:
-        note(
-            f"{len(found.bad):,} of {found.rows:,} rows are at fault"
-            + (", and kept with their error" if keep_bad else ", and left out")
-        )
+    if outcome.bad:
+        what = "kept with their error" if keep_bad else "left out"
+        note(f"{len(outcome.bad):,} of {outcome.rows:,} rows are at fault, and {what}")
         raise SystemExit(0 if keep_bad else 2)
+
+
+def _refuse_others(settings: dict[str, Any]) -> None:
+    """Raises InputError for a setting that predicting can't follow."""
+    from bert_ft.errors import InputError, did_you_mean
+    from bert_ft.modeling.saved_task import FORM
+
+    valid = {f"data.{key}" for key in FORM} | {"batching.eval_tokens"}
+    for key in sorted(settings.keys() - valid):
+        raise InputError(f"'{key}' is no setting of predict", where="--set", remedy=did_you_mean(key, valid))

@@ -1,4 +1,4 @@
-"""bert-ft report."""
+"""`bert-ft report`: write the report of a run anew, or one of several."""
 
 from __future__ import annotations
 

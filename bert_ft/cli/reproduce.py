@@ -1,5 +1,5 @@
-"""`bert-ft reproduce NAME`: published numbers, measured again; a group, whose own command needs no word of
-its own."""
+"""`bert-ft reproduce`: measure published numbers again; a group, whose own command needs no word of its
+own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from bert_ft.cli import submission
-from bert_ft.cli.options import (
-    DataDir,
-    Json,
-    Sets,
-    TrustRemoteCode,
-    app,
-    fail,
-    note,
-    print_json,
-    print_line,
-    print_table,
-    settings_of,
-)
+from bert_ft.cli.options import Json, TrustRemoteCode, app, fail, note, print_json, print_line, print_table
+from bert_ft.cli.settings import SET, settings_command
 
 OWN = "task"  # the word that may be left out
 
@@ -36,15 +25,14 @@ class _Group(TyperGroup):
 
 reproduce_app = typer.Typer(cls=_Group, no_args_is_help=False)
 app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers again, with a verdict.")
-reproduce_app.command()(submission.submission)
+settings_command(reproduce_app, "run.data_dir")(submission.submission)
 
 
-@reproduce_app.command(OWN)
+@settings_command(reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", SET, name=OWN)
 def reproduce(
     name: Annotated[str, typer.Argument(help="Built-in task, TOML file, or suite: glue, glue-small.")],
     checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")],
     seeds: Annotated[str, typer.Option(help='How many (5), or which ("1,2,3").')] = "5",
-    data_dir: DataDir = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Folder of runs and tables; runs/reproduce-<name>-<checkpoint>."),
@@ -58,11 +46,8 @@ def reproduce(
     margin: Annotated[
         float, typer.Option(min=0, help="Points that a reproduced number may differ by.")
     ] = 1.0,
-    max_steps: Annotated[int | None, typer.Option(help="End each run after N optimizer steps.")] = None,
-    limit_train: Annotated[
-        int | None, typer.Option(help="The first N training rows after the seeded shuffle.")
-    ] = None,
-    sets: Sets = None,
+    *,
+    settings: dict[str, Any],
     save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
     trust_remote_code: TrustRemoteCode = None,
     plan: Annotated[
@@ -84,12 +69,8 @@ def reproduce(
         numbers: int | list[int] = [int(n) for n in seeds.split(",") if n] if "," in seeds else int(seeds)
     except ValueError:
         fail(f"--seeds {seeds}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
-    settings = settings_of(sets)
-    flags = {"recipe.max_steps": max_steps, "data.limit_train": limit_train}
-    settings |= {key: value for key, value in flags.items() if value is not None}
     options: dict[str, Any] = {
         "seeds": numbers,
-        "data_dir": data_dir,
         "output": output,
         "reference": reference,
         "grid": grid,

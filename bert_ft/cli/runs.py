@@ -1,4 +1,4 @@
-"""bert-ft runs."""
+"""`bert-ft runs`: list the runs below a folder."""
 
 from __future__ import annotations
 
@@ -32,53 +32,50 @@ def runs(
 
     columns = ("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds")
     states = ("finished", "unfinished", "unreadable")
-    for option, given, known in (("--sort", sort, columns), ("--state", state or "finished", states)):
-        if given not in known:
-            raise InputError(f"there is no '{given}'", where=option, remedy=did_you_mean(given, known))
-    found: list[dict[str, Any]] = []
+    for option, given, valid in (("--sort", sort, columns), ("--state", state or "finished", states)):
+        if given not in valid:
+            raise InputError(f"there is no '{given}'", where=option, remedy=did_you_mean(given, valid))
+    rows: list[dict[str, Any]] = []
     for file in sorted(Path(folder).rglob("task.toml")):
         run = RunDir(file.parent)
         if run.state == "foreign" and not (run.results_json.exists() or run.environment_json.exists()):
             continue  # a task file in a project's folder
-        found.append(dict.fromkeys(columns) | {"run": str(run.path), "state": "unreadable"})
+        rows.append(dict.fromkeys(columns) | {"run": str(run.path), "state": "unreadable"})
         try:
-            made = run.task()
-            found[-1] |= {"task": made.name, "checkpoint": made.run.checkpoint, "seed": made.run.seed}
+            spec = run.task()
+            rows[-1] |= {"task": spec.name, "checkpoint": spec.run.checkpoint, "seed": spec.run.seed}
             if run.state == "finished":
-                results, (name, metric) = run.results(), made.best_metric
-                found[-1] |= {
+                results, (name, metric) = run.results(), spec.best_metric
+                rows[-1] |= {
                     "metric": f"{name}/{metric}",
                     "value": results["metrics"].get(name, {}).get(metric),
                     "seconds": results.get("timing", {}).get("train_seconds"),
                 }
-            found[-1]["state"] = "unreadable" if run.state == "foreign" else run.state
+            rows[-1]["state"] = "unreadable" if run.state == "foreign" else run.state
         except InputError as error:
             note(*error.lines)
-    everything = len(found)
-    found = [
+    everything = len(rows)
+    rows = [
         row
-        for row in found
+        for row in rows
         if task in (None, row["task"])
         and state in (None, row["state"])
         and (checkpoint or "") in (row["checkpoint"] or "")
     ]
-    have = sorted(
-        (row for row in found if row[sort] is not None), key=itemgetter(sort), reverse=sort == "value"
-    )
-    found = have + [row for row in found if row[sort] is None]
+    sortable = [row for row in rows if row[sort] is not None]
+    sortable.sort(key=itemgetter(sort), reverse=sort == "value")
+    rows = sortable + [row for row in rows if row[sort] is None]
     if as_json:
-        print_json(found)
-    elif not found:
-        told = (
-            f"none of {everything} runs below {folder} is of that kind"
-            if everything
-            else f"no runs below {folder}"
-        )
-        note(told + "; `bert-ft train` makes one" * (not everything))
+        print_json(rows)
+    elif not rows:
+        if everything:
+            note(f"none of {everything} runs below {folder} is of that kind")
+        else:
+            note(f"no runs below {folder}; `bert-ft train` makes one")
     else:
         print_table(
             [
                 {key: "" if v is None else f"{v:.4f}" if key == "value" else str(v) for key, v in row.items()}
-                for row in found
+                for row in rows
             ]
         )

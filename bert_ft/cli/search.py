@@ -1,4 +1,4 @@
-"""The command that looks for a good recipe."""
+"""`bert-ft search`: look for a good recipe."""
 
 from __future__ import annotations
 
@@ -9,78 +9,59 @@ import typer
 
 from bert_ft.cli.options import (
     Checkpoint,
-    DataDir,
     Json,
-    LabelColumn,
-    MultiLabel,
-    PairColumn,
-    Regression,
-    Sets,
-    TagsColumn,
     TaskName,
-    TextColumn,
-    TokensColumn,
     TrainRows,
     TrustRemoteCode,
     ValidationRows,
     app,
     note,
-    own_data,
     pair,
     print_json,
     print_line,
     print_table,
-    settings_of,
 )
+from bert_ft.cli.settings import OWN_DATA, SET, settings_command
+
+Trials = Annotated[
+    int, typer.Option(min=1, help="Of the whole search, over all calls and all processes that share it.")
+]
+Timeout = Annotated[
+    str | None, typer.Option(help="Seconds, 10min or 2h after which this call begins no other trial.")
+]
+Space = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
+]
+Prune = Annotated[
+    bool,
+    typer.Option(help="End a trial that is below the median of the others at the same share of an epoch."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."),
+]
 
 
-@app.command()
+@settings_command(app, OWN_DATA, "run.data_dir", SET, "execution.save_every")
 def search(
     task: TaskName,
     checkpoint: Checkpoint = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Of the whole search, over all calls and all processes that share it.")
-    ] = 20,
-    timeout: Annotated[
-        str | None, typer.Option(help="Seconds, 10min or 2h after which this call begins no other trial.")
-    ] = None,
-    space: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUES", help="1e-5..1e-4, 1e-5..1e-4:log, 2..5:1 (LOW..HIGH:STEP), or 16,32."
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
-    ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            help="End a trial that is below the median of the others at the same share of an epoch."
-        ),
-    ] = True,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="The search's folder; runs/search-<task>-<checkpoint> by default."
-        ),
-    ] = None,
-    data_dir: DataDir = None,
+    trials: Trials = 20,
+    timeout: Timeout = None,
+    space: Space = None,
+    storage: Storage = None,
+    prune: Prune = True,
+    output: Output = None,
     train: TrainRows = None,
     validation: ValidationRows = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    tokens: TokensColumn = None,
-    tags: TagsColumn = None,
-    regression: Regression = False,
-    multi_label: MultiLabel = False,
     seed: Annotated[int | None, typer.Option(help="Of the draws, and of every trial.")] = None,
-    sets: Sets = None,
-    save_every: Annotated[
-        str, typer.Option(help="Steps (500) or minutes (10min) between two checkpoints.")
-    ] = "10min",
+    *,
+    settings: dict[str, Any],
     trust_remote_code: TrustRemoteCode = None,
     as_json: Json = False,
 ) -> None:
@@ -95,20 +76,9 @@ def search(
     bert-ft search rte -c ORG/NAME --space learning_rate=1e-5..1e-4:log --space batch_size=16,32 --timeout 2h
     bert-ft train runs/search-rte-NAME/best.toml --seed 1 --output runs/rte-tuned
     """
-    settings = settings_of(sets)
-    own_data(
-        settings,
-        regression,
-        multi_label,
-        text=text,
-        text_pair=text_pair,
-        label=label,
-        tokens=tokens,
-        tags=tags,
-    )
-    from bert_ft.tools.search.search import search as look
+    from bert_ft.tools.search.search import search as run_search
 
-    found = look(
+    result = run_search(
         task,
         checkpoint,
         trials=trials,
@@ -118,18 +88,22 @@ def search(
         pruner="median" if prune else None,
         output=output,
         seed=seed,
-        data_dir=data_dir,
         train=train or None,
         validation=validation,
-        save_every=save_every,
         signals=True,
         trust_remote_code=trust_remote_code,
         **settings,
     )
-    results = found.results()
+    results = result.results()
     if as_json:
         print_json(results)
-        return
+    else:
+        _print_trials(results, result.command)
+        note(f"search folder: {result.path}")
+
+
+def _print_trials(results: dict[str, Any], command: str) -> None:
+    """The trials as a table, and the best of them with the command that trains it."""
     from bert_ft.report.rendering import show
     from bert_ft.tools.search import page
 
@@ -137,30 +111,29 @@ def search(
     if table.rows:
         print_table([dict(zip(table.columns, map(show, row), strict=True)) for row in table.rows])
     if best := results["best"]:
-        print_line(
-            f"{results['metric']} {show(best['value'])} with {show(best['recipe'])} (trial {best['trial']})"
-        )
+        recipe = show(best["recipe"])
+        print_line(f"{results['metric']} {show(best['value'])} with {recipe} (trial {best['trial']})")
         print_line(results["caution"])
-        note(found.command)
-    note(f"search folder: {found.path}")
+        note(command)
 
 
-def _space(given: list[str] | None) -> dict[str, Any]:
+def _space(items: list[str] | None) -> dict[str, Any]:
     """`LOW..HIGH`, `LOW..HIGH:log`, `LOW..HIGH:STEP` or values between commas, as `recipe.search` has
     them."""
     space: dict[str, Any] = {}
-    for key, text in (pair(item, "--space") for item in given or []):
-        low, dots, high = text.partition("..")
-        high, _, how = high.partition(":")
-        body = (
-            f"[{text}]"
-            if not dots
-            else f"{{low={low}, high={high}"
-            + (how and (", log=true" if how == "log" else f", step={how}"))
-            + "}"
-        )
+    for key, text in (pair(item, "--space") for item in items or []):
         try:
-            space[key] = tomllib.loads(f"values = {body}")["values"]
+            space[key] = tomllib.loads(f"values = {_as_toml(text)}")["values"]
         except (ValueError, RecursionError):  # no TOML
             space[key] = [value.strip() for value in text.split(",")]
     return space
+
+
+def _as_toml(text: str) -> str:
+    low, dots, high = text.partition("..")
+    if not dots:
+        return f"[{text}]"
+    high, _, step = high.partition(":")
+    if not step:
+        return f"{{low={low}, high={high}}}"
+    return f"{{low={low}, high={high}, {'log=true' if step == 'log' else f'step={step}'}}}"

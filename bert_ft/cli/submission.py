@@ -1,13 +1,13 @@
-"""bert-ft reproduce submission."""
+"""`bert-ft reproduce submission`: write the zip that GLUE's server takes."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import DataDir, Json, note, print_json, print_table
+from bert_ft.cli.options import Json, note, print_json, print_table
 
 
 def submission(
@@ -24,7 +24,8 @@ def submission(
             "--fill", help="Answer a missing task with the most frequent label of its training rows."
         ),
     ] = False,
-    data_dir: DataDir = None,
+    *,
+    settings: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Write the zip that gluebenchmark.com takes; the run of MNLI answers the diagnostic set too.
@@ -34,7 +35,7 @@ def submission(
     """
     from bert_ft.tools.reproduce.submission import submission as written
 
-    entries = [asdict(entry) for entry in written(runs, output, fill=fill, data_dir=data_dir)]
+    entries = [asdict(entry) for entry in written(runs, output, fill=fill, **settings)]
     if as_json:
         print_json(entries)
     else:

@@ -1,4 +1,4 @@
-"""bert-ft tasks."""
+"""`bert-ft tasks`: list the built-in tasks; show or copy one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         return
     from bert_ft.config.catalog import builtin, load_task, suites
 
-    found = [load_task(path) for path in builtin().values()]
+    loaded = [load_task(path) for path in builtin().values()]
     rows = [
         {
             "task": t.name,
@@ -27,7 +27,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
             "references": str(len(t.reference)),
             "title": t.title,
         }
-        for t in found
+        for t in loaded
     ]
     rows += [
         {
@@ -46,7 +46,8 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
 def tasks_show(
     task: Annotated[str, typer.Argument(help="Built-in task or TOML file.")], as_json: Json = False
 ) -> None:
-    """Print a task as it is read: every default filled in."""
+    """Print a task as it is read: every default filled in, and its published numbers, which lie in a file of
+    their own beside the task's."""
     import tomli_w
 
     from bert_ft.config.catalog import load_task
@@ -73,10 +74,10 @@ def tasks_copy(
     task: Annotated[str, typer.Argument(help="Built-in task.")],
     to: Annotated[str | None, typer.Argument(metavar="FILE", help="<task>.toml here by default.")] = None,
 ) -> None:
-    """Write a built-in task's file here, with the rows that ship beside it, to edit and train: bert-ft train
-    FILE.toml."""
+    """Write a built-in task's file here, with the published numbers and the rows that ship beside it, to edit
+    and train: bert-ft train FILE.toml."""
     from bert_ft import files
-    from bert_ft.config.catalog import find, load_task
+    from bert_ft.config.catalog import find, load_task, references_file
     from bert_ft.errors import InputError
 
     source, target = find(task), Path(to or f"{task}.toml")
@@ -84,6 +85,8 @@ def tasks_copy(
         target = target / f"{task}.toml"
     data = source.resolve().with_suffix("")
     pairs = [(source, target)]
+    if (references := references_file(source)).is_file():
+        pairs.append((references, references_file(target)))
     if load_task(source).data.path == str(data):  # rows of our own, which the file names by a relative path
         pairs += [(file, target.parent / data.name / file.name) for file in sorted(data.iterdir())]
     for _, place in pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from bert_ft.config.references import Suite
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import RESERVED, Task, validated
 from bert_ft.errors import InputError, did_you_mean
+
+REFERENCES = ".references.toml"
+"""How the name ends of a file that holds the published numbers (`[[reference]]`) of the task beside it."""
 
 
 def tasks_root() -> Path:
@@ -27,7 +31,13 @@ def tasks_root() -> Path:
 
 def builtin() -> dict[str, Path]:
     """Name -> file of every built-in task."""
-    return {p.stem: p for p in sorted(tasks_root().rglob("*.toml")) if "suites" not in p.parts}
+    files = [file for file in sorted(tasks_root().rglob("*.toml")) if "suites" not in file.parts]
+    return {file.stem: file for file in files if not file.name.endswith(REFERENCES)}
+
+
+def references_file(task: Path) -> Path:
+    """Where the published numbers of a task file lie: beside it, mnli.references.toml for mnli.toml."""
+    return task.with_suffix(REFERENCES)
 
 
 def find(name: str) -> Path:
@@ -104,19 +114,22 @@ def load_suite(name: str) -> Suite:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The tree of a task file, with that of the task it extends and the published numbers beside each; of a
+    variant's own numbers, those of the other task are no part."""
     path = path.resolve()
     if path in seen:
         raise InputError(
             "`extends` runs in a circle", where=str(path), remedy="give the variant a name of its own"
         )
-    try:
-        tree = tomllib.loads(reading.text(path, LONGEST_FILE))
-    except RecursionError:
+    if path.name.endswith(REFERENCES):
+        task = path.name.removesuffix(REFERENCES) + ".toml"
         raise InputError(
-            "not a TOML file that can be read: it is nested too deeply", where=str(path)
-        ) from None
-    except ValueError as error:  # beside its own, that of a number with too many digits
-        raise InputError(f"not a TOML file: {error}".partition("; use sys.")[0], where=str(path)) from None
+            "this file holds the published numbers of a task, and no task",
+            where=str(path),
+            remedy=f"name the task's file: {task}",
+        )
+    tree = _toml(path)
+    _add_references(tree, path)
     if "extends" in tree:
         parent = str(tree.pop("extends"))
         near = reading.inside(
@@ -127,6 +140,35 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         tree = _merge(base, tree)
     anchor(tree.get("data"), path.parent, path)
     return tree
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(reading.text(path, LONGEST_FILE))
+    except RecursionError:
+        raise InputError(
+            "not a TOML file that can be read: it is nested too deeply", where=str(path)
+        ) from None
+    except ValueError as error:  # beside its own, that of a number with too many digits
+        raise InputError(f"not a TOML file: {error}".partition("; use sys.")[0], where=str(path)) from None
+
+
+def _add_references(tree: dict[str, Any], path: Path) -> None:
+    """Adds the published numbers that lie in a file beside the task's to those in the task's own."""
+    file = references_file(path)
+    if not os.path.exists(file):  # Path.exists raises where the name is too long for a file
+        return
+    beside = _toml(file)
+    for key in beside.keys() - {"reference"}:
+        raise InputError(
+            f"'{key}' is no [[reference]], and a file of references holds nothing else",
+            where=str(file),
+            remedy=f"move it to {path.name}",
+        )
+    validated(beside, str(file))  # so that a fault is told with the file that has it
+    own = tree.get("reference", [])
+    if isinstance(own, list):  # else the task's own fault, which is told below
+        tree["reference"] = [*own, *beside.get("reference", [])]
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

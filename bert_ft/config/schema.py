@@ -108,7 +108,9 @@ class Data(Strict):
         None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv'
     )
     quoting: bool = Field(True, description="whether CSV/TSV cells may be quoted")
-    limit_train: int | None = Field(None, gt=0, description="the first N rows after the seeded shuffle")
+    limit_train: int | None = Field(
+        None, gt=0, description="train on the first N rows after the seeded shuffle"
+    )
     original: Original | None = None
 
     @property
@@ -169,16 +171,16 @@ class Recipe(Strict):
     SPACES: ClassVar[set[str]] = {"grid", "search"}
     """Keys that say what is tried: no part of one training."""
 
-    learning_rate: float = Field(3e-5, gt=0, lt=10)
+    learning_rate: float = Field(3e-5, gt=0, lt=10, description="at the peak of the schedule")
     batch_size: int = Field(
         32, gt=0, description="rows an optimizer step, over all processes and micro-batches"
     )
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, description="passes over the training rows; 0.5 is half of one")
     max_steps: int | None = Field(
-        None, gt=0, description="ends training after N steps, whatever `epochs` says"
+        None, gt=0, description="end a training after N optimizer steps, whatever `epochs` says"
     )
     max_length: int = Field(
-        128, gt=2, description="wordpieces, special tokens included; longer rows are truncated"
+        128, gt=2, description="tokens a row, special ones included; longer rows are truncated, and counted"
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps")
@@ -319,8 +321,12 @@ class RunSpec(Strict):
         Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)
     ] = None
     revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
-    seed: int = Field(42, ge=0, lt=2**32)
-    data_dir: Annotated[Place | None, BeforeValidator(_absolute)] = None
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="the head, the order of the rows and dropout follow from it"
+    )
+    data_dir: Annotated[Place | None, BeforeValidator(_absolute)] = Field(
+        None, description="folder of the benchmark's original files (DIR/MRPC/train.tsv, ...)"
+    )
     trust_remote_code: bool = Field(
         False, description="not obeyed: --trust-remote-code ORG/NAME, in each call, is"
     )
@@ -329,7 +335,9 @@ class RunSpec(Strict):
         description="type of the saved weights; checkpoint: as its file has them. Training is always in "
         "float32",
     )
-    folds: int | None = Field(None, gt=1, description="cross-validation over k parts of the training rows")
+    folds: int | None = Field(
+        None, gt=1, description="cross-validate: K runs, each training row held out once; mean and spread"
+    )
     custom: list[str] = Field(
         [], description="the Python objects this run was given: not repeatable from the file"
     )
@@ -346,13 +354,15 @@ class Execution(Strict):
     resume: bool = Field(False, description="insist that an interrupted run lies there")
     check: bool = Field(True, description="look for faults in the data first, and tell them")
     save_every: int | str = Field(
-        "10min", description="steps (500) or minutes (10min) between two checkpoints"
+        "10min", description="steps (500) or minutes (10min) between two checkpoints of the training"
     )
-    keep_checkpoints: bool = Field(False, description="keep them when the run succeeds")
+    keep_checkpoints: bool = Field(False, description="keep the checkpoints when the run succeeds")
     save_model: bool = Field(True, description="whether the run keeps its model")
     log_with: Any = Field(None, description="tracker: tensorboard, wandb, ... (accelerate's)")
     signals: bool = Field(False, description="SIGINT and SIGTERM save the state and leave")
-    quiet: bool = Field(False, description="print nothing but errors")
+    quiet: bool = Field(
+        False, description="print no progress and no notes, but errors, and results of a command"
+    )
 
     @field_validator("save_every")
     @classmethod

@@ -133,3 +133,5 @@ def test_the_wheel_holds_them() -> None:
     names += ["ner/gazette/README.md", "qa/almanac/README.md", "ner/gazette.toml", "qa/almanac.toml"]
     assert set(ours) == {f"bert_ft/_tasks/{name}" for name in names} and sum(ours.values()) < 300_000
     assert {Path(name).suffix for name in files if "_tasks" in name} == {".toml", ".md", ".conll", ".json"}
+    tomls = {f"bert_ft/_tasks/{path.relative_to(tasks_root())}" for path in tasks_root().rglob("*.toml")}
+    assert tomls <= set(files) and "bert_ft/_tasks/classification/glue/mnli.references.toml" in tomls

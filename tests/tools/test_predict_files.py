@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bert_ft
-from bert_ft.tools.predict import files
+from bert_ft.tools.predict import files, writers
 
 TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
 
@@ -156,7 +156,7 @@ def test_malformed_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     assert (
         done.code == 2
         and "line 3: 3 cells where the header has 2" in done.err
-        and "line 4: unexpected end of data" in done.err
+        and "line 4: a quote opens a cell and is never closed" in done.err
     )
     file.write_text("review\nfine\n")
     done = cli("predict", str(run.path), str(file))
@@ -209,7 +209,8 @@ def test_windows_do_not_show(run: bert_ft.Run, tmp_path: Path, monkeypatch: pyte
 def test_what_comes_up_late_is_kept_or_told(
     run: bert_ft.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "WINDOW", 4)
+    for module in (files, writers):
+        monkeypatch.setattr(module, "WINDOW", 4)
     rows: list[dict[str, Any]] = [
         {"text": None},
         *({"text": text, "n": k} for k, text in enumerate(TEXTS[:10])),
@@ -227,7 +228,9 @@ def test_what_comes_up_late_is_kept_or_told(
         [row["n"] for row in table][6:8] == [0.5, 6] and table[9]["tags"] == ["late"] and table[11]["error"]
     )
     assert "tags" not in cells[0] and [
-        line for line in told if line.startswith("'tags' first comes up after 4 rows")
+        line
+        for line in told
+        if line.startswith("Column 'tags' first appears after row 4, when the header had been written")
     ]
     assert list(tmp_path.glob("*.older*")) == [] == list(tmp_path.glob("*.tmp"))
 
@@ -248,7 +251,7 @@ def test_no_rows_and_mixed_types_as_parquet(run: bert_ft.Run, tmp_path: Path) ->
     ("a.csv", "text,error\nhello,none\n", ["--keep-bad"], "a.csv, line 2: the rows have a column 'error' of their own"),
     ("a.csv", "text,n\nhello,1\n", ["--column", "txt=n"], "--column: there is no role 'txt'\n  did you mean 'text'?"),
     ("a.csv", '"te"xt,n\na,1\n', [], "a.csv: the header can't be read"),
-    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "'nonsense' is nothing that predicting has"),
+    ("a.csv", "text\nhello\n", ["--set", "nonsense=1"], "'nonsense' is no setting of predict"),
 ])  # fmt: skip
 def test_what_would_lose_a_column_is_refused(
     run: bert_ft.Run, tmp_path: Path, cli: Any, name: str, content: str, arguments: list[str], what: str
@@ -284,7 +287,7 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
 
 
 @pytest.mark.parametrize(("key", "what"), [
-    ("max_length=512", "is nothing that predicting has"), ("problem_type=regression", "is nothing that predicting has"),
+    ("max_length=512", "is no setting of predict"), ("problem_type=regression", "is no setting of predict"),
     ("encoding=foo", "data.encoding: unknown encoding 'foo'"),
 ])  # fmt: skip
 def test_settings_that_predicting_has_not(
@@ -300,3 +303,74 @@ def test_columns_without_a_name_are_kept(run: bert_ft.Run, tmp_path: Path, cli: 
     done = cli("predict", str(run.path), str(tmp_path / "a.csv"), "--set", "encoding=UTF8", "--to", "jsonl")
     assert done.code == 0, done
     assert list(json.loads(done.out).values())[:4] == ["a good film", "1", "x", "y"]
+
+
+def test_an_empty_cell_is_no_text_and_a_quoted_one_is(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    """As in training, where an empty cell is no text; in the columns that are passed on too."""
+    (tmp_path / "a.csv").write_text('text,n\n,1\n"",\nfine,""\n')
+    done = cli("predict", str(run.path), "a.csv", "--to", "jsonl")
+    assert (
+        done.code == 2 and "a.csv, line 2: no 'text'" in done.err and "1 of 3 rows are at fault" in done.err
+    )
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [(row["text"], row["n"]) for row in rows] == [("", None), ("fine", "")]
+    done = cli("predict", str(run.path), "a.csv", "--column", "text=n", "--to", "csv")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(done.out))] == ["", "fine"]
+
+
+def test_rows_behind_one_at_fault_are_answered(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    """Also behind several lines of one row: the line that is named is the one where the row begins."""
+    (tmp_path / "a.csv").write_text(
+        'text,n\n"two\nlines",1\n"Good" he said,2\na,b,3\n\n好看的电影,4\n"open,5\nx,6\n'
+    )
+    done = cli("predict", str(run.path), "a.csv", "--to", "jsonl")
+    assert [json.loads(line)["text"] for line in done.out.splitlines()] == ["two\nlines", "好看的电影"]
+    told = done.err.splitlines()
+    assert told[0].endswith("line 4: text stands behind a closing quote: ' he said,2'")
+    assert told[1].endswith("line 5: 3 cells where the header has 2")
+    assert "line 8: a quote opens a cell and is never closed" in told[2]
+
+
+@pytest.mark.parametrize(("content", "encoding", "what"), [
+    ("text\na film\n".encode("utf-16"), "utf-8", "the file is UTF-16, not UTF-8\n  set data.encoding"),
+    ("text\na film\n".encode("utf-16-le"), "utf-8", "the file is UTF-16, not UTF-8"),
+    ("text\na film\n".encode("utf-16")[:-1], "utf-16", "the bytes are not utf-16: truncated data\n  name their encoding"),
+    (b"", "utf-8", "the file is empty\n  it needs a header"),
+    (b"\ntext\n", "utf-8", "the first line is empty\n  it has to name"),
+    (b'"text\na\n', "utf-8", "the header can't be read: a quote opens"),
+])  # fmt: skip
+@pytest.mark.parametrize("standard_input", [False, True])
+def test_streams_that_are_no_table(
+    run: bert_ft.Run,
+    tmp_path: Path,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    encoding: str,
+    what: str,
+    standard_input: bool,
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    source = ["-", "--from", "csv"] if standard_input else ["a.csv"]
+    done = cli("predict", str(run.path), *source, "--set", f"encoding={encoding}")
+    place = "standard input" if standard_input else "a.csv"
+    assert done.code == 2 and done.err.startswith(f"bert-ft: {place}: {what}"), done
+
+
+def test_chinese_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    rows = '名字；text\n张三；好看，也好笑\n李四；"不错；很好"\n'
+    (tmp_path / "a.csv").write_bytes(rows.encode("gb18030"))
+    done = cli(
+        "predict",
+        str(run.path),
+        "a.csv",
+        "--set",
+        "encoding=gb18030",
+        "--set",
+        "delimiter=；",
+        "--to",
+        "jsonl",
+    )
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [(row["名字"], row["text"]) for row in found] == [("张三", "好看，也好笑"), ("李四", "不错；很好")]

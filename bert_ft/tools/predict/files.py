@@ -7,7 +7,7 @@ read, or that the model can't take, is told with its line and left out, or passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -56,80 +56,100 @@ def predict(
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
             answer's.
     """
+    inputs = model.adapter.inputs
     for role in columns or {}:
-        if role not in model.adapter.inputs:
+        if role not in inputs:
             raise InputError(
-                f"there is no role '{role}'",
-                where="--column",
-                remedy=did_you_mean(role, model.adapter.inputs),
+                f"there is no role '{role}'", where="--column", remedy=did_you_mean(role, inputs)
             )
     reading.path(source), reading.path(target)
     read_as = format_of(source, read_as)
     write_as = format_of(target, write_as, read_as if read_as in ("csv", "tsv") else "jsonl")
-    names = {
-        role: (columns or {}).get(role, model.adapter.task.data.columns.get(role, role))
-        for role in model.adapter.inputs
-    }
     if escape_formulas and write_as not in ("csv", "tsv"):
         raise InputError(
             f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv"
         )
-    found = Outcome()
-
-    def judge(row: dict[str, Any]) -> str:
-        return _unfit(row, model.adapter, names) or ("" if write_as == "jsonl" else unwritable(row, write_as))
-
-    def answered(stream: Iterable[Line]) -> Iterator[dict[str, Any]]:
-        lines = iter(stream)
-        while window := list(islice(lines, WINDOW)):
-            judged = [(where, row, wrong or judge(row or {})) for where, row, wrong in window]
-            try:
-                rows = model.rows([row for _, row, wrong in judged if not wrong], names)
-            except InputError:  # of one row at least
-                judged = [(where, row, wrong or _refused(row, model, names)) for where, row, wrong in judged]
-                rows = model.rows([row for _, row, wrong in judged if not wrong], names)
-            answers = iter(model.answer(rows) if len(rows) else ())
-            for where, row, wrong in judged:
-                found.rows += 1
-                found.broken += read_as == "tsv" and any("\n" in str(value) for value in (row or {}).values())
-                if not wrong and row is not None:
-                    # what a row has of the model's inputs it keeps as it was
-                    answer = {
-                        key: value for key, value in next(answers).items() if key not in model.adapter.inputs
-                    }
-                    answer |= {"error": None} if keep_bad else {}
-                    if clash := answer.keys() & row.keys():
-                        raise InputError(
-                            f"the rows have a column '{min(clash)}' of their own, as the answers do",
-                            where=where,
-                            remedy="give it another name",
-                        )
-                    yield row | answer
-                    continue
-                found.bad.append(f"{where}: {wrong}")
-                tell(found.bad[-1])
-                if keep_bad:
-                    yield {**printable(row or {}), "error": wrong}
-
-    needed = [name for role, name in names.items() if model.adapter.inputs[role]]
+    task = model.adapter.task
+    names = {role: (columns or {}).get(role, task.data.columns.get(role, role)) for role in inputs}
+    needed = [name for role, name in names.items() if inputs[role]]
     if read_as == "txt" and len(needed) > 1:
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    with (
-        reading_rows(source, read_as, needed, model.adapter.task) as stream,
-        writing_rows(target, write_as, tell) as write,
-    ):
-        rows = answered(stream)
+    answering = _Answering(model, names, read_as, write_as, keep_bad, tell)
+    with reading_rows(source, read_as, needed, task) as lines, writing_rows(target, write_as, tell) as write:
+        rows = answering.rows(lines)
         if escape_formulas:
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
-    if found.broken:
+    outcome = answering.outcome
+    if outcome.broken:
         tell(
-            f"{found.broken:,} rows hold line breaks within quotes; where each line is a row: --set "
+            f"{outcome.broken:,} rows hold line breaks within quotes; where each line is a row: --set "
             "quoting=false"
         )
-    return found
+    return outcome
+
+
+@dataclass
+class _Answering:
+    """The way of rows through the model, a window at a time: judged, answered, and put together again."""
+
+    model: Model
+    names: dict[str, str]  # role -> column
+    read_as: str
+    write_as: str
+    keep_bad: bool
+    tell: Callable[[str], None]
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def rows(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
+        """The rows that are written, in the order of those that are read."""
+        while window := list(islice(lines, WINDOW)):
+            judged = [(where, row, fault or self._fault(row or {})) for where, row, fault in window]
+            try:
+                rows = self.model.rows([row for _, row, fault in judged if not fault], self.names)
+            except InputError:  # of one row at least
+                judged = [(where, row, fault or self._refused(row)) for where, row, fault in judged]
+                rows = self.model.rows([row for _, row, fault in judged if not fault], self.names)
+            answers = iter(self.model.answer(rows) if len(rows) else ())
+            for where, row, fault in judged:
+                self.outcome.rows += 1
+                if self.read_as == "tsv":
+                    self.outcome.broken += any("\n" in str(value) for value in (row or {}).values())
+                if row is not None and not fault:
+                    yield self._answered(where, row, next(answers))
+                    continue
+                self.outcome.bad.append(f"{where}: {fault}")
+                self.tell(self.outcome.bad[-1])
+                if self.keep_bad:
+                    yield {**printable(row or {}), "error": fault}
+
+    def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""
+        answer = {key: value for key, value in answer.items() if key not in self.model.adapter.inputs}
+        if self.keep_bad:
+            answer["error"] = None
+        if clash := answer.keys() & row.keys():
+            raise InputError(
+                f"the rows have a column '{min(clash)}' of their own, as the answers do",
+                where=where,
+                remedy="give it another name",
+            )
+        return row | answer
+
+    def _fault(self, row: dict[str, Any]) -> str:
+        """What is wrong with a row that could be read."""
+        fault = _unfit(row, self.model.adapter, self.names)
+        return fault or ("" if self.write_as == "jsonl" else unwritable(row, self.write_as))
+
+    def _refused(self, row: dict[str, Any] | None) -> str:
+        """What the adapter says of one row."""
+        try:
+            self.model.rows([row], self.names)
+        except InputError as error:
+            return error.message
+        return ""
 
 
 def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
@@ -142,13 +162,4 @@ def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
             return f"'{names[role]}' is {type(value).__name__}, not text"
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             return f"'{names[role]}' holds half a surrogate pair"
-    return ""
-
-
-def _refused(row: dict[str, Any] | None, model: Model, names: dict[str, str]) -> str:
-    """What the adapter says of one row."""
-    try:
-        model.rows([row], names)
-    except InputError as error:
-        return error.message
     return ""

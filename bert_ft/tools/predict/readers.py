@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,10 @@ from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+
+UNDECODED = re.compile(
+    "[\udc80-\udcff]"
+)  # what `surrogateescape` makes of bytes that are not of the encoding
 
 Line = tuple[str, dict[str, Any] | None, str]
 """(where the row stands, the row, what is wrong with it)"""
@@ -36,11 +39,10 @@ def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
 @contextmanager
 def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
     """The rows of a file or of standard input, as they are read."""
-    encoding = delimited.known(task.data.encoding)
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    encoding = task.data.encoding
     if source == "-":
-        text = io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, errors="surrogateescape", newline="")
-        yield _lines(text, kind, "standard input", needed, task)
+        text = delimited.opened(sys.stdin.buffer, encoding, "standard input")
+        yield _rows(text, kind, "standard input", needed, task)
         return
     if not Path(source).is_file():
         there = Path(source).exists()
@@ -52,25 +54,33 @@ def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Itera
     if kind == "parquet":
         yield _parquet(source)
         return
-    with Path(source).open(encoding=encoding, errors="surrogateescape", newline="") as stream:
+    with delimited.opened(Path(source).open("rb"), encoding, source) as stream:
         if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
-            rows = json_rows.objects(Path(source), task.data.encoding)
+            rows = json_rows.objects(Path(source), encoding)
             yield (_clean(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
             return
         stream.seek(0)
-        yield _lines(stream, kind, source, needed, task)
+        yield _rows(stream, kind, source, needed, task)
 
 
-def _lines(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
-    if kind == "txt":
-        for number, line in enumerate(stream, 1):
-            yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
-    elif kind == "jsonl":
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _object(line, f"{where}, line {number}")
-    else:
-        yield from _table(stream, kind, where, needed, task)
+def _rows(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
+    try:
+        if kind == "txt":
+            for number, line in enumerate(stream, 1):
+                yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
+        elif kind == "jsonl":
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield _object(line, f"{where}, line {number}")
+        else:
+            yield from _table(stream, kind, where, needed, task)
+    except UnicodeDecodeError as error:
+        encoding = delimited.known(task.data.encoding)
+        raise InputError(
+            f"the bytes are not {encoding}: {error.reason}",
+            where=where,
+            remedy="name their encoding: --set encoding=utf-8 (or latin-1, gb18030, ...)",
+        ) from None
 
 
 def _object(line: str, where: str) -> Line:
@@ -84,42 +94,18 @@ def _object(line: str, where: str) -> Line:
 
 
 def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
-    csv.field_size_limit(2**31 - 1)
-    plain = not task.data.quoting or (
-        kind == "tsv" and task.run.data_dir is not None
-    )  # as the training rows were read
-    reader = csv.reader(
-        stream,
-        delimiter=task.data.delimiter or ("," if kind == "csv" else "\t"),
-        strict=True,
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-    )
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise InputError(
-            f"the header can't be read: {error}", where=where, remedy="--set quoting=false?"
-        ) from None
+    # benchmarks' original files are tab-separated and not quoted, and the training rows were read so
+    plain = not task.data.quoting or (kind == "tsv" and task.run.data_dir is not None)
+    delimiter = delimited.delimiter_of(task.data.delimiter, kind)
+    header, rows = delimited.rows(stream, where, delimiter=delimiter, quoting=not plain)
     chosen(header, needed, (), where)
-    header = distinct(header)  # each is kept
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield (
-                f"{where}, line {reader.line_num}",
-                None,
-                f"{error} (quotes that are plain text want --set quoting=false)",
-            )
-            continue
-        place = f"{where}, line {reader.line_num}"
-        if len(cells) != len(header):
-            if cells:
-                yield place, None, f"{len(cells)} cells where the header has {len(header)}"
-            continue
-        yield _clean(place, dict(zip(header, cells, strict=True)))
+    columns = distinct(header)  # each is kept
+    for line, cells, fault in rows:
+        place = f"{where}, line {line}"
+        if fault:
+            yield place, None, fault
+        else:
+            yield _clean(place, dict(zip(columns, cells, strict=True)))
 
 
 def _clean(where: str, row: dict[str, Any]) -> Line:
@@ -128,7 +114,7 @@ def _clean(where: str, row: dict[str, Any]) -> Line:
     for name, fault in getattr(row, "faults", {}).items():
         return where, None, f"'{name}' {fault}"
     for name, value in row.items():
-        if isinstance(value, str) and not value.isascii() and any("\udc80" <= c <= "\udcff" for c in value):
+        if isinstance(value, str) and not value.isascii() and UNDECODED.search(value):
             return where, None, f"'{name}' is not UTF-8"
     return where, row, ""
 

@@ -73,9 +73,8 @@ def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Call
     for row in chain(first, flat):
         for name in row.keys() - known:
             tell(
-                f"'{name}' first comes up after {WINDOW:,} rows, too late for the head of a table: it is "
-                "left out; "
-                "--to jsonl or parquet keeps it"
+                f"Column '{name}' first appears after row {WINDOW:,}, when the header had been written, "
+                "and is dropped; use --to jsonl or parquet"
             )
             known.add(name)
         writer.writerow(row)
