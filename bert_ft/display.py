@@ -107,8 +107,8 @@ def stalled(losses: list[float]) -> str | None:
     if last < 0.99 * first:
         return None
     return (
-        f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
-        "another learning rate may help, or look at the labels with `bert-ft check`"
+        f"the training loss did not go down: {first:.4f} in the first quarter of the steps, {last:.4f} in "
+        "the last; try another learning rate, or check the labels with `bert-ft check`"
     )
 
 
@@ -146,7 +146,7 @@ def unread(name: str, counts: dict[str, int]) -> str | None:
     if max(unknown, uncovered) <= LOST:
         return None
     return (
-        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no "
-        "token: the model does "
-        "not see them; is this a checkpoint for texts like these, and its own tokenizer?"
+        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters are in no "
+        "token, so the model does not see them; use a checkpoint that was pretrained on texts like these, "
+        "with its own tokenizer"
     )

@@ -85,11 +85,14 @@ def machine() -> Iterator[None]:
         text = str(error)
         if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
             remedy = (
-                "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
+                "use less of it: --set gradient_accumulation_steps=4, a smaller --max-length, or "
+                "--set eval_tokens=1024"
             )
-            raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=1024") from error
+            raise MachineError("the memory is full", remedy=remedy) from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
-            remedy = "its own message says why; the same command goes on from the last checkpoint"
+            remedy = (
+                "its own message says why; run the same command again to continue from the last checkpoint"
+            )
             raise MachineError("another process of this job has ended", remedy=remedy) from error
         raise
 
@@ -125,6 +128,6 @@ def disk(path: Path) -> Iterator[None]:
             error = OSError(errno.ENOSPC, "")
         reason = FULL.get(error.errno or 0, error.strerror or str(error))
         if isinstance(error, (FileExistsError, NotADirectoryError)):
-            reason = "it is in the way: a file where a folder is wanted"
+            reason = "a file is in the way of a folder"
         remedy = "choose another place with --output DIR"
         raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None

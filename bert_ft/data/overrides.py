@@ -41,7 +41,7 @@ def bound(
     changed = {**settings, **keys}
     if files and (changed.get("run.data_dir") or changed.get("data_dir")):
         raise InputError(
-            "--data-dir reads all of the task's sets, so that a file can't be given too",
+            "--data-dir brings all of the task's sets, so a file can't be given too",
             where=f"--{files[0]}",
             remedy="leave one of them out, or name all files",
         )

@@ -72,8 +72,8 @@ def read(split: str, wanted: Wanted) -> Raw:
         return _file(reading.path(Path(data.path or ".", split)), wanted)
     if split == OBJECT:
         raise InputError(
-            "the rows of this set were Python objects, which a task can't name",
-            remedy="give them again: finetune(train=, validation=), run.evaluate(rows)",
+            "the rows of this set were Python objects, which a task file can't hold",
+            remedy="pass them again: finetune(train=, validation=), run.evaluate(rows)",
         )
     if data.path is None:
         raise InputError(
@@ -85,7 +85,7 @@ def read(split: str, wanted: Wanted) -> Raw:
     if path.is_file():
         if split != "train":
             raise InputError(
-                f"one file has no split '{split}'",
+                f"a single file has no split '{split}'",
                 where=str(path),
                 remedy='hold some rows out: --set data.validation="10%"',
             )
@@ -108,13 +108,15 @@ def _file(path: Path, wanted: Wanted) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
     if path.is_dir():
         raise InputError(
-            "a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits"
+            "this is a folder, not a file",
+            where=str(path),
+            remedy="read a folder's splits with --set data.path=DIR",
         )
     if not path.is_file():
         raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
     if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*wanted.readers, *SUFFIXES))):
         raise InputError(
-            f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known)
+            f"a '{suffix}' file can't be read", where=str(path), remedy="use one of " + ", ".join(known)
         )
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
@@ -169,7 +171,7 @@ def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> R
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
-        remedy = "--data-dir is the folder of the original distribution, or the one above it"
+        remedy = "name the folder of the original distribution, or the one above it, with --data-dir"
         tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
         raise InputError(tried, where=str(folder), remedy=remedy)
     if path.suffix.lower() in (*wanted.readers, ".json", ".jsonl"):
@@ -187,7 +189,8 @@ def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> R
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
     told = (
-        skipped and f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"
+        skipped
+        and f"{len(skipped)} rows with too few or too many cells are left out; the first is row {skipped[0]}"
     )
     return Raw(table, str(path), notes=[told] if told else [])
 
@@ -221,11 +224,13 @@ def _saved(path: Path) -> Any:
             for item in reading.strict(reading.text(state, LARGEST_LIST))["_data_files"]:
                 if not (file := reading.inside(str(item["filename"]), folder, str(state))).is_file():
                     raise InputError(
-                        "it names a file that is not there, or is none", where=str(state), remedy=str(file)
+                        "it names a file that does not exist, or is not a regular file",
+                        where=str(state),
+                        remedy=str(file),
                     )
         saved = datasets.load_from_disk(str(path))
     except (LookupError, TypeError, ValueError, OSError) as error:  # Arrow's own are among them
-        message = f"not what `save_to_disk` writes: {type(error).__name__}: {error}"
+        message = f"`save_to_disk` did not write this folder: {type(error).__name__}: {error}"
         raise InputError(message, where=str(path)) from None
     return datasets.DatasetDict({"train": saved}) if isinstance(saved, datasets.Dataset) else saved
 
@@ -244,11 +249,11 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         loaded = find(data.path, data.name, data.revision).as_dataset(split=split)
     except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
         if isinstance(error, GatedRepoError) or "gated" in str(error):
-            remedy = "ask for access, then `hf auth login`"
+            remedy = "request access on its page, then run `hf auth login`"
             raise InputError("this data set is gated", where=where, remedy=remedy) from None
         if "Revision" in str(error):
             raise InputError(
-                f"no revision '{data.revision}'", where=where, remedy="main is the usual one"
+                f"no revision '{data.revision}'", where=where, remedy="the usual one is main"
             ) from None
         raise InputError(
             "no such data set on the hub, or no access to it",
@@ -262,7 +267,7 @@ def _hub(split: str, wanted: Wanted) -> Raw:
     ) as error:  # an unknown configuration or split; its message lists those that exist
         first, *rest = str(error).splitlines()
         remedy = (
-            'data.revision = "refs/convert/parquet" reads what the hub made of it'
+            'read the hub\'s Parquet copy with data.revision = "refs/convert/parquet"'
             if "scripts" in first
             else ""
         )
@@ -271,7 +276,7 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         if type(error).__module__.startswith("yaml"):
             raise InputError("the YAML at the head of its README can't be read", where=where) from None
         if Path(data.path).is_dir() and isinstance(error, FileNotFoundError):
-            message = f"a data file that its README names is not there: {error}"
+            message = f"a data file that its README names does not exist: {error}"
             raise InputError(message, where=where) from None
         transport = type(error).__module__.startswith(
             "httpx"
@@ -279,10 +284,10 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
             raise
         message = (
-            "the hub can't be reached, or broke off, and its cache lacks this data set "
+            "the hub can't be reached, or the connection was lost, and this data set is not in the cache "
             f"({type(error).__name__})"
         )
-        remedy = "try again once it is there, or read local files with --data-dir or --train"
+        remedy = "try again when you are online, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
     return of_object(loaded, wanted.columns, wanted.optional, where)
 
@@ -348,6 +353,6 @@ def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: st
                 rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where
             )
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
-        remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
+        remedy = "pass a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None
     return Raw(table.select(chosen(table.column_names, wanted, optional, where)), where, names)

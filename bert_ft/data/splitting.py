@@ -42,11 +42,11 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
             warnings.simplefilter("ignore")
             rest, held = list(parts.split(indices, classes, groups))[part - 1]
         if not len(held):  # scikit-learn can leave one without a group
-            raise ValueError("the groups are too few for so many folds")
+            raise ValueError("there are too few groups for so many folds")
     except ValueError as error:
-        remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
+        remedy = "use fewer folds" if "/" in held_out else "use a validation file, or a larger share"
         raise InputError(
-            f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: {error}',
             where=rows.where,
             remedy=remedy,
         ) from None

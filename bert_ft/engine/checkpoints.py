@@ -198,7 +198,7 @@ class Checkpoints:
                     return folder, rest
             except (OSError, ValueError, KeyError) as error:
                 wrong = [str(error)]
-            self.say(f"{folder} is damaged ({', '.join(wrong)}): the one before is taken")
+            self.say(f"{folder} is damaged ({', '.join(wrong)}): the checkpoint before it is used")
         return None
 
     def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
@@ -231,9 +231,11 @@ class Checkpoints:
             state.running = rest["processes"][rank]["running"]
         else:  # other processes draw other dropout: equal to tolerance, not to the bit
             state.running = sum(own["running"] for own in rest["processes"]) / len(rest["processes"])
-            self.say(f"made on {len(rest['processes'])} processes, going on with {processes}")
+            self.say(
+                f"the checkpoint is of {len(rest['processes'])} processes; training continues with {processes}"
+            )
         state.first_step = None
-        self.say(f"going on after step {state.step}")
+        self.say(f"resuming after step {state.step}")
         return state
 
     @contextmanager
@@ -247,7 +249,9 @@ class Checkpoints:
             if self.stopped_by is not None:
                 os._exit(130)
             self.stopped_by = signal.Signals(number).name
-            self.say(f"{self.stopped_by}: saving after this step (once more: leave at once)")
+            self.say(
+                f"{self.stopped_by}: saving after this step, then stopping (a second signal stops at once)"
+            )
 
         old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -261,7 +265,7 @@ class Interrupted(BertFtError):
     """A signal ended the training, its state being saved: exit code 130 after Ctrl-C, 1 after SIGTERM."""
 
     def __init__(self, by: str, step: int) -> None:
-        remedy = "its state is saved; the same command (without --overwrite) goes on from there"
+        remedy = "its state is saved; run the same command (without --overwrite) to continue from there"
         super().__init__(f"{by}: stopped after step {step}", remedy=remedy)
         self.exit_code = 130 if by == "SIGINT" else 1
 

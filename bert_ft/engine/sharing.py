@@ -41,9 +41,8 @@ FAULTS = (
     AssertionError,
 )  # what a forward may raise
 NOTE = (
-    "equal lengths: padding changes this model's answers ({difference:.0e} of their spread), so rows are "
-    "evaluated and "
-    "predicted in batches of one length; batching.equal_lengths = true trains so too"
+    "equal lengths: padding changes this model's answers (by {difference:.0e} of their spread), so rows are "
+    "evaluated and predicted in batches of equal length; set batching.equal_lengths = true to train so too"
 )
 
 
@@ -79,13 +78,13 @@ class Sharing:
             if self.ends is not None and (wrong := np.flatnonzero(keys[:, 1] != self.ends)).size:
                 row = int(features.values.get("row", np.arange(len(features)))[wrong[0]])
                 message = (
-                    "a text holds the special token that separates texts, and this model's head must "
-                    "find each once"
+                    "a text contains the special token that separates texts, and this model's head needs "
+                    "a fixed number of them"
                 )
                 raise InputError(
                     message,
-                    where=f"row {row + 1} of {len(features)} features, {wrong.size} such",
-                    remedy="take it out of the text",
+                    where=f"row {row + 1} (one of {wrong.size} in {len(features)} features)",
+                    remedy="remove it from the text",
                 )
         found, numbers = np.unique(keys, axis=0, return_inverse=True)
         return numbers.reshape(-1) if len(found) > 1 else None
@@ -120,7 +119,7 @@ def find(
             raise InputError(
                 f"this model does not run on rows of text: {_line(error)}",
                 where=model.config.model_type,
-                remedy="does it need more than token ids? take an encoder of text",
+                remedy="it may need more than token ids; use a text encoder",
             ) from error
         _refuse_deaf(model, alone, probe)
         known = _ends(model, adapter, probe, frame, tokenizer, known)
@@ -133,7 +132,7 @@ def find(
                 message = (
                     f"this model answers the same row differently each time (by {again:.0e} of the spread)"
                 )
-                raise InputError(message, where=model.config.model_type, remedy="take another checkpoint")
+                raise InputError(message, where=model.config.model_type, remedy="use another checkpoint")
             difference = _exactly(model, adapter, probe, pad, known.width, difference)
     if not difference:
         return known, []
@@ -297,7 +296,9 @@ def _exactly(
             if np.isfinite(difference := _difference(together, alone)):
                 return difference if difference > least else 0.0
     raise InputError(
-        "its answers are no numbers", where=model.config.model_type, remedy="is its weight file whole?"
+        "the model's answers are not numbers",
+        where=model.config.model_type,
+        remedy="check that its weight file is complete",
     )
 
 
@@ -310,9 +311,9 @@ def _refuse_deaf(model: Any, alone: list[list[np.ndarray]], probe: Features) -> 
     ]
     if vectors and all(np.abs(a - b).max() <= 1e-7 * max(float(np.abs(a).max()), 1e-12) for a, b in vectors):
         raise InputError(
-            "its attention gives nothing here: what a token becomes does not depend on any other",
+            "its attention has no effect on this machine: no token's output depends on another token",
             where=model.config.model_type,
-            remedy="a kernel that it needs is missing (MRA's runs on CUDA only); take another checkpoint",
+            remedy="a kernel that it needs is missing (MRA's runs on CUDA only); use another checkpoint",
         )
 
 

@@ -61,12 +61,13 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     if first:
         folder.start(task, dict(fingerprints))
     display.say(
-        f"{len(numbers)} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold"
+        f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
+        "bold",
     )
     if task.recipe.keep == "best":
         display.say(
-            "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
-            'recipe.keep = "last" does without'
+            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too high; "
+            'recipe.keep = "last" avoids this'
         )
     runs = [train_run(experiment.fold(_fold(task, i), _fold_path(folder, i))) for i in numbers]
     if not first:

@@ -63,7 +63,9 @@ class Recorder:
     def log(self, entry: dict[str, Any]) -> None:
         """Writes a line of the log, to the run's folder and to the trackers."""
         if "out_of_memory" in entry:
-            self.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
+            self.say(
+                f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays the same"
+            )
         if self.main:
             seconds = round(time.perf_counter() - self.experiment.began, 3)
             self.experiment.folder.append_log({**entry, "seconds": seconds})

@@ -160,7 +160,9 @@ def train(
     if task.recipe.keep == "best" and state.best_step != state.step:
         checkpoints.load_best(model.network, state.best_step)
         evaluator.forget()
-        recorder.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
+        recorder.say(
+            f"the weights of step {state.best_step} are kept: they have the best {task.best_metric[1]}"
+        )
     dtype = pretrained.save_dtype(task.run, experiment.trusted)
     if dtype is not None:  # what is scored from here on is what the saved model gives
         weights.rounded(model.network, dtype)

@@ -232,7 +232,7 @@ def check_dropout(device: torch.device, asked: Asked) -> str | None:
         for pieces, part in zip(expected, parts, strict=True):
             pieces.append(part)
     if abs(dropped / total - dropout) > 5 * (dropout * (1 - dropout) / total) ** 0.5:
-        return f"attention drops {dropped / total:.3f} where {dropout} is asked for"
+        return f"attention drops {dropped / total:.3f} of its weights instead of {dropout}"
     for name, result, pieces in zip(("output", "dq", "dk", "dv"), results, expected, strict=True):
         reference = torch.cat(pieces)
         difference = float((result.float() - reference).norm() / reference.norm())

@@ -117,8 +117,8 @@ def _require_two(predictions: NDArray[Any], labels: NDArray[Any], positive: int)
     # sklearn refuses these too; its message does not say which of our names to take instead.
     if len(present) > 2 or (len(present) == 2 and positive not in present):
         raise ValueError(
-            f"f1, precision and recall of label {positive} need two classes, {positive} one of them, not "
-            f"{sorted(present)[:10]}: take f1_macro, precision_macro, recall_macro, or set `positive`"
+            f"f1, precision and recall need two classes, of which label {positive} is one, not "
+            f"{sorted(present)[:10]}: use f1_macro, precision_macro or recall_macro, or set `positive`"
         )
 
 
@@ -142,7 +142,7 @@ def _rows(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDAr
 
     p, y = np.asarray(predictions), np.asarray(labels)
     if p.ndim != 1 or p.shape != y.shape:
-        raise ValueError(f"predictions {p.shape} and labels {y.shape} must be two lists, equally long")
+        raise ValueError(f"predictions {p.shape} and labels {y.shape} must be two lists of equal length")
     if not p.size:
         raise ValueError("no rows to score: predictions and labels are empty")
     return p, y

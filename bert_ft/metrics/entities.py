@@ -140,9 +140,9 @@ def matched(
 ) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
     """The gold and the predicted entities, which of either agree with one of the other side (bool), and the
     types' names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
-    for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):
-        if given not in known:
-            raise InputError(f"'{given}' is not known here", remedy=did_you_mean(given, known))
+    for kind, value, valid in (("mode", mode, MODES), ("scheme", scheme or "IO", SCHEMES)):
+        if value not in valid:
+            raise InputError(f"unknown {kind} '{value}'", remedy=did_you_mean(value, valid))
     if len(references) != len(predictions):
         raise ValueError(f"{len(references)} gold tags and {len(predictions)} predicted ones")
     strict = mode == "seqeval-strict"
@@ -166,7 +166,7 @@ def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, 
     """
     lengths = [list(map(len, tags)) for tags in sets]
     if any(other != lengths[0] for other in lengths):
-        raise ValueError("predictions and references must be lists of tag lists, equally long")
+        raise ValueError("predictions and references must be lists of tag lists of equal lengths")
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__  # each new name gets the next number
     words = sum(lengths[0])
@@ -216,8 +216,8 @@ def _strict_scheme(prefix: np.ndarray, names: Sequence[str], scheme: str | None)
         scheme = "BIOES" if {E, S} & set(prefix.tolist()) else "IOB2"
     scheme = "BIOES" if scheme in ("BILOU", "BMES") else scheme
     if scheme == "IO":
-        raise ValueError("the strict mode has no IO scheme: conlleval's rules read it")
+        raise ValueError("the strict mode does not support the IO scheme: use the mode conlleval")
     known = {O, B, I} if scheme.startswith("IOB") else {O, B, I, E, S}
     if strange := [name for name, code in zip(names, prefix.tolist(), strict=True) if code not in known]:
-        raise ValueError(f"tag '{strange[0]}' is none of {scheme}")
+        raise ValueError(f"tag '{strange[0]}' is not in the scheme {scheme}")
     return scheme

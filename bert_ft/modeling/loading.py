@@ -69,15 +69,15 @@ def build(
         adapter = adapter.rebound(task)
     if known is not None and task.recipe.max_length > known:
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
-        remedy = f"--set max_length={known}, or a checkpoint for longer texts"
+        remedy = f"use --set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
     if (known := sharing.vocabulary(network)) is not None and len(tokenizer) > known:
-        message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {known:,}"
+        message = f"the tokenizer has {len(tokenizer):,} tokens, but the model has embeddings for {known:,}"
         raise InputError(
             message, where=str(checkpoint), remedy="put the checkpoint's own tokenizer beside its weights"
         )
     if tokenizer.pad_token_id is None:
-        remedy = "name one in its tokenizer_config.json: pad_token, a token that no text has"
+        remedy = "set pad_token in its tokenizer_config.json to a token that no text has"
         raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
     rule, told = requirements.settle(network, tokenizer, task.recipe.max_length)
     notes = [*notes, *told]
@@ -140,9 +140,9 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
     ]
     if not kept:
         raise InputError(
-            "this run was interrupted before it kept any weights",
+            "this run was interrupted before it saved any weights",
             where=str(folder.path),
-            remedy="finish it: the same command or call goes on with it",
+            remedy="finish it: run the same command or call again",
         )
     task = folder.task()
     adapter = families.find(task.family)(task, task.data.labels or [])

@@ -28,7 +28,7 @@ def locate(checkpoint: str) -> str:
     if path.is_dir():
         return str(path)
     if path.is_file():
-        raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
+        raise InputError("a checkpoint is a folder or a hub id, but this is a file", where=checkpoint)
     if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
         remedy = "a checkpoint is a folder, a run or a hub id (org/name)"
         raise InputError("no such folder", where=checkpoint, remedy=remedy)
@@ -115,8 +115,10 @@ def load_model(
     head = weights.head_names(model)
     fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
-        message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
-        raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
+        message = (
+            f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder; the first is {encoder[0]}"
+        )
+        raise InputError(message, where=where, remedy="use a BERT-like encoder")
     notes = _placed(model, info["unexpected_keys"], old, where)
     # of an unknown class's head that came whole nothing says what it is for
     unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
@@ -161,12 +163,10 @@ def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list
             f"the model has no place for {len(lost)} weights of the checkpoint ({old}): "
             f"{weights.listed(sorted(lost))}"
         )
-        remedy = (
-            "config.json and weights differ, or this version of transformers no longer computes with them"
-        )
+        remedy = "config.json does not match the weights, or this version of transformers no longer uses them"
         raise InputError(message, where=where, remedy=remedy)
     return (
-        [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"]
+        [f"weights of the checkpoint that this head does not use: {weights.listed(sorted(harmless))}"]
         if harmless
         else []
     )
@@ -189,7 +189,7 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     size = wanted.get("num_labels", 0)
     if getattr(config, "num_labels", size) != size:
         raise InputError(
-            f"the model's head has {config.num_labels} labels, the task {size}",
+            f"the model's head has {config.num_labels} labels, but the task has {size}",
             where="model",
             remedy=f"from_pretrained(..., num_labels={size})",
         )
@@ -197,7 +197,7 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     if _keeps_head(config, adapter):
         return notes
     config.update(wanted)
-    return [*notes, "the model's own head is trained, its labels in the order of the task"]
+    return [*notes, "the model's own head is trained, with its labels in the order of the task"]
 
 
 def problem_type(config: Any) -> str:
@@ -314,7 +314,7 @@ def told(where: str) -> Iterator[None]:
         message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
         raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
-        message = "the weight file is corrupt, or holds more than weights"
+        message = "the weight file is corrupt, or contains more than weights"
         raise InputError(
             message, where=where, remedy="copy it again, or get it as model.safetensors"
         ) from None
@@ -343,7 +343,7 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, GatedRepoError):
-            return "this checkpoint is gated", "ask for access, then `hf auth login`"
+            return "this checkpoint is gated", "request access on its page, then run `hf auth login`"
         if isinstance(cause, RepositoryNotFoundError):
             remedy = "check the id (org/name); a folder needs a path that exists"
             return "no such checkpoint on the hub, or no access to it", remedy
@@ -355,14 +355,14 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         cause = cause.__cause__ or cause.__context__
     if not Path(where).is_dir() and isinstance(error, OSError):
         message = (
-            "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is "
-            "no checkpoint"
+            "the hub can't be reached, or the connection was lost, and this checkpoint is not in the cache; "
+            "or it is not a checkpoint"
         )
-        return message, "check the id; try again once the hub is there, or give a folder"
+        return message, "check the id; try again when you are online, or use a local folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
-        return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
-    remedy = "is it the folder of an encoder that this version of transformers knows?"
+        return message, f"read it, then {remote_code.option(where)}; what a file says about this is ignored"
+    remedy = "use an encoder that this version of transformers supports"
     return f"it can't be loaded: {_first_line(error)}", remedy
 
 

@@ -28,7 +28,7 @@ def names(given: Any) -> tuple[str, ...]:
     several = given if isinstance(given, (list, tuple)) else [] if given in (None, False) else [given]
     if not all(isinstance(name, (str, Path)) and str(name) for name in several):
         raise InputError(
-            "code is run by the name of the repository it lies in, not by a yes to any",
+            "it takes the name of the repository whose code may run, not a plain yes",
             where="trust_remote_code",
             remedy='trust_remote_code="ORG/NAME", or "./FOLDER"',
         )
@@ -48,7 +48,7 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
         return False
     if missing := [source for source in sources if not any(_same(source, name) for name in trusted)]:
         raise InputError(
-            f"code would come from {', '.join(missing)}, which this call does not name",
+            f"its code would come from {', '.join(missing)}, which this call does not name",
             where=where,
             remedy=f"read it, then {option(*missing)}",
         )
@@ -58,8 +58,8 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
 def notes(run: RunSpec) -> list[str]:
     """What a person should know of what the task's file says."""
     said = (
-        "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names "
-        "whose code may run"
+        "run.trust_remote_code = true in the task's file is ignored: only the command or call itself can "
+        "name whose code may run"
     )
     return [said] if run.trust_remote_code else []
 

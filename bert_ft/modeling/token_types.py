@@ -51,7 +51,7 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
         elif size and _types(tokenizer) >= size:
             names = plain
             notes = [
-                f"no token types are given: the model has {size}, its tokenizer's template "
+                f"no token types are used: the model has {size}, but its tokenizer's template has "
                 f"{_types(tokenizer) + 1}"
             ]
     elif not stated and "token_type_ids" in parameters and _was_typed(config, tokenizer):
@@ -60,7 +60,7 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
             _number(tokenizer, TYPED[kind])
         if pairs:
             notes = [
-                f"token types are given to the texts of a pair, as {kind} was pretrained; transformers "
+                f"the texts of a pair get token types, as in the pretraining of {kind}; transformers "
                 "leaves them out"
             ]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is saved

@@ -111,7 +111,7 @@ def _refuse_letters(where: str) -> None:
             f"its tokenizer ({type(tokenizer).__name__}) reads characters or bytes, and has no fast (Rust) "
             "form",
             where=where,
-            remedy="take a checkpoint with a tokenizer.json",
+            remedy="use a checkpoint with a tokenizer.json",
         )
 
 
@@ -154,12 +154,12 @@ def _checked(
         names = ", ".join(str(name) for name in own.special_tokens_map.values())
         return own, [
             *notes,
-            f"tokenizer: no tokenizer_config.json names its special tokens; taken as such: {names}",
+            f"tokenizer: no tokenizer_config.json names its special tokens; these are used: {names}",
         ]
     if text is None:
         return tokenizer, notes
     message = (
-        f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} otherwise"
+        f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} differently"
     )
     return own, [message, *notes, *_misread(where, options)]
 
@@ -188,7 +188,7 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
         frame = tokenization.frame(tokenizer, 2).columns["input_ids"].tolist()
         if any(own.backend_tokenizer.id_to_token(i) != backend.id_to_token(i) for i in frame):
             message = (
-                "tokenizer.json says nothing of special tokens, and those of "
+                "tokenizer.json does not say which special tokens to add, and those of "
                 f"{type(tokenizer).__name__} are not in it"
             )
             remedy = "save it with a post_processor, such as TemplateProcessing of [CLS] and [SEP]"
@@ -232,7 +232,7 @@ def _settings(own: Any) -> list[str]:
         elif stated != value:
             setattr(part, attribute, stated)
             notes.append(
-                f"tokenizer: {key} = {str(stated).lower()}, as tokenizer_config.json says, not tokenizer.json"
+                f"tokenizer: {key} = {str(stated).lower()}: tokenizer_config.json overrides tokenizer.json"
             )
 
     backend = own.backend_tokenizer
@@ -287,9 +287,8 @@ def _unframed(tokenizer: Any) -> list[str]:
     if None in names or tokenizer.num_special_tokens_to_add(pair=False):
         return []
     return [
-        f"tokenizer: it sets neither {names[0]} nor {names[1]} around a text, as encoders are pretrained "
-        "with; its "
-        "tokenizer.json lacks a post_processor"
+        f"tokenizer: it adds neither {names[0]} nor {names[1]} to a text, although encoders are pretrained "
+        "with them; its tokenizer.json lacks a post_processor"
     ]
 
 
@@ -310,8 +309,7 @@ def _unreachable(tokenizer: Any) -> list[str]:
         return []
     return [
         f"tokenizer: every text is lower-cased, but {cased:,} of {len(vocabulary):,} tokens have capitals "
-        "and are never used; "
-        "if the checkpoint is cased, its tokenizer_config.json lacks do_lower_case = false"
+        "and are never used; if the checkpoint is cased, set do_lower_case = false in tokenizer_config.json"
     ]
 
 
@@ -325,7 +323,7 @@ def _misread(where: str, options: dict[str, Any]) -> list[str]:
     if kind not in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS or forced in (None, "TokenizersBackend"):
         return []
     return [
-        f"tokenizer: this version of transformers reads every {kind} by its {forced}: load the trained "
-        "model with "
-        "bert_ft.load, or its tokenizer with PreTrainedTokenizerFast"
+        f"tokenizer: this version of transformers always uses {forced} for {kind}, which encodes "
+        "differently: load the trained model with bert_ft.load, or its tokenizer with "
+        "PreTrainedTokenizerFast"
     ]

@@ -108,7 +108,7 @@ def is_stored(dtype: str) -> bool:
         InputError: any other name.
     """
     if dtype not in ("float32", "checkpoint"):
-        message = f"'{dtype}' is neither float32 nor checkpoint (the type of the file's numbers)"
+        message = f'\'{dtype}\' is neither "float32" nor "checkpoint" (the type of the file\'s numbers)'
         raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
     return dtype == "checkpoint"
 

@@ -118,21 +118,25 @@ class RunDir:
 
     def _read(self, file: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
         if not file.exists():
-            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?")
+            raise InputError(f"there is no {file.name}", where=str(self.path), remedy="name a finished run")
         try:
             value = reading.strict(reading.text(file, LARGEST))
         except ValueError as error:
             raise InputError(f"not JSON: {error}", where=str(file)) from None
-        remedy = "a file of another program, or one that was damaged"
+        remedy = "the file is damaged, or another program wrote it"
         if not isinstance(value, dict):
-            raise InputError(f"{type(value).__name__}, not an object", where=str(file), remedy=remedy)
+            raise InputError(
+                f"expected a JSON object, got {type(value).__name__}", where=str(file), remedy=remedy
+            )
         for key, shape in shapes.items():
             if not reading.fits(value.get(key, shape), shape):
                 raise InputError(
-                    f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy
+                    f"'{key}' has a value of the wrong kind: {value[key]!r:.80}",
+                    where=str(file),
+                    remedy=remedy,
                 )
         if shapes is RESULTS and "metrics" not in value:
-            raise InputError("no 'metrics'", where=str(file), remedy=remedy)
+            raise InputError("'metrics' is missing", where=str(file), remedy=remedy)
         return value
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
@@ -200,7 +204,7 @@ class RunDir:
             return
         if self.state == "foreign":
             raise InputError(
-                "something that is no run lies here, and is left alone",
+                "this folder holds something that is not a run, and nothing is written into it",
                 where=str(self.path),
                 remedy="choose another place with --output DIR",
             )
@@ -257,9 +261,9 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
                 }
     if changes := difference(old, new):
         raise InputError(
-            "another run lies here; it differs in",
+            "this folder holds another run, which differs in",
             details=changes,
             where=str(folder.path),
-            remedy="--overwrite replaces it, --output DIR puts the new one elsewhere",
+            remedy="replace it with --overwrite, or choose another place with --output DIR",
         )
     return folder.state == "finished"

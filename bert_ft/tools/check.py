@@ -104,7 +104,9 @@ def check(
     if training and splits.train.others is not None:
         found += _of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
-        report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
+        report.skipped.append(
+            "lengths and unknown tokens, which need a tokenizer: name one with --checkpoint"
+        )
     else:
         first = [text for rows in sets.values() for text in texts.first_texts(rows, adapter.texts)]
         tokenizer, notes = vocabulary.load(
@@ -157,7 +159,7 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
                 f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist()
             )
     yield from checks.listed(
-        "note", "train", "columns giving the label away, so not for the text", told, "leak"
+        "note", "train", "columns giving the label away: keep them out of the text", told, "leak"
     )
 
 
@@ -188,12 +190,12 @@ def _of_tokens(
         lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
         unknown += np.diff(strange[offsets])[coded.indices]
     long, lost = lengths > max_length, np.maximum(0, lengths - max_length).sum() / lengths.sum()
-    message = f"rows longer than max_length = {max_length}, with {lost:.1%} of all tokens beyond it"
+    message = f"rows longer than max_length = {max_length}, which cuts off {lost:.1%} of all tokens"
     beside = [f"{n:,} tokens" for n in lengths[long][:KEPT]]
     severity: Severity = "warning" if long.mean() > LONG else "note"
     found = [*at("length", severity, name, rows, long, message, roles, beside)]
     lacking = {
-        "unknown": (unknown, lengths, "with tokens the vocabulary lacks", "tokens"),
+        "unknown": (unknown, lengths, "with unknown tokens", "tokens"),
         "uncovered": (uncovered, characters, "with characters in no token", "characters"),
     }
     for kind, (counts, totals, what, unit) in lacking.items():

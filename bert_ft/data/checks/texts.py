@@ -60,7 +60,7 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
             blank = mask_of(pac.equal(folded[role], ""))
             found += at("empty", "fault", name, rows, blank, f"rows without {what}", roles)
             found += at(
-                "empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles
+                "empty", "warning", name, rows, gone, f"rows whose {what} only marks a missing value", roles
             )
         keys.append(pac.binary_join_element_wise(*folded.values(), pa.scalar("\x1f", pa.large_string())))
     codes = dict(zip(sets, encode(keys), strict=True))
@@ -68,9 +68,7 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
         shared, train = np.isin(codes[name], codes["train"]), codes["train"]
         firsts = [int(np.argmax(train == code)) for code in codes[name][shared][:KEPT]]
         others = [f"train row {sets['train'].number(i)}" for i in firsts]
-        found += at(
-            "overlap", "warning", name, sets[name], shared, "rows standing in train too", roles, others
-        )
+        found += at("overlap", "warning", name, sets[name], shared, "rows also found in train", roles, others)
     found += _conflicts(sets, codes, roles, target)
     for name, rows in sets.items():
         _, first, inverse = np.unique(codes[name], return_index=True, return_inverse=True)

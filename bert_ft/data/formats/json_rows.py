@@ -53,7 +53,7 @@ def table(
             if {int, float} >= set(kinds):
                 values = [None if value is None else float(value) for value in values]
             else:
-                message = f"'{key}' is {type(values[odd]).__name__} here and {kinds[0].__name__} before"
+                message = f"'{key}' is {type(values[odd]).__name__} here, but {kinds[0].__name__} in the rows before"
                 raise InputError(
                     message, where=f"{path}, row {odd + 1}", remedy="give every row the same type"
                 )
@@ -114,7 +114,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
             raise InputError(
-                f"an object is wanted, this is {type(row).__name__}", where=f"{path}, line {number}"
+                f"expected a JSON object, got {type(row).__name__}", where=f"{path}, line {number}"
             )
         rows.append(row)
     return rows
@@ -131,7 +131,9 @@ def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         if len({len(v) for v in value.values()}) > 1:
             raise InputError(
-                "lists of different lengths", where=str(path), remedy="one value a row is wanted of each"
+                "the lists have different lengths",
+                where=str(path),
+                remedy="give each key one value for every row",
             )
         return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None
