@@ -57,9 +57,12 @@ class Display(Callback):
         self.handle.update(text)
 
     def on_start(self, plan: Plan, features: Features) -> None:
-        self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
+        self.plan = plan
+        self.began = time.monotonic()
+        self.told = time.monotonic()
         if self.live:
-            steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
+            steps = "{task.completed:.0f}/{task.total:.0f} steps"
+            loss = "{task.fields[loss]}"
             times = TimeElapsedColumn(), "left", TimeRemainingColumn()
             self.bar = Progress(
                 "{task.description}", BarColumn(32), steps, *times, loss, console=self.console, transient=True
@@ -74,8 +77,8 @@ class Display(Callback):
             self.bar.update(self.task, completed=step, loss=self.loss)
         elif time.monotonic() - self.told > (SECONDS if self.cell is None else 1) and self.loss:
             self.told = time.monotonic()
-            left = (self.told - self.began) / step * (self.plan.steps - step)
-            line = f"{self._at(step)}  {_minutes(left)} left"
+            remaining = (self.told - self.began) / step * (self.plan.steps - step)
+            line = f"{self._at(step)}  {_minutes(remaining)} left"
             if self.cell is None:
                 self.say(line)
             else:
@@ -119,7 +122,8 @@ def _minutes(seconds: float) -> str:
 def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the
     characters that are in no token, where there are any."""
-    rows, tokens = counts["rows"], max(1, counts["tokens"])
+    rows = counts["rows"]
+    tokens = max(1, counts["tokens"])
     truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
     if "windows" in counts:

@@ -50,7 +50,10 @@ class BertFtError(Exception):
     def __init__(
         self, message: str, *, where: str = "", remedy: str = "", details: Sequence[str] = ()
     ) -> None:
-        self.message, self.where, self.remedy, self.details = message, where, remedy, details
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+        self.details = details
         super().__init__(str(self))
 
     @property
@@ -97,15 +100,15 @@ def machine() -> Iterator[None]:
         raise
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     """A remedy line: the nearest known name where there is one, otherwise all of them."""
-    names = sorted(set(known))
+    names = sorted(set(valid))
     comparable = [name for name in names[:MANY] if len(name) <= 100]
-    near = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    told = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
-    return "known: " + ", ".join(told) + ", ..." * (len(names) > 30) if names else "none is known"
+    matches = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
+    if matches:
+        return f"did you mean '{matches[0]}'?"
+    quoted = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
+    return "known: " + ", ".join(quoted) + ", ..." * (len(names) > 30) if names else "none is known"
 
 
 FULL = {

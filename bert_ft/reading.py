@@ -37,14 +37,14 @@ def inside(name: str, folder: Path, where: str) -> Path:
     Raises:
         InputError: it is absolute, or leads out of the folder.
     """
-    given = Path(name)
-    if "\0" in name or given.is_absolute() or name.startswith("~") or ".." in given.parts:
+    relative = Path(name)
+    if "\0" in name or relative.is_absolute() or name.startswith("~") or ".." in relative.parts:
         raise InputError(
             f"'{name}' points outside the folder of the file that names it",
             where=where,
             remedy="use the relative path of a file in that folder or below it",
         )
-    return folder / given
+    return folder / relative
 
 
 def text(file: Path, most: int) -> str:
@@ -210,7 +210,9 @@ def faults(value: Any) -> Iterator[str]:
 
 def _shallow(document: str) -> str:
     """The text with -Infinity in the place of every list and object below `DEEPEST` levels."""
-    depth, start, parts = 0, 0, []
+    depth = 0
+    start = 0
+    parts = []
     for token in TOKENS.finditer(document):
         if token[0] in ("[", "{"):
             depth += 1

@@ -82,9 +82,9 @@ class Run:
         """The lines of `predictions/<name>.jsonl`."""
         file = self.dir.prediction_file(name)
         if not file.is_file():
-            known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
+            available = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
             raise InputError(
-                f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known)
+                f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, available)
             )
         return list(files.read_jsonl(file))
 
@@ -143,12 +143,12 @@ class Run:
         """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
         with consistent(self.path):
-            found = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
-        if split not in found:
+            sets = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
+        if split not in sets:
             raise InputError(
-                f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found)
+                f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, sets)
             )
-        return found[split]
+        return sets[split]
 
     def __repr__(self) -> str:
         if self.dir.state != "finished":

@@ -126,8 +126,8 @@ def names(
         )
     column = column.cast(pa.string())
     if mapping := data.label_names:
-        found = pac.index_in(column, value_set=pa.array(list(mapping)))
-        named = pac.take(pa.array(list(mapping.values())), found.combine_chunks())
+        positions = pac.index_in(column, value_set=pa.array(list(mapping)))
+        named = pac.take(pa.array(list(mapping.values())), positions.combine_chunks())
         column = pa.chunked_array([pac.coalesce(named, column.combine_chunks())])
     return column
 
@@ -175,7 +175,8 @@ def name_sets(
             f"write a{delimiter}b, or use JSON or Parquet",
         )
         cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), delimiter)
-        values, missing = pac.utf8_trim_whitespace(pac.list_flatten(cells)), pac.is_null(trimmed)
+        values = pac.utf8_trim_whitespace(pac.list_flatten(cells))
+        missing = pac.is_null(trimmed)
         rows = pac.list_parent_indices(cells).to_numpy()
         fault(
             pac.equal(values, ""),
@@ -186,33 +187,31 @@ def name_sets(
         of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     ):
         cells = column.combine_chunks().cast(pa.list_(column.type.value_type))
-        values, missing, rows = (
-            pac.list_flatten(cells),
-            pac.is_null(cells),
-            pac.list_parent_indices(cells).to_numpy(),
-        )
+        values = pac.list_flatten(cells)
+        missing = pac.is_null(cells)
+        rows = pac.list_parent_indices(cells).to_numpy()
     else:
         raise InputError(
             f"column '{name}' holds {column.type}, not lists of labels",
             where=where,
             remedy='one label a row: data.problem_type = "single_label_classification"',
         )
-    named = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
-    fault(pac.is_null(named), "a label is missing", "write an empty list where a row has no label")
-    encoded = named.dictionary_encode()
-    known = max(1, len(encoded.dictionary))
+    label_names = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
+    fault(pac.is_null(label_names), "a label is missing", "write an empty list where a row has no label")
+    encoded = label_names.dictionary_encode()
+    distinct = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
     # a set has neither order nor doubles: equal sets are equal cells, whatever the source
-    unique = np.unique(rows.astype(np.int64) * known + rank[encoded.indices.to_numpy()])
-    if doubled := len(rows) - len(unique):
+    unique = np.unique(rows.astype(np.int64) * distinct + rank[encoded.indices.to_numpy()])
+    if repeated := len(rows) - len(unique):
         bits = not is_text(values.type) and set(encoded.dictionary.to_pylist()) <= {"0", "1", "True", "False"}
         all_ = pa.array(np.full(len(rows), bits))
         fault(all_, "a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
-        notes.append(f"{doubled:,} labels are repeated within their row in column '{name}', and count once")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(
+        notes.append(f"{repeated:,} labels are repeated within their row in column '{name}', and count once")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // distinct, minlength=len(column)))]).astype(
         np.int32
     )
-    flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % known))
+    flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % distinct))
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes
 
 

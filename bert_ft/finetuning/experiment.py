@@ -116,7 +116,8 @@ class Experiment:
             InputError: an unknown key, a value out of range, or two that contradict each other.
         """
         began = time.perf_counter()
-        base, objects = load_task(task), objects or UserObjects()
+        base = load_task(task)
+        objects = objects or UserObjects()
         keys = {k: v for k, v in (settings or {}).items() if v is not None or k not in DEFAULTED}
         trusted = remote_code.names(keys.pop("trust_remote_code", None))
         sets = overrides.sets(train, validation, test)
@@ -139,8 +140,11 @@ class Experiment:
         return replace(self, task=once, folder=RunDir(folder), began=time.perf_counter())
 
     def _refuse_contradictions(self, sets: Mapping[str, Any]) -> None:
-        task, objects, folder = self.task, self.objects, self.folder
-        best, names = task.best_metric[1], [*task.metric.compute, *objects.scorers()]
+        task = self.task
+        objects = self.objects
+        folder = self.folder
+        best = task.best_metric[1]
+        names = [*task.metric.compute, *objects.scorers()]
         if best not in names:
             raise InputError(
                 f"metric.best = '{best}' is not one of the metrics that are computed",

@@ -20,8 +20,10 @@ class Recorder:
     """
 
     def __init__(self, experiment: Experiment, prepared: Prepared, model: Model) -> None:
-        self.experiment, self.task = experiment, prepared.task
-        self.accelerator, self.network = model.accelerator, model.network
+        self.experiment = experiment
+        self.task = prepared.task
+        self.accelerator = model.accelerator
+        self.network = model.network
         self.main = model.accelerator.is_main_process
         self.display = display.Display(experiment.execution.quiet or not self.main)
         self.say = self.display.say

@@ -123,18 +123,18 @@ def _require_two(predictions: NDArray[Any], labels: NDArray[Any], positive: int)
 
 
 def _ids(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    given = _rows(predictions, labels)
-    for ids in given:
+    arrays = _rows(predictions, labels)
+    for ids in arrays:
         kind = ids.dtype.kind
         if kind not in "iub" and (kind != "f" or not all(map(float.is_integer, ids.tolist()))):
             raise ValueError("class metrics take label ids, whole numbers: not names, logits, probabilities")
-    return given[0].astype("int64"), given[1].astype("int64")
+    return arrays[0].astype("int64"), arrays[1].astype("int64")
 
 
 def _reals(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # float64 first: in float16, as a half-precision model gives, a mean of squares overflows early.
-    given = _rows(predictions, labels)
-    return given[0].astype("float64"), given[1].astype("float64")
+    arrays = _rows(predictions, labels)
+    return arrays[0].astype("float64"), arrays[1].astype("float64")
 
 
 def _rows(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

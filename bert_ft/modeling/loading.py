@@ -46,7 +46,8 @@ def build(
     cpu.keep_freed(False)
     device = accelerator(precision, log_with, folder)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
-    notes, of_tokenizer = list[str](), list[str]()
+    notes: list[str] = []
+    of_tokenizer: list[str] = []
     checkpoint = task.run.checkpoint
     if tokenizer is None:
         if checkpoint is None:
@@ -79,8 +80,8 @@ def build(
     if tokenizer.pad_token_id is None:
         remedy = "set pad_token in its tokenizer_config.json to a token that no text has"
         raise InputError("the tokenizer has no padding token", where=str(checkpoint), remedy=remedy)
-    rule, told = requirements.settle(network, tokenizer, task.recipe.max_length)
-    notes = [*notes, *told]
+    rule, more = requirements.settle(network, tokenizer, task.recipe.max_length)
+    notes = [*notes, *more]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     network.to(device.device)
@@ -90,8 +91,8 @@ def build(
         halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
         model.unpadding = padding_free.unpad(network, halves.get(device.mixed_precision))
         reason = model.unpadding.reason
-    model.sharing, told = sharing.find(network, adapter, tokenizer, task.recipe.max_length, rule)
-    return model, [*notes, reason, *told]
+    model.sharing, more = sharing.find(network, adapter, tokenizer, task.recipe.max_length, rule)
+    return model, [*notes, reason, *more]
 
 
 def load_folder(
@@ -134,11 +135,11 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
     `trusted` as for `build`."""
     from safetensors.torch import load_file
 
-    kept = [
+    saved = [
         *folder.checkpoints.glob("best-*.safetensors"),
         *folder.checkpoints.glob("step-*[0-9]/state.safetensors"),
     ]
-    if not kept:
+    if not saved:
         raise InputError(
             "this run was interrupted before it saved any weights",
             where=str(folder.path),
@@ -148,8 +149,8 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.ordered(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
-    best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
-    with pretrained.told(str(best)):
+    best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
+    with pretrained.loading_errors(str(best)):
         whole = load_file(best)
     model.network.load_state_dict(
         {

@@ -66,7 +66,7 @@ def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ())
     call."""
     from transformers import AutoConfig
 
-    with told(where):
+    with loading_errors(where):
         trust = remote_code.allowed(where, revision, trusted)
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
     if config._attn_implementation not in (
@@ -99,12 +99,12 @@ def load_model(
     config = load_config(where, run.revision or "main", trusted)
     options: dict[str, Any] = {"revision": run.revision or "main"}
     auto = getattr(transformers, adapter.head)
-    with told(where):
+    with loading_errors(where):
         options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
-        old = _architecture(config)
-        kind = weights.task_head(old)
-        kept = _has_head(config, adapter) and _keeps_head(config, adapter)
-        before = _head_of(config)
+        architecture = _architecture(config)
+        kind = weights.task_head(architecture)
+        keeps_head = _has_head(config, adapter) and _keeps_head(config, adapter)
+        old_head = _head_of(config)
         dtype = weights.stored_dtype(_folder(where, run), config)
         config.update({"problem_type": None} | adapter.config())
         if adapter.task.recipe.dropout is not None:
@@ -113,21 +113,21 @@ def load_model(
         options["dtype"] = getattr(torch, dtype) if stored and dtype else torch.float32
         model, info = auto.from_pretrained(where, **options)
     head = weights.head_names(model)
-    fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
-        message = (
-            f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder; the first is {encoder[0]}"
-        )
+    new = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    if encoder := [key for key in new if key not in head and "pooler" not in key]:
+        message = f"the checkpoint ({architecture}) lacks {len(encoder)} weights of the encoder; the first is {encoder[0]}"
         raise InputError(message, where=where, remedy="use a BERT-like encoder")
-    notes = _placed(model, info["unexpected_keys"], old, where)
+    notes = _placed(model, info["unexpected_keys"], architecture, where)
     # of an unknown class's head that came whole nothing says what it is for
-    unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
-    if not kept and (kind is not None or unknown):
+    unknown = not hasattr(transformers, architecture) and not set(head) & set(new)
+    if not keeps_head and (kind is not None or unknown):
         _new_head(model, head)
-        fresh = sorted({*fresh, *head})
-        notes.append(f"the head is replaced, the encoder kept: the checkpoint's head ({old}) {before}")
-    if fresh:
-        notes.append(f"new weights, not pretrained: {weights.listed(fresh)}")
+        new = sorted({*new, *head})
+        notes.append(
+            f"the head is replaced, the encoder kept: the checkpoint's head ({architecture}) {old_head}"
+        )
+    if new:
+        notes.append(f"new weights, not pretrained: {weights.listed(new)}")
     if dtype not in (None, "float32") and not stored:
         notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
     return model, notes
@@ -181,22 +181,24 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     """
     import torch
 
-    config, wanted = network.config, adapter.config()
-    notes, dtype = list[str](), next(network.parameters()).dtype
+    config = network.config
+    expected = adapter.config()
+    notes: list[str] = []
+    dtype = next(network.parameters()).dtype
     if dtype in (torch.float16, torch.bfloat16):
         network.float()
         notes.append(f"the model's weights were {dtype}; they are trained in float32".replace("torch.", ""))
-    size = wanted.get("num_labels", 0)
+    size = expected.get("num_labels", 0)
     if getattr(config, "num_labels", size) != size:
         raise InputError(
             f"the model's head has {config.num_labels} labels, but the task has {size}",
             where="model",
             remedy=f"from_pretrained(..., num_labels={size})",
         )
-    config.problem_type = config.problem_type or wanted.get("problem_type")
+    config.problem_type = config.problem_type or expected.get("problem_type")
     if _keeps_head(config, adapter):
         return notes
-    config.update(wanted)
+    config.update(expected)
     return [*notes, "the model's own head is trained, with its labels in the order of the task"]
 
 
@@ -291,7 +293,7 @@ def _set_dropout(config: Any, rate: float) -> None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def loading_errors(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own
     meanwhile."""
     from pickle import UnpicklingError

@@ -50,15 +50,16 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     Raises:
         InputError: a model that needs what rows of text do not have.
     """
-    config, notes = network.config, list[str]()
+    config = network.config
+    notes: list[str] = []
     _refuse(config)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
         notes.append(
             f"the model's config.json names no padding token; the tokenizer's is used: '{tokenizer.pad_token}'"
         )
-    taken = inspect.signature(network.forward).parameters
-    absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in taken))
+    parameters = inspect.signature(network.forward).parameters
+    absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in parameters))
     if absent:
         notes.append(
             f"this model can also read {' and '.join(absent)}; here it gets text alone, as transformers "
@@ -66,8 +67,8 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
         )
     width = _width(config, max_length)
     if hasattr(config, "num_random_blocks") and hasattr(config, "attention_type"):
-        width, told = _sparse(network, max_length)
-        notes.append(told)
+        width, note = _sparse(network, max_length)
+        notes.append(note)
     return Sharing(width=width), notes
 
 

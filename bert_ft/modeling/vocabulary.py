@@ -21,7 +21,7 @@ from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import tokenization
 from bert_ft.modeling import remote_code
-from bert_ft.modeling.pretrained import locate, told
+from bert_ft.modeling.pretrained import loading_errors, locate
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
@@ -78,7 +78,7 @@ def load(
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     options: dict[str, Any] = {"revision": run.revision or "main"}
-    with told(where):
+    with loading_errors(where):
         options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
         tokenizer: Any = None
         try:
@@ -86,7 +86,7 @@ def load(
         except Exception:  # whatever a class of another kind makes of the file
             if _file(where, run.revision) is None:  # nothing else to read
                 raise
-        notes = list[str]()
+        notes: list[str] = []
         file = _file(where, run.revision)
         if file is not None and (tokenizer is None or _rebuilds(tokenizer)):
             tokenizer, notes = _checked(tokenizer, where, file, options, texts)
@@ -103,7 +103,7 @@ def _refuse_letters(where: str) -> None:
     """Refuses a tokenizer that needs no file, since it reads characters or bytes: those have no Rust form."""
     from transformers import AutoTokenizer
 
-    with told(where), suppress(OSError, ValueError, KeyError, TypeError):
+    with loading_errors(where), suppress(OSError, ValueError, KeyError, TypeError):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         if getattr(tokenizer, "backend_tokenizer", None) is not None:
             return  # an empty one of a class that needs files
@@ -202,15 +202,15 @@ def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, s
     of `transformers` calls them, else as they are usually called."""
     with tokenization.whole(own) as backend:
         probe = backend.encode("a")
-    owned = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
-    first: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
-    if owned:
-        first["cls_token"] = probe.tokens[: owned[0]][:1]
-        first["sep_token"] = probe.tokens[owned[-1] + 1 :][:1]
-    names = dict[str, str]()
+    text_places = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
+    preferred: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
+    if text_places:
+        preferred["cls_token"] = probe.tokens[: text_places[0]][:1]
+        preferred["sep_token"] = probe.tokens[text_places[-1] + 1 :][:1]
+    names: dict[str, str] = {}
     for key, usual in SPECIAL.items():
         candidates = [
-            str(name) for name in (*first[key], getattr(tokenizer, key, None), *usual) if name is not None
+            str(name) for name in (*preferred[key], getattr(tokenizer, key, None), *usual) if name is not None
         ]
         names |= dict([(key, name) for name in candidates if backend.token_to_id(name) is not None][:1])
     return names
@@ -222,7 +222,7 @@ def _settings(own: Any) -> list[str]:
     not state are stated."""
     from tokenizers import normalizers, pre_tokenizers
 
-    notes = list[str]()
+    notes: list[str] = []
 
     def state(part: Any, attribute: str, key: str) -> None:
         stated = own.init_kwargs.get(key)

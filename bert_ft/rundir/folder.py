@@ -76,8 +76,8 @@ class RunDir:
         ours = (
             {*FILES, *FOLDERS} if marked else {".lock"}
         )  # one that was ended between its marker and its task
-        left = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
-        return "foreign" if any(name not in ours for name in left) else "new"
+        others = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
+        return "foreign" if any(name not in ours for name in others) else "new"
 
     def _is_marked(self) -> bool:
         """Whether `environment.json` is one that bert-ft wrote."""
@@ -183,9 +183,9 @@ class RunDir:
         with disk(self.path), files.opened(self.log_jsonl, "ab") as stream:
             stream.truncate(log_size)
         self._write_task(task)  # data and checkpoint may have moved
-        before = self.environment() if self.environment_json.is_file() else environment
+        recorded = self.environment() if self.environment_json.is_file() else environment
         now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
-        write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
+        write_json(self.environment_json, {**recorded, "resumed": [*recorded.get("resumed", []), now]})
 
     def _write_task(self, task: Task) -> None:
         header = (
@@ -245,8 +245,8 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
     unless it is to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
-    there = folder.environment()
-    fingerprint = {kind: there.get(f"{kind}_fingerprint") for kind in identity}
+    recorded = folder.environment()
+    fingerprint = {kind: recorded.get(f"{kind}_fingerprint") for kind in identity}
     old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
     for tree in (old, new):
         tree["run"].pop(
