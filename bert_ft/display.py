@@ -57,9 +57,12 @@ class Display(Callback):
         self.handle.update(text)
 
     def on_start(self, plan: Plan, features: Features) -> None:
-        self.plan, self.began, self.told = plan, time.monotonic(), time.monotonic()
+        self.plan = plan
+        self.began = time.monotonic()
+        self.told = time.monotonic()
         if self.live:
-            steps, loss = "{task.completed:.0f}/{task.total:.0f} steps", "{task.fields[loss]}"
+            steps = "{task.completed:.0f}/{task.total:.0f} steps"
+            loss = "{task.fields[loss]}"
             times = TimeElapsedColumn(), "left", TimeRemainingColumn()
             self.bar = Progress(
                 "{task.description}", BarColumn(32), steps, *times, loss, console=self.console, transient=True
@@ -74,8 +77,8 @@ class Display(Callback):
             self.bar.update(self.task, completed=step, loss=self.loss)
         elif time.monotonic() - self.told > (SECONDS if self.cell is None else 1) and self.loss:
             self.told = time.monotonic()
-            left = (self.told - self.began) / step * (self.plan.steps - step)
-            line = f"{self._at(step)}  {_minutes(left)} left"
+            remaining = (self.told - self.began) / step * (self.plan.steps - step)
+            line = f"{self._at(step)}  {_minutes(remaining)} left"
             if self.cell is None:
                 self.say(line)
             else:
@@ -107,8 +110,8 @@ def stalled(losses: list[float]) -> str | None:
     if last < 0.99 * first:
         return None
     return (
-        f"the loss did not move: {first:.4f} in the first quarter of the training, {last:.4f} in the last; "
-        "another learning rate may help, or look at the labels with `bert-ft check`"
+        f"the training loss did not go down: {first:.4f} in the first quarter of the steps, {last:.4f} in "
+        "the last; try another learning rate, or check the labels with `bert-ft check`"
     )
 
 
@@ -119,7 +122,8 @@ def _minutes(seconds: float) -> str:
 def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     """`train: 3,668 rows, 52.9 tokens a row; 0.5 % truncated at 128, 0.02 % unknown tokens`; behind it the
     characters that are in no token, where there are any."""
-    rows, tokens = counts["rows"], max(1, counts["tokens"])
+    rows = counts["rows"]
+    tokens = max(1, counts["tokens"])
     truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
     if "windows" in counts:
@@ -146,7 +150,7 @@ def unread(name: str, counts: dict[str, int]) -> str | None:
     if max(unknown, uncovered) <= LOST:
         return None
     return (
-        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters in no "
-        "token: the model does "
-        "not see them; is this a checkpoint for texts like these, and its own tokenizer?"
+        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters are in no "
+        "token, so the model does not see them; use a checkpoint that was pretrained on texts like these, "
+        "with its own tokenizer"
     )

@@ -50,7 +50,10 @@ class BertFtError(Exception):
     def __init__(
         self, message: str, *, where: str = "", remedy: str = "", details: Sequence[str] = ()
     ) -> None:
-        self.message, self.where, self.remedy, self.details = message, where, remedy, details
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+        self.details = details
         super().__init__(str(self))
 
     @property
@@ -85,24 +88,27 @@ def machine() -> Iterator[None]:
         text = str(error)
         if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
             remedy = (
-                "compute a batch in parts: --set gradient_accumulation_steps=4; or a smaller --max-length"
+                "use less of it: --set gradient_accumulation_steps=4, a smaller --max-length, or "
+                "--set eval_tokens=1024"
             )
-            raise MachineError("the memory is full", remedy=f"{remedy}, --set eval_tokens=1024") from error
+            raise MachineError("the memory is full", remedy=remedy) from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
-            remedy = "its own message says why; the same command goes on from the last checkpoint"
+            remedy = (
+                "its own message says why; run the same command again to continue from the last checkpoint"
+            )
             raise MachineError("another process of this job has ended", remedy=remedy) from error
         raise
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     """A remedy line: the nearest known name where there is one, otherwise all of them."""
-    names = sorted(set(known))
+    names = sorted(set(valid))
     comparable = [name for name in names[:MANY] if len(name) <= 100]
-    near = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    told = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
-    return "known: " + ", ".join(told) + ", ..." * (len(names) > 30) if names else "none is known"
+    matches = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
+    if matches:
+        return f"did you mean '{matches[0]}'?"
+    quoted = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
+    return "known: " + ", ".join(quoted) + ", ..." * (len(names) > 30) if names else "none is known"
 
 
 FULL = {
@@ -125,6 +131,6 @@ def disk(path: Path) -> Iterator[None]:
             error = OSError(errno.ENOSPC, "")
         reason = FULL.get(error.errno or 0, error.strerror or str(error))
         if isinstance(error, (FileExistsError, NotADirectoryError)):
-            reason = "it is in the way: a file where a folder is wanted"
+            reason = "a file is in the way of a folder"
         remedy = "choose another place with --output DIR"
         raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None

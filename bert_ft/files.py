@@ -31,12 +31,12 @@ def refuse_link(path: Path) -> None:
         return  # nothing there; or its folder can't be read, which writing tells
     if stat.S_ISLNK(mode):
         raise InputError(
-            "this is a link, which is neither written through nor replaced",
+            "this is a link; links are neither followed nor replaced when a file is written",
             where=str(path),
-            remedy="name the file that is meant, or remove the link",
+            remedy="name the file that it points to, or remove the link",
         )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise InputError("this is no file, so it is not written", where=str(path), remedy="name another one")
+        raise InputError("this is not a regular file", where=str(path), remedy="write to another file")
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def opened(path: Path, mode: str = "a") -> IO[Any]:
     if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
         os.close(descriptor)
         raise InputError(
-            "this file has a second name elsewhere (a hard link), so it is not written in place",
+            "this file has a second name elsewhere (a hard link), so it can't be written safely",
             where=str(path),
             remedy="copy it: cp FILE COPY && mv COPY FILE",
         )
@@ -188,7 +188,9 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
                         return
                     raise InputError(f"not JSON: {error}", where=f"{path}, line {number}") from None
                 if not isinstance(value, dict):
-                    raise InputError(f"{type(value).__name__}, not an object", where=f"{path}, line {number}")
+                    raise InputError(
+                        f"expected a JSON object, got {type(value).__name__}", where=f"{path}, line {number}"
+                    )
                 yield value
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8: {error}", where=str(path)) from None

@@ -78,14 +78,14 @@ def prepare(
     Raises:
         InputError: whatever is wrong with the rows, the labels, or the checkpoint's configuration.
     """
-    found = read(task, family, rows)
-    for name, part in found.splits.all().items():
-        found.adapter.check(name, part)
-    adapter = found.adapter.rebound(task.override({"data.labels": found.adapter.labels or None}))
+    prepared = read(task, family, rows)
+    for name, part in prepared.splits.all().items():
+        prepared.adapter.check(name, part)
+    adapter = prepared.adapter.rebound(task.override({"data.labels": prepared.adapter.labels or None}))
     adapter = in_head_order(adapter, task.run, model, trusted)
-    train = splitting.limit(found.splits.train, task.data.limit_train, task.run.seed)
+    train = splitting.limit(prepared.splits.train, task.data.limit_train, task.run.seed)
     adapter.prepare(train)
-    return replace(found, task=adapter.task, adapter=adapter, splits=replace(found.splits, train=train))
+    return replace(prepared, task=adapter.task, adapter=adapter, splits=replace(prepared.splits, train=train))
 
 
 def prepare_for(

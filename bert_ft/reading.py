@@ -28,7 +28,7 @@ def path(value: str | Path, where: str = "") -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise InputError("the home folder of that user is not known", where=str(value)) from None
+        raise InputError("the home folder of this user can't be found", where=str(value)) from None
 
 
 def inside(name: str, folder: Path, where: str) -> Path:
@@ -37,14 +37,14 @@ def inside(name: str, folder: Path, where: str) -> Path:
     Raises:
         InputError: it is absolute, or leads out of the folder.
     """
-    given = Path(name)
-    if "\0" in name or given.is_absolute() or name.startswith("~") or ".." in given.parts:
+    relative = Path(name)
+    if "\0" in name or relative.is_absolute() or name.startswith("~") or ".." in relative.parts:
         raise InputError(
-            f"'{name}' leads out of the folder of the file that names it",
+            f"'{name}' points outside the folder of the file that names it",
             where=where,
-            remedy="name a file in that folder, or below it, by its relative path",
+            remedy="use the relative path of a file in that folder or below it",
         )
-    return folder / given
+    return folder / relative
 
 
 def text(file: Path, most: int) -> str:
@@ -60,10 +60,10 @@ def text(file: Path, most: int) -> str:
             raise InputError("not a regular file", where=str(file))
         if status.st_size > most:
             message = (
-                f"the file has {status.st_size / 1e6:,.1f} MB, more than the {most / 1e6:,.0f} MB "
-                "that are read here"
+                f"the file has {status.st_size / 1e6:,.1f} MB; a file of this kind may have at most "
+                f"{most / 1e6:,.0f} MB"
             )
-            raise InputError(message, where=str(file), remedy="is it the file that is meant?")
+            raise InputError(message, where=str(file), remedy="check that this is the right file")
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=str(file)) from None
@@ -87,7 +87,7 @@ class TooDeep:
     """What stands in the place of a value below `DEEPEST` levels."""
 
     def __repr__(self) -> str:
-        return f"what is nested more than {DEEPEST} levels deep"
+        return f"a value nested more than {DEEPEST} levels deep"
 
 
 class Doubled(dict[str, Any]):
@@ -106,7 +106,7 @@ class Row(dict[str, Any]):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key appears twice")
     return value
 
 
@@ -127,7 +127,7 @@ def loads(document: str) -> Any:
         return PLAIN.decode(document)
     except json.JSONDecodeError:
         if document.startswith("\ufeff"):
-            raise json.JSONDecodeError("a byte-order mark stands here", document, 0) from None
+            raise json.JSONDecodeError("the text starts with a byte-order mark", document, 0) from None
         raise
     except (
         RecursionError,
@@ -194,7 +194,7 @@ def _row(value: Any) -> Any:
         return value
     row = Row(value)
     row.faults = {key: f"holds {fault}" for key, item in value.items() if (fault := next(faults(item), ""))}
-    row.faults |= dict.fromkeys(getattr(value, "keys_twice", ()), "is there twice")
+    row.faults |= dict.fromkeys(getattr(value, "keys_twice", ()), "appears twice")
     return row if row.faults else value
 
 
@@ -210,7 +210,9 @@ def faults(value: Any) -> Iterator[str]:
 
 def _shallow(document: str) -> str:
     """The text with -Infinity in the place of every list and object below `DEEPEST` levels."""
-    depth, start, parts = 0, 0, []
+    depth = 0
+    start = 0
+    parts = []
     for token in TOKENS.finditer(document):
         if token[0] in ("[", "{"):
             depth += 1

@@ -46,7 +46,9 @@ class Run:
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         if self.dir.state in ("new", "foreign"):
-            raise InputError("this is no run folder", where=str(path), remedy="`bert-ft runs` lists the runs")
+            raise InputError(
+                "this is not a run folder", where=str(path), remedy="`bert-ft runs` lists the runs"
+            )
 
     @property
     def path(self) -> Path:
@@ -80,9 +82,9 @@ class Run:
         """The lines of `predictions/<name>.jsonl`."""
         file = self.dir.prediction_file(name)
         if not file.is_file():
-            known = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
+            available = [p.stem for p in self.dir.predictions.glob("*.jsonl")]
             raise InputError(
-                f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, known)
+                f"no predictions for '{name}'", where=str(self.path), remedy=did_you_mean(name, available)
             )
         return list(files.read_jsonl(file))
 
@@ -95,15 +97,15 @@ class Run:
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
             raise InputError(
-                f"this run was made with a {custom[0]} of your own, which its folder does not hold",
+                f"this run used your own {custom[0]}, which is not saved in its folder",
                 where=str(self.path),
-                remedy="keep using the Run that finetune() returned",
+                remedy="use the Run that finetune() returned",
             )
         if self.dir.state == "unfinished":
             return load_unfinished(self.dir, self._trusted)
         if not self.dir.model.is_dir():
-            remedy = "train it with --save-model, not in folds"
-            raise InputError("this run keeps no model", where=str(self.path), remedy=remedy)
+            remedy = "train it again with --save-model and without folds"
+            raise InputError("this run has no saved model", where=str(self.path), remedy=remedy)
         return load_folder(str(self.dir.model), self.task, self._trusted, self._stored)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
@@ -141,12 +143,12 @@ class Run:
         """A scored set with its predictions and rows; arguments and errors as in `errors`."""
         split = split or ("out_of_fold" if self.task.run.folds else self.task.best_metric[0])
         with consistent(self.path):
-            found = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
-        if split not in found:
+            sets = {one.name: one for one in scored_sets.scored(self.dir, self.task, self.results)}
+        if split not in sets:
             raise InputError(
-                f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, found)
+                f"no scored set '{split}'", where=str(self.path), remedy=did_you_mean(split, sets)
             )
-        return found[split]
+        return sets[split]
 
     def __repr__(self) -> str:
         if self.dir.state != "finished":
@@ -218,7 +220,7 @@ def evaluate(
         raise InputError(
             "these rows have no labels to score against",
             where=part.where,
-            remedy="of a benchmark's hidden labels only its server knows the score",
+            remedy="a benchmark's hidden labels are scored by its server alone",
         )
     return metrics
 
@@ -227,7 +229,7 @@ def _refuse_other_data(run: Run, now: str) -> None:
     then = run.environment["data_fingerprint"]
     if now != then:
         raise InputError(
-            "the data is not what this run was trained on",
+            "the data has changed since this run was trained",
             where=str(run.path),
-            remedy=f"fingerprint then {then[:12]}, now {now[:12]}; name the file to evaluate other data",
+            remedy=f"its fingerprint was {then[:12]} and is now {now[:12]}; to evaluate other data, name the file",
         )

@@ -479,7 +479,7 @@ def test_again_with_other_files_in_the_same_places(
     assert "fingerprint.data" in done.err
     evaluated = cli("evaluate", "run")
     assert evaluated.code == 2
-    assert "the data is not what this run was trained on" in evaluated.err
+    assert "the data has changed since this run was trained" in evaluated.err
     assert cli(*here, "--overwrite").code == 0
     assert cli(*here).code == 0, "and what lies there now is that run"
     assert RunDir("run").results()["counts"]["train"]["rows"] == 6
@@ -575,7 +575,7 @@ def test_interrupt(finished: Path, tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert (running.returncode, out) == (130, "")
-    assert "the same command (without --overwrite) goes on from there" in err
+    assert "run the same command (without --overwrite) to continue from there" in err
     assert "Traceback" not in err
     assert RunDir(tmp_path / "run").state == "unfinished"
 
@@ -713,7 +713,7 @@ def test_cache(cli: Cli, finished: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("arguments", "code", "what"), [
-    (["check", "mrpc", "--data-dir", "glue", "--train", "nowhere.csv"], 2, "--train: --data-dir reads all of the task's sets"),
+    (["check", "mrpc", "--data-dir", "glue", "--train", "nowhere.csv"], 2, "--train: --data-dir brings all of the task's sets"),
     (["evaluate", "run", "--set", "nonsense=1"], 2, "unknown key 'nonsense'"),
     (["evaluate", "run/model", "--data", "other.csv"], 2, "no column 'text'"),
     (["evaluate", "run/model", "--data", "other.csv", "--set", 'data.columns={ text = "body" }'], 0, "accuracy"),
@@ -779,7 +779,7 @@ def test_settings_of_an_evaluation_keep_the_runs_guards(cli: Cli, finished: Path
         task.replace(str(finished / "validation.csv"), str(mine.parent / "moved.csv"))
     )
     for settings in ([], ["--set", "eval_tokens=512"]):
-        assert "the data is not what this run was trained on" in cli("evaluate", "run", *settings).err
+        assert "the data has changed since this run was trained" in cli("evaluate", "run", *settings).err
 
 
 @pytest.mark.parametrize("key", ["windows=true", "no_answer=true"])

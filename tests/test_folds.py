@@ -101,7 +101,9 @@ def test_finished_folds_are_not_repeated(
                "--output", "run", "--max-length", 16, "--set", "data.group=page"]  # fmt: skip
     done = cli(*command)
     assert done.code == 0 and "mean of folds" in done.out and "spread" in done.out, done.err
-    assert "3 folds of 24 rows; no model is kept" in done.err and "the scores lean high" in done.err
+    assert (
+        "3 folds of 24 rows; no model is saved" in done.err and "the scores are somewhat too high" in done.err
+    )
     pages = [{ROWS[line["row"]]["page"] for line in bert_ft.load("run").predictions("out_of_fold") if line["fold"] == n}
              for n in (1, 2, 3)]  # fmt: skip
     assert sum(map(len, pages)) == 4 == len(set.union(*pages)), "groups are whole"
@@ -127,8 +129,8 @@ def test_finished_folds_are_not_repeated(
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ({"validation": ROWS}, "folds: folds are held out of the training rows, each with a fresh model: a validation"),
-    ({"model": object()}, "folds: folds are held out of the training rows, each with a fresh model: a model object"),
+    ({"validation": ROWS}, "folds: each fold holds out training rows and trains a new model, so a validation"),
+    ({"model": object()}, "folds: each fold holds out training rows and trains a new model, so a model object"),
     ({"folds": 40}, "validation = \"1/40\" of 24 rows can't be held out"),
     ({"folds": None, "data.validation": "3/2"}, "there is no fold 3 of 2\n  fewer folds"),
     ({"folds": 1}, "run.folds = 1: Input should be greater than 1"),

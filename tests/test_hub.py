@@ -228,7 +228,7 @@ def test_glue_is_the_same_from_hub_and_files(hub: Hub, small: Path, tmp_path: Pa
     hub.add("datasets", "nyu-mll/glue", small / "glue")
     same_rows(hub, small / "tsv", list(FORMS), tmp_path)
     told = loading.load(load_task("qqp").override({"run.data_dir": str(small / "tsv")}), Classification).notes
-    assert told == ["train: 1 rows with too few or too many cells are left out, row 11 first"]
+    assert told == ["train: 1 rows with too few or too many cells are left out; the first is row 11"]
 
 
 @pytest.mark.shared_data
@@ -290,7 +290,7 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
         ),
         (
             ("sst2", "-c", "org/gated"),
-            "org/gated: this checkpoint is gated\n  ask for access, then `hf auth login`",
+            "org/gated: this checkpoint is gated\n  request access on its page, then run `hf auth login`",
         ),
         ((*tiny, "--set", "run.revision=v9"), "org/tiny: no such revision of this checkpoint\n"),
         (
@@ -323,7 +323,7 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "again" / "results.json").read_text())["metrics"] == results["metrics"]
     assert "Retrying" not in again[1] + unknown[1]
     for (code, told), what in ((unknown, "org/other: "), (elsewhere, "org/other sst2 [train]: ")):
-        assert (code, f"{what}the hub can't be reached, or broke off, and its cache lacks this" in told) == (
+        assert (code, f"{what}the hub can't be reached, or the connection was lost, and this" in told) == (
             2,
             True,
         ), told
@@ -336,7 +336,7 @@ def test_a_download_that_breaks_off(full: Hub, tmp_path: Path, file: str) -> Non
     call = ("sst2", "-c", "org/tiny", "-o", "run")
     full.breaks.add(file)
     ((code, told),) = commands(tmp_path, home, call)
-    assert code == 2 and "the hub can't be reached, or broke off" in told, told
+    assert code == 2 and "the hub can't be reached, or the connection was lost" in told, told
     before = whole(tmp_path / "home")
     full.breaks.clear()
     assert commands(tmp_path, home, call)[0][0] == 0

@@ -122,7 +122,7 @@ SPANS = '{"text": "Anna went", "label": [[0, 4, "PER"]]}\n'
     ("a.conll", "x\tO\n", GOOD, r"no word is part of an entity"),
     ("a.jsonl", SPANS + '{"text": "ab"}\n', SPANS, r"train-a.jsonl, row 2: 1 rows have no tags"),
     ("a.jsonl", SPANS + '{"text": "ab", "label": [[0, 9, "PER"]]}\n', SPANS, r"row 2: the span 0 to 9 \(PER\) lies outside"),
-    ("a.jsonl", SPANS + "[]\n", SPANS, r"line 2: an object is wanted"),
+    ("a.jsonl", SPANS + "[]\n", SPANS, r"line 2: expected a JSON object"),
     ("a.csv", "tokens,tags\na b,O O\n", "tokens,tags\na b,O O\n", r"raw text needs spans"),
 ])  # fmt: skip
 def test_refused(

@@ -296,7 +296,7 @@ def test_a_model_of_ones_own_is_bound_by_name(
     assert [
         answer["label"] for answer in pipeline("text-classification", str(run.path / "model"))(texts)
     ] == ours
-    with pytest.raises(bert_ft.InputError, match="head has 5 labels, the task 3"):
+    with pytest.raises(bert_ft.InputError, match="head has 5 labels, but the task has 3"):
         _own(tiny_checkpoint, tmp_path / "other", Auto.from_pretrained(tiny_checkpoint, num_labels=5))
 
 
@@ -333,8 +333,8 @@ def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    ({"overwrite": True, "resume": True}, "--resume goes on with the very run"),
-    ({"loss": lambda logits, batch: logits.sum(), "class_weights": "balanced"}, "recipe.class_weights: a loss of your own"),
+    ({"overwrite": True, "resume": True}, "--resume continues a run that --overwrite would replace"),
+    ({"loss": lambda logits, batch: logits.sum(), "class_weights": "balanced"}, "recipe.class_weights: a loss function of your own"),
     ({"log_with": "wandb"}, "log_with: the tracker 'wandb' is not installed"),
     ({"log_with": "nonsense"}, "log_with: .*nonsense"),
 ])  # fmt: skip

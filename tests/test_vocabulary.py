@@ -211,7 +211,7 @@ def test_settings_that_transformers_lets_overrule_the_file_still_do_and_are_told
     folder = checkpoint(tmp_path / "a", "bert", wordpiece(), BERT | {"do_lower_case": True})
     tokenizer, notes = load(folder)
     assert ids(tokenizer) == ids(AutoTokenizer.from_pretrained(folder)) != ids(of_file(folder))
-    assert any("do_lower_case = true, as tokenizer_config.json says" in note for note in notes)
+    assert any("do_lower_case = true: tokenizer_config.json overrides" in note for note in notes)
     space = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}
     folder = checkpoint(tmp_path / "b", "roberta", bytelevel(), space)
     tokenizer, notes = load(folder)
@@ -224,7 +224,7 @@ def test_a_file_without_special_tokens_gets_those_of_its_class_or_is_refused(tmp
     bare = Tokenizer.from_str(json.dumps(json.loads(full.to_str()) | {"post_processor": None}))
     tokenizer, _ = load(checkpoint(tmp_path / "a", "bert", bare))
     assert ids(tokenizer) == ids(full)  # BERT's class sets [CLS] and [SEP]
-    with pytest.raises(InputError, match="says nothing of special tokens"):
+    with pytest.raises(InputError, match="does not say which special tokens to add"):
         load(checkpoint(tmp_path / "b", "roberta", bare))
 
 
@@ -256,7 +256,7 @@ def test_padding_and_truncation_of_a_file_are_neither_read_nor_saved(tmp_path: P
 def test_a_tokenizer_that_leaves_its_special_tokens_out_is_told(tmp_path: Path) -> None:
     bare = Tokenizer.from_str(json.dumps(json.loads(unigram().to_str()) | {"post_processor": None}))
     (note,) = [
-        note for note in load(checkpoint(tmp_path, "nystromformer", bare))[1] if "sets neither" in note
+        note for note in load(checkpoint(tmp_path, "nystromformer", bare))[1] if "adds neither" in note
     ]
     assert "[CLS] nor [SEP]" in note
 
@@ -381,7 +381,7 @@ def test_a_run_counts_and_warns_of_characters_in_no_token(
     assert counts["unknown"] == 0 and counts["uncovered"] == LEFT_OUT[family]
     told = capfd.readouterr().err
     assert f"{LEFT_OUT[family]} of {counts['characters']} characters in no token" in told
-    assert "of the characters in no token: the model does not see them" in told
+    assert "of the characters are in no token, so the model does not see them" in told
     assert any("in no token" in note for note in run.results["notes"])
     assert "uncovered" in (run.path / "report.html").read_text()
 
@@ -473,7 +473,7 @@ def test_pairs_have_the_types_that_the_architecture_was_pretrained_with(kind: st
     network = transformers.AutoModel.from_config(config).eval()
     notes = token_types.set_types(tokenizer, network, pairs=True)
     assert notes == [
-        f"token types are given to the texts of a pair, as {kind} was pretrained; transformers leaves them out"
+        f"the texts of a pair get token types, as in the pretraining of {kind}; transformers leaves them out"
     ]
     assert token_types.set_types(tokenizer, network, pairs=True) == []  # it is stated from now on
     _, pairs, _ = tokenization.encode(tokenizer, WORDS[:1], WORDS[1:], 64)
@@ -512,7 +512,7 @@ def test_types_that_a_model_has_no_place_for_are_not_given() -> None:
     names = ["input_ids", "token_type_ids", "attention_mask"]
     assert typed_or_not("distilbert", fast(wordpiece(), model_input_names=names)) == (False, [])
     given, (note,) = typed_or_not("roberta", fast(wordpiece(), model_input_names=names), type_vocab_size=1)
-    assert not given and "no token types are given: the model has 1" in note
+    assert not given and "no token types are used: the model has 1" in note
     assert typed_or_not("albert", fast(unigram()), type_vocab_size=1) == (False, [])
     assert typed_or_not("gpt2", fast(unigram())) == (False, [])
 
@@ -565,7 +565,7 @@ def test_a_trained_pair_classifier_predicts_the_same_when_it_is_loaded(tmp_path:
     run = bert_ft.finetune("classification", source, train=rows, validation=rows, epochs=2, max_length=128, batch_size=4,
                            learning_rate=1e-3, **{"data.columns": {"text": "text", "text_pair": "text_pair", "label": "label"}}, output=tmp_path / "run", check=False)  # fmt: skip
     assert any("tokenizer.json is used as it is" in note for note in run.results["notes"])
-    assert any("token types are given" in note for note in run.results["notes"])
+    assert any("a pair get token types" in note for note in run.results["notes"])
     code = """
 import json, sys
 import torch, transformers, bert_ft

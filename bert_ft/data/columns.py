@@ -39,7 +39,7 @@ def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     sizes = pac.binary_length(column)
     if (size := pac.max(sizes).as_py() or 0) > LONGEST:
         message = f"column '{name}' holds a text of {size / 1e6:,.0f} MB"
-        refuse(pac.equal(sizes, size), where, message, "is a quote left open there?")
+        refuse(pac.equal(sizes, size), where, message, "look for a quote that is never closed")
     message = f"column '{name}' has no text ({column.null_count} such rows)"
     refuse(
         pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant'
@@ -55,14 +55,14 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
         row = next(i for i, cell in enumerate(column) if not _is_number(cell))
-        message = f"column '{name}' has '{column[row]}' where a number is wanted"
+        message = f"column '{name}' has '{column[row]}' where a number is expected"
         raise InputError(message, where=f"{where}, row {row + 1}") from None
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
     refuse(
         pac.invert(pac.is_finite(numbers)),
         where,
-        lambda row: f"column '{name}' has {numbers[row]} where a finite number is wanted",
+        lambda row: f"column '{name}' has {numbers[row]} where a finite number is expected",
     )
     return numbers
 
@@ -103,8 +103,8 @@ def names(
         whole = column.cast(pa.int64(), safe=False)
         fault(
             pac.not_equal(whole.cast(kind), column),
-            "a number with a fraction is no label",
-            'for numbers set data.problem_type = "regression"',
+            "a number with a fraction can't be a label",
+            'to predict numbers, set data.problem_type = "regression"',
         )
         column, kind = whole, whole.type
     if codes is not None and pa.types.is_integer(kind):
@@ -120,12 +120,14 @@ def names(
         column = pac.if_else(column, "True", "False")
     elif not (pa.types.is_integer(kind) or is_text(kind)):
         raise InputError(
-            f"column '{name}' holds {kind}, not labels", where=where, remedy="name it: --label COLUMN"
+            f"column '{name}' holds {kind}, not labels",
+            where=where,
+            remedy="name the label column: --label COLUMN",
         )
     column = column.cast(pa.string())
     if mapping := data.label_names:
-        found = pac.index_in(column, value_set=pa.array(list(mapping)))
-        named = pac.take(pa.array(list(mapping.values())), found.combine_chunks())
+        positions = pac.index_in(column, value_set=pa.array(list(mapping)))
+        named = pac.take(pa.array(list(mapping.values())), positions.combine_chunks())
         column = pa.chunked_array([pac.coalesce(named, column.combine_chunks())])
     return column
 
@@ -157,12 +159,12 @@ def name_sets(
             raise InputError(
                 f"column '{name}' holds text, not lists of labels",
                 where=where,
-                remedy='data.label_delimiter = "," says what stands between the labels of a cell',
+                remedy='set what separates the labels of a cell, such as data.label_delimiter = ","',
             )
         if 0 < column.null_count < len(column):
             notes = [
-                f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}': no "
-                "label"
+                f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}', "
+                "which counts as no label"
             ]
             column = column.fill_null("")
         trimmed = pac.utf8_trim_whitespace(column.combine_chunks())
@@ -173,40 +175,43 @@ def name_sets(
             f"write a{delimiter}b, or use JSON or Parquet",
         )
         cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), delimiter)
-        values, missing = pac.utf8_trim_whitespace(pac.list_flatten(cells)), pac.is_null(trimmed)
+        values = pac.utf8_trim_whitespace(pac.list_flatten(cells))
+        missing = pac.is_null(trimmed)
         rows = pac.list_parent_indices(cells).to_numpy()
-        fault(pac.equal(values, ""), "an empty label", "two delimiters stand side by side, or one at an end")
+        fault(
+            pac.equal(values, ""),
+            "an empty label",
+            "remove a delimiter that is doubled, or at the start or end of the cell",
+        )
     elif any(
         of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     ):
         cells = column.combine_chunks().cast(pa.list_(column.type.value_type))
-        values, missing, rows = (
-            pac.list_flatten(cells),
-            pac.is_null(cells),
-            pac.list_parent_indices(cells).to_numpy(),
-        )
+        values = pac.list_flatten(cells)
+        missing = pac.is_null(cells)
+        rows = pac.list_parent_indices(cells).to_numpy()
     else:
         raise InputError(
             f"column '{name}' holds {column.type}, not lists of labels",
             where=where,
             remedy='one label a row: data.problem_type = "single_label_classification"',
         )
-    named = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
-    fault(pac.is_null(named), "a label is missing", "an empty list says that a row has none")
-    encoded = named.dictionary_encode()
-    known = max(1, len(encoded.dictionary))
+    label_names = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
+    fault(pac.is_null(label_names), "a label is missing", "write an empty list where a row has no label")
+    encoded = label_names.dictionary_encode()
+    distinct = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
     # a set has neither order nor doubles: equal sets are equal cells, whatever the source
-    unique = np.unique(rows.astype(np.int64) * known + rank[encoded.indices.to_numpy()])
-    if doubled := len(rows) - len(unique):
+    unique = np.unique(rows.astype(np.int64) * distinct + rank[encoded.indices.to_numpy()])
+    if repeated := len(rows) - len(unique):
         bits = not is_text(values.type) and set(encoded.dictionary.to_pylist()) <= {"0", "1", "True", "False"}
         all_ = pa.array(np.full(len(rows), bits))
-        fault(all_, "a row of 0 and 1 is no list of labels", "list the labels that a row has")
-        notes.append(f"{doubled:,} labels stand twice in their row in column '{name}', and count once")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // known, minlength=len(column)))]).astype(
+        fault(all_, "a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
+        notes.append(f"{repeated:,} labels are repeated within their row in column '{name}', and count once")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // distinct, minlength=len(column)))]).astype(
         np.int32
     )
-    flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % known))
+    flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % distinct))
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes
 
 

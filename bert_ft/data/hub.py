@@ -80,8 +80,7 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
         }
         if not kinds or not kinds <= READ:
             raise InputError(
-                f"its files are read by `datasets`' builder '{min(kinds, default='?')}', which is not used "
-                "here",
+                f"its files need the builder '{min(kinds, default='?')}' of `datasets`, which is not used here",
                 where=path,
                 remedy="CSV, JSON, Parquet, Arrow and text files are read",
             )
@@ -120,7 +119,9 @@ def _refuse_builders(path: str) -> None:
 
     if not Path(path).is_dir() and not HUB_ID.fullmatch(path):
         raise InputError(
-            "neither a folder nor a data set's id", where=path, remedy='data.path = "ORG/NAME", or a folder'
+            "this is neither a folder nor the id of a data set",
+            where=path,
+            remedy='data.path = "ORG/NAME", or a folder',
         )
     names = {name.casefold() for name in (*packaged_modules._PACKAGED_DATASETS_MODULES, *BUILDERS)}
     parts = path.casefold().removesuffix(".py").split("/")

@@ -73,7 +73,9 @@ def load(
         if name in objects:
             raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
         else:
-            wanted = sources.Wanted(data, list(columns.values()), optional, task.run.data_dir, family.readers)
+            wanted = sources.Selection(
+                data, list(columns.values()), optional, task.run.data_dir, family.readers
+            )
             raw = sources.read(split, wanted)
         table = family.canonical(raw, bound, columns, labelled)
         if not len(table):

@@ -23,8 +23,8 @@ def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
     named = {}
     for name, value in values.items():
         if value is not None:
-            several = isinstance(value, Mapping) and value and all(map(_is_set, value.values()))
-            named[name] = dict(value) if several else {name: value}
+            is_named_sets = isinstance(value, Mapping) and value and all(map(_is_set, value.values()))
+            named[name] = dict(value) if is_named_sets else {name: value}
     return named
 
 
@@ -41,7 +41,7 @@ def bound(
     changed = {**settings, **keys}
     if files and (changed.get("run.data_dir") or changed.get("data_dir")):
         raise InputError(
-            "--data-dir reads all of the task's sets, so that a file can't be given too",
+            "--data-dir brings all of the task's sets, so a file can't be given too",
             where=f"--{files[0]}",
             remedy="leave one of them out, or name all files",
         )
@@ -53,9 +53,9 @@ def bound(
 
 def changes(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the task's `[data]` says with these sets in it."""
-    given = _without_share(named)
-    result: dict[str, Any] = {"run.data_dir": None} if given else {}
-    for name, parts in given.items():
+    without_share = _without_share(named)
+    result: dict[str, Any] = {"run.data_dir": None} if without_share else {}
+    for name, parts in without_share.items():
         places = {part: _place(value) for part, value in parts.items()}
         result[KEYS[name]] = places[name] if list(places) == [name] else places
     if "validation" in named:
@@ -89,8 +89,8 @@ def _place(value: Any) -> str:
 
 def _files(value: Any) -> list[Path]:
     """The files that a value names; none where it is rows."""
-    several = value if isinstance(value, (list, tuple)) else [value]
-    return list(map(Path, several)) if all(isinstance(part, (str, Path)) for part in several) else []
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return list(map(Path, values)) if all(isinstance(part, (str, Path)) for part in values) else []
 
 
 def _is_set(value: Any) -> bool:

@@ -37,7 +37,7 @@ Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """What is read of a split, wherever it lies.
 
     Attributes:
@@ -54,26 +54,26 @@ class Wanted:
     readers: Mapping[str, Reader]
 
 
-def read(split: str, wanted: Wanted) -> Raw:
+def read(split: str, selection: Selection) -> Raw:
     """Reads one split: a file, or the name of a split in `data.path`; several are joined by "+", as in
     `datasets`."""
-    data = wanted.data
+    data = selection.data
     if len(parts := files(split)) > 1:
-        raws = [read(part, wanted) for part in parts]
+        raws = [read(part, selection) for part in parts]
         try:
             table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
         notes = [note for raw in raws for note in raw.notes]
         return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names, notes)
-    if wanted.data_dir is not None and data.original is not None:
-        return _original(Path(wanted.data_dir), split, wanted, data.original)
-    if Path(split).suffix.lower() in (*SUFFIXES, *wanted.readers) or Path(split).is_absolute():
-        return _file(reading.path(Path(data.path or ".", split)), wanted)
+    if selection.data_dir is not None and data.original is not None:
+        return _original(Path(selection.data_dir), split, selection, data.original)
+    if Path(split).suffix.lower() in (*SUFFIXES, *selection.readers) or Path(split).is_absolute():
+        return _file(reading.path(Path(data.path or ".", split)), selection)
     if split == OBJECT:
         raise InputError(
-            "the rows of this set were Python objects, which a task can't name",
-            remedy="give them again: finetune(train=, validation=), run.evaluate(rows)",
+            "the rows of this set were Python objects, which a task file can't hold",
+            remedy="pass them again: finetune(train=, validation=), run.evaluate(rows)",
         )
     if data.path is None:
         raise InputError(
@@ -85,16 +85,16 @@ def read(split: str, wanted: Wanted) -> Raw:
     if path.is_file():
         if split != "train":
             raise InputError(
-                f"one file has no split '{split}'",
+                f"a single file has no split '{split}'",
                 where=str(path),
                 remedy='hold some rows out: --set data.validation="10%"',
             )
-        return _file(path, wanted)
+        return _file(path, selection)
     if path.is_dir():
-        return _folder(path, split, wanted)
+        return _folder(path, split, selection)
     if path.is_absolute() or data.path.startswith("."):
         raise InputError("no such file or folder", where=data.path)
-    return _hub(split, wanted)
+    return _hub(split, selection)
 
 
 def files(split: str) -> list[str]:
@@ -104,23 +104,27 @@ def files(split: str) -> list[str]:
     return [split] if whole else parts
 
 
-def _file(path: Path, wanted: Wanted) -> Raw:
+def _file(path: Path, selection: Selection) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
     if path.is_dir():
         raise InputError(
-            "a folder, not a file", where=str(path), remedy="--set data.path=DIR reads a folder's splits"
+            "this is a folder, not a file",
+            where=str(path),
+            remedy="read a folder's splits with --set data.path=DIR",
         )
     if not path.is_file():
         raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
-    if (suffix := path.suffix.lower()) not in (known := dict.fromkeys((*wanted.readers, *SUFFIXES))):
+    if (suffix := path.suffix.lower()) not in (valid := dict.fromkeys((*selection.readers, *SUFFIXES))):
         raise InputError(
-            f"a '{suffix}' file can't be read", where=str(path), remedy="known: " + ", ".join(known)
+            f"a '{suffix}' file can't be read", where=str(path), remedy="use one of " + ", ".join(valid)
         )
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
-    data, columns, optional = wanted.data, wanted.columns, wanted.optional
-    if suffix in wanted.readers:
-        table = wanted.readers[suffix](path, columns, data, optional)
+    data = selection.data
+    columns = selection.columns
+    optional = selection.optional
+    if suffix in selection.readers:
+        table = selection.readers[suffix](path, columns, data, optional)
     elif suffix in (".csv", ".tsv"):
         table = delimited.read(
             path,
@@ -133,11 +137,11 @@ def _file(path: Path, wanted: Wanted) -> Raw:
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        table = _arrow(path, wanted)
+        table = _arrow(path, selection)
     return Raw(table, str(path))
 
 
-def _arrow(path: Path, wanted: Wanted) -> pa.Table:
+def _arrow(path: Path, selection: Selection) -> pa.Table:
     """The columns of a Parquet or Arrow file whose values are what their types say."""
     import pyarrow.parquet as pq
 
@@ -145,12 +149,12 @@ def _arrow(path: Path, wanted: Wanted) -> pa.Table:
         table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
-    table = table.select(chosen(table.column_names, wanted.columns, wanted.optional, str(path)))
+    table = table.select(chosen(table.column_names, selection.columns, selection.optional, str(path)))
     for name in table.column_names:
         try:
             table[name].validate(full=True)  # its texts are UTF-8, its offsets within
         except pa.ArrowInvalid as error:
-            if name in wanted.columns:
+            if name in selection.columns:
                 raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
             table = table.drop_columns([name])
     return table
@@ -165,45 +169,48 @@ def _ipc(path: Path) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-def _original(folder: Path, split: str, wanted: Wanted, original: Original) -> Raw:
+def _original(folder: Path, split: str, selection: Selection, original: Original) -> Raw:
     inner = folder / original.folder
     path = (inner if inner.is_dir() else folder) / split
     if not path.is_file():
-        remedy = "--data-dir is the folder of the original distribution, or the one above it"
-        tried = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
-        raise InputError(tried, where=str(folder), remedy=remedy)
-    if path.suffix.lower() in (*wanted.readers, ".json", ".jsonl"):
-        return _file(path, wanted)
+        remedy = "name the folder of the original distribution, or the one above it, with --data-dir"
+        message = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
+        raise InputError(message, where=str(folder), remedy=remedy)
+    if path.suffix.lower() in (*selection.readers, ".json", ".jsonl"):
+        return _file(path, selection)
     skipped: list[int] | None = [] if original.skip_ragged else None
     table = delimited.read(
         path,
-        wanted.columns,
+        selection.columns,
         delimiter="\t",
         quoting=False,
         names=original.names,
-        optional=wanted.optional,
+        optional=selection.optional,
         skipped=skipped,
     )
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
-    told = (
-        skipped and f"{len(skipped)} rows with too few or too many cells are left out, row {skipped[0]} first"
+    note = (
+        skipped
+        and f"{len(skipped)} rows with too few or too many cells are left out; the first is row {skipped[0]}"
     )
-    return Raw(table, str(path), notes=[told] if told else [])
+    return Raw(table, str(path), notes=[note] if note else [])
 
 
-def _folder(path: Path, split: str, wanted: Wanted) -> Raw:
+def _folder(path: Path, split: str, selection: Selection) -> Raw:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = _saved(path)
-        return of_object(_pick(saved, split, str(path)), wanted.columns, wanted.optional, f"{path} [{split}]")
+        return of_object(
+            _pick(saved, split, str(path)), selection.columns, selection.optional, f"{path} [{split}]"
+        )
     for stem in ALIASES.get(split, (split,)):
-        for suffix in dict.fromkeys((*wanted.readers, *SUFFIXES)):
+        for suffix in dict.fromkeys((*selection.readers, *SUFFIXES)):
             if (file := path / f"{stem}{suffix}").is_file():
-                return _file(file, wanted)
+                return _file(file, selection)
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
-        return _hub(split, wanted)
-    found = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *wanted.readers))
-    remedy = f"it holds {', '.join(found) or 'no data file'}; name the file in the task: {split}.csv, ..."
+        return _hub(split, selection)
+    names = sorted(p.name for p in path.iterdir() if p.suffix in (*SUFFIXES, *selection.readers))
+    remedy = f"it holds {', '.join(names) or 'no data file'}; name the file in the task: {split}.csv, ..."
     raise InputError(f"no file for the split '{split}'", where=str(path), remedy=remedy)
 
 
@@ -211,7 +218,8 @@ def _saved(path: Path) -> Any:
     """The `DatasetDict` of a folder that `save_to_disk` wrote, whose files all lie in it."""
     import datasets
 
-    listing, folders = path / "dataset_dict.json", [path]
+    listing = path / "dataset_dict.json"
+    folders = [path]
     try:
         if listing.is_file():
             splits = reading.strict(reading.text(listing, LARGEST_LIST))["splits"]
@@ -221,34 +229,36 @@ def _saved(path: Path) -> Any:
             for item in reading.strict(reading.text(state, LARGEST_LIST))["_data_files"]:
                 if not (file := reading.inside(str(item["filename"]), folder, str(state))).is_file():
                     raise InputError(
-                        "it names a file that is not there, or is none", where=str(state), remedy=str(file)
+                        "it names a file that does not exist, or is not a regular file",
+                        where=str(state),
+                        remedy=str(file),
                     )
         saved = datasets.load_from_disk(str(path))
     except (LookupError, TypeError, ValueError, OSError) as error:  # Arrow's own are among them
-        message = f"not what `save_to_disk` writes: {type(error).__name__}: {error}"
+        message = f"`save_to_disk` did not write this folder: {type(error).__name__}: {error}"
         raise InputError(message, where=str(path)) from None
     return datasets.DatasetDict({"train": saved}) if isinstance(saved, datasets.Dataset) else saved
 
 
-def _hub(split: str, wanted: Wanted) -> Raw:
+def _hub(split: str, selection: Selection) -> Raw:
     import datasets
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    data = wanted.data
+    data = selection.data
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
-    find = (
+    load = (
         hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset
     )  # a folder may change meanwhile
     try:
-        loaded = find(data.path, data.name, data.revision).as_dataset(split=split)
+        loaded = load(data.path, data.name, data.revision).as_dataset(split=split)
     except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
         if isinstance(error, GatedRepoError) or "gated" in str(error):
-            remedy = "ask for access, then `hf auth login`"
+            remedy = "request access on its page, then run `hf auth login`"
             raise InputError("this data set is gated", where=where, remedy=remedy) from None
         if "Revision" in str(error):
             raise InputError(
-                f"no revision '{data.revision}'", where=where, remedy="main is the usual one"
+                f"no revision '{data.revision}'", where=where, remedy="the usual one is main"
             ) from None
         raise InputError(
             "no such data set on the hub, or no access to it",
@@ -262,7 +272,7 @@ def _hub(split: str, wanted: Wanted) -> Raw:
     ) as error:  # an unknown configuration or split; its message lists those that exist
         first, *rest = str(error).splitlines()
         remedy = (
-            'data.revision = "refs/convert/parquet" reads what the hub made of it'
+            'read the hub\'s Parquet copy with data.revision = "refs/convert/parquet"'
             if "scripts" in first
             else ""
         )
@@ -271,7 +281,7 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         if type(error).__module__.startswith("yaml"):
             raise InputError("the YAML at the head of its README can't be read", where=where) from None
         if Path(data.path).is_dir() and isinstance(error, FileNotFoundError):
-            message = f"a data file that its README names is not there: {error}"
+            message = f"a data file that its README names does not exist: {error}"
             raise InputError(message, where=where) from None
         transport = type(error).__module__.startswith(
             "httpx"
@@ -279,22 +289,22 @@ def _hub(split: str, wanted: Wanted) -> Raw:
         if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
             raise
         message = (
-            "the hub can't be reached, or broke off, and its cache lacks this data set "
+            "the hub can't be reached, or the connection was lost, and this data set is not in the cache "
             f"({type(error).__name__})"
         )
-        remedy = "try again once it is there, or read local files with --data-dir or --train"
+        remedy = "try again when you are online, or read local files with --data-dir or --train"
         raise InputError(message, where=where, remedy=remedy) from None
-    return of_object(loaded, wanted.columns, wanted.optional, where)
+    return of_object(loaded, selection.columns, selection.optional, where)
 
 
-def _of_frame(frame: Any, columns: list[str], wanted: list[str]) -> pa.Table:
+def _of_frame(frame: Any, columns: list[str], required: list[str]) -> pa.Table:
     """These columns of a pandas frame; of several types is only a fault in a wanted one."""
     arrays = {}
     for column in columns:
         try:
             arrays[column] = pa.Table.from_pandas(frame[[column]], preserve_index=False).column(0)
         except (pa.ArrowException, TypeError, ValueError):
-            if column in wanted:
+            if column in required:
                 raise
     return pa.table(arrays)
 
@@ -305,15 +315,16 @@ def _columns(rows: list[Any]) -> dict[str, list[Any]]:
 
 
 def _of_lists(
-    columns: Mapping[Any, Any], wanted: list[str], optional: tuple[str, ...], where: str
+    columns: Mapping[Any, Any], required: list[str], optional: tuple[str, ...], where: str
 ) -> pa.Table:
     """These columns of a dict of lists; what Arrow can't hold is only a fault in a wanted one."""
-    named, arrays = {str(key): value for key, value in columns.items()}, {}
-    for column in chosen([str(key) for key in columns], wanted, optional, where):
+    named = {str(key): value for key, value in columns.items()}
+    arrays = {}
+    for column in chosen([str(key) for key in columns], required, optional, where):
         try:
             arrays[column] = pa.array(list(named[column]))
         except (ValueError, TypeError, OverflowError):
-            if column in wanted:
+            if column in required:
                 raise
     return pa.table(arrays)
 
@@ -327,27 +338,27 @@ def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
     )
 
 
-def of_object(rows: Any, wanted: list[str], optional: tuple[str, ...], where: str) -> Raw:
+def of_object(rows: Any, required: list[str], optional: tuple[str, ...], where: str) -> Raw:
     """A `datasets.Dataset` (also streamed), a pandas frame, an Arrow table, a dict of lists, or a list of
     dicts."""
     features = rows.features or {} if hasattr(rows, "features") and hasattr(rows, "with_format") else {}
-    held: dict[str, Any] = {column: features.get(column) for column in wanted}
-    kinds = {column: getattr(kind, "feature", kind) for column, kind in held.items()}  # of a list's items
+    types: dict[str, Any] = {column: features.get(column) for column in required}
+    kinds = {column: getattr(kind, "feature", kind) for column, kind in types.items()}  # of a list's items
     names = {column: list(kind.names) for column, kind in kinds.items() if hasattr(kind, "str2int")}
     if features and hasattr(rows, "num_rows"):
-        keep = chosen(rows.column_names, wanted, optional, where)
-        return Raw(rows.select_columns(keep).with_format("arrow")[:], where, names)
+        selected = chosen(rows.column_names, required, optional, where)
+        return Raw(rows.select_columns(selected).with_format("arrow")[:], where, names)
     try:
         if isinstance(rows, pa.Table):
             table = rows
         elif hasattr(rows, "iloc"):
             rows = rows.set_axis([str(name) for name in rows.columns], axis=1)
-            table = _of_frame(rows, chosen(list(rows.columns), wanted, optional, where), wanted)
+            table = _of_frame(rows, chosen(list(rows.columns), required, optional, where), required)
         else:
             table = _of_lists(
-                rows if isinstance(rows, Mapping) else _columns(list(rows)), wanted, optional, where
+                rows if isinstance(rows, Mapping) else _columns(list(rows)), required, optional, where
             )
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # Arrow's own are among them
-        remedy = "give a Dataset, a pandas frame, a dict of lists or a list of dicts"
+        remedy = "pass a Dataset, a pandas frame, a dict of lists or a list of dicts"
         raise InputError(f"these rows can't be read: {error}", where=where, remedy=remedy) from None
-    return Raw(table.select(chosen(table.column_names, wanted, optional, where)), where, names)
+    return Raw(table.select(chosen(table.column_names, required, optional, where)), where, names)

@@ -18,7 +18,8 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
     function of the seed alone."""
     from sklearn import model_selection as sk
 
-    held_out, indices = str(data.validation), np.arange(len(rows))
+    held_out = str(data.validation)
+    indices = np.arange(len(rows))
     classes = codes(rows.table[target]) if has_classes(rows, target) else None
     groups = None if data.group is None else codes(rows.table["group"])
     kind = groups is not None, classes is not None
@@ -36,21 +37,22 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
                 raise ValueError(f"there is no fold {part} of {of}")
             parts = folds[kind](of, shuffle=True, random_state=data.split_seed)
         else:
-            part, share = 1, float(held_out[:-1]) / 100
+            part = 1
+            share = float(held_out[:-1]) / 100
             parts = shares.get(kind, sk.GroupShuffleSplit)(1, test_size=share, random_state=data.split_seed)
         with warnings.catch_warnings():  # a class of fewer rows than folds is as even as it can be
             warnings.simplefilter("ignore")
-            rest, held = list(parts.split(indices, classes, groups))[part - 1]
-        if not len(held):  # scikit-learn can leave one without a group
-            raise ValueError("the groups are too few for so many folds")
+            rest, selected = list(parts.split(indices, classes, groups))[part - 1]
+        if not len(selected):  # scikit-learn can leave one without a group
+            raise ValueError("there are too few groups for so many folds")
     except ValueError as error:
-        remedy = "fewer folds" if "/" in held_out else "give a validation file, or a larger share"
+        remedy = "use fewer folds" if "/" in held_out else "use a validation file, or a larger share"
         raise InputError(
-            f'validation = "{held_out}" of {len(rows)} rows can\'t be held out: {error}',
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: {error}',
             where=rows.where,
             remedy=remedy,
         ) from None
-    return rows.take(np.sort(rest)), rows.take(np.sort(held))
+    return rows.take(np.sort(rest)), rows.take(np.sort(selected))
 
 
 def has_classes(rows: Rows, target: str) -> bool:

@@ -31,7 +31,7 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
     # CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
     try:
-        made = Accelerator(
+        result = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=log_with,
             cpu=cpu,
@@ -39,15 +39,17 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
         )
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
-    several = log_with if isinstance(log_with, (list, tuple)) else [log_with]
-    wanted = {str(getattr(each, "value", each)) for each in several if isinstance(each, str)}
-    for absent in sorted(wanted - {"all"} - {str(getattr(each, "value", each)) for each in made.log_with}):
+    trackers = log_with if isinstance(log_with, (list, tuple)) else [log_with]
+    requested = {str(getattr(each, "value", each)) for each in trackers if isinstance(each, str)}
+    for absent in sorted(
+        requested - {"all"} - {str(getattr(each, "value", each)) for each in result.log_with}
+    ):
         raise InputError(
             f"the tracker '{absent}' is not installed", where="log_with", remedy=f"pip install {absent}"
         )
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and made.num_processes > 1:
-        _shard(made)
-    return made
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and result.num_processes > 1:
+        _shard(result)
+    return result
 
 
 def _shard(accelerator: Any) -> None:

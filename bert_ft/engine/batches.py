@@ -100,7 +100,8 @@ def collate(
     """(model inputs, values): token columns padded to the longest row (B, L) and their mask; what the loss
     takes: values (B, ...), targets (B, L) padded with -100, and `mask` (B, L), true at real tokens. L is the
     longest row's length, or `width`."""
-    starts, lengths = features.offsets[indices], features.lengths[indices]
+    starts = features.offsets[indices]
+    lengths = features.lengths[indices]
     longest = max(int(lengths.max(initial=1)), width or 0)
     mask = np.arange(longest) < lengths[:, None]
     # one gather for the batch: positions of real tokens in the flat arrays, in the order of the mask
@@ -133,7 +134,8 @@ def by_length(
     row), and of one key where there are `keys` (N,)."""
     keys = np.zeros(len(features), np.int64) if keys is None else keys
     order = np.lexsort((keys, -features.lengths))
-    batches, start = [], 0
+    batches = []
+    start = 0
     while start < len(order):
         size = max(1, tokens // max(1, int(features.lengths[order[start]]), width or 0))
         alike = keys[order[start : start + size]] == keys[order[start]]

@@ -104,7 +104,8 @@ class Checkpoints:
         state: State,
         everyone: list[Any],
     ) -> None:
-        temporary, final = self.folder / f"step-{state.step}.tmp", self.folder / f"step-{state.step}"
+        temporary = self.folder / f"step-{state.step}.tmp"
+        final = self.folder / f"step-{state.step}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for rank, own in enumerate(everyone):
@@ -134,13 +135,13 @@ class Checkpoints:
         steps = sorted(self.steps(), reverse=True)
         for step in steps[KEPT:]:
             shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
-        spoken = {state.best_step}
+        needed = {state.best_step}
         for step in steps[:KEPT]:
-            spoken.add(
+            needed.add(
                 json.loads((self.folder / f"step-{step}" / "state.json").read_text())["state"]["best_step"]
             )
         for best in self.folder.glob("best-*.safetensors"):
-            if best not in {self.best(step) for step in spoken}:
+            if best not in {self.best(step) for step in needed}:
                 best.unlink()
 
     def steps(self) -> list[int]:
@@ -198,7 +199,7 @@ class Checkpoints:
                     return folder, rest
             except (OSError, ValueError, KeyError) as error:
                 wrong = [str(error)]
-            self.say(f"{folder} is damaged ({', '.join(wrong)}): the one before is taken")
+            self.say(f"{folder} is damaged ({', '.join(wrong)}): the checkpoint before it is used")
         return None
 
     def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
@@ -206,10 +207,10 @@ class Checkpoints:
         there is none."""
         from safetensors.torch import load_file
 
-        found = self.newest()
-        if found is None:
+        newest = self.newest()
+        if newest is None:
             return State()
-        folder, rest = found
+        folder, rest = newest
         tensors = load_file(folder / "state.safetensors")
         weights: Any = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
         inner: dict[str, Any] = {"state": {}, "param_groups": rest["groups"]}
@@ -224,16 +225,19 @@ class Checkpoints:
         if rest["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(rest["scaler"])
         state = State(**rest["state"])
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank = self.accelerator.process_index
+        processes = self.accelerator.num_processes
         if len(rest["processes"]) == processes:
             own = {k.split(".", 2)[2]: t for k, t in tensors.items() if k.startswith(f"random.{rank}.")}
             _set_random_state(own, rest["processes"][rank]["others"])
             state.running = rest["processes"][rank]["running"]
         else:  # other processes draw other dropout: equal to tolerance, not to the bit
             state.running = sum(own["running"] for own in rest["processes"]) / len(rest["processes"])
-            self.say(f"made on {len(rest['processes'])} processes, going on with {processes}")
+            self.say(
+                f"the checkpoint is of {len(rest['processes'])} processes; training continues with {processes}"
+            )
         state.first_step = None
-        self.say(f"going on after step {state.step}")
+        self.say(f"resuming after step {state.step}")
         return state
 
     @contextmanager
@@ -247,13 +251,15 @@ class Checkpoints:
             if self.stopped_by is not None:
                 os._exit(130)
             self.stopped_by = signal.Signals(number).name
-            self.say(f"{self.stopped_by}: saving after this step (once more: leave at once)")
+            self.say(
+                f"{self.stopped_by}: saving after this step, then stopping (a second signal stops at once)"
+            )
 
-        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in old.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
 
@@ -261,7 +267,7 @@ class Interrupted(BertFtError):
     """A signal ended the training, its state being saved: exit code 130 after Ctrl-C, 1 after SIGTERM."""
 
     def __init__(self, by: str, step: int) -> None:
-        remedy = "its state is saved; the same command (without --overwrite) goes on from there"
+        remedy = "its state is saved; run the same command (without --overwrite) to continue from there"
         super().__init__(f"{by}: stopped after step {step}", remedy=remedy)
         self.exit_code = 130 if by == "SIGINT" else 1
 
@@ -286,10 +292,10 @@ def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
     """As safetensors. Tied weights share memory, which the format refuses: each gets its own copy."""
     from safetensors.torch import save_file
 
-    seen: set[int] = set()
+    pointers: set[int] = set()
     for name, tensor in tensors.items():
-        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
-        seen.add(tensor.data_ptr())
+        tensors[name] = tensor.clone() if tensor.data_ptr() in pointers else tensor.contiguous()
+        pointers.add(tensor.data_ptr())
     save_file(tensors, file)
 
 

@@ -50,7 +50,7 @@ def root() -> Path:
 def kept() -> list[dict[str, Any]]:
     """One dict for each set of features in the cache: entry, rows, tokens, bytes, made (seconds since 1970).
     What was left half written, or is damaged, has no rows; it takes its bytes all the same."""
-    found = []
+    entries = []
     for folder in sorted(root().glob("*/")):
         if not re.fullmatch(rf"[0-9a-f]{{32}}|{UNFINISHED}.*", folder.name):  # not ours
             continue
@@ -59,7 +59,7 @@ def kept() -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError):
             counts = {}
         size = sum(file.stat().st_size for file in folder.iterdir())
-        found.append(
+        entries.append(
             {
                 "entry": folder.name,
                 "rows": counts.get("rows", 0),
@@ -68,7 +68,7 @@ def kept() -> list[dict[str, Any]]:
                 "made": folder.stat().st_mtime,
             }
         )
-    return found
+    return entries
 
 
 def clear() -> int:

@@ -40,9 +40,8 @@ FAULTS = (
     AssertionError,
 )  # what a forward may raise
 NOTE = (
-    "equal lengths: padding changes this model's answers ({difference:.0e} of their spread), so rows are "
-    "evaluated and "
-    "predicted in batches of one length; batching.equal_lengths = true trains so too"
+    "equal lengths: padding changes this model's answers (by {difference:.0e} of their spread), so rows are "
+    "evaluated and predicted in batches of equal length; set batching.equal_lengths = true to train so too"
 )
 
 
@@ -91,29 +90,29 @@ class Sharing:
             if self.ends is not None and (wrong := np.flatnonzero(keys[:, 1] != self.ends)).size:
                 row = int(features.values.get("row", np.arange(len(features)))[wrong[0]])
                 message = (
-                    "a text holds the special token that separates texts, and this model's head must "
-                    "find each once"
+                    "a text contains the special token that separates texts, and this model's head needs "
+                    "a fixed number of them"
                 )
                 raise InputError(
                     message,
-                    where=f"row {row + 1} of {len(features)} features, {wrong.size} such",
-                    remedy="take it out of the text",
+                    where=f"row {row + 1} (one of {wrong.size} in {len(features)} features)",
+                    remedy="remove it from the text",
                 )
-        found, numbers = np.unique(keys, axis=0, return_inverse=True)
-        return numbers.reshape(-1) if len(found) > 1 else None
+        unique, numbers = np.unique(keys, axis=0, return_inverse=True)
+        return numbers.reshape(-1) if len(unique) > 1 else None
 
 
 ANY = Sharing()
 
 
 def find(
-    model: Any, adapter: Reader, tokenizer: Any, max_length: int, known: Sharing = ANY
+    model: Any, adapter: Reader, tokenizer: Any, max_length: int, rule: Sharing = ANY
 ) -> tuple[Sharing, list[str]]:
     """Asks a model which rows may share its batches: five ragged rows together and each alone.
 
     Args:
         model: on its device, with the family's head or bare, padding-free or not.
-        known: what its configuration says already.
+        rule: what its configuration says already.
     Returns:
         the answer, and a line for the user where it is not that all rows may.
     Raises:
@@ -122,38 +121,38 @@ def find(
     frame = tokenization.frame(tokenizer, max(1, sum(adapter.inputs.values())))
     probe = _probe(frame, tokenizer, model, max_length)
     if probe is None:
-        return known, []
+        return rule, []
     pad = tokenizer.pad_token_id
-    with _asked(model):
+    with _evaluation(model):
         try:
-            alone = _outputs(model, adapter, probe, pad, 1, known.width)
-            together = _outputs(model, adapter, probe, pad, len(probe), known.width)
+            alone = _outputs(model, adapter, probe, pad, 1, rule.width)
+            together = _outputs(model, adapter, probe, pad, len(probe), rule.width)
         except FAULTS as error:
             raise InputError(
                 f"this model does not run on rows of text: {_line(error)}",
                 where=model.config.model_type,
-                remedy="does it need more than token ids? take an encoder of text",
+                remedy="it may need more than token ids; use a text encoder",
             ) from error
         _refuse_deaf(model, alone, probe)
-        known = _ends(model, adapter, probe, frame, tokenizer, known)
+        rule = _ends(model, adapter, probe, frame, tokenizer, rule)
         difference = _difference(together, alone)
         if difference <= CLOSE:
             difference = 0.0
         else:
-            again = _difference(_outputs(model, adapter, probe, pad, 1, known.width), alone)
-            if again > CLOSE:
+            repeated = _difference(_outputs(model, adapter, probe, pad, 1, rule.width), alone)
+            if repeated > CLOSE:
                 message = (
-                    f"this model answers the same row differently each time (by {again:.0e} of the spread)"
+                    f"this model answers the same row differently each time (by {repeated:.0e} of the spread)"
                 )
-                raise InputError(message, where=model.config.model_type, remedy="take another checkpoint")
-            difference = _exactly(model, adapter, probe, pad, known.width, difference)
+                raise InputError(message, where=model.config.model_type, remedy="use another checkpoint")
+            difference = _exactly(model, adapter, probe, pad, rule.width, difference)
     if not difference:
-        return known, []
-    return replace(known, equal_lengths=True), [NOTE.format(difference=difference)]
+        return rule, []
+    return replace(rule, equal_lengths=True), [NOTE.format(difference=difference)]
 
 
 def _ends(
-    model: Any, adapter: Reader, probe: Features, frame: tokenization.Frame, tokenizer: Any, known: Sharing
+    model: Any, adapter: Reader, probe: Features, frame: tokenization.Frame, tokenizer: Any, rule: Sharing
 ) -> Sharing:
     """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's
     takes only rows with equally many of them; Longformer's for questions only rows with exactly those that
@@ -174,19 +173,19 @@ def _ends(
     )
     inside = int(short.offsets[2]) - frame.parts[-1][1] - 1  # the last token of the second text
     for token in sorted(tokens):
-        tried = replace(short, tokens={key: column.copy() for key, column in short.tokens.items()})
-        tried.tokens["input_ids"][inside] = token
-        if not _runs(model, adapter, tried, tokenizer.pad_token_id, 2, known.width):
+        trial = replace(short, tokens={key: column.copy() for key, column in short.tokens.items()})
+        trial.tokens["input_ids"][inside] = token
+        if not _runs(model, adapter, trial, tokenizer.pad_token_id, 2, rule.width):
             count = int((frame.columns["input_ids"] == token).sum())
-            alone = _runs(model, adapter, tried, tokenizer.pad_token_id, 1, known.width)
-            return replace(known, end_token=token, ends=None if alone else count)
-    return known
+            alone = _runs(model, adapter, trial, tokenizer.pad_token_id, 1, rule.width)
+            return replace(rule, end_token=token, ends=None if alone else count)
+    return rule
 
 
-def _runs(model: Any, adapter: Reader, rows: Features, pad: int, many: int, width: int | None) -> bool:
-    """Whether the model takes these rows, `many` a batch."""
+def _runs(model: Any, adapter: Reader, rows: Features, pad: int, batch_size: int, width: int | None) -> bool:
+    """Whether the model takes these rows, `batch_size` a batch."""
     try:
-        _outputs(model, adapter, rows, pad, many, width)
+        _outputs(model, adapter, rows, pad, batch_size, width)
     except FAULTS:
         return False
     return True
@@ -247,25 +246,26 @@ def vocabulary(model: Any) -> int | None:
 
 
 def _outputs(
-    model: nn.Module, adapter: Reader, probe: Features, pad: int, many: int, width: int | None
+    model: nn.Module, adapter: Reader, probe: Features, pad: int, batch_size: int, width: int | None
 ) -> list[list[np.ndarray]]:
-    """The float64 outputs of each row, `many` rows a batch: its logits, and the hidden states of its tokens
+    """The float64 outputs of each row, `batch_size` rows a batch: its logits, and the hidden states of its tokens
     where the encoder gives one a token."""
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), model)
-    device, seen = next(model.parameters()).device, list[Any]()
+    device = next(model.parameters()).device
+    captured: list[Any] = []
     # a model without a head of its own is its own base
     body = getattr(inner, "base_model", inner)
-    handle = body.register_forward_hook(lambda _, __, output: seen.append(output))
-    results = list[list[np.ndarray]]()
+    handle = body.register_forward_hook(lambda _, __, output: captured.append(output))
+    results: list[list[np.ndarray]] = []
     try:
-        for first in range(0, len(probe), many):
-            rows = np.arange(first, min(first + many, len(probe)))
+        for first in range(0, len(probe), batch_size):
+            rows = np.arange(first, min(first + batch_size, len(probe)))
             inputs, _ = batches.collate(probe, rows, pad, device, width)
             mask = inputs["attention_mask"].bool().cpu().numpy()
-            seen.clear()
+            captured.clear()
             with padding_free.known_lengths(probe.lengths[rows].tolist()):
                 logits = adapter.logits(model(**inputs))
-            hidden = _first(seen[0]) if seen else None
+            hidden = _first(captured[0]) if captured else None
             tensors = [logits]
             if isinstance(hidden, Tensor) and hidden.dim() == 3 and hidden.shape[:2] == mask.shape:
                 tensors.append(hidden)
@@ -302,14 +302,18 @@ def _exactly(
     if sum(parameter.numel() for parameter in model.parameters()) > COPIED:
         return difference if difference > APART["half"] else 0.0
     for kind, least in ((torch.float64, APART["exact"]), (torch.float32, APART["single"])):
-        twin = copy.deepcopy(model).to("cpu", kind)
-        padding_free.restore(twin)
+        duplicate = copy.deepcopy(model).to("cpu", kind)
+        padding_free.restore(duplicate)
         with suppress(*FAULTS):
-            alone, together = (_outputs(twin, adapter, probe, pad, many, width) for many in (1, len(probe)))
+            alone, together = (
+                _outputs(duplicate, adapter, probe, pad, batch_size, width) for batch_size in (1, len(probe))
+            )
             if np.isfinite(difference := _difference(together, alone)):
                 return difference if difference > least else 0.0
     raise InputError(
-        "its answers are no numbers", where=model.config.model_type, remedy="is its weight file whole?"
+        "the model's answers are not numbers",
+        where=model.config.model_type,
+        remedy="check that its weight file is complete",
     )
 
 
@@ -322,14 +326,14 @@ def _refuse_deaf(model: Any, alone: list[list[np.ndarray]], probe: Features) -> 
     ]
     if vectors and all(np.abs(a - b).max() <= 1e-7 * max(float(np.abs(a).max()), 1e-12) for a, b in vectors):
         raise InputError(
-            "its attention gives nothing here: what a token becomes does not depend on any other",
+            "its attention has no effect on this machine: no token's output depends on another token",
             where=model.config.model_type,
-            remedy="a kernel that it needs is missing (MRA's runs on CUDA only); take another checkpoint",
+            remedy="a kernel that it needs is missing (MRA's runs on CUDA only); use another checkpoint",
         )
 
 
 @contextmanager
-def _asked(model: nn.Module) -> Iterator[None]:
+def _evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients, and afterwards everything as it was."""
     modes = [(module, module.training) for module in model.modules()]
     devices = [device] if (device := next(model.parameters()).device).type == "cuda" else []

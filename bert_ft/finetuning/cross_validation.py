@@ -36,7 +36,9 @@ def cross_validate(experiment: Experiment) -> Run:
     (`spread`) and every value (`per_fold`); `predictions/out_of_fold.jsonl` has every training row once, by
     the model that did not see it.
     """
-    folder, execution, family = experiment.folder, experiment.execution, experiment.family
+    folder = experiment.folder
+    execution = experiment.execution
+    family = experiment.family
     task = _without_sets(experiment.task)
     rows = _whole(read(_fold(task, 1), family, experiment.rows).splits)
     labels = family.find_labels(rows, task)  # of all rows: a fold may lack a rare one
@@ -55,19 +57,22 @@ def cross_validate(experiment: Experiment) -> Run:
 
 def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str | None]) -> None:
     """Trains the folds into the locked folder, and writes what they come to."""
-    task, folder, execution = experiment.task, experiment.folder, experiment.execution
+    task = experiment.task
+    folder = experiment.folder
+    execution = experiment.execution
     numbers = range(1, (task.run.folds or 0) + 1)
     first = files.first_process()
     display = Display(execution.quiet or not first)
     if first:
         folder.start(task, dict(fingerprints))
     display.say(
-        f"{len(numbers)} folds of {len(rows):,} rows; no model is kept: train without folds for one", "bold"
+        f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
+        "bold",
     )
     if task.recipe.keep == "best":
         display.say(
-            "each fold's best epoch is chosen on its held-out rows, so that the scores lean high; "
-            'recipe.keep = "last" does without'
+            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too high; "
+            'recipe.keep = "last" avoids this'
         )
     runs = []
     jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
@@ -119,9 +124,9 @@ def _whole(splits: Splits) -> Rows:
     return Rows(pa.concat_tables([part.table for part in parts]).take(pa.array(order)), splits.train.where)
 
 
-def _out_of_fold(runs: list[Run], held: list[Rows]) -> Iterator[dict[str, Any]]:
+def _out_of_fold(runs: list[Run], held_out: list[Rows]) -> Iterator[dict[str, Any]]:
     lines: list[tuple[int, int, dict[str, Any]]] = []
-    for number, (run, rows) in enumerate(zip(runs, held, strict=True), 1):
+    for number, (run, rows) in enumerate(zip(runs, held_out, strict=True), 1):
         assert rows.numbers is not None
         lines += [
             (row, number, line) for row, line in zip(rows.numbers.tolist(), run.predictions(), strict=True)
@@ -136,12 +141,14 @@ def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
         metric: [run.metrics["validation"][metric] for run in runs]
         for metric in runs[0].metrics["validation"]
     }
-    numbers = {metric: np.array(found, float) for metric, found in values.items()}  # an undefined one is nan
+    numbers = {
+        metric: np.array(scores, float) for metric, scores in values.items()
+    }  # an undefined one is nan
     return {
         **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},
         "folds": len(runs),
-        "metrics": {"validation": {metric: float(found.mean()) for metric, found in numbers.items()}},
-        "spread": {"validation": {metric: float(found.std(ddof=1)) for metric, found in numbers.items()}},
+        "metrics": {"validation": {metric: float(scores.mean()) for metric, scores in numbers.items()}},
+        "spread": {"validation": {metric: float(scores.std(ddof=1)) for metric, scores in numbers.items()}},
         "per_fold": {"validation": values},
         "counts": {"train": {"rows": rows}},
         "timing": {"train_seconds": round(sum(run.results["timing"]["train_seconds"] for run in runs), 3)},

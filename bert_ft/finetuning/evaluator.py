@@ -26,9 +26,11 @@ class Evaluator:
     """
 
     def __init__(self, model: Model, prepared: Prepared, say: Callable[..., None]) -> None:
-        self.model, self.say = model, say
+        self.model = model
+        self.say = say
         self.adapter = model.adapter
-        self.evaluation, self.scored = prepared.splits.evaluation, prepared.scored
+        self.evaluation = prepared.splits.evaluation
+        self.scored = prepared.scored
         self.chosen_by = prepared.task.best_metric[0]
         self.blocks = {name: list(model.blocks(rows)) for name, rows in self.scored.items()}
         self.counts: dict[str, dict[str, int]] = {}
@@ -36,7 +38,8 @@ class Evaluator:
             keys = blocks[0][1].counts
             self.counts[name] = {key: sum(part.counts[key] for _, part in blocks) for key in keys}
         self.latest: dict[str, Predictions] = {}
-        self.rows, self.seconds = 0, 1e-9
+        self.rows = 0
+        self.seconds = 1e-9
 
     def forget(self) -> None:
         """The weights have changed."""

@@ -117,7 +117,8 @@ class Experiment:
             InputError: an unknown key, a value out of range, or two that contradict each other.
         """
         began = time.perf_counter()
-        base, objects = load_task(task), objects or UserObjects()
+        base = load_task(task)
+        objects = objects or UserObjects()
         keys = {k: v for k, v in (settings or {}).items() if v is not None or k not in DEFAULTED}
         trusted = remote_code.names(keys.pop("trust_remote_code", None))
         sets = overrides.sets(train, validation, test)
@@ -140,13 +141,19 @@ class Experiment:
         return replace(self, task=task, folder=job.folder, began=time.perf_counter())
 
     def _refuse_contradictions(self, sets: Mapping[str, Any]) -> None:
-        task, objects, folder = self.task, self.objects, self.folder
-        best, names = task.best_metric[1], [*task.metric.compute, *objects.scorers()]
+        task = self.task
+        objects = self.objects
+        folder = self.folder
+        best = task.best_metric[1]
+        names = [*task.metric.compute, *objects.scorers()]
         if best not in names:
-            raise InputError(f"metric.best = '{best}' is not computed", remedy=did_you_mean(best, names))
+            raise InputError(
+                f"metric.best = '{best}' is not one of the metrics that are computed",
+                remedy=did_you_mean(best, names),
+            )
         if task.execution.resume and task.execution.overwrite:
             raise InputError(
-                "--resume goes on with the very run that --overwrite replaces", remedy="leave one of them out"
+                "--resume continues a run that --overwrite would replace", remedy="leave one of them out"
             )
         if task.execution.resume and folder.state not in ("unfinished", "finished"):
             raise InputError(
@@ -156,25 +163,27 @@ class Experiment:
         inside = folder.path.resolve() in (here.resolve(), *here.resolve().parents)
         if task.run.checkpoint and here.exists() and inside:
             raise InputError(
-                "the checkpoint lies in the run folder that is to be written",
+                "the checkpoint is in the folder that this run would be written to",
                 where=task.run.checkpoint,
                 remedy="choose another place with --output DIR",
             )
         if objects.model is not None and task.run.save_dtype != "float32":
             raise InputError(
-                "a model object has no file whose type could be taken",
+                "the type is that of the checkpoint's file, and a model object has no file",
                 where="run.save_dtype",
-                remedy="leave it out: the model is saved in float32",
+                remedy="leave it out; the model is then saved in float32",
             )
         for key in ("class_weights", "label_smoothing"):
             if objects.loss is not None and getattr(task.recipe, key):
                 raise InputError(
-                    "a loss of your own does not know it", where=f"recipe.{key}", remedy="leave it out"
+                    "a loss function of your own does not use this setting",
+                    where=f"recipe.{key}",
+                    remedy="leave it out",
                 )
         if task.run.folds is not None and (objects.model is not None or sets.keys() - {"train"}):
             other = "a model object" if objects.model is not None else "a validation or test set"
             raise InputError(
-                f"folds are held out of the training rows, each with a fresh model: {other} can't be given too",
+                f"each fold holds out training rows and trains a new model, so {other} can't be given too",
                 where="folds",
                 remedy="leave one of them out",
             )

@@ -20,8 +20,10 @@ class Recorder:
     """
 
     def __init__(self, experiment: Experiment, prepared: Prepared, model: Model) -> None:
-        self.experiment, self.task = experiment, prepared.task
-        self.accelerator, self.network = model.accelerator, model.network
+        self.experiment = experiment
+        self.task = prepared.task
+        self.accelerator = model.accelerator
+        self.network = model.network
         self.main = model.accelerator.is_main_process
         self.display = display.Display(experiment.execution.quiet or not self.main)
         self.say = self.display.say
@@ -63,7 +65,9 @@ class Recorder:
     def log(self, entry: dict[str, Any]) -> None:
         """Writes a line of the log, to the run's folder and to the trackers."""
         if "out_of_memory" in entry:
-            self.say(f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays")
+            self.say(
+                f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays the same"
+            )
         if self.main:
             seconds = round(time.perf_counter() - self.experiment.began, 3)
             self.experiment.folder.append_log({**entry, "seconds": seconds})

@@ -22,7 +22,8 @@ def write_predictions(
 ) -> dict[str, dict[str, float]]:
     """Predicts every set with the weights that are kept, writes what was predicted, and returns set name -> metric
     -> value; empty for a set without labels."""
-    adapter, folder = evaluator.adapter, experiment.folder
+    adapter = evaluator.adapter
+    folder = experiment.folder
     metrics: dict[str, dict[str, float]] = {}
     for name, rows, predictions in evaluator.predicted(evaluator.scored):
         metrics[name] = evaluator.model.score(predictions, rows)
@@ -63,7 +64,8 @@ def write_results(
     recorder: Recorder,
 ) -> None:
     """Writes the pages and, last of all, `results.json`: a run that has it is whole."""
-    task, folder = prepared.task, experiment.folder
+    task = prepared.task
+    folder = experiment.folder
     results: dict[str, Any] = {
         "task": task.name,
         "family": task.family,

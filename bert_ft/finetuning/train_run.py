@@ -40,7 +40,8 @@ class Trained:
 
 def train_run(experiment: Experiment) -> Run:
     """Trains what an experiment asks for, unless this very run is finished already, and returns the run."""
-    folder, execution = experiment.folder, experiment.execution
+    folder = experiment.folder
+    execution = experiment.execution
     prepared = experiment.prepare()
     with folder.lock():
         if is_finished(folder, prepared.task, prepared.identity(), execution.overwrite):
@@ -86,7 +87,8 @@ def _train_and_write(experiment: Experiment, prepared: Prepared) -> Run:
 
 def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list[str]]:
     """The model that is trained, and what the user should know about its weights and its tokenizer."""
-    task, objects = prepared.task, experiment.objects
+    task = prepared.task
+    objects = experiment.objects
     model, notes = loading.build(
         task,
         prepared.adapter,
@@ -105,7 +107,9 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
 def start_folder(experiment: Experiment, prepared: Prepared, recorder: Recorder) -> Checkpoints:
     """Writes what is known before training, or takes the folder of an interrupted run back to its newest
     checkpoint; returns the store of the training's state."""
-    task, folder, accelerator = prepared.task, experiment.folder, recorder.accelerator
+    task = prepared.task
+    folder = experiment.folder
+    accelerator = recorder.accelerator
     checkpoints = Checkpoints(
         folder.checkpoints,
         str(experiment.execution.save_every),
@@ -139,7 +143,8 @@ def train(
     checkpoints: Checkpoints,
 ) -> Trained:
     """Trains the model; it ends with the weights that the run keeps, in the type that they are saved in."""
-    task, callbacks = model.adapter.task, experiment.objects.callbacks
+    task = model.adapter.task
+    callbacks = experiment.objects.callbacks
     recorder.start_trackers()
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     with checkpoints.signals(experiment.execution.signals):
@@ -160,7 +165,9 @@ def train(
     if task.recipe.keep == "best" and state.best_step != state.step:
         checkpoints.load_best(model.network, state.best_step)
         evaluator.forget()
-        recorder.say(f"the weights of step {state.best_step} are kept: the best {task.best_metric[1]}")
+        recorder.say(
+            f"the weights of step {state.best_step} are kept: they have the best {task.best_metric[1]}"
+        )
     dtype = pretrained.save_dtype(task.run, experiment.trusted)
     if dtype is not None:  # what is scored from here on is what the saved model gives
         weights.rounded(model.network, dtype)

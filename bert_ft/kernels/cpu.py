@@ -28,38 +28,41 @@ from torch import Tensor, nn
 
 from bert_ft.kernels import packed_attention
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+# malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 
 
 @contextmanager
-def lean(model: nn.Module, wanted: bool) -> Iterator[bool]:
+def lean(model: nn.Module, requested: bool) -> Iterator[bool]:
     """Inside: training steps of `model` are lean, where it is wanted and runs on a CPU; gives whether they
     are."""
-    active = wanted and next(model.parameters()).device.type == "cpu"
+    active = requested and next(model.parameters()).device.type == "cpu"
     if not active:
         yield False
         return
     keep_freed(True)
     dropouts = [module for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
-    before, packed_attention.keep = packed_attention.keep, keep
+    previous = packed_attention.keep
+    packed_attention.keep = keep
     for module in dropouts:
         module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     try:
         yield True
     finally:
-        packed_attention.keep = before
+        packed_attention.keep = previous
         for module in dropouts:
             del module.forward
         keep_freed(False)
 
 
-def keep_freed(kept: bool) -> None:
+def keep_freed(enabled: bool) -> None:
     """Whether large blocks that are freed stay with this process. Where no step repeats the last one's
     shapes, as in evaluation, blocks that stay soon fit nothing: with those of 1 MB given back, memory does
     not grow with the rows."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30 if kept else 2**20)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)  # the latter is glibc's own
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30 if enabled else 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if enabled else 2**17)  # the latter is glibc's own
 
 
 def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
@@ -73,9 +76,9 @@ def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        kept = keep(x, rate)
-        ctx.save_for_backward(kept)
-        return x * kept
+        mask = keep(x, rate)
+        ctx.save_for_backward(mask)
+        return x * mask
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -84,14 +87,15 @@ class _Dropout(torch.autograd.Function):
 
 def keep(like: Tensor, dropout: float) -> Tensor:
     """A dropout mask: zeros at the rate of `dropout`, to 1 / 65,536, elsewhere what keeps the mean."""
-    kept = min(round((1 - dropout) * 65536), 65535)
+    threshold = min(round((1 - dropout) * 65536), 65535)
     bits = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    below = bits.view(torch.int16)[: like.numel()].view(like.shape) < kept - 32768
-    return below.to(like.dtype).mul_(65536 / kept)
+    kept_bits = bits.view(torch.int16)[: like.numel()].view(like.shape) < threshold - 32768
+    return kept_bits.to(like.dtype).mul_(65536 / threshold)
 
 
 def clip(optimizer: Any, parameters: Any, max_norm: float) -> Tensor:
     """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    optimizer.grad_scale, optimizer.found_inf = ((norm + 1e-6) / max_norm).clamp(min=1.0), None
+    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+    optimizer.found_inf = None
     return norm

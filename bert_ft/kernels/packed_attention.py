@@ -58,11 +58,11 @@ class Layout:
 
     def rotary(self, embeddings: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """(cos, sin), each (batch or 1, length, d) -> each (1, T, d); gathered once, kept for all layers."""
-        kept: tuple[Any, Any] = self.__dict__.get("_rotary", (None, None))
-        if kept[0] is not embeddings:
-            kept = embeddings, tuple(self.pack(x.expand(self.batch, -1, -1)) for x in embeddings)
-            self.__dict__["_rotary"] = kept
-        return kept[1]  # type: ignore[no-any-return]
+        cached: tuple[Any, Any] = self.__dict__.get("_rotary", (None, None))
+        if cached[0] is not embeddings:
+            cached = embeddings, tuple(self.pack(x.expand(self.batch, -1, -1)) for x in embeddings)
+            self.__dict__["_rotary"] = cached
+        return cached[1]  # type: ignore[no-any-return]
 
     @functools.cached_property
     def boundaries(self) -> Tensor:
@@ -73,11 +73,14 @@ class Layout:
     @functools.cached_property
     def groups(self) -> list[Group]:
         """On a CPU groups of near length; elsewhere one: there more launches cost more than padding."""
-        device, groups, lengths = self.tokens.device, [], iter(self.lengths)
+        device = self.tokens.device
+        groups = []
+        lengths = iter(self.lengths)
         for rows in group_sizes(self.lengths, GROUP_COST if device.type == "cpu" else None):
             here = list(itertools.islice(lengths, rows))
             shortest, longest = here[0], here[-1]
-            mask, at = None, torch.arange(longest, device=device)
+            mask = None
+            at = torch.arange(longest, device=device)
             if shortest < longest:
                 mask = (at < self._upload(here)[:, None])[:, None, None]
             if self.window is not None and longest > self.window + 1:
@@ -116,7 +119,8 @@ def group_sizes(lengths: Sequence[int], cost: int | None) -> list[int]:
     for end, (longest, _) in enumerate(counts, 1):
         area = longest * longest
         best.append(min((best[k][0] + cost + (rows[end] - rows[k]) * area, k) for k in range(end)))
-    sizes, end = [], len(counts)
+    sizes = []
+    end = len(counts)
     while end:
         start = best[end][1]
         sizes.append(rows[end] - rows[start])
@@ -180,7 +184,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropou
     return out.index_select(0, layout.slots)
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What a layer asks of attention: the kind of its q, k, v, and how they attend."""
 
     dtype: torch.dtype
@@ -190,7 +194,7 @@ class Asked(NamedTuple):
     window: int | None
 
 
-def check_dropout(device: torch.device, asked: Asked) -> str | None:
+def check_dropout(device: torch.device, request: Request) -> str | None:
     """What is wrong with attention under dropout as this machine computes it, forward and backward; None:
     nothing.
 
@@ -198,11 +202,12 @@ def check_dropout(device: torch.device, asked: Asked) -> str | None:
     was dropped: its share has to be the rate to 5 standard errors, and with just that dropped plain softmax
     attention, in fp32, has to give the same output and the same gradients.
     """
-    dtype, heads, head_dim, dropout, window = asked
+    dtype, heads, head_dim, dropout, window = request
     generator = torch.Generator().manual_seed(0)
     longest = min(head_dim, 24)
     lengths = [max(1, longest // 3)] * 4 + [longest] * 4
-    tokens, starts = sum(lengths), [0, *itertools.accumulate(lengths)]
+    tokens = sum(lengths)
+    starts = [0, *itertools.accumulate(lengths)]
     row = runs([k * longest for k in range(len(lengths))], lengths).to(device)
     layout = Layout(len(lengths), longest, lengths, row, window, lambda: None)
     q, k, grad = (
@@ -232,7 +237,7 @@ def check_dropout(device: torch.device, asked: Asked) -> str | None:
         for pieces, part in zip(expected, parts, strict=True):
             pieces.append(part)
     if abs(dropped / total - dropout) > 5 * (dropout * (1 - dropout) / total) ** 0.5:
-        return f"attention drops {dropped / total:.3f} where {dropout} is asked for"
+        return f"attention drops {dropped / total:.3f} of its weights instead of {dropout}"
     for name, result, pieces in zip(("output", "dq", "dk", "dv"), results, expected, strict=True):
         reference = torch.cat(pieces)
         difference = float((result.float() - reference).norm() / reference.norm())
@@ -242,7 +247,8 @@ def check_dropout(device: torch.device, asked: Asked) -> str | None:
 
 
 def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Any:
-    ends, longest = layout.boundaries, layout.lengths[-1]
+    ends = layout.boundaries
+    longest = layout.lengths[-1]
     sizes = q, k, v, ends, ends, longest, longest
     window = (-1, -1) if layout.window is None else (layout.window, layout.window)
     if kernel == "varlen_attn":
@@ -256,13 +262,13 @@ def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float) -> Tensor:
     """torch's attention, group by group: (slots, heads, d) each -> (slots, heads, d')."""
-    done = []
+    outputs = []
     sizes = [group.rows * group.length for group in groups]
     for group, *qkv in zip(groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
         q_, k_, v_ = (group.heads(x) for x in qkv)
         out = F.scaled_dot_product_attention(q_, k_, v_, group.mask, dropout, scale=scale)
-        done.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(done)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)
 
 
 class _DropoutAttention(torch.autograd.Function):
@@ -273,7 +279,9 @@ class _DropoutAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float
     ) -> Tensor:
-        out, saved, start = torch.empty_like(v), list[Tensor](), 0
+        out = torch.empty_like(v)
+        saved: list[Tensor] = []
+        start = 0
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
             for group in groups:
                 here = slice(start, start := start + group.rows * group.length)
@@ -283,25 +291,28 @@ class _DropoutAttention(torch.autograd.Function):
                 if group.mask is not None:
                     scores.view(group.rows, -1, *scores.shape[1:]).masked_fill_(~group.mask, float("-inf"))
                 probs = scores.softmax(-1)
-                kept = keep(probs, dropout)
+                keep_mask = keep(probs, dropout)
                 into = group.heads(out[here])
-                into.copy_(torch.bmm(probs * kept, v_).view_as(into))
-                saved += [q_, k_, v_, probs, kept]
+                into.copy_(torch.bmm(probs * keep_mask, v_).view_as(into))
+                saved += [q_, k_, v_, probs, keep_mask]
         ctx.save_for_backward(*saved)
-        ctx.groups, ctx.scale, ctx.shapes = groups, scale, (q.shape, k.shape, v.shape)
+        ctx.groups = groups
+        ctx.scale = scale
+        ctx.shapes = (q.shape, k.shape, v.shape)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        saved, start = iter(ctx.saved_tensors), 0
+        saved = iter(ctx.saved_tensors)
+        start = 0
         grads = [grad.new_empty(shape) for shape in ctx.shapes]
         for group in ctx.groups:
             here = slice(start, start := start + group.rows * group.length)
-            q_, k_, v_, probs, kept = itertools.islice(saved, 5)
+            q_, k_, v_, probs, keep_mask = itertools.islice(saved, 5)
             dout = group.heads(grad[here]).flatten(0, 1)
-            dprobs = torch.bmm(dout, v_.mT).mul_(kept).mul_(probs)
+            dprobs = torch.bmm(dout, v_.mT).mul_(keep_mask).mul_(probs)
             dscores = dprobs.sub_(probs * dprobs.sum(-1, keepdim=True)).mul_(ctx.scale)
-            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * kept).mT, dout)
+            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * keep_mask).mT, dout)
             for whole, part in zip(grads, parts, strict=True):
                 into = group.heads(whole[here])
                 into.copy_(part.view_as(into))

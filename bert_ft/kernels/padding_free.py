@@ -48,7 +48,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
-from bert_ft.kernels.packed_attention import Asked, Layout, attend, check_dropout, choose_kernel, runs
+from bert_ft.kernels.packed_attention import Layout, Request, attend, check_dropout, choose_kernel, runs
 
 try:  # private, but inside a forward the only sign that its hidden states are being recorded
     from transformers.utils.output_capturing import _active_collector as _recorder
@@ -58,7 +58,9 @@ except ImportError:
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
 STACKS = ("encoder", "transformer", "layers")  # the stack of layers, as an attribute of the base model
 
-_asked: ContextVar[list[Asked] | None] = ContextVar("asked", default=None)  # a list: each call is noted in it
+_requests: ContextVar[list[Request] | None] = ContextVar(
+    "requests", default=None
+)  # a list: each call is noted in it
 _lengths: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 
 
@@ -76,7 +78,9 @@ def known_lengths(lengths: Sequence[int]) -> Iterator[None]:
 def _mask(**kwargs: Any) -> Layout | Tensor | None:
     """The registered mask function: a layout if there is padding to drop, otherwise the mask sdpa would
     get."""
-    mask, batch, length = kwargs.get("attention_mask"), kwargs["batch_size"], kwargs["q_length"]
+    mask = kwargs.get("attention_mask")
+    batch = kwargs["batch_size"]
+    length = kwargs["q_length"]
     window = kwargs.get("local_size")
     if (
         mask is None
@@ -87,9 +91,11 @@ def _mask(**kwargs: Any) -> Layout | Tensor | None:
         or _recorder.get()  # type: ignore[no-untyped-call]
     ):
         return sdpa_mask(**kwargs)
-    known = _lengths.get()
-    if known is not None and len(known) == batch and max(known) <= length:
-        first, count, whole = [0] * batch, list(known), True
+    row_lengths = _lengths.get()
+    if row_lengths is not None and len(row_lengths) == batch and max(row_lengths) <= length:
+        first = [0] * batch
+        count = list(row_lengths)
+        whole = True
     else:  # one wait for the device
         ends = mask.int().argmax(1), length - mask.flip(1).int().argmax(1), mask.sum(1)
         first, end, count = torch.stack(ends).tolist()
@@ -126,8 +132,8 @@ def _attention(
         # under autocast rotary positions leave q and k wider than v
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else v.dtype
         scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-        if (asked := _asked.get()) is not None:
-            asked.append(Asked(dtype, q.shape[1], q.shape[-1], dropout, layout.window))
+        if (requests := _requests.get()) is not None:
+            requests.append(Request(dtype, q.shape[1], q.shape[-1], dropout, layout.window))
         return attend(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, dropout)[None], None
     # no padding; or a model made from our model's config, which has inherited our name but no doors
     mask = layout.padded_mask() if isinstance(layout, Layout) else layout
@@ -178,7 +184,8 @@ class Unpadding:
         """Make the model plain again: no hook, the attention it had. A second call does nothing."""
         if self.active:
             restore(self.model, self.attn_implementation)
-            self.active, self.reason = False, "padded: padding-free layers were removed"
+            self.active = False
+            self.reason = "padded: padding-free layers were removed"
 
     def __enter__(self) -> Self:
         return self
@@ -196,14 +203,15 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
         return Unpadding(model, False, "padded: not a transformers model", "")
     restore(inner)  # a deep copy of an unpadded model has its hooks
     before = inner.config._attn_implementation
-    problem, asked = _refusal(inner), list[Asked]()
+    problem = _refusal(inner)
+    requests: list[Request] = []
     if problem is None:
         problem = "self-check: interrupted"
         gpus = [inner.device] if inner.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(gpus):
                 torch.manual_seed(0)
-                problem, asked = _install_and_check(inner, dtype)
+                problem, requests = _install_and_check(inner, dtype)
         except Exception as error:
             first = f"{type(error).__name__}: {error}".splitlines()[0]
             problem = (
@@ -212,7 +220,7 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
         finally:
             if problem is not None:
                 restore(inner, before)
-    reason = f"padding-free, {_kernels(inner, asked)}" if problem is None else f"padded: {problem}"
+    reason = f"padding-free, {_kernels(inner, requests)}" if problem is None else f"padded: {problem}"
     return Unpadding(model, problem is None, reason, before)
 
 
@@ -255,40 +263,41 @@ def _doors(inner: PreTrainedModel) -> list[nn.Module]:
     return list(stack) if isinstance(stack, nn.ModuleList) else [stack] if stack is not None else []
 
 
-def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[str | None, list[Asked]]:
+def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[str | None, list[Request]]:
     """Install the hooks and compare a small batch with the model's own path, gradients too; then see that
     attention under dropout is right wherever training will ask for it. Returns the first difference, and what
     training asks for."""
     own = _probe(inner, dtype)
     inner.set_attn_implementation(NAME)
-    doors, seen = _doors(inner), list[Layout | None]()
+    doors = _doors(inner)
+    layouts: list[Layout | None] = []
     for door in doors:
         door.register_forward_pre_hook(_enter, with_kwargs=True)
     doors[-1].register_forward_hook(_leave, with_kwargs=True)
-    watch = doors[0].register_forward_pre_hook(
-        lambda _, a, k: seen.append(_layout_of(a, k)), with_kwargs=True
+    watcher = doors[0].register_forward_pre_hook(
+        lambda _, a, k: layouts.append(_layout_of(a, k)), with_kwargs=True
     )
-    asked: list[Asked] = []
-    token = _asked.set(asked)
+    requests: list[Request] = []
+    token = _requests.set(requests)
     try:
         ours = _probe(inner, dtype)
-        asked.clear()
+        requests.clear()
         _probe(inner, dtype, training=True)
     finally:
-        watch.remove()
-        _asked.reset(token)
-    if not any(seen):
-        return f"self-check: the layers of {inner.config.model_type} still get padding", asked
+        watcher.remove()
+        _requests.reset(token)
+    if not any(layouts):
+        return f"self-check: the layers of {inner.config.model_type} still get padding", requests
     exact = own[0].dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     tolerance = 1e-4 if exact and dtype in (None, torch.float32) else 3e-2
     for name, result, expected in zip(("hidden states", "gradients"), ours, own, strict=True):
         difference = float((result - expected).double().norm() / expected.double().norm())
         if not difference <= tolerance:
-            return f"self-check: {name} differ by {difference:.1e}", asked
-    for each in dict.fromkeys(asked):
+            return f"self-check: {name} differ by {difference:.1e}", requests
+    for each in dict.fromkeys(requests):
         if each.dropout > 0 and (problem := check_dropout(inner.device, each)):
-            return f"self-check: {problem}", asked
-    return None, asked
+            return f"self-check: {problem}", requests
+    return None, requests
 
 
 def _probe(
@@ -297,12 +306,14 @@ def _probe(
     """Hidden states (tokens, H) of a small ragged batch, and the gradient of their weighted sum by the
     embeddings that go in (tokens, H'); in evaluation mode, or in training mode with whatever dropout draws.
     Leaves no trace."""
-    config, device = inner.config, inner.device
+    config = inner.config
+    device = inner.device
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     longest = min(longest, (getattr(config, "max_position_embeddings", None) or 64) // 2)
     lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
     mask = torch.arange(longest) < lengths[:, None]
-    vocabulary, pad = config.vocab_size, getattr(config, "pad_token_id", None) or 0
+    vocabulary = config.vocab_size
+    pad = getattr(config, "pad_token_id", None) or 0
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, mask.shape, generator=generator)
     # no pad inside a row: RoBERTa counts positions by the ids
@@ -340,9 +351,9 @@ def _probe(
     return hidden.detach(), gradient[mask]
 
 
-def _kernels(inner: PreTrainedModel, asked: Sequence[Asked]) -> str:
+def _kernels(inner: PreTrainedModel, requests: Sequence[Request]) -> str:
     """What attention runs on, in training and, if it differs, in evaluation: one line for people."""
-    each = asked[0]
-    rates = max(asked, key=lambda each: each.dropout).dropout, 0.0
+    each = requests[0]
+    rates = max(requests, key=lambda each: each.dropout).dropout, 0.0
     used = [choose_kernel(inner.device.type, each.dtype, each.head_dim, rate) for rate in rates]
     return f"attention: {used[0]}" + (f" ({used[1]} in evaluation)" if used[1] != used[0] else "")

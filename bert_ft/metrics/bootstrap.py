@@ -15,7 +15,8 @@ import numpy as np
 Values = dict[str, np.ndarray]
 """Metric -> (D,) its value in each resample."""
 
-DRAWS, LEVEL = 1000, 0.95
+DRAWS = 1000
+LEVEL = 0.95
 CELLS = 4_000_000  # of (D, U) held at a time
 
 
@@ -31,8 +32,10 @@ class Resamples:
         self, keys: np.ndarray, scoring: Callable[[np.ndarray], Callable[[np.ndarray], Values]]
     ) -> None:
         self.kinds, kind = np.unique(keys, axis=0, return_inverse=True)
-        self.kind, self.size = kind.reshape(-1), len(self.kinds)
-        self.scoring, self.score = scoring, scoring(self.kinds)
+        self.kind = kind.reshape(-1)
+        self.size = len(self.kinds)
+        self.scoring = scoring
+        self.score = scoring(self.kinds)
 
     def of(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """The metrics of some of the rows (all by default): nan where one is undefined."""
@@ -43,15 +46,16 @@ class Resamples:
     def intervals(self, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[float, float]]:
         """The percentile interval of each metric over bootstrap samples of the rows (Efron and Tibshirani
         1993, 13.3)."""
-        rng, share = np.random.default_rng(seed), np.bincount(self.kind, minlength=self.size) / len(self.kind)
+        rng = np.random.default_rng(seed)
+        share = np.bincount(self.kind, minlength=self.size) / len(self.kind)
         step = max(1, CELLS // self.size)
         with np.errstate(all="ignore"):
             parts = [
                 self.score(rng.multinomial(len(self.kind), share, min(step, draws - at)))
                 for at in range(0, draws, step)
             ]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {name: percentiles(values) for name, values in found.items() if not np.isnan(values).all()}
+        samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: percentiles(values) for name, values in samples.items() if not np.isnan(values).all()}
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
@@ -60,43 +64,45 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _averages(hits: np.ndarray, found: np.ndarray, gold: np.ndarray, counted: np.ndarray) -> Values:
+def _averages(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray, counted: np.ndarray) -> Values:
     """From (D, C) counts; macro averages go over the labels that are `counted`, (D, C) bool."""
-    out: Values = {}
+    result: Values = {}
     for name, top, bottom in (
-        ("precision", hits, found),
+        ("precision", hits, predicted),
         ("recall", hits, gold),
-        ("f1", 2 * hits, found + gold),
+        ("f1", 2 * hits, predicted + gold),
     ):
         each = top / np.maximum(bottom, 1)
-        out[f"{name}_macro"] = np.where(counted, each, 0).sum(1) / np.maximum(counted.sum(1), 1)
-        out[f"{name}_micro"] = top.sum(1) / np.maximum(bottom.sum(1), 1)
-        out[f"{name}_weighted"] = (each * gold).sum(1) / np.maximum(gold.sum(1), 1)
-    return out
+        result[f"{name}_macro"] = np.where(counted, each, 0).sum(1) / np.maximum(counted.sum(1), 1)
+        result[f"{name}_micro"] = top.sum(1) / np.maximum(bottom.sum(1), 1)
+        result[f"{name}_weighted"] = (each * gold).sum(1) / np.maximum(gold.sum(1), 1)
+    return result
 
 
 def classes(labels: int, positive: int) -> Callable[[np.ndarray], Callable[[np.ndarray], Values]]:
     """Kinds are (gold label, predicted label): all metrics of classes."""
 
     def scoring(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-        one, same = np.eye(labels), kinds[:, 0] == kinds[:, 1]
+        one = np.eye(labels)
+        same = kinds[:, 0] == kinds[:, 1]
 
         def score(counts: np.ndarray) -> Values:
-            gold, found = counts @ one[kinds[:, 0]], counts @ one[kinds[:, 1]]
+            gold, predicted = counts @ one[kinds[:, 0]], counts @ one[kinds[:, 1]]
             hits = counts[:, same] @ one[kinds[same, 0]]
-            n, right = counts.sum(1), hits.sum(1)
-            spread = (n**2 - (found**2).sum(1)) * (n**2 - (gold**2).sum(1))
-            out = _averages(hits, found, gold, found + gold > 0)
-            h, f, g = hits[:, positive], found[:, positive], gold[:, positive]
+            n = counts.sum(1)
+            correct = hits.sum(1)
+            spread = (n**2 - (predicted**2).sum(1)) * (n**2 - (gold**2).sum(1))
+            out = _averages(hits, predicted, gold, predicted + gold > 0)
+            h, p, g = hits[:, positive], predicted[:, positive], gold[:, positive]
             recalls = np.where(gold > 0, hits / np.maximum(gold, 1), 0).sum(1)
             return out | {
-                "accuracy": right / n,
+                "accuracy": correct / n,
                 "balanced_accuracy": recalls / (gold > 0).sum(1),
-                "matthews_correlation": (right * n - (found * gold).sum(1))
+                "matthews_correlation": (correct * n - (predicted * gold).sum(1))
                 / np.where(spread > 0, np.sqrt(spread), np.inf),
-                "precision": h / np.maximum(f, 1),
+                "precision": h / np.maximum(p, 1),
                 "recall": h / np.maximum(g, 1),
-                "f1": 2 * h / np.maximum(f + g, 1),
+                "f1": 2 * h / np.maximum(p + g, 1),
             }
 
         return score
@@ -106,11 +112,11 @@ def classes(labels: int, positive: int) -> Callable[[np.ndarray], Callable[[np.n
 
 def label_sets(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
     """Kinds are 3C bits: the gold labels, those above 0.5, those above the tuned thresholds."""
-    gold, *found = np.split(kinds.astype(np.float64), 3, axis=1)
+    gold, *predicted = np.split(kinds.astype(np.float64), 3, axis=1)
 
     def score(counts: np.ndarray) -> Values:
         out: Values = {}
-        for suffix, each in zip(("", "_tuned"), found, strict=True):
+        for suffix, each in zip(("", "_tuned"), predicted, strict=True):
             rates = _averages(
                 counts @ (gold * each), counts @ each, counts @ gold, np.ones((1, gold.shape[1]), bool)
             )
@@ -137,8 +143,8 @@ def numbers(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
 
 def _correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     n = counts.sum(1, keepdims=True)
-    drawn = [np.where(counts > 0, side, np.nan) for side in (x, y)]
-    varied = np.all([np.nanmax(side, axis=1) > np.nanmin(side, axis=1) for side in drawn], axis=0)
+    sampled = [np.where(counts > 0, side, np.nan) for side in (x, y)]
+    varied = np.all([np.nanmax(side, axis=1) > np.nanmin(side, axis=1) for side in sampled], axis=0)
     x, y = (side - (counts * side).sum(1, keepdims=True) / n for side in (x, y))
     squares = (counts * x * x).sum(1) * (counts * y * y).sum(1)
     return np.asarray((counts * x * y).sum(1) / np.sqrt(np.where(varied, squares, np.nan)))
@@ -159,8 +165,8 @@ def entities(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
     """Kinds are sentences: entities found, right, gold, predicted (metrics.entities); words right, words."""
 
     def score(counts: np.ndarray) -> Values:
-        found, right, gold, guessed, same, words = (counts @ kinds).astype(np.float64).T
-        precision, recall = right / np.maximum(guessed, 1), found / np.maximum(gold, 1)
+        recalled, correct, gold, predicted, same, words = (counts @ kinds).astype(np.float64).T
+        precision, recall = correct / np.maximum(predicted, 1), recalled / np.maximum(gold, 1)
         both = precision + recall
         return {
             "f1": 2 * precision * recall / np.where(both > 0, both, 1),

@@ -117,24 +117,24 @@ def _require_two(predictions: NDArray[Any], labels: NDArray[Any], positive: int)
     # sklearn refuses these too; its message does not say which of our names to take instead.
     if len(present) > 2 or (len(present) == 2 and positive not in present):
         raise ValueError(
-            f"f1, precision and recall of label {positive} need two classes, {positive} one of them, not "
-            f"{sorted(present)[:10]}: take f1_macro, precision_macro, recall_macro, or set `positive`"
+            f"f1, precision and recall need two classes, of which label {positive} is one, not "
+            f"{sorted(present)[:10]}: use f1_macro, precision_macro or recall_macro, or set `positive`"
         )
 
 
 def _ids(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    given = _rows(predictions, labels)
-    for ids in given:
+    arrays = _rows(predictions, labels)
+    for ids in arrays:
         kind = ids.dtype.kind
         if kind not in "iub" and (kind != "f" or not all(map(float.is_integer, ids.tolist()))):
             raise ValueError("class metrics take label ids, whole numbers: not names, logits, probabilities")
-    return given[0].astype("int64"), given[1].astype("int64")
+    return arrays[0].astype("int64"), arrays[1].astype("int64")
 
 
 def _reals(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # float64 first: in float16, as a half-precision model gives, a mean of squares overflows early.
-    given = _rows(predictions, labels)
-    return given[0].astype("float64"), given[1].astype("float64")
+    arrays = _rows(predictions, labels)
+    return arrays[0].astype("float64"), arrays[1].astype("float64")
 
 
 def _rows(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -142,7 +142,7 @@ def _rows(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDAr
 
     p, y = np.asarray(predictions), np.asarray(labels)
     if p.ndim != 1 or p.shape != y.shape:
-        raise ValueError(f"predictions {p.shape} and labels {y.shape} must be two lists, equally long")
+        raise ValueError(f"predictions {p.shape} and labels {y.shape} must be two lists of equal length")
     if not p.size:
         raise ValueError("no rows to score: predictions and labels are empty")
     return p, y

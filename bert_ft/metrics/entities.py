@@ -60,7 +60,8 @@ def apart(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) bool each: whether an entity starts at a tag, and whether one ends before it (conlleval.pl's
     startOfChunk and endOfChunk; S as in seqeval)."""
-    before, other = shifted(prefix), shifted(kind) != kind
+    before = shifted(prefix)
+    other = shifted(kind) != kind
     opened, closed = (before == B) | (before == I), (before == E) | (before == S)
     inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
     starts = fresh | ((closed | (before == O)) & inner) | ((prefix != O) & other)
@@ -78,7 +79,8 @@ def chunks(prefix: np.ndarray, kind: np.ndarray) -> Chunks:
 def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
     """The entities that follow `scheme` (IOB1, IOB2 or BIOES) to the letter: the patterns of seqeval's
     scheme.py."""
-    before, same = shifted(prefix), shifted(kind) == kind
+    before = shifted(prefix)
+    same = shifted(kind) == kind
     inside = ((before == B) | (before == I)) & ((prefix == I) | (prefix == E)) & same
     if scheme == "IOB1":
         starts = (prefix == I) & ((before != I) | ~same) | (prefix == B) & (before != O) & same
@@ -121,10 +123,10 @@ def score(
         ValueError: the strict mode met a prefix that the scheme does not have.
     """
     (gold, predicted), hits, kinds = matched(references, predictions, offsets, names, mode, scheme)
-    found = gold[2][hits[0]], predicted[2][hits[1]], gold[2], predicted[2]
-    counts = np.stack([np.bincount(types, minlength=len(kinds)) for types in found], axis=1)
-    there = sorted(np.flatnonzero(counts.any(axis=1)).tolist(), key=kinds.__getitem__)
-    result = {kinds[k]: _quotients(*counts[k].tolist()) for k in there}
+    selected = gold[2][hits[0]], predicted[2][hits[1]], gold[2], predicted[2]
+    counts = np.stack([np.bincount(types, minlength=len(kinds)) for types in selected], axis=1)
+    present = sorted(np.flatnonzero(counts.any(axis=1)).tolist(), key=kinds.__getitem__)
+    result = {kinds[k]: _quotients(*counts[k].tolist()) for k in present}
     total = _quotients(*counts.sum(axis=0).tolist())
     accuracy = float((references == predictions).mean()) if len(references) else 0.0
     return {"": total | {"accuracy": accuracy}, **result}
@@ -140,9 +142,9 @@ def matched(
 ) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
     """The gold and the predicted entities, which of either agree with one of the other side (bool), and the
     types' names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
-    for given, known in ((mode, MODES), (scheme or "IO", SCHEMES)):
-        if given not in known:
-            raise InputError(f"'{given}' is not known here", remedy=did_you_mean(given, known))
+    for what, value, valid in (("mode", mode, MODES), ("scheme", scheme or "IO", SCHEMES)):
+        if value not in valid:
+            raise InputError(f"unknown {what} '{value}'", remedy=did_you_mean(value, valid))
     if len(references) != len(predictions):
         raise ValueError(f"{len(references)} gold tags and {len(predictions)} predicted ones")
     strict = mode == "seqeval-strict"
@@ -150,11 +152,11 @@ def matched(
     if strict:
         scheme = _strict_scheme(prefix, names, scheme)
 
-    def found(tags: np.ndarray) -> Chunks:
+    def entities_of(tags: np.ndarray) -> Chunks:
         codes = apart(prefix[tags], offsets), apart(kind[tags], offsets)
         return strict_chunks(*codes, scheme) if strict and scheme else chunks(*codes)
 
-    both = found(references), found(predictions)
+    both = entities_of(references), entities_of(predictions)
     return both, (_overlapping if mode == "partial-overlap" else _equal)(*both), kinds
 
 
@@ -166,7 +168,7 @@ def flat(*sets: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray, 
     """
     lengths = [list(map(len, tags)) for tags in sets]
     if any(other != lengths[0] for other in lengths):
-        raise ValueError("predictions and references must be lists of tag lists, equally long")
+        raise ValueError("predictions and references must be lists of tag lists of equal lengths")
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__  # each new name gets the next number
     words = sum(lengths[0])
@@ -182,17 +184,20 @@ def shifted(values: np.ndarray) -> np.ndarray:
 def _equal(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
     """Which entities of either side have the other side's limits and type; an end belongs to one entity a
     side."""
-    found, hit = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
+    gold_hits, predicted_hits = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
     at = np.searchsorted(gold[1], predicted[1])
-    inside = np.flatnonzero(at < len(found))
-    hit[inside] = np.all([g[at[inside]] == p[inside] for g, p in zip(gold, predicted, strict=True)], axis=0)
-    found[at[hit]] = True
-    return found, hit
+    inside = np.flatnonzero(at < len(gold_hits))
+    predicted_hits[inside] = np.all(
+        [g[at[inside]] == p[inside] for g, p in zip(gold, predicted, strict=True)], axis=0
+    )
+    gold_hits[at[predicted_hits]] = True
+    return gold_hits, predicted_hits
 
 
 def _overlapping(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
     """Which entities of either side share a word with one of the other side's of their type."""
-    covers, size = [], 1 + max((int(side[1][-1]) for side in (gold, predicted) if len(side[1])), default=0)
+    covers = []
+    size = 1 + max((int(side[1][-1]) for side in (gold, predicted) if len(side[1])), default=0)
     for first, last, _ in (gold, predicted):
         cover = np.full(size, -1)
         lengths = last - first + 1
@@ -205,8 +210,8 @@ def _overlapping(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarra
     return np.isin(np.arange(len(gold[0])), g[same]), np.isin(np.arange(len(predicted[0])), p[same])
 
 
-def _quotients(found: int, right: int, number: int, guessed: int) -> dict[str, float]:
-    precision, recall = right / guessed if guessed else 0.0, found / number if number else 0.0
+def _quotients(recalled: int, correct: int, number: int, predicted: int) -> dict[str, float]:
+    precision, recall = correct / predicted if predicted else 0.0, recalled / number if number else 0.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "number": int(number)}
 
@@ -216,8 +221,8 @@ def _strict_scheme(prefix: np.ndarray, names: Sequence[str], scheme: str | None)
         scheme = "BIOES" if {E, S} & set(prefix.tolist()) else "IOB2"
     scheme = "BIOES" if scheme in ("BILOU", "BMES") else scheme
     if scheme == "IO":
-        raise ValueError("the strict mode has no IO scheme: conlleval's rules read it")
-    known = {O, B, I} if scheme.startswith("IOB") else {O, B, I, E, S}
-    if strange := [name for name, code in zip(names, prefix.tolist(), strict=True) if code not in known]:
-        raise ValueError(f"tag '{strange[0]}' is none of {scheme}")
+        raise ValueError("the strict mode does not support the IO scheme: use the mode conlleval")
+    valid = {O, B, I} if scheme.startswith("IOB") else {O, B, I, E, S}
+    if invalid := [name for name, code in zip(names, prefix.tolist(), strict=True) if code not in valid]:
+        raise ValueError(f"tag '{invalid[0]}' is not in the scheme {scheme}")
     return scheme

@@ -140,11 +140,12 @@ class Entities(InMemory):
     def __init__(
         self, config: str | None = None, *, mode: str = "conlleval", scheme: str | None = None
     ) -> None:
-        self._mode, self._scheme = mode, scheme
+        self._mode = mode
+        self._scheme = scheme
         super().__init__(config, List(Value("string")), List(Value("string")))
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, Any]:
-        (gold, found), offsets, names = entities.flat(references, predictions)
-        result = entities.score(gold, found, offsets, names, self._mode, self._scheme)
+        (gold, predicted), offsets, names = entities.flat(references, predictions)
+        result = entities.score(gold, predicted, offsets, names, self._mode, self._scheme)
         overall = result.pop("")
         return {f"overall_{key}": value for key, value in overall.items() if key != "number"} | result

@@ -42,7 +42,7 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
     if not (np.isin(p, (0, 1)).all() and np.isin(y, (0, 1)).all()):
         raise ValueError("multi-label metrics take 0 and 1: not names, logits, probabilities")
     p, y = p.astype(bool), y.astype(bool)
-    hits, found, gold = (p & y).sum(0), p.sum(0), y.sum(0)
+    hits, predicted, gold = (p & y).sum(0), p.sum(0), y.sum(0)
     rates: dict[str, Any] = {
         "precision": lambda h, f, g: h / np.maximum(f, 1),
         "recall": lambda h, f, g: h / np.maximum(g, 1),
@@ -56,9 +56,9 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
         if rate == "accuracy":
             value = (p == y).all(1).mean()
         elif average == "micro":
-            value = rates[rate](hits.sum(), found.sum(), gold.sum())
+            value = rates[rate](hits.sum(), predicted.sum(), gold.sum())
         else:
-            each = rates[rate](hits, found, gold)
+            each = rates[rate](hits, predicted, gold)
             value = each.mean() if average == "macro" else (each * gold).sum() / max(gold.sum(), 1)
         result[name] = float(value)
     return result

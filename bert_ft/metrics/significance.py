@@ -31,12 +31,14 @@ def bootstrap(groups: Sequence[Sequence[Resamples]], draws: int = DRAWS, seed: i
     """
     sets = [one for group in groups for one in group]
     joint, kind = np.unique(np.stack([one.kind for one in sets], axis=1), axis=0, return_inverse=True)
-    share, places = np.bincount(kind.reshape(-1)) / len(sets[0].kind), np.arange(len(joint))
+    share = np.bincount(kind.reshape(-1)) / len(sets[0].kind)
+    places = np.arange(len(joint))
     own = [
         sparse.csr_array((np.ones(len(joint)), (places, joint[:, i])), (len(joint), one.size))
         for i, one in enumerate(sets)
     ]
-    rng, step = np.random.default_rng(seed), max(1, CELLS // len(joint))
+    rng = np.random.default_rng(seed)
+    step = max(1, CELLS // len(joint))
     parts: list[list[Values]] = []
     for at in range(0, draws, step):
         counts = rng.multinomial(len(sets[0].kind), share, min(step, draws - at))
@@ -45,8 +47,8 @@ def bootstrap(groups: Sequence[Sequence[Resamples]], draws: int = DRAWS, seed: i
         parts.append([])
         for group in groups:
             m = len(group)
-            drawn = rng.multinomial(m, np.full(m, 1 / m), len(counts)) / m
-            weights = 1 / m + (drawn - 1 / m) * np.sqrt(m / max(m - 1, 1))
+            shares = rng.multinomial(m, np.full(m, 1 / m), len(counts)) / m
+            weights = 1 / m + (shares - 1 / m) * np.sqrt(m / max(m - 1, 1))
             values = [next(scores) for _ in group]
             parts[-1].append(
                 {name: np.einsum("dm,md->d", weights, [each[name] for each in values]) for name in values[0]}
@@ -72,12 +74,15 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
     exact = len(rows) < 60 and 2 ** len(rows) <= draws
     total = 2 ** len(rows) if exact else draws
     pairs, kind = np.unique(np.stack([side[rows] for side in sides], axis=1), axis=0, return_inverse=True)
-    kind, places = kind.reshape(-1), np.repeat(np.arange(len(pairs)), 2)
+    kind = kind.reshape(-1)
+    places = np.repeat(np.arange(len(pairs)), 2)
     move = sparse.csr_array(
         (np.tile([-1, 1], len(pairs)), (places, pairs.reshape(-1))), (len(pairs), both.size)
     )
-    many = np.bincount(kind, minlength=len(pairs))
-    flips = np.eye(len(pairs), dtype=np.int64)[kind] if exact else many  # (rows, pairs): the pair of each row
+    pair_counts = np.bincount(kind, minlength=len(pairs))
+    flips = (
+        np.eye(len(pairs), dtype=np.int64)[kind] if exact else pair_counts
+    )  # (rows, pairs): the pair of each row
 
     def differences(swapped: np.ndarray) -> Values:
         moved = swapped @ move
@@ -85,18 +90,21 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
             a, b = both.score(whole[0] + moved), both.score(whole[1] - moved)
         return {name: b[name] - a[name] for name in a}
 
-    seen = differences(np.zeros((1, len(pairs)), np.int64))
-    hits, rng = dict.fromkeys(seen, 0), np.random.default_rng(seed)
+    observed = differences(np.zeros((1, len(pairs)), np.int64))
+    hits = dict.fromkeys(observed, 0)
+    rng = np.random.default_rng(seed)
     step = max(1, CELLS // both.size)
     for at in range(0, total, step):
-        some = np.arange(at, min(at + step, total))
-        shape = len(some), len(pairs)
+        numbers = np.arange(at, min(at + step, total))
+        shape = len(numbers), len(pairs)
         swapped = (
-            (some[:, None] >> np.arange(len(rows)) & 1) @ flips if exact else rng.binomial(many, 0.5, shape)
+            (numbers[:, None] >> np.arange(len(rows)) & 1) @ flips
+            if exact
+            else rng.binomial(pair_counts, 0.5, shape)
         )
         for name, value in differences(swapped).items():
             hits[name] += int(
-                (~(abs(value) < abs(seen[name]) - CLOSE)).sum()
+                (~(abs(value) < abs(observed[name]) - CLOSE)).sum()
             )  # an undefined one counts as a hit
     return {name: (count + (not exact)) / (total + (not exact)) for name, count in hits.items()}
 
@@ -113,22 +121,23 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
     spread the difference itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of a group without spread, whose other one decides then
-        found = stats.ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
-    return float(found.low), float(found.high)
+        interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
+    return float(interval.low), float(interval.high)
 
 
 def permutation(first: Sequence[float], second: Sequence[float], draws: int = DRAWS, seed: int = 0) -> float:
     """The two-sided p-value of the difference of two means when seeds change groups: exact, of all ways to
     divide them, where there are at most `draws`; otherwise (hits + 1) / (draws + 1)."""
-    pooled, n = np.concatenate([first, second]), len(first)
+    pooled = np.concatenate([first, second])
+    n = len(first)
     if exact := comb(len(pooled), n) <= draws:
-        taken = np.array(list(combinations(range(len(pooled)), n)))
+        chosen = np.array(list(combinations(range(len(pooled)), n)))
     else:
-        taken = np.argsort(np.random.default_rng(seed).random((draws, len(pooled))), axis=1)[:, :n]
-    left = pooled[taken].mean(axis=1)
-    differences = (pooled.sum() - n * left) / len(second) - left
+        chosen = np.argsort(np.random.default_rng(seed).random((draws, len(pooled))), axis=1)[:, :n]
+    means = pooled[chosen].mean(axis=1)
+    differences = (pooled.sum() - n * means) / len(second) - means
     hits = int((abs(differences) >= abs(np.mean(second) - np.mean(first)) - CLOSE).sum())
-    return (hits + (not exact)) / (len(taken) + (not exact))
+    return (hits + (not exact)) / (len(chosen) + (not exact))
 
 
 def hedges(first: Sequence[float], second: Sequence[float]) -> float:

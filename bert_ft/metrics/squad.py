@@ -63,9 +63,10 @@ def _best_golds(
         if not golds:
             raise ValueError(f"question '{key}' has no gold answer: score it with squad_v2")
         if key in predictions:
-            predicted, wanted = normal(predictions[key]), [normal(gold) for gold in golds]
-            exact += max(predicted == gold for gold in wanted)
-            f1 += max(rate(predicted, gold) for gold in wanted)
+            predicted = normal(predictions[key])
+            targets = [normal(gold) for gold in golds]
+            exact += max(predicted == gold for gold in targets)
+            f1 += max(rate(predicted, gold) for gold in targets)
     return 100.0 * exact / len(answers), 100.0 * f1 / len(answers)
 
 
@@ -102,8 +103,8 @@ def squad_v2(
     for prefix, chosen in (("", np.ones_like(has)), ("HasAns_", has), ("NoAns_", ~has)):
         if chosen.any():
             for name, scores in raw.items():
-                kept = np.where(odds > threshold, ~has, scores)[chosen]
-                out[prefix + name] = 100.0 * sum(kept.tolist()) / len(kept)
+                final = np.where(odds > threshold, ~has, scores)[chosen]
+                out[prefix + name] = 100.0 * sum(final.tolist()) / len(final)
             out[f"{prefix}total"] = int(chosen.sum())
     answered = np.array([bool(predictions[key]) for key in answers])
     for name, scores in raw.items():
@@ -118,10 +119,10 @@ def raw_scores(predictions: Iterable[str], answers: Iterable[Sequence[str]]) -> 
     exact, f1 = [], []
     for prediction, golds in zip(predictions, answers, strict=True):
         predicted = tokens(prediction)
-        wanted = [gold for text in golds if (gold := tokens(text))] or [()]
-        exact.append(max(predicted == gold for gold in wanted))
+        targets = [gold for text in golds if (gold := tokens(text))] or [()]
+        exact.append(max(predicted == gold for gold in targets))
         f1.append(
-            max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in wanted)
+            max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in targets)
         )
     return {"exact": np.array(exact, np.float64), "f1": np.array(f1, np.float64)}
 
@@ -160,7 +161,8 @@ def _cmrc_text(text: str) -> str:
 
 def _run_f1(prediction: str, gold: str) -> float:
     mine, theirs = CMRC_SEGMENTS.findall(prediction), CMRC_SEGMENTS.findall(gold)
-    longest, above = 0, [0] * (len(theirs) + 1)
+    longest = 0
+    above = [0] * (len(theirs) + 1)
     for segment in mine:
         above = [0, *(above[i] + 1 if segment == other else 0 for i, other in enumerate(theirs))]
         longest = max(longest, *above)

@@ -138,11 +138,13 @@ class Encoder:
         network, tokenizer = self.network, self.tokenizer
         size = sharing.vocabulary(network)
         if size is not None and len(tokenizer) > size:
-            message = f"the tokenizer has {len(tokenizer):,} tokens, the model embeddings for {size:,}"
+            message = (
+                f"the tokenizer has {len(tokenizer):,} tokens, but the model has embeddings for {size:,}"
+            )
             remedy = "put the checkpoint's own tokenizer beside its weights"
             raise InputError(message, where=where, remedy=remedy)
         if tokenizer.pad_token_id is None:
-            remedy = "name one in its tokenizer_config.json: pad_token, a token that no text has"
+            remedy = "set pad_token in its tokenizer_config.json to a token that no text has"
             raise InputError("the tokenizer has no padding token", where=where, remedy=remedy)
         rule, notes = requirements.settle(network, tokenizer, self.max_length)
         network.to(self.accelerator.device)

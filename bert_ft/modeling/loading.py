@@ -44,7 +44,8 @@ def build(
     cpu.keep_freed(False)
     device = accelerator(precision, log_with, folder)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
-    notes, of_tokenizer = list[str](), list[str]()
+    notes: list[str] = []
+    of_tokenizer: list[str] = []
     checkpoint = task.run.checkpoint
     if tokenizer is None:
         if checkpoint is None:
@@ -67,7 +68,7 @@ def build(
         adapter = adapter.rebound(task)
     if known is not None and task.recipe.max_length > known:
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
-        remedy = f"--set max_length={known}, or a checkpoint for longer texts"
+        remedy = f"use --set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
@@ -116,22 +117,22 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
     `trusted` as for `build`."""
     from safetensors.torch import load_file
 
-    kept = [
+    saved = [
         *folder.checkpoints.glob("best-*.safetensors"),
         *folder.checkpoints.glob("step-*[0-9]/state.safetensors"),
     ]
-    if not kept:
+    if not saved:
         raise InputError(
-            "this run was interrupted before it kept any weights",
+            "this run was interrupted before it saved any weights",
             where=str(folder.path),
-            remedy="finish it: the same command or call goes on with it",
+            remedy="finish it: run the same command or call again",
         )
     task = folder.task()
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.ordered(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
-    best = max(kept, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
-    with pretrained.told(str(best)):
+    best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
+    with pretrained.loading_errors(str(best)):
         whole = load_file(best)
     model.network.load_state_dict(
         {

@@ -28,7 +28,7 @@ def locate(checkpoint: str) -> str:
     if path.is_dir():
         return str(path)
     if path.is_file():
-        raise InputError("a checkpoint is a folder or a hub id, this is a file", where=checkpoint)
+        raise InputError("a checkpoint is a folder or a hub id, but this is a file", where=checkpoint)
     if checkpoint.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint):
         remedy = "a checkpoint is a folder, a run or a hub id (org/name)"
         raise InputError("no such folder", where=checkpoint, remedy=remedy)
@@ -66,7 +66,7 @@ def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ())
     call."""
     from transformers import AutoConfig
 
-    with told(where):
+    with loading_errors(where):
         trust = remote_code.allowed(where, revision, trusted)
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
     if config._attn_implementation not in (
@@ -99,12 +99,12 @@ def load_model(
     config = load_config(where, run.revision or "main", trusted)
     options: dict[str, Any] = {"revision": run.revision or "main"}
     auto = getattr(transformers, adapter.head)
-    with told(where):
+    with loading_errors(where):
         options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
-        old = _architecture(config)
-        kind = weights.task_head(old)
-        kept = _has_head(config, adapter) and _keeps_head(config, adapter)
-        before = _head_of(config)
+        architecture = _architecture(config)
+        kind = weights.task_head(architecture)
+        keeps_head = _has_head(config, adapter) and _keeps_head(config, adapter)
+        old_head = _head_of(config)
         dtype = weights.stored_dtype(_folder(where, run), config)
         config.update({"problem_type": None} | adapter.config())
         if adapter.task.recipe.dropout is not None:
@@ -113,19 +113,21 @@ def load_model(
         options["dtype"] = getattr(torch, dtype) if stored and dtype else torch.float32
         model, info = auto.from_pretrained(where, **options)
     head = weights.head_names(model)
-    fresh = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    if encoder := [key for key in fresh if key not in head and "pooler" not in key]:
-        message = f"the checkpoint ({old}) lacks {len(encoder)} weights of the encoder, {encoder[0]} first"
-        raise InputError(message, where=where, remedy="is this an encoder of the BERT kind?")
-    notes = _placed(model, info["unexpected_keys"], old, where)
+    new = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
+    if encoder := [key for key in new if key not in head and "pooler" not in key]:
+        message = f"the checkpoint ({architecture}) lacks {len(encoder)} weights of the encoder; the first is {encoder[0]}"
+        raise InputError(message, where=where, remedy="use a BERT-like encoder")
+    notes = _placed(model, info["unexpected_keys"], architecture, where)
     # of an unknown class's head that came whole nothing says what it is for
-    unknown = not hasattr(transformers, old) and not set(head) & set(fresh)
-    if not kept and (kind is not None or unknown):
+    unknown = not hasattr(transformers, architecture) and not set(head) & set(new)
+    if not keeps_head and (kind is not None or unknown):
         _new_head(model, head)
-        fresh = sorted({*fresh, *head})
-        notes.append(f"the head is replaced, the encoder kept: the checkpoint's head ({old}) {before}")
-    if fresh:
-        notes.append(f"new weights, not pretrained: {weights.listed(fresh)}")
+        new = sorted({*new, *head})
+        notes.append(
+            f"the head is replaced, the encoder kept: the checkpoint's head ({architecture}) {old_head}"
+        )
+    if new:
+        notes.append(f"new weights, not pretrained: {weights.listed(new)}")
     if dtype not in (None, "float32") and not stored:
         notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
     return model, notes
@@ -164,11 +166,9 @@ def load_encoder(run: RunSpec, checkpoint: str, trusted: Sequence[str] = ()) -> 
 
     where, revision = locate(checkpoint), run.revision or "main"
     config = load_config(where, revision, trusted)
-    old = config.architectures[0] if config.architectures else "?"
-    with (
-        told(where),
-        torch.random.fork_rng(devices=[]),
-    ):  # what is missing is drawn, and then refused or not used
+    old = _architecture(config)
+    # what is missing is drawn, and then refused or not used
+    with loading_errors(where), torch.random.fork_rng(devices=[]):
         model, info = AutoModel.from_pretrained(
             where,
             config=config,
@@ -207,12 +207,10 @@ def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list
             f"the model has no place for {len(lost)} weights of the checkpoint ({old}): "
             f"{weights.listed(sorted(lost))}"
         )
-        remedy = (
-            "config.json and weights differ, or this version of transformers no longer computes with them"
-        )
+        remedy = "config.json does not match the weights, or this version of transformers no longer uses them"
         raise InputError(message, where=where, remedy=remedy)
     return (
-        [f"in the checkpoint, and of no use to this head: {weights.listed(sorted(harmless))}"]
+        [f"weights of the checkpoint that this head does not use: {weights.listed(sorted(harmless))}"]
         if harmless
         else []
     )
@@ -227,23 +225,25 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
     """
     import torch
 
-    config, wanted = network.config, adapter.config()
-    notes, dtype = list[str](), next(network.parameters()).dtype
+    config = network.config
+    expected = adapter.config()
+    notes: list[str] = []
+    dtype = next(network.parameters()).dtype
     if dtype in (torch.float16, torch.bfloat16):
         network.float()
         notes.append(f"the model's weights were {dtype}; they are trained in float32".replace("torch.", ""))
-    size = wanted.get("num_labels", 0)
+    size = expected.get("num_labels", 0)
     if getattr(config, "num_labels", size) != size:
         raise InputError(
-            f"the model's head has {config.num_labels} labels, the task {size}",
+            f"the model's head has {config.num_labels} labels, but the task has {size}",
             where="model",
             remedy=f"from_pretrained(..., num_labels={size})",
         )
-    config.problem_type = config.problem_type or wanted.get("problem_type")
+    config.problem_type = config.problem_type or expected.get("problem_type")
     if _keeps_head(config, adapter):
         return notes
-    config.update(wanted)
-    return [*notes, "the model's own head is trained, its labels in the order of the task"]
+    config.update(expected)
+    return [*notes, "the model's own head is trained, with its labels in the order of the task"]
 
 
 def problem_type(config: Any) -> str:
@@ -337,7 +337,7 @@ def _set_dropout(config: Any, rate: float) -> None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def loading_errors(where: str) -> Iterator[None]:
     """Turns what goes wrong while loading into one message; `transformers` prints nothing of its own
     meanwhile."""
     from pickle import UnpicklingError
@@ -360,7 +360,7 @@ def told(where: str) -> Iterator[None]:
         message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
         raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
-        message = "the weight file is corrupt, or holds more than weights"
+        message = "the weight file is corrupt, or contains more than weights"
         raise InputError(
             message, where=where, remedy="copy it again, or get it as model.safetensors"
         ) from None
@@ -389,7 +389,7 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, GatedRepoError):
-            return "this checkpoint is gated", "ask for access, then `hf auth login`"
+            return "this checkpoint is gated", "request access on its page, then run `hf auth login`"
         if isinstance(cause, RepositoryNotFoundError):
             remedy = "check the id (org/name); a folder needs a path that exists"
             return "no such checkpoint on the hub, or no access to it", remedy
@@ -401,14 +401,14 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
         cause = cause.__cause__ or cause.__context__
     if not Path(where).is_dir() and isinstance(error, OSError):
         message = (
-            "the hub can't be reached, or broke off, and its cache lacks this checkpoint; or it is "
-            "no checkpoint"
+            "the hub can't be reached, or the connection was lost, and this checkpoint is not in the cache; "
+            "or it is not a checkpoint"
         )
-        return message, "check the id; try again once the hub is there, or give a folder"
+        return message, "check the id; try again when you are online, or use a local folder"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
-        return message, f"read it, then {remote_code.option(where)}; what a file says of it is not obeyed"
-    remedy = "is it the folder of an encoder that this version of transformers knows?"
+        return message, f"read it, then {remote_code.option(where)}; what a file says about this is ignored"
+    remedy = "use an encoder that this version of transformers supports"
     return f"it can't be loaded: {_first_line(error)}", remedy
 
 

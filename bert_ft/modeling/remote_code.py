@@ -19,20 +19,20 @@ Names = str | Path | Sequence[str | Path] | None
 """What a call names: hub ids (ORG/NAME) and folders; None: nothing."""
 
 
-def names(given: Any) -> tuple[str, ...]:
+def names(value: Any) -> tuple[str, ...]:
     """The hub ids and folders that a call names; a folder given as a `Path` as an absolute path.
 
     Raises:
         InputError: it says yes without saying to what.
     """
-    several = given if isinstance(given, (list, tuple)) else [] if given in (None, False) else [given]
-    if not all(isinstance(name, (str, Path)) and str(name) for name in several):
+    values = value if isinstance(value, (list, tuple)) else [] if value in (None, False) else [value]
+    if not all(isinstance(name, (str, Path)) and str(name) for name in values):
         raise InputError(
-            "code is run by the name of the repository it lies in, not by a yes to any",
+            "it takes the name of the repository whose code may run, not a plain yes",
             where="trust_remote_code",
             remedy='trust_remote_code="ORG/NAME", or "./FOLDER"',
         )
-    return tuple(str(name.expanduser().resolve()) if isinstance(name, Path) else name for name in several)
+    return tuple(str(name.expanduser().resolve()) if isinstance(name, Path) else name for name in values)
 
 
 def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
@@ -48,7 +48,7 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
         return False
     if missing := [source for source in sources if not any(_same(source, name) for name in trusted)]:
         raise InputError(
-            f"code would come from {', '.join(missing)}, which this call does not name",
+            f"its code would come from {', '.join(missing)}, which this call does not name",
             where=where,
             remedy=f"read it, then {option(*missing)}",
         )
@@ -57,11 +57,11 @@ def allowed(where: str, revision: str, trusted: Sequence[str]) -> bool:
 
 def notes(run: RunSpec) -> list[str]:
     """What a person should know of what the task's file says."""
-    said = (
-        "run.trust_remote_code = true, in the task's file, is not obeyed: only the call itself names "
-        "whose code may run"
+    note = (
+        "run.trust_remote_code = true in the task's file is ignored: only the command or call itself can "
+        "name whose code may run"
     )
-    return [said] if run.trust_remote_code else []
+    return [note] if run.trust_remote_code else []
 
 
 def option(*sources: str) -> str:
@@ -100,7 +100,8 @@ def _same(source: str, name: str) -> bool:
     working directory may look like a hub id."""
     if not Path(source).is_dir():
         return name == source
-    folder, path = Path(source).resolve(), Path(name).expanduser().resolve()
+    folder = Path(source).resolve()
+    path = Path(name).expanduser().resolve()
     return _marked(name) == name and path in (folder, *([folder.parent] if folder.name == "model" else []))
 
 

@@ -50,25 +50,25 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     Raises:
         InputError: a model that needs what rows of text do not have.
     """
-    config, notes = network.config, list[str]()
+    config = network.config
+    notes: list[str] = []
     _refuse(config)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
         notes.append(
-            f"the model's padding token is the tokenizer's, '{tokenizer.pad_token}': its config.json names "
-            "none"
+            f"the model's config.json names no padding token; the tokenizer's is used: '{tokenizer.pad_token}'"
         )
-    taken = inspect.signature(network.forward).parameters
-    absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in taken))
+    parameters = inspect.signature(network.forward).parameters
+    absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in parameters))
     if absent:
         notes.append(
-            f"this model also reads {' and '.join(absent)}: of text alone it gets none, here as in "
-            "transformers"
+            f"this model can also read {' and '.join(absent)}; here it gets text alone, as transformers "
+            "would give it"
         )
     width = _width(config, max_length)
     if hasattr(config, "num_random_blocks") and hasattr(config, "attention_type"):
-        width, told = _sparse(network, max_length)
-        notes.append(told)
+        width, note = _sparse(network, max_length)
+        notes.append(note)
     return Sharing(width=width), notes
 
 
@@ -78,21 +78,23 @@ def _refuse(config: Any) -> None:
     problem = remedy = ""
     if len(getattr(config, "type_vocab_sizes", None) or []) > 1:
         kinds = len(config.type_vocab_sizes)
-        problem = f"it reads tables: {kinds} token types a token (row, column, rank, ...), where text has one"
+        problem = (
+            f"it reads tables: a token has {kinds} types (row, column, rank, ...), but text has only one"
+        )
     elif getattr(config, "axial_pos_embds", False):
         size = math.prod(config.axial_pos_shape)
         problem = (
-            f"its axial positions can be trained on rows of exactly {size:,} tokens only (axial_pos_shape)"
+            f"its axial positions can only be trained on rows of exactly {size:,} tokens (axial_pos_shape)"
         )
-        remedy = "a checkpoint with axial_pos_embds = false"
+        remedy = "use a checkpoint with axial_pos_embds = false"
     elif "lsh" in (getattr(config, "attn_layers", None) or []) and getattr(config, "hash_seed", None) is None:
-        problem = "it hashes at random, so that an answer is no function of its row: hash_seed is not set"
+        problem = "it hashes at random, so the same row gets different answers: hash_seed is not set"
         remedy = "set hash_seed in its config.json"
     elif getattr(config, "segment_means_seq_len", 0) != getattr(config, "num_landmarks", 0):
         problem = (
-            "its attention by landmarks takes no mask in transformers, and so no padding (num_landmarks)"
+            "its landmark attention takes no mask in transformers, so rows can't be padded (num_landmarks)"
         )
-        remedy = "a checkpoint whose num_landmarks is its segment_means_seq_len"
+        remedy = "use a checkpoint whose num_landmarks equals its segment_means_seq_len"
     elif getattr(config, "languages", None) and not getattr(config, "default_language", "?"):
         problem = (
             "it has an adapter for each language, and does not say which one to use: "
@@ -100,7 +102,7 @@ def _refuse(config: Any) -> None:
         )
         remedy = "set default_language in its config.json, one of " + ", ".join(config.languages[:20])
     if problem:
-        raise InputError(problem, where=config.model_type, remedy=remedy or "take an encoder of text")
+        raise InputError(problem, where=config.model_type, remedy=remedy or "use a text encoder")
 
 
 def _width(config: Any, max_length: int) -> int | None:
@@ -127,8 +129,8 @@ def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
     if config.attention_type == "block_sparse" and max_length > shortest:
         return (
             max_length,
-            f"block-sparse attention, every row padded to {max_length} positions: its pattern follows the "
-            "width",
+            f"block-sparse attention: every row is padded to {max_length} positions, since its pattern "
+            "depends on the width",
         )
     if config.attention_type == "block_sparse":
         outer = next((m for m in network.modules() if _changes_attention(m)), None)
@@ -137,10 +139,10 @@ def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
         config.attention_type = "original_full"
         return (
             None,
-            f"full attention, of all rows: block-sparse takes more than {shortest} tokens, max_length is "
-            f"{max_length}",
+            f"full attention for all rows: block-sparse attention needs more than {shortest} tokens, and "
+            f"max_length is {max_length}",
         )
-    return None, "full attention, of all rows"
+    return None, "full attention for all rows"
 
 
 def _changes_attention(module: nn.Module) -> bool:

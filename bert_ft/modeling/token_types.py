@@ -40,18 +40,21 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return []
-    parameters, config = inspect.signature(network.forward).parameters, network.config
+    parameters = inspect.signature(network.forward).parameters
+    config = network.config
     plain = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    kind, size = config.model_type, getattr(config, "type_vocab_size", None)
+    kind = config.model_type
+    size = getattr(config, "type_vocab_size", None)
     stated = "model_input_names" in tokenizer.init_kwargs or getattr(config, "bert_ft", None) is not None
-    names, notes = list(tokenizer.model_input_names), list[str]()
+    names = list(tokenizer.model_input_names)
+    notes: list[str] = []
     if "token_type_ids" in names:
         if "token_type_ids" not in parameters and "input_ids" in parameters:
             names = plain
         elif size and _types(tokenizer) >= size:
             names = plain
             notes = [
-                f"no token types are given: the model has {size}, its tokenizer's template "
+                f"no token types are used: the model has {size}, but its tokenizer's template has "
                 f"{_types(tokenizer) + 1}"
             ]
     elif not stated and "token_type_ids" in parameters and _was_typed(config, tokenizer):
@@ -60,7 +63,7 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
             _number(tokenizer, TYPED[kind])
         if pairs:
             notes = [
-                f"token types are given to the texts of a pair, as {kind} was pretrained; transformers "
+                f"the texts of a pair get token types, as in the pretraining of {kind}; transformers "
                 "leaves them out"
             ]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is saved
@@ -70,7 +73,8 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
 def _was_typed(config: Any, tokenizer: Any) -> bool:
     """Whether a model with this configuration was pretrained with types that its tokenizer's template gives,
     or its architecture's published tokenizer gave."""
-    kind, size = config.model_type, getattr(config, "type_vocab_size", None) or 0
+    kind = config.model_type
+    size = getattr(config, "type_vocab_size", None) or 0
     largest = max(_types(tokenizer), TYPED.get(kind, 0), int(kind in TYPED))
     if _published(kind) in UNTYPED or not largest:
         return False
@@ -96,11 +100,12 @@ def _number(tokenizer: Any, whole: int) -> None:
     second and what stands behind it, `whole` for the token of the whole."""
     from tokenizers.processors import TemplateProcessing
 
-    templates, used = [], dict[str, int]()
+    templates = []
+    used: dict[str, int] = {}
     for texts in (1, 2):
         frame = tokenization.frame(tokenizer, texts)
         ids = frame.columns["input_ids"].tolist()
-        pieces = list[str]()
+        pieces: list[str] = []
         for number, (start, length) in enumerate(frame.parts):
             for i in ids[start : start + length]:
                 token = tokenizer.convert_ids_to_tokens(i)

@@ -21,7 +21,7 @@ from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import tokenization
 from bert_ft.modeling import remote_code
-from bert_ft.modeling.pretrained import locate, told
+from bert_ft.modeling.pretrained import loading_errors, locate
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
@@ -78,7 +78,7 @@ def load(
         remedy = "copy tokenizer.json and tokenizer_config.json of the pretrained checkpoint into it"
         raise InputError("the folder has no tokenizer", where=where, remedy=remedy)
     options: dict[str, Any] = {"revision": run.revision or "main"}
-    with told(where):
+    with loading_errors(where):
         options["trust_remote_code"] = remote_code.allowed(where, options["revision"], trusted)
         tokenizer: Any = None
         try:
@@ -86,7 +86,7 @@ def load(
         except Exception:  # whatever a class of another kind makes of the file
             if _file(where, run.revision) is None:  # nothing else to read
                 raise
-        notes = list[str]()
+        notes: list[str] = []
         file = _file(where, run.revision)
         if file is not None and (tokenizer is None or _rebuilds(tokenizer)):
             tokenizer, notes = _checked(tokenizer, where, file, options, texts)
@@ -103,7 +103,7 @@ def _refuse_letters(where: str) -> None:
     """Refuses a tokenizer that needs no file, since it reads characters or bytes: those have no Rust form."""
     from transformers import AutoTokenizer
 
-    with told(where), suppress(OSError, ValueError, KeyError, TypeError):
+    with loading_errors(where), suppress(OSError, ValueError, KeyError, TypeError):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         if getattr(tokenizer, "backend_tokenizer", None) is not None:
             return  # an empty one of a class that needs files
@@ -111,7 +111,7 @@ def _refuse_letters(where: str) -> None:
             f"its tokenizer ({type(tokenizer).__name__}) reads characters or bytes, and has no fast (Rust) "
             "form",
             where=where,
-            remedy="take a checkpoint with a tokenizer.json",
+            remedy="use a checkpoint with a tokenizer.json",
         )
 
 
@@ -154,12 +154,12 @@ def _checked(
         names = ", ".join(str(name) for name in own.special_tokens_map.values())
         return own, [
             *notes,
-            f"tokenizer: no tokenizer_config.json names its special tokens; taken as such: {names}",
+            f"tokenizer: no tokenizer_config.json names its special tokens; these are used: {names}",
         ]
     if text is None:
         return tokenizer, notes
     message = (
-        f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} otherwise"
+        f"tokenizer: tokenizer.json is used as it is; {name} of transformers would encode {text} differently"
     )
     return own, [message, *notes, *_misread(where, options)]
 
@@ -188,7 +188,7 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
         frame = tokenization.frame(tokenizer, 2).columns["input_ids"].tolist()
         if any(own.backend_tokenizer.id_to_token(i) != backend.id_to_token(i) for i in frame):
             message = (
-                "tokenizer.json says nothing of special tokens, and those of "
+                "tokenizer.json does not say which special tokens to add, and those of "
                 f"{type(tokenizer).__name__} are not in it"
             )
             remedy = "save it with a post_processor, such as TemplateProcessing of [CLS] and [SEP]"
@@ -202,15 +202,15 @@ def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, s
     of `transformers` calls them, else as they are usually called."""
     with tokenization.whole(own) as backend:
         probe = backend.encode("a")
-    owned = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
-    first: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
-    if owned:
-        first["cls_token"] = probe.tokens[: owned[0]][:1]
-        first["sep_token"] = probe.tokens[owned[-1] + 1 :][:1]
-    names = dict[str, str]()
+    text_places = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
+    preferred: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
+    if text_places:
+        preferred["cls_token"] = probe.tokens[: text_places[0]][:1]
+        preferred["sep_token"] = probe.tokens[text_places[-1] + 1 :][:1]
+    names: dict[str, str] = {}
     for key, usual in SPECIAL.items():
         candidates = [
-            str(name) for name in (*first[key], getattr(tokenizer, key, None), *usual) if name is not None
+            str(name) for name in (*preferred[key], getattr(tokenizer, key, None), *usual) if name is not None
         ]
         names |= dict([(key, name) for name in candidates if backend.token_to_id(name) is not None][:1])
     return names
@@ -222,7 +222,7 @@ def _settings(own: Any) -> list[str]:
     not state are stated."""
     from tokenizers import normalizers, pre_tokenizers
 
-    notes = list[str]()
+    notes: list[str] = []
 
     def state(part: Any, attribute: str, key: str) -> None:
         stated = own.init_kwargs.get(key)
@@ -232,7 +232,7 @@ def _settings(own: Any) -> list[str]:
         elif stated != value:
             setattr(part, attribute, stated)
             notes.append(
-                f"tokenizer: {key} = {str(stated).lower()}, as tokenizer_config.json says, not tokenizer.json"
+                f"tokenizer: {key} = {str(stated).lower()}: tokenizer_config.json overrides tokenizer.json"
             )
 
     backend = own.backend_tokenizer
@@ -287,9 +287,8 @@ def _unframed(tokenizer: Any) -> list[str]:
     if None in names or tokenizer.num_special_tokens_to_add(pair=False):
         return []
     return [
-        f"tokenizer: it sets neither {names[0]} nor {names[1]} around a text, as encoders are pretrained "
-        "with; its "
-        "tokenizer.json lacks a post_processor"
+        f"tokenizer: it adds neither {names[0]} nor {names[1]} to a text, although encoders are pretrained "
+        "with them; its tokenizer.json lacks a post_processor"
     ]
 
 
@@ -310,8 +309,7 @@ def _unreachable(tokenizer: Any) -> list[str]:
         return []
     return [
         f"tokenizer: every text is lower-cased, but {cased:,} of {len(vocabulary):,} tokens have capitals "
-        "and are never used; "
-        "if the checkpoint is cased, its tokenizer_config.json lacks do_lower_case = false"
+        "and are never used; if the checkpoint is cased, set do_lower_case = false in tokenizer_config.json"
     ]
 
 
@@ -325,7 +323,7 @@ def _misread(where: str, options: dict[str, Any]) -> list[str]:
     if kind not in auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS or forced in (None, "TokenizersBackend"):
         return []
     return [
-        f"tokenizer: this version of transformers reads every {kind} by its {forced}: load the trained "
-        "model with "
-        "bert_ft.load, or its tokenizer with PreTrainedTokenizerFast"
+        f"tokenizer: this version of transformers always uses {forced} for {kind}, which encodes "
+        "differently: load the trained model with bert_ft.load, or its tokenizer with "
+        "PreTrainedTokenizerFast"
     ]

@@ -65,7 +65,7 @@ def without_place(model: Any, unexpected: Iterable[str], architecture: str) -> t
     base = model.base_model
     prefix = f"{model.base_model_prefix}."
     top = task_head(architecture) is None and not re.search(r"For[A-Z]|LMHead", architecture)
-    inside = list[str]()
+    inside: list[str] = []
     if base is model:
         top = True
         children = {name for name, _ in model.named_children()} - {
@@ -108,7 +108,7 @@ def is_stored(dtype: str) -> bool:
         InputError: any other name.
     """
     if dtype not in ("float32", "checkpoint"):
-        message = f"'{dtype}' is neither float32 nor checkpoint (the type of the file's numbers)"
+        message = f'\'{dtype}\' is neither "float32" nor "checkpoint" (the type of the file\'s numbers)'
         raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
     return dtype == "checkpoint"
 

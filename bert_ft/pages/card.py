@@ -91,7 +91,7 @@ def _base(task: Task) -> tuple[str | None, Any]:
     where = pretrained.locate(task.run.checkpoint)
     local = Path(where).is_dir()
     try:
-        with pretrained.told(where):
+        with pretrained.loading_errors(where):
             name = "README.md"
             file = Path(where, name) if local else hf_hub_download(where, name, revision=task.run.revision)
             data: Any = ModelCard(reading.text(Path(file), LARGEST), ignore_metadata_errors=True).data

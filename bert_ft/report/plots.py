@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Line = tuple[Sequence[float], Sequence[float]]
 Log = Sequence[Mapping[str, Any]]
 
-INK, GRID = "#333a45", "#dfe3e8"
+INK = "#333a45"
+GRID = "#dfe3e8"
 SERIES = ("#2463c9", "#c2410c", "#0f7b55", "#8a3fb8", "#96700a", "#b3245f")
 THEME = {INK: "currentColor", GRID: "var(--line)"} | {color: f"var(--c{i})" for i, color in enumerate(SERIES)}
 """What the page puts in the place of each colour, so that it can be light or dark."""
@@ -62,24 +63,24 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
         logs: name -> lines of a run's log. best: the set and metric that pick the best step; where there is
             one log, its other sets have lines too.
     """
-    found: dict[str, dict[str, Line]] = {}
+    result: dict[str, dict[str, Line]] = {}
 
     def add(title: str, name: str, points: list[tuple[float, float | None]]) -> None:
-        if fine := [(x, y) for x, y in points if y is not None]:
-            x, y = zip(*fine, strict=True)
-            found.setdefault(title, {})[name] = (x, y)
+        if defined := [(x, y) for x, y in points if y is not None]:
+            x, y = zip(*defined, strict=True)
+            result.setdefault(title, {})[name] = (x, y)
 
     for run, log in logs.items():
         add("loss", run, [(e["step"], e["loss"]) for e in log if "loss" in e])
-        told = [e for e in log if "evaluation" in e]
+        evaluations = [e for e in log if "evaluation" in e]
         for name in dict.fromkeys(
-            name for e in told for name in e["evaluation"] if name == best[0] or len(logs) == 1
+            name for e in evaluations for name in e["evaluation"] if name == best[0] or len(logs) == 1
         ):
-            values = [(e["step"], e["evaluation"].get(name, {}).get(best[1])) for e in told]
+            values = [(e["step"], e["evaluation"].get(name, {}).get(best[1])) for e in evaluations]
             add(best[1], name if len(logs) == 1 else run, values)
         for key, title in (("learning_rate", "learning rate"), ("grad_norm", "gradient norm")):
             add(title, run, [(e["step"], e.get(key)) for e in log if "loss" in e])
-    return found
+    return result
 
 
 def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
@@ -112,45 +113,45 @@ def figure(log: Log, best: tuple[str, str]) -> Figure:
         def _repr_svg_(self) -> str:
             return svg(self, "learning curves", theme={})
 
-    found = curves({"training": log}, best)
+    panels = curves({"training": log}, best)
     with _style():
-        made = Shown(figsize=(9, 2.6 * max(1, (len(found) + 1) // 2)), layout="constrained")
-        for place, (title, lines) in enumerate(found.items(), 1):
-            _draw(made.add_subplot((len(found) + 1) // 2, 2, place), title, lines)
-    return made
+        fig = Shown(figsize=(9, 2.6 * max(1, (len(panels) + 1) // 2)), layout="constrained")
+        for place, (title, lines) in enumerate(panels.items(), 1):
+            _draw(fig.add_subplot((len(panels) + 1) // 2, 2, place), title, lines)
+    return fig
 
 
 def charts(logs: Mapping[str, Log], best: tuple[str, str]) -> list[str]:
     """The learning curves as SVG, a chart each."""
     from matplotlib.figure import Figure
 
-    out = []
+    result = []
     for title, lines in curves(logs, best).items():
         with _style():
-            made = Figure(figsize=(4, 2.4), layout="constrained")
-            _draw(made.add_subplot(), title, lines)
-            said = [
+            fig = Figure(figsize=(4, 2.4), layout="constrained")
+            _draw(fig.add_subplot(), title, lines)
+            descriptions = [
                 f"{name} from {y[0]:.4g} at step {x[0]:,} to {y[-1]:.4g} at step {x[-1]:,}, lowest "
                 f"{min(y):.4g}, "
                 f"highest {max(y):.4g}"
                 for name, (x, y) in lines.items()
             ]
-            out.append(svg(made, f"{title} by step: " + "; ".join(said)))
-    return out
+            result.append(svg(fig, f"{title} by step: " + "; ".join(descriptions)))
+    return result
 
 
-def scatter(x: Any, y: Any, names: tuple[str, str], said: str) -> str:
+def scatter(x: Any, y: Any, names: tuple[str, str], description: str) -> str:
     """Points and the line on which both are equal, as SVG."""
     from matplotlib.figure import Figure
 
     with _style():
-        made = Figure(figsize=(4, 3.4), layout="constrained")
-        axes = made.add_subplot()
+        fig = Figure(figsize=(4, 3.4), layout="constrained")
+        axes = fig.add_subplot()
         axes.scatter(x, y, s=9, color=SERIES[0], alpha=0.45, linewidths=0)
         low, high = min(min(x), min(y)), max(max(x), max(y))
         axes.plot([low, high], [low, high], color=SERIES[1], linewidth=1)
         axes.set(xlabel=names[0], ylabel=names[1])
-        return svg(made, said)
+        return svg(fig, description)
 
 
 def dots(
@@ -162,8 +163,8 @@ def dots(
     from matplotlib.ticker import MaxNLocator
 
     with _style():
-        made = Figure(figsize=(4, 0.9 + 0.36 * len(rows)), layout="constrained")
-        axes = made.add_subplot()
+        fig = Figure(figsize=(4, 0.9 + 0.36 * len(rows)), layout="constrained")
+        axes = fig.add_subplot()
         for at, (_, values, marks) in enumerate(reversed(rows)):
             axes.scatter(
                 values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0]
@@ -177,18 +178,18 @@ def dots(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        said = [
+        descriptions = [
             f"{name}: {names[0]} {', '.join(f'{v:.2f}' for v in values)}"
             + "".join(f"; {names[1]} {v:.2f}" for v in marks)
             for name, values, marks in rows
         ]
-        return svg(made, f"{unit}: " + ". ".join(said))
+        return svg(fig, f"{unit}: " + ". ".join(descriptions))
 
 
 def points(
     groups: Mapping[str, tuple[Sequence[Any], Sequence[float]]],
     names: tuple[str, str],
-    said: str,
+    description: str,
     *,
     log: bool = False,
     theme: Mapping[str, str] = THEME,
@@ -198,8 +199,8 @@ def points(
     from matplotlib.ticker import NullFormatter
 
     with _style():
-        made = Figure(figsize=(4, 2.6), layout="constrained")
-        axes = made.add_subplot()
+        fig = Figure(figsize=(4, 2.6), layout="constrained")
+        axes = fig.add_subplot()
         for color, (name, (x, y)) in zip(SERIES, groups.items(), strict=False):
             axes.scatter(x, y, s=14, color=color, alpha=0.7, linewidths=0, label=name)
         axes.set(xlabel=names[0], ylabel=names[1])
@@ -209,26 +210,28 @@ def points(
             axes.xaxis.set_minor_formatter(NullFormatter())
         if len(groups) > 1:
             axes.legend()
-        return svg(made, said, theme)
+        return svg(fig, description, theme)
 
 
-def svg(made: Figure, said: str, theme: Mapping[str, str] = THEME) -> str:
+def svg(fig: Figure, description: str, theme: Mapping[str, str] = THEME) -> str:
     """A figure as SVG to stand inside HTML: real text, its text alternative, no id that another one has."""
     stream = io.StringIO()
     with _style():
-        made.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        fig.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = stream.getvalue()
     size = re.search(r'viewBox="[\d. ]+"', text)
     body = text[text.index("</defs>") + len("</defs>") :]  # what stands before is a style for the whole page
-    here, used = f"f{next(_unique)}-", set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', body))
+    here = f"f{next(_unique)}-"
+    used = set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{here}{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{here}", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub("|".join(theme), lambda m: theme[m[0]], body) if theme else body
     font = "" if theme else 'font-family="sans-serif" '  # the page has its own
-    body, said = visible(body), visible(said)
+    body = visible(body)
+    description = visible(description)
     return (
         f'<svg {size[0] if size else ""} xmlns="http://www.w3.org/2000/svg" '
         'xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'{font}role="img" aria-label="{escape(said)}">{body}'
+        f'{font}role="img" aria-label="{escape(description)}">{body}'
     )

@@ -23,7 +23,7 @@ def render(name: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("bert_ft", "report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -31,9 +31,11 @@ def render(name: str, **values: Any) -> str:
         lstrip_blocks=True,
         finalize=visible,
     )
-    made.filters |= {"show": show, "md": lambda value: Markup(markdown(value))}
-    made.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
-    return made.get_template(name).render(values)
+    environment.filters |= {"show": show, "md": lambda value: Markup(markdown(value))}
+    environment.tests["numeric"] = lambda value: (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
+    return environment.get_template(name).render(values)
 
 
 def show(value: Any) -> str:

@@ -76,7 +76,8 @@ def device_line(accelerator: Any) -> str:
     """One line for the person: device, precision, processes."""
     import torch
 
-    cores, count = torch.get_num_threads(), accelerator.num_processes
+    cores = torch.get_num_threads()
+    count = accelerator.num_processes
     threads = f", {cores} thread{'s' * (cores > 1)}" * (accelerator.device.type == "cpu")
     processes = f", {count} processes" * (count > 1)
     return f"{device_name(accelerator)}, {precision(accelerator)}{threads}{processes}"

@@ -76,8 +76,8 @@ class RunDir:
         ours = (
             {*FILES, *FOLDERS} if marked else {".lock"}
         )  # one that was ended between its marker and its task
-        left = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
-        return "foreign" if any(name not in ours for name in left) else "new"
+        others = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
+        return "foreign" if any(name not in ours for name in others) else "new"
 
     def _is_marked(self) -> bool:
         """Whether `environment.json` is one that bert-ft wrote."""
@@ -118,21 +118,25 @@ class RunDir:
 
     def _read(self, file: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
         if not file.exists():
-            raise InputError(f"no {file.name}", where=str(self.path), remedy="is this a finished run?")
+            raise InputError(f"there is no {file.name}", where=str(self.path), remedy="name a finished run")
         try:
             value = reading.strict(reading.text(file, LARGEST))
         except ValueError as error:
             raise InputError(f"not JSON: {error}", where=str(file)) from None
-        remedy = "a file of another program, or one that was damaged"
+        remedy = "the file is damaged, or another program wrote it"
         if not isinstance(value, dict):
-            raise InputError(f"{type(value).__name__}, not an object", where=str(file), remedy=remedy)
+            raise InputError(
+                f"expected a JSON object, got {type(value).__name__}", where=str(file), remedy=remedy
+            )
         for key, shape in shapes.items():
             if not reading.fits(value.get(key, shape), shape):
                 raise InputError(
-                    f"'{key}' is not what a run has there: {value[key]!r:.80}", where=str(file), remedy=remedy
+                    f"'{key}' has a value of the wrong kind: {value[key]!r:.80}",
+                    where=str(file),
+                    remedy=remedy,
                 )
         if shapes is RESULTS and "metrics" not in value:
-            raise InputError("no 'metrics'", where=str(file), remedy=remedy)
+            raise InputError("'metrics' is missing", where=str(file), remedy=remedy)
         return value
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
@@ -179,9 +183,9 @@ class RunDir:
         with disk(self.path), files.opened(self.log_jsonl, "ab") as stream:
             stream.truncate(log_size)
         self._write_task(task)  # data and checkpoint may have moved
-        before = self.environment() if self.environment_json.is_file() else environment
+        recorded = self.environment() if self.environment_json.is_file() else environment
         now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
-        write_json(self.environment_json, {**before, "resumed": [*before.get("resumed", []), now]})
+        write_json(self.environment_json, {**recorded, "resumed": [*recorded.get("resumed", []), now]})
 
     def _write_task(self, task: Task) -> None:
         header = (
@@ -200,7 +204,7 @@ class RunDir:
             return
         if self.state == "foreign":
             raise InputError(
-                "something that is no run lies here, and is left alone",
+                "this folder holds something that is not a run, and nothing is written into it",
                 where=str(self.path),
                 remedy="choose another place with --output DIR",
             )
@@ -241,8 +245,8 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
     unless it is to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
-    there = folder.environment()
-    fingerprint = {kind: there.get(f"{kind}_fingerprint") for kind in identity}
+    recorded = folder.environment()
+    fingerprint = {kind: recorded.get(f"{kind}_fingerprint") for kind in identity}
     old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
     for tree in (old, new):
         tree["run"].pop(
@@ -257,9 +261,9 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
                 }
     if changes := difference(old, new):
         raise InputError(
-            "another run lies here; it differs in",
+            "this folder holds another run, which differs in",
             details=changes,
             where=str(folder.path),
-            remedy="--overwrite replaces it, --output DIR puts the new one elsewhere",
+            remedy="replace it with --overwrite, or choose another place with --output DIR",
         )
     return folder.state == "finished"

@@ -15,11 +15,11 @@ from bert_ft.rundir.folder import RunDir
 def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
     leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
-    told = [
+    changes = [
         f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}
     ]
-    told += [f"folds={task.run.folds}"] * bool(task.run.folds)
-    parts = [base.name, short_name(task.run.checkpoint or "model"), *told]
+    changes += [f"folds={task.run.folds}"] * bool(task.run.folds)
+    parts = [base.name, short_name(task.run.checkpoint or "model"), *changes]
     name = "-".join(map(clean, parts))
     if len(name) > 180:
         name = f"{name[:170]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -84,27 +84,32 @@ def check(
     family = families.find(bound.family)
     training = bool(loading.local_layout(bound).train)
     prepared = read(bound, family, overrides.objects(sets_), training=training, others=True)
-    adapter, splits = prepared.adapter, prepared.splits
+    adapter = prepared.adapter
+    splits = prepared.splits
     sets = splits.all() if training else prepared.scored
     report = Report(bound.name, notes=[*prepared.notes, *remote_code.notes(bound.run)])
     for name, rows in sets.items():
-        known = adapter.labels and has_target(rows, family.target)
-        labels = checks.label_counts(rows.table[family.target]) if known else {}
+        has_labels = adapter.labels and has_target(rows, family.target)
+        labels = checks.label_counts(rows.table[family.target]) if has_labels else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": labels}
-    found = texts.of_rows(adapter, sets)
+    findings = texts.of_rows(adapter, sets)
     for name, rows in sets.items():
         try:
             adapter.check(name, rows)
         except InputError as error:
-            told = any(f.message == error.message or (f.set == name and f.check == "labels") for f in found)
-            if not told:
-                found.append(
+            reported = any(
+                f.message == error.message or (f.set == name and f.check == "labels") for f in findings
+            )
+            if not reported:
+                findings.append(
                     Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where])
                 )
     if training and splits.train.others is not None:
-        found += _of_columns(splits.train, splits.train.others, family.target)
+        findings += _of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
-        report.skipped.append("lengths and unknown tokens: --checkpoint brings the tokenizer they need")
+        report.skipped.append(
+            "lengths and unknown tokens, which need a tokenizer: name one with --checkpoint"
+        )
     else:
         first = [text for rows in sets.values() for text in texts.first_texts(rows, adapter.texts)]
         tokenizer, notes = vocabulary.load(
@@ -115,8 +120,8 @@ def check(
             report.sets[name]["tokens"], more = _of_tokens(
                 name, rows, adapter.texts, tokenizer, bound.recipe.max_length
             )
-            found += more
-    report.findings = sorted(found, key=lambda f: list(STYLES).index(f.severity))
+            findings += more
+    report.findings = sorted(findings, key=lambda f: list(STYLES).index(f.severity))
     return report
 
 
@@ -129,7 +134,8 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
     """
     if not has_target(train, target):
         return
-    column, told = train.table[target], []
+    column = train.table[target]
+    examples = []
     labels = encode([plain(column)])[0]
     for name in others.column_names:
         other = _comparable(others[name].combine_chunks())
@@ -144,7 +150,7 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
                 and (np.ptp(both, axis=1) > 0).all()
                 and abs(np.corrcoef(both)[0, 1]) > 0.99
             ):
-                told.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
+                examples.append(f"{name}: correlates by {np.corrcoef(both)[0, 1]:.3f}")
             continue
         values = encode([plain(other)])[0]
         binned = numeric and len(np.unique(values)) > 50
@@ -152,12 +158,12 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
         if (rows := np.flatnonzero(checks.gives_away(values, labels))).size:
             _, first = np.unique(labels[rows], return_index=True)
-            told.append(name + ": in ranges" * binned + ": ")
-            told[-1] += ", ".join(
+            examples.append(name + ": in ranges" * binned + ": ")
+            examples[-1] += ", ".join(
                 f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist()
             )
     yield from checks.listed(
-        "note", "train", "columns giving the label away, so not for the text", told, "leak"
+        "note", "train", "columns giving the label away: keep them out of the text", examples, "leak"
     )
 
 
@@ -187,13 +193,14 @@ def _of_tokens(
         strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
         lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
         unknown += np.diff(strange[offsets])[coded.indices]
-    long, lost = lengths > max_length, np.maximum(0, lengths - max_length).sum() / lengths.sum()
-    message = f"rows longer than max_length = {max_length}, with {lost:.1%} of all tokens beyond it"
+    long = lengths > max_length
+    lost = np.maximum(0, lengths - max_length).sum() / lengths.sum()
+    message = f"rows longer than max_length = {max_length}, which cuts off {lost:.1%} of all tokens"
     beside = [f"{n:,} tokens" for n in lengths[long][:KEPT]]
     severity: Severity = "warning" if long.mean() > LONG else "note"
-    found = [*at("length", severity, name, rows, long, message, roles, beside)]
+    findings = [*at("length", severity, name, rows, long, message, roles, beside)]
     lacking = {
-        "unknown": (unknown, lengths, "with tokens the vocabulary lacks", "tokens"),
+        "unknown": (unknown, lengths, "with unknown tokens", "tokens"),
         "uncovered": (uncovered, characters, "with characters in no token", "characters"),
     }
     for kind, (counts, totals, what, unit) in lacking.items():
@@ -202,9 +209,9 @@ def _of_tokens(
             severity = "warning" if share > UNKNOWN else "note"
             beside = [f"{counts[i]:,} of {totals[i]:,} {unit}" for i in np.flatnonzero(counts)[:KEPT]]
             message = f"rows {what}, {share:.1%} of all {unit}"
-            found += at(kind, severity, name, rows, counts > 0, message, roles, beside)
+            findings += at(kind, severity, name, rows, counts > 0, message, roles, beside)
     quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
-    return {key: int(value) for key, value in quantiles}, found
+    return {key: int(value) for key, value in quantiles}, findings
 
 
 # --- for a person
@@ -271,5 +278,5 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
 
 def _shares(labels: Mapping[str, int]) -> str:
     total = sum(labels.values())
-    told = [f"{excerpt(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
-    return "\n".join([*told, f"and {len(labels) - 3} more"][: len(labels)])
+    shares = [f"{excerpt(label, most=40)} {n / total:.1%}" for label, n in list(labels.items())[:3]]
+    return "\n".join([*shares, f"and {len(labels) - 3} more"][: len(labels)])

@@ -75,7 +75,9 @@ def train(name: str, family: str, folder: Path) -> Cell:
     beside = [
         note
         for note in notes
-        if re.match("block-sparse|full attention|this model also|the model's padding", note)
+        if re.match(
+            "block-sparse|full attention|this model can also|the model's config.json names no padding", note
+        )
     ]
     np.save(
         out / "logits.npy",

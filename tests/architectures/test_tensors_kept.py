@@ -118,7 +118,10 @@ def test_weights_without_a_place_are_refused(tmp_path: Path) -> None:
             pretrained.load_model(RunSpec(), str(place), adapter("SequenceClassification", tf.BertConfig()))
     save_file(tensors, file, metadata={"format": "pt"})
     _, notes = pretrained.load_model(RunSpec(), str(place), adapter("TokenClassification", tf.BertConfig()))
-    assert "in the checkpoint, and of no use to this head: pooler.dense.bias, pooler.dense.weight" in notes
+    assert (
+        "weights of the checkpoint that this head does not use: pooler.dense.bias, pooler.dense.weight"
+        in notes
+    )
     assert [note for note in notes if note.startswith("new weights")] == [
         "new weights, not pretrained: classifier.bias, classifier.weight"
     ]

@@ -397,5 +397,5 @@ def test_the_short_form_stands_before_training(cli: Any, reviews: Path, tiny_che
     flags = ["train", "classification", "--train", reviews / "train.csv", "--validation", reviews / "validation.csv",
              "--checkpoint", tiny_checkpoint, "--max-steps", 1]  # fmt: skip
     told = [line for line in cli(*flags).err.splitlines() if line.startswith("check:")]
-    assert told == ["check: validation: 12 rows standing in train too (rows 1, 2, 3, ...)"]
+    assert told == ["check: validation: 12 rows also found in train (rows 1, 2, 3, ...)"]
     assert "check:" not in cli(*flags, "--no-check", "--overwrite").err

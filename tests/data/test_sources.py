@@ -392,7 +392,7 @@ def test_rows_of_bits_are_no_lists_of_labels(load_rows: Load) -> None:
         load_rows({"text": ["a", "b"], "label": [[1, 0, 0], [0, 1, 1]]}, **multi)
     splits = load_rows({"text": ["a", "b"], "label": [["x", "x", "y"], ["y"]]}, **multi)
     assert splits.train.table["label"].to_pylist() == [["x", "y"], ["y"]]
-    assert "train: 1 labels stand twice in their row in column 'label', and count once" in splits.notes
+    assert "train: 1 labels are repeated within their row in column 'label', and count once" in splits.notes
 
 
 def test_columns_nobody_asked_for_do_no_harm(load_rows: Load, tmp_path: Path) -> None:

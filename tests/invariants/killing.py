@@ -119,7 +119,7 @@ def main() -> None:
         assert os.waitpid(train(folder, options.checkpoint, work), 0)[1] == 0, (
             folder.parent / "output.txt"
         ).read_text()
-        found["resumed"] += (folder.parent / "output.txt").read_text().count("going on after step")
+        found["resumed"] += (folder.parent / "output.txt").read_text().count("resuming after step")
         if fingerprint(folder) != expected:
             found["different"] += 1
             print(f"{folder} differs", file=sys.stderr)

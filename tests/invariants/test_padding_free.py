@@ -507,7 +507,7 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
 
     faults = [
         (padding_free, "attend", cuts, "gradients differ by"),
-        (packed_attention, "attend", never_drops, "attention drops 0.000 where 0.1 is asked for"),
+        (packed_attention, "attend", never_drops, "attention drops 0.000 of its weights instead of 0.1"),
         (packed_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
         (
             padding_free,

@@ -159,7 +159,7 @@ def test_sharded_training_equals_and_resumes(minilm2: Path, reviews: Path, tmp_p
 
     _killed(_start(2, *_training(minilm2, reviews, killed, *options), config="fsdp"), killed, 8)
     assert not (killed / "results.json").exists()
-    assert "going on after step " in _launch(2, *_training(minilm2, reviews, killed, *options), config="fsdp")
+    assert "resuming after step " in _launch(2, *_training(minilm2, reviews, killed, *options), config="fsdp")
     assert [s["loss"] for s in _steps(killed)] == [s["loss"] for s in _steps(whole)]
     assert (killed / "model/model.safetensors").read_bytes() == (
         whole / "model/model.safetensors"
@@ -183,7 +183,7 @@ def test_a_worker_that_dies_ends_the_job_and_fewer_go_on(
         "the launcher's last lines name the cause"
     )
     output = _launch(1, *_training(minilm2, reviews, run, *options))
-    assert "made on 2 processes, going on with 1" in output
+    assert "the checkpoint is of 2 processes; training continues with 1" in output
     assert [s["loss"] for s in _steps(run)] == pytest.approx([s["loss"] for s in _steps(alone)], rel=1e-5)
     resumed = json.loads((run / "environment.json").read_text())["resumed"]
     assert [entry["processes"] for entry in resumed] == [1], "the other layout is recorded"

@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         (state if damage == "half deleted" else newest / "checksums.json").unlink()
     run = _train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt(-1)])
     told = capsys.readouterr().err
-    assert "step-10 is damaged" in told and "going on after step 5" in told
+    assert "step-10 is damaged" in told and "resuming after step 5" in told
     assert _content(run) == whole
     assert not (run.path / "checkpoints").exists(), "deleted when the run succeeds"
 
@@ -138,7 +138,10 @@ def test_a_signal_saves_and_leaves(tiny_checkpoint: Path, tmp_path: Path, number
     process.send_signal(number)
     told = process.communicate(timeout=120)[1]
     assert process.returncode == code, told
-    assert "Traceback" not in told and "the same command (without --overwrite) goes on from there" in told
+    assert (
+        "Traceback" not in told
+        and "run the same command (without --overwrite) to continue from there" in told
+    )
     assert RunDir(tmp_path / "run").state == "unfinished"
     assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
 
@@ -238,7 +241,7 @@ except bert_ft.MachineError as error:
 """)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "told: the memory is full\n  compute a batch in parts" in done.stdout
+    assert "told: the memory is full\n  use less of it: --set gradient_accumulation_steps=4" in done.stdout
     assert RunDir(tmp_path / "run").state == "unfinished"
 
 
@@ -251,7 +254,7 @@ def test_a_training_that_does_not_learn_is_told(tiny_checkpoint: Path, tmp_path:
     arguments = ("train", "classification", "--train", str(rows), "--validation", str(rows), "--checkpoint", str(tiny_checkpoint),
                  "--max-length", "16", "--batch-size", "4", "--epochs", "2", "--set", "log_every=1", "--set", "dropout=0.0")  # fmt: skip
     done = cli(*arguments, "--lr", "1e-9", "--output", str(tmp_path / "run"))
-    assert done.code == 0 and "the loss did not move: 0." in done.err
+    assert done.code == 0 and "the training loss did not go down: 0." in done.err
     assert "every prediction is '" in done.err and "the training has collapsed" in done.err
 
 

@@ -88,7 +88,7 @@ def test_an_interrupt_before_any_weights_is_told(
                          validation=reviews / "validation.csv", callbacks=[Interrupts()], **QUICK)  # type: ignore[arg-type]  # fmt: skip
     run = bert_ft.load(tmp_path / "run")
     assert "unfinished" in shown(run, "html")
-    with pytest.raises(bert_ft.InputError, match="before it kept any weights"):
+    with pytest.raises(bert_ft.InputError, match="before it saved any weights"):
         run.predict("a film")
 
 

@@ -167,7 +167,7 @@ def test_the_same_from_the_hub(hub: Hub, tmp_path: Path) -> None:
 def test_weights_that_are_a_pickle_are_refused(trained_weights: Path, tmp_path: Path) -> None:
     import bert_ft
 
-    with pytest.raises(InputError, match="corrupt, or holds more than weights"):
+    with pytest.raises(InputError, match="corrupt, or contains more than weights"):
         bert_ft.load(trained_weights)
     assert not (tmp_path / "mark").exists()
 

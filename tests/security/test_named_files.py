@@ -113,9 +113,9 @@ def test_files_named_by_a_task_are_bounded(folder: Path) -> None:
     for name in ("names.txt", "near.toml"):
         with (folder / name).open("r+b") as stream:
             stream.truncate(LONGEST_FILE + 1)
-    with pytest.raises(InputError, match="more than the 10 MB"):
+    with pytest.raises(InputError, match="may have at most 10 MB"):
         task(folder, '[data]\nlabel_names = "names.txt"')
-    with pytest.raises(InputError, match="more than the 10 MB"):
+    with pytest.raises(InputError, match="may have at most 10 MB"):
         task(folder, 'extends = "near"')
 
 
@@ -144,7 +144,7 @@ def test_a_readme_names_no_file_outside_of_its_data_set(folder: Path, place: str
 def test_a_readme_names_files_that_are_there(folder: Path, place: str) -> None:
     os.mkfifo(folder / "pipe.csv")
     readme(folder, place)
-    with pytest.raises(InputError, match="a data file that its README names is not there"):
+    with pytest.raises(InputError, match="a data file that its README names does not exist"):
         loaded(folder)
 
 

@@ -61,7 +61,7 @@ def test_a_project_with_a_task_file_is_no_run(
     done = cli("train", "task.toml", "-o", ".", *flags, *QUICK)
     assert done.code == 2 and whole(project) and sorted(project.rglob("*")) == before, done
     assert RunDir(project).state == "foreign"
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="not a run folder"):
         bert_ft.Run(project)
 
 
@@ -135,7 +135,7 @@ def test_a_run_of_the_commit_before_is_known(cli: Any, project: Path, state: str
     assert RunDir(run).state == state
     done = cli("train", "task.toml", "-o", "run", "--save-every", "1", *QUICK)
     assert (
-        done.code == 0 and ("finished already" if state == "finished" else "going on after step") in done.err
+        done.code == 0 and ("finished already" if state == "finished" else "resuming after step") in done.err
     ), done
     assert json.loads(cli("runs", ".", "--json").out)[0]["state"] == "finished"
 
@@ -147,7 +147,7 @@ def test_a_copied_run_is_resumed(cli: Any, project: Path) -> None:
     )  # as `cp run/* copy`
     (project / "copy" / "results.json").unlink()
     done = cli("train", "task.toml", "-o", "copy", "--resume", *QUICK)
-    assert done.code == 0 and "going on after step 2" in done.err, done
+    assert done.code == 0 and "resuming after step 2" in done.err, done
 
 
 def test_a_run_is_read_where_nothing_can_be_written(cli: Any, project: Path, monkeypatch: Any) -> None:

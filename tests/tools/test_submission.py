@@ -192,7 +192,7 @@ def test_what_is_refused(made: MadeRun, tmp_path: Path) -> None:
         ([made("rte", {"validation": 277})], "no predictions for 'test'"),
         ([made("rte", {"test": 2999})], "2,999 predictions, but RTE.tsv has 3,000 rows"),
         ([made("rte", {"test": 3000}, **{"data.labels": ["entailment", "maybe"]})], "the server does not know the label 'maybe'"),
-        ([made("mnli", {"test_matched": 9796, "test_mismatched": 9847}, **{"run.data_dir": str(tmp_path)})], "this run keeps no model"),
+        ([made("mnli", {"test_matched": 9796, "test_mismatched": 9847}, **{"run.data_dir": str(tmp_path)})], "this run has no saved model"),
     ]  # fmt: skip
     for runs, told in cases:
         with pytest.raises(bert_ft.InputError, match=re.escape(told)):

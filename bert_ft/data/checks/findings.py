@@ -88,18 +88,18 @@ def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
 # --- the short form
 
 
-def lines(findings: Sequence[Finding], most: int = 5) -> list[str]:
+def lines(findings: Sequence[Finding], limit: int = 5) -> list[str]:
     """A line for each fault and warning, the gravest first; of more than `most`, how many more there are."""
     grave = sorted(
         (f for f in findings if f.severity != "note"), key=lambda f: f.severity
     )  # "fault" < "warning"
-    told = []
-    for finding in grave[:most]:
+    result = []
+    for finding in grave[:limit]:
         numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)
         more = ", ..." * (finding.count > len(numbers))
         place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
         if finding.examples and not finding.places:
             place = ": " + "; ".join(finding.examples[:3]) + "; ..." * (len(finding.examples) > 3)
-        told.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
-    left = len(grave) - most
-    return told + [f"check: {left} more: `bert-ft check` lists them"] * (left > 0)
+        result.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
+    remaining = len(grave) - limit
+    return result + [f"check: {remaining} more: `bert-ft check` lists them"] * (remaining > 0)

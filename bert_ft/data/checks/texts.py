@@ -50,44 +50,56 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
     }
     if not all(texts.values()):
         return []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     keys = []
     for name, columns in texts.items():
-        rows, folded = sets[name], {role: fold(column) for role, column in columns.items()}
+        rows = sets[name]
+        folded = {role: fold(column) for role, column in columns.items()}
         for role, column in columns.items():
             what = "text" if len(columns) == 1 else role
-            gone = mask_of(pac.is_in(column, pa.array(MISSING, column.type)))
+            missing = mask_of(pac.is_in(column, pa.array(MISSING, column.type)))
             blank = mask_of(pac.equal(folded[role], ""))
-            found += at("empty", "fault", name, rows, blank, f"rows without {what}", roles)
-            found += at(
-                "empty", "warning", name, rows, gone, f"rows whose {what} is a word for nothing", roles
+            findings += at("empty", "fault", name, rows, blank, f"rows without {what}", roles)
+            findings += at(
+                "empty",
+                "warning",
+                name,
+                rows,
+                missing,
+                f"rows whose {what} only marks a missing value",
+                roles,
             )
         keys.append(pac.binary_join_element_wise(*folded.values(), pa.scalar("\x1f", pa.large_string())))
     codes = dict(zip(sets, encode(keys), strict=True))
     for name in [name for name in sets if name != "train" and "train" in sets]:
-        shared, train = np.isin(codes[name], codes["train"]), codes["train"]
+        shared = np.isin(codes[name], codes["train"])
+        train = codes["train"]
         firsts = [int(np.argmax(train == code)) for code in codes[name][shared][:KEPT]]
         others = [f"train row {sets['train'].number(i)}" for i in firsts]
-        found += at(
-            "overlap", "warning", name, sets[name], shared, "rows standing in train too", roles, others
+        findings += at(
+            "overlap", "warning", name, sets[name], shared, "rows also found in train", roles, others
         )
-    found += _conflicts(sets, codes, roles, target)
+    findings += _conflicts(sets, codes, roles, target)
     for name, rows in sets.items():
         _, first, inverse = np.unique(codes[name], return_index=True, return_inverse=True)
         again = first[inverse] != np.arange(len(rows))
         others = [f"as row {rows.number(i)}" for i in first[inverse[again][:KEPT]]]
-        found += at("duplicates", "note", name, rows, again, "rows repeating an earlier one", roles, others)
+        findings += at(
+            "duplicates", "note", name, rows, again, "rows repeating an earlier one", roles, others
+        )
         for role, column in texts[name].items():
-            found += _encoding(name, rows, role, column)
-    return found
+            findings += _encoding(name, rows, role, column)
+    return findings
 
 
 def _encoding(name: str, rows: Rows, role: str, column: pa.Array) -> Iterator[Finding]:
-    left = mask_of(pac.match_substring_regex(column, "|".join(pattern for _, pattern in TROUBLE.values())))
+    remaining = mask_of(
+        pac.match_substring_regex(column, "|".join(pattern for _, pattern in TROUBLE.values()))
+    )
     for message, (severity, pattern) in TROUBLE.items():
-        mask = left.copy()
-        mask[left] = mask_of(pac.match_substring_regex(column.filter(left), pattern))
-        left &= ~mask
+        mask = remaining.copy()
+        mask[remaining] = mask_of(pac.match_substring_regex(column.filter(remaining), pattern))
+        remaining &= ~mask
         yield from at("encoding", severity, name, rows, mask, message, [role], pattern=pattern)
 
 

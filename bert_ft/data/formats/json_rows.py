@@ -15,16 +15,14 @@ from bert_ft.data.formats.delimited import decode
 from bert_ft.errors import InputError, did_you_mean
 
 
-def read(
-    path: Path, wanted: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()
-) -> pa.Table:
+def read(path: Path, keys: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()) -> pa.Table:
     """The `wanted` keys of every object, in the types they have in the file; a key that is absent is null.
 
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
     """
     try:
-        return table(objects(path, encoding), path, wanted, optional)
+        return table(objects(path, encoding), path, keys, optional)
     except InputError as error:
         if isinstance(error.__context__, UnicodeEncodeError):
             decode(path, encoding)  # says which byte it is, where it is not an escape that stands there
@@ -32,33 +30,35 @@ def read(
 
 
 def table(
-    rows: list[dict[str, Any]], path: Path, wanted: list[str], optional: tuple[str, ...] = ()
+    rows: list[dict[str, Any]], path: Path, keys: list[str], optional: tuple[str, ...] = ()
 ) -> pa.Table:
     """`read` of objects that are parsed already."""
-    known = {key for row in rows for key in row}
+    present = {key for row in rows for key in row}
     columns: dict[str, pa.Array] = {}
-    for key in wanted:
-        if key not in known:
+    for key in keys:
+        if key not in present:
             if key in optional:
                 continue
-            raise InputError(f"no key '{key}'", where=str(path), remedy=did_you_mean(key, known))
+            raise InputError(f"no key '{key}'", where=str(path), remedy=did_you_mean(key, present))
         values = [row.get(key) for row in rows]
         for number, row in enumerate(rows, 1):
             if isinstance(row, reading.Row) and (fault := row.faults.get(key)):
                 raise InputError(f"'{key}' {fault}", where=f"{path}, row {number}")
         kinds = [type(value) for value in values if value is not None]
         if kinds and (
-            odd := next((i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), None)
+            different := next(
+                (i for i, v in enumerate(values) if v is not None and type(v) is not kinds[0]), None
+            )
         ):
             if {int, float} >= set(kinds):
                 values = [None if value is None else float(value) for value in values]
             else:
-                message = f"'{key}' is {type(values[odd]).__name__} here and {kinds[0].__name__} before"
+                message = f"'{key}' is {type(values[different]).__name__} here, but {kinds[0].__name__} in the rows before"
                 raise InputError(
-                    message, where=f"{path}, row {odd + 1}", remedy="give every row the same type"
+                    message, where=f"{path}, row {different + 1}", remedy="give every row the same type"
                 )
         columns[key] = array(values, key, path)
-    for key in sorted(known - set(wanted)) if OTHERS in optional else ():
+    for key in sorted(present - set(keys)) if OTHERS in optional else ():
         with suppress(
             TypeError, ValueError, OverflowError
         ):  # nobody reads it: of several types, or not UTF-8
@@ -114,7 +114,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
             raise InputError(
-                f"an object is wanted, this is {type(row).__name__}", where=f"{path}, line {number}"
+                f"expected a JSON object, got {type(row).__name__}", where=f"{path}, line {number}"
             )
         rows.append(row)
     return rows
@@ -131,7 +131,9 @@ def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         if len({len(v) for v in value.values()}) > 1:
             raise InputError(
-                "lists of different lengths", where=str(path), remedy="one value a row is wanted of each"
+                "the lists have different lengths",
+                where=str(path),
+                remedy="give each key one value for every row",
             )
         return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None

@@ -120,22 +120,26 @@ class Comparison:
     def tables(self, limit: int) -> Iterator[Table]:
         """For a person: the metrics, also over the seeds where there are some, then up to `limit` flips of a
         kind."""
-        two, seeds = len(self.groups) == 2, [d for d in self.differences if d.seeds_interval]
+        two = len(self.groups) == 2
+        seeds = [d for d in self.differences if d.seeds_interval]
         head, sides = (
             (["metric"], ["A", "B", "B - A"]) if two else (["metric", "to"], ["A", "other", "difference"])
         )
-        title, over = f"{self.split}, {self.rows:,} rows", "rows and seeds" if seeds else "rows"
+        title = f"{self.split}, {self.rows:,} rows"
+        over = "rows and seeds" if seeds else "rows"
         rows = [[*d.head()[: len(head)], *d.cells()] for d in self.differences]
         yield Table(title, [*head, *sides, f"95 % over {over}", "errors", "p"], rows)
         if seeds:
             rows = [[*d.head()[: len(head)], *d.seeds()] for d in seeds]
             yield Table("the difference over the seeds alone", [*head, "95 %, Welch", "Hedges' g"], rows)
         for f in self.flips:
-            for words, told in zip(f.words, (f.worse, f.better), strict=True):
-                if some := told[:limit]:
-                    title = f"{words} from {f.a} to {f.b}, {len(some)} of {len(told):,} rows"
-                    said = [{k: _once(v) if k in (f.a, f.b) else v for k, v in line.items()} for line in some]
-                    yield Table(title, list(some[0]), [list(line.values()) for line in said])
+            for words, changed in zip(f.words, (f.worse, f.better), strict=True):
+                if some := changed[:limit]:
+                    title = f"{words} from {f.a} to {f.b}, {len(some)} of {len(changed):,} rows"
+                    shown = [
+                        {k: _once(v) if k in (f.a, f.b) else v for k, v in line.items()} for line in some
+                    ]
+                    yield Table(title, list(some[0]), [list(line.values()) for line in shown])
 
     def lines(self) -> list[str]:
         """How many rows flip, which tests gave p, and what else should be known."""
@@ -157,6 +161,6 @@ class Comparison:
         return render("compare.html.j2", tables=[groups, *self.tables(5)], lines=self.lines())
 
 
-def _once(said: list[Any]) -> str:
+def _once(answers: list[Any]) -> str:
     """What the runs of a group say, each answer once."""
-    return " | ".join(dict.fromkeys(show(value) or "(none)" for value in said))
+    return " | ".join(dict.fromkeys(show(value) or "(none)" for value in answers))
