@@ -1,4 +1,4 @@
-"""Columns as they came from a source to canonical ones; a cell at fault is told with its row."""
+"""Columns as they came from a source to canonical ones; the error of a wrong cell names its row."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     )
     if task.recipe.keep == "best":
         display.say(
-            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too high; "
-            'recipe.keep = "last" avoids this'
+            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too "
+            'high; recipe.keep = "last" avoids this'
         )
     runs = [train_run(experiment.fold(_fold(task, i), _fold_path(folder, i))) for i in numbers]
     if not first:
@@ -142,9 +142,8 @@ def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
         metric: [run.metrics["validation"][metric] for run in runs]
         for metric in runs[0].metrics["validation"]
     }
-    numbers = {
-        metric: np.array(scores, float) for metric, scores in values.items()
-    }  # an undefined one is nan
+    # an undefined value becomes nan
+    numbers = {metric: np.array(scores, float) for metric, scores in values.items()}
     return {
         **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},
         "folds": len(runs),
