@@ -195,8 +195,8 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a command works on the run; of several processes the first holds it for all. It ends with
-        the process, even one that is killed.
+        """Held while a command works on the run; of several processes the first holds it for all. It ends
+        with the process, even one that is killed.
 
         Raises:
             InputError: another command holds it, whom the message names; the folder holds something that is
