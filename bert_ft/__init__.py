@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "finetune": "finetuning.finetune", "load": "run", "evaluate": "run", "Run": "run",
-    "load_task": "config.catalog", "Task": "config.task", "Recipe": "config.schema", "Reference": "config.references",
+    "load_task": "config.catalog", "Task": "config.task", "Recipe": "config.schema",
+    "Reference": "config.references",
     "Adapter": "families", "Features": "families", "Classification": "families.classification.adapter",
     "ExtractiveQa": "families.qa.adapter",
     "Callback": "engine.callbacks", "InputError": "errors", "MachineError": "errors",
@@ -34,8 +35,9 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "Adapter", "Callback", "Classification", "ExtractiveQa", "Features", "InputError", "MachineError", "Recipe",
-    "Reference", "Run", "Task", "compare", "evaluate", "finetune", "load", "load_task", "metrics", "reproduce", "search",
+    "Adapter", "Callback", "Classification", "ExtractiveQa", "Features", "InputError", "MachineError",
+    "Recipe", "Reference", "Run", "Task", "compare", "evaluate", "finetune", "load", "load_task", "metrics",
+    "reproduce", "search",
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def table_of(metrics: Metrics) -> str:
 
 
 class Display(Callback):
-    """Tells the course of one run."""
+    """Shows the course of one run."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
@@ -48,7 +48,7 @@ class Display(Callback):
         if self.cell is None:
             self.console.print(Text(text, style))
         else:
-            self._show(self.cell.append("\n" * bool(self.cell) + text, style))
+            self._show(self.cell.append(f"\n{text}" if self.cell else text, style))
 
     def _show(self, text: Text) -> None:
         from IPython.display import display
@@ -58,8 +58,8 @@ class Display(Callback):
 
     def on_start(self, plan: Plan, features: Features) -> None:
         self.plan = plan
-        self.began = time.monotonic()
-        self.told = time.monotonic()
+        self.started_at = time.monotonic()
+        self.last_line_at = time.monotonic()
         if self.live:
             steps = "{task.completed:.0f}/{task.total:.0f} steps"
             loss = "{task.fields[loss]}"
@@ -75,9 +75,9 @@ class Display(Callback):
             self.loss = f"loss {entry['loss']:.4f}"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, loss=self.loss)
-        elif time.monotonic() - self.told > (SECONDS if self.cell is None else 1) and self.loss:
-            self.told = time.monotonic()
-            remaining = (self.told - self.began) / step * (self.plan.steps - step)
+        elif time.monotonic() - self.last_line_at > (SECONDS if self.cell is None else 1) and self.loss:
+            self.last_line_at = time.monotonic()
+            remaining = (self.last_line_at - self.started_at) / step * (self.plan.steps - step)
             line = f"{self._at(step)}  {_minutes(remaining)} left"
             if self.cell is None:
                 self.say(line)
@@ -85,8 +85,9 @@ class Display(Callback):
                 self._show(self.cell.copy().append(f"\n{line}"))
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
-        self.say(f"{self._at(step)}  {table_of(metrics)}" + "  best so far" * best)
-        self.told = time.monotonic()
+        suffix = "  best so far" if best else ""
+        self.say(f"{self._at(step)}  {table_of(metrics)}{suffix}")
+        self.last_line_at = time.monotonic()
         return None
 
     def _at(self, step: int) -> str:
@@ -101,8 +102,7 @@ class Display(Callback):
 
 
 def stalled(losses: list[float]) -> str | None:
-    """What to tell where the last quarter of the logged losses is no lower than the first: None where it
-    is."""
+    """A warning where the last quarter of the logged losses is no lower than the first; None where it is."""
     quarter = len(losses) // 4
     if quarter < 3 or None in losses:
         return None
@@ -143,8 +143,7 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
 
 
 def unread(name: str, counts: dict[str, int]) -> str | None:
-    """What to tell where much of the texts does not reach the model: None where little is unknown or in no
-    token."""
+    """A warning where much of the texts does not reach the model: unknown tokens, characters in no token."""
     unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
     uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
     if max(unknown, uncovered) <= LOST:

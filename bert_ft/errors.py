@@ -43,7 +43,7 @@ def shown(value: object, most: int = LONGEST) -> str:
 
 
 class BertFtError(Exception):
-    """Base of all errors that are told without a traceback; `exit_code` is what the command leaves with."""
+    """Base of all errors that are shown without a traceback; `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
@@ -101,20 +101,22 @@ def machine() -> Iterator[None]:
 
 
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
-    """A remedy line: the nearest known name where there is one, otherwise all of them."""
+    """A remedy line: the nearest valid name where there is one, otherwise all of them."""
     names = sorted(set(valid))
     comparable = [name for name in names[:MANY] if len(name) <= 100]
     matches = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
     if matches:
         return f"did you mean '{matches[0]}'?"
     quoted = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
-    return "known: " + ", ".join(quoted) + ", ..." * (len(names) > 30) if names else "none is known"
+    if not names:
+        return "none is known"
+    return "known: " + ", ".join([*quoted, *(["..."] if len(names) > 30 else [])])
 
 
 FULL = {
-    errno.ENOSPC: "the disk is "
-                  "full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only",
-    errno.EACCES: "no permission to write", errno.EPERM: "no permission to write",
+    errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only", errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
 }  # fmt: skip
 
 

@@ -23,12 +23,12 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def refuse_link(path: Path) -> None:
-    """Raises InputError where a link, a pipe or a device stands in the place of a file or folder that is to
-    be written."""
+    """Raises InputError where a link, a pipe or a device is in the place of a file or folder that is to be
+    written."""
     try:
         mode = path.lstat().st_mode
     except OSError:
-        return  # nothing there; or its folder can't be read, which writing tells
+        return  # nothing there; or its folder can't be read, which fails when it is written
     if stat.S_ISLNK(mode):
         raise InputError(
             "this is a link; links are neither followed nor replaced when a file is written",

@@ -38,7 +38,7 @@ class Prepared:
         return {**self.splits.evaluation, **self.splits.test}
 
     def identity(self) -> dict[str, str | None]:
-        """What a run follows from beside its task: the fingerprints of its rows and of its checkpoint's weights."""
+        """What a run depends on beside its task: fingerprints of its rows and its checkpoint's weights."""
         return {"data": self.fingerprint, "checkpoint": pretrained.fingerprint(self.task.run.checkpoint)}
 
 
@@ -50,7 +50,7 @@ def read(
     training: bool = True,
     others: bool = False,
 ) -> Prepared:
-    """Reads a task's sets and finds its labels. The adapter is not prepared to train, the rows are not checked.
+    """Reads a task's sets and finds its labels; neither prepares the adapter to train nor checks the rows.
 
     Args:
         rows: Python objects in place of files, as `loading.load` takes them; the other arguments as there.
@@ -68,11 +68,11 @@ def prepare(
     model: Any = None,
     trusted: Sequence[str] = (),
 ) -> Prepared:
-    """Reads a task's sets, finds their labels, refuses rows that can't be trained on or scored, and readies the
-    adapter to encode them.
+    """Reads a task's sets, finds their labels, refuses rows that can't be trained on or scored, and readies
+    the adapter to encode them.
 
     Args:
-        model: the network of the user's own that is trained in place of the task's checkpoint: its head gives
+        model: the network of the user's own that is trained in place of the task's checkpoint: its head has
             the order of the labels.
         trusted: whose own code may run, as `remote_code.names` returns it.
     Raises:
@@ -91,8 +91,8 @@ def prepare(
 def prepare_for(
     adapter: Adapter, task: Task, rows: Mapping[str, Any] | None = None, *, training: bool = True
 ) -> Prepared:
-    """Reads a task's sets for the adapter of a trained model, which knows its labels already; rows that it can't
-    score are refused. Without `training` the training rows are not read."""
+    """Reads a task's sets for the adapter of a trained model, which has its labels already; refuses rows that
+    it can't score. Without `training` the training rows are not read."""
     splits = loading.load(task, type(adapter), rows, training=training)
     result = Prepared(task, adapter, splits, splits.fingerprint(), tuple(splits.notes))
     for name, part in result.scored.items():

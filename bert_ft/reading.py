@@ -84,7 +84,7 @@ class Huge(str):
 
 
 class TooDeep:
-    """What stands in the place of a value below `DEEPEST` levels."""
+    """What takes the place of a value below `DEEPEST` levels."""
 
     def __repr__(self) -> str:
         return f"a value nested more than {DEEPEST} levels deep"
@@ -129,10 +129,8 @@ def loads(document: str) -> Any:
         if document.startswith("\ufeff"):
             raise json.JSONDecodeError("the text starts with a byte-order mark", document, 0) from None
         raise
-    except (
-        RecursionError,
-        ValueError,
-    ):  # more levels, or more digits of a number, than Python reads; a doubled key
+    except (RecursionError, ValueError):
+        # more levels, or more digits of a number, than Python reads; a doubled key
         value = _lenient(document)
     return [_row(item) for item in value] if isinstance(value, list) else _row(value)
 

@@ -231,5 +231,5 @@ def _refuse_other_data(run: Run, now: str) -> None:
         raise InputError(
             "the data has changed since this run was trained",
             where=str(run.path),
-            remedy=f"its fingerprint was {then[:12]} and is now {now[:12]}; to evaluate other data, name the file",
+            remedy=f"fingerprint: {then[:12]} then, {now[:12]} now; to evaluate other data, name the file",
         )

@@ -347,8 +347,8 @@ class Execution(Strict):
     """How a run is carried out: no part of what it is, so that its `task.toml` does not hold it."""
 
     CALL_ONLY: ClassVar[set[str]] = {"overwrite", "resume", "log_with", "signals"}
-    """Keys that a file can't set: they replace what lies on the disk, reach out of the machine, or take over the
-    process, which is for whoever calls to say."""
+    """Keys that a file can't set: they replace what lies on the disk, reach out of the machine, or take over
+    the process, which is for whoever calls to say."""
 
     overwrite: bool = Field(False, description="replace a run that lies there")
     resume: bool = Field(False, description="insist that an interrupted run lies there")

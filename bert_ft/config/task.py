@@ -170,8 +170,8 @@ class Task(Strict):
         return validated(tree, where)
 
     def dump(self) -> dict[str, Any]:
-        """As a plain tree of tables without empty values: what the run's task.toml holds, all but how it is carried
-        out."""
+        """As a plain tree of tables without empty values: what the run's task.toml holds, all but how it is
+        carried out."""
         return self.model_dump(exclude_none=True, exclude={"execution", *RESERVED} - self.family_tables)
 
     @property

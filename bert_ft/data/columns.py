@@ -1,4 +1,4 @@
-"""Columns as they came from a source to canonical ones; a cell at fault is told with its row."""
+"""Columns as they came from a source to canonical ones; the error of a wrong cell names its row."""
 
 from __future__ import annotations
 
@@ -183,9 +183,7 @@ def name_sets(
             "an empty label",
             "remove a delimiter that is doubled, or at the start or end of the cell",
         )
-    elif any(
-        of(column.type) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    ):
+    elif is_list(column.type):
         cells = column.combine_chunks().cast(pa.list_(column.type.value_type))
         values = pac.list_flatten(cells)
         missing = pac.is_null(cells)
@@ -227,6 +225,11 @@ def codes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     numbers: np.ndarray = column.dictionary_encode().indices.fill_null(-1).to_numpy()
     return numbers
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists, of any length or of one."""
+    return any(of(kind) for of in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -18,8 +18,8 @@ READ = {"arrow", "cache", "conll", "csv", "json", "parquet", "text"}
 """The builders of `datasets` that read tables and texts; others decode what files say of themselves, some
 unpickle."""
 BUILDERS = {
-    "arrow", "audiofolder", "cache", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "pickle", "spark", "sql",
-    "text", "videofolder", "webdataset", "xml",
+    "arrow", "audiofolder", "cache", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "pickle",
+    "spark", "sql", "text", "videofolder", "webdataset", "xml",
 }  # fmt: skip
 """What some version of `datasets` calls a builder, whether or not the one that is installed has it."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -44,9 +44,8 @@ def _there(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     try:
-        get_session().head(
-            endpoint, timeout=5
-        )  # the client's own session knows the proxies; any answer will do
+        # the client's own session knows the proxies; any answer will do
+        get_session().head(endpoint, timeout=5)
     except Exception:  # of the library that this version of the client is built on
         return False
     return True
@@ -63,7 +62,7 @@ def _offline(whether: bool) -> None:
 @lru_cache(maxsize=4)
 def dataset(path: str, name: str | None, revision: str | None) -> Any:
     """The `datasets.DatasetBuilder` of a data set with all its splits in the cache: `as_dataset(split=...)`
-    gives one."""
+    returns one."""
     import datasets
 
     _refuse_builders(path)
@@ -80,7 +79,7 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
         }
         if not kinds or not kinds <= READ:
             raise InputError(
-                f"its files need the builder '{min(kinds, default='?')}' of `datasets`, which is not used here",
+                f"its files need the builder '{min(kinds, default='?')}' of `datasets`, which is not used",
                 where=path,
                 remedy="CSV, JSON, Parquet, Arrow and text files are read",
             )

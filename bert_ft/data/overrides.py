@@ -15,8 +15,8 @@ KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test
 
 
 def sets(train: Any, validation: Any, test: Any) -> dict[str, dict[str, Any]]:
-    """train, validation, test -> name -> file or rows, of those that are given; a `DatasetDict` as `train` brings
-    all its splits. Validation may also be a share of the training rows, "10%"."""
+    """train, validation, test -> name -> file or rows, of those that are not None; a `DatasetDict` as `train`
+    brings all its splits. Validation may also be a share of the training rows, "10%"."""
     values = {"train": train, "validation": validation, "test": test}
     if isinstance(train, Mapping) and "train" in train and _is_set(train["train"]):
         values |= {name: train[name] for name in values if name in train}

@@ -23,17 +23,22 @@ ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train
 
 @dataclass
 class Raw:
-    """The wanted columns of one split as they came, where they came from, the names of coded labels, and what
-    a person should know."""
+    """The selected columns of one split as they came.
+
+    Attributes:
+        where: where they came from.
+        class_names: column -> the names of its integer codes.
+        notes: what a person should know.
+    """
 
     table: pa.Table
     where: str
-    class_names: dict[str, list[str]] = field(default_factory=dict)  # column -> names of its integer codes
+    class_names: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
 Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
-"""(file, wanted columns, the task's [data], columns that may be missing) -> a table with these columns."""
+"""(file, required columns, the task's [data], columns that may be missing) -> a table with these columns."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Selection:
     """What is read of a split, wherever it lies.
 
     Attributes:
-        columns: the wanted ones.
+        columns: the required ones.
         optional: columns that may be missing; `formats.OTHERS` adds every column nobody asked for.
         data_dir: the folder that holds the benchmark's original files.
         readers: file suffix -> reader of the family's own formats.
@@ -190,11 +195,11 @@ def _original(folder: Path, split: str, selection: Selection, original: Original
     )
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
-    note = (
-        skipped
-        and f"{len(skipped)} rows with too few or too many cells are left out; the first is row {skipped[0]}"
-    )
-    return Raw(table, str(path), notes=[note] if note else [])
+    notes = []
+    if skipped:
+        count = f"{len(skipped)} rows with too few or too many cells are left out"
+        notes.append(f"{count}; the first is row {skipped[0]}")
+    return Raw(table, str(path), notes=notes)
 
 
 def _folder(path: Path, split: str, selection: Selection) -> Raw:
@@ -247,9 +252,8 @@ def _hub(split: str, selection: Selection) -> Raw:
     data = selection.data
     where = " ".join(filter(None, [data.path, data.name, f"[{split}]"]))
     assert data.path is not None
-    load = (
-        hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset
-    )  # a folder may change meanwhile
+    # a folder may change meanwhile
+    load = hub.dataset.__wrapped__ if Path(data.path).is_dir() else hub.dataset
     try:
         loaded = load(data.path, data.name, data.revision).as_dataset(split=split)
     except (RepositoryNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
@@ -266,26 +270,21 @@ def _hub(split: str, selection: Selection) -> Raw:
             remedy="check the id; a local folder or file needs a path that exists; --data-dir reads "
             "a benchmark's original files",
         ) from None
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # an unknown configuration or split; its message lists those that exist
+    except (ValueError, RuntimeError) as error:
+        # an unknown configuration or split; the message lists those that exist
         first, *rest = str(error).splitlines()
-        remedy = (
-            'read the hub\'s Parquet copy with data.revision = "refs/convert/parquet"'
-            if "scripts" in first
-            else ""
-        )
-        raise InputError(first, where=where, remedy=" ".join(rest[:2]) or remedy) from None
+        remedy = " ".join(rest[:2])
+        if not remedy and "scripts" in first:
+            remedy = 'read the hub\'s Parquet copy with data.revision = "refs/convert/parquet"'
+        raise InputError(first, where=where, remedy=remedy) from None
     except Exception as error:
         if type(error).__module__.startswith("yaml"):
             raise InputError("the YAML at the head of its README can't be read", where=where) from None
         if Path(data.path).is_dir() and isinstance(error, FileNotFoundError):
             message = f"a data file that its README names does not exist: {error}"
             raise InputError(message, where=where) from None
-        transport = type(error).__module__.startswith(
-            "httpx"
-        )  # below the hub's client; its name differs by version
+        # below the hub's client; its name differs by version
+        transport = type(error).__module__.startswith("httpx")
         if not transport and not isinstance(error, (OSError, HfHubHTTPError)):
             raise
         message = (
@@ -298,7 +297,7 @@ def _hub(split: str, selection: Selection) -> Raw:
 
 
 def _of_frame(frame: Any, columns: list[str], required: list[str]) -> pa.Table:
-    """These columns of a pandas frame; of several types is only a fault in a wanted one."""
+    """These columns of a pandas frame; mixed types are a fault only in a required one."""
     arrays = {}
     for column in columns:
         try:
@@ -317,7 +316,7 @@ def _columns(rows: list[Any]) -> dict[str, list[Any]]:
 def _of_lists(
     columns: Mapping[Any, Any], required: list[str], optional: tuple[str, ...], where: str
 ) -> pa.Table:
-    """These columns of a dict of lists; what Arrow can't hold is only a fault in a wanted one."""
+    """These columns of a dict of lists; what Arrow can't hold is a fault only in a required one."""
     named = {str(key): value for key, value in columns.items()}
     arrays = {}
     for column in chosen([str(key) for key in columns], required, optional, where):

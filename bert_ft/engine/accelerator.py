@@ -27,8 +27,7 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    # accelerate would let launched processes train apart where there is no GPU, unless it is told to use the
-    # CPU
+    # without a GPU accelerate would let launched processes train apart, unless it is told to use the CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
     try:
         result = Accelerator(

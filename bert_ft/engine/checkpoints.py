@@ -57,8 +57,8 @@ class Checkpoints:
     Args:
         folder: the run's `checkpoints/`.
         every: steps ("500") or minutes ("10min") between two.
-        log_size: gives the size of the log in bytes.
-        say: tells the person a line.
+        log_size: returns the size of the log in bytes.
+        say: shows a line to the person.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ class Checkpoints:
     keeps_best: bool = True
     stopped_by: str | None = None  # a signal's name once one has come
     saved: float = field(default_factory=time.monotonic)
-    drawn: dict[str, Any] = field(default_factory=dict)
+    random_state: dict[str, Any] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
         """Whether to save after this step: all processes get the main process's answer."""
@@ -83,13 +83,13 @@ class Checkpoints:
     def mark(self) -> None:
         """Remembers the random states between two steps: one that is broken off has drawn from them
         already."""
-        self.drawn = _random_state(self.accelerator.device)
+        self.random_state = _random_state(self.accelerator.device)
 
     def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer
         needed."""
         tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
-        everyone = gather_object([{"random": self.drawn, "running": state.running}])
+        everyone = gather_object([{"random": self.random_state, "running": state.running}])
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self._write(tensors, groups, scheduler, state, everyone)
@@ -131,7 +131,7 @@ class Checkpoints:
         self._prune(state)
 
     def _prune(self, state: State) -> None:
-        """Keeps the newest `KEPT`, and the best weights that they or the training itself still speak of."""
+        """Keeps the newest `KEPT`, and the best weights that they or the training itself refer to."""
         steps = sorted(self.steps(), reverse=True)
         for step in steps[KEPT:]:
             shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
@@ -180,8 +180,8 @@ class Checkpoints:
         state_dict.set_model_state_dict(model, weights, options=WHOLE)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, and its `state.json`; a damaged one is told and passed
-        over."""
+        """The newest checkpoint that is whole, and its `state.json`; a damaged one is
+        reported and passed over."""
         for step in sorted(self.steps(), reverse=True):
             folder = self.folder / f"step-{step}"
             try:
@@ -233,9 +233,8 @@ class Checkpoints:
             state.running = rest["processes"][rank]["running"]
         else:  # other processes draw other dropout: equal to tolerance, not to the bit
             state.running = sum(own["running"] for own in rest["processes"]) / len(rest["processes"])
-            self.say(
-                f"the checkpoint is of {len(rest['processes'])} processes; training continues with {processes}"
-            )
+            before = len(rest["processes"])
+            self.say(f"the checkpoint is of {before} processes; training continues with {processes}")
         state.first_step = None
         self.say(f"resuming after step {state.step}")
         return state

@@ -72,7 +72,7 @@ def kept() -> list[dict[str, Any]]:
 
 
 def clear() -> int:
-    """Empties the cache; gives the bytes that are free again."""
+    """Empties the cache; returns the bytes that are free again."""
     entries = kept()
     for entry in entries:
         shutil.rmtree(root() / entry["entry"], ignore_errors=True)

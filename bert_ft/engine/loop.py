@@ -25,7 +25,7 @@ from bert_ft.metrics import LOWER_IS_BETTER
 
 
 class Trainable(Protocol):
-    """What is trained: a network with its head, the adapter that knows what its logits mean, and where it runs."""
+    """What is trained: a network with its head, the adapter that reads its logits, and where it runs."""
 
     network: Any
     adapter: Adapter
@@ -50,7 +50,8 @@ def train(
         features: the training rows.
         evaluate: takes the bare network, returns the metrics of every evaluation set.
         log: takes a line of the log.
-        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is kept.
+        checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is
+            kept.
         loss: in place of the adapter's: the losses of a micro-batch's rows (B,), or their mean.
     Raises:
         Interrupted: after a signal, once the state is saved.
@@ -157,7 +158,7 @@ class _Training:
         return evaluating
 
     def _gradients(self, step: int, indices: Any) -> torch.Tensor:
-        """Computes the gradients of the global batch, in more parts where memory runs out; returns its loss."""
+        """Computes the global batch's gradients, in more parts where memory runs out; returns its loss."""
         state, accelerator = self.state, self.accelerator
         while True:
             try:

@@ -9,13 +9,8 @@ import torch
 
 from bert_ft.config.schema import Recipe
 
-NO_DECAY = [
-    r"bias",
-    r"layernorm",
-    r"rmsnorm",
-    r"(?:^|\.)norm(?:$|\.)",
-    r"_norm(?:$|\.)",
-]  # as `Trainer` has them
+# as `Trainer` has them
+NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
 
 def optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -31,14 +31,8 @@ CLOSE = 3e-5  # differences of outputs as a share of their spread: up to here th
 # a difference beyond this is no rounding of float64 (with parts in float32), of float32, of bf16
 APART = {"exact": 1e-6, "single": 1e-3, "half": 3e-2}
 COPIED = 500_000_000  # parameters of the largest model that is copied in fp64
-FAULTS = (
-    RuntimeError,
-    ValueError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)  # what a forward may raise
+# what a forward may raise
+FAULTS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
 NOTE = (
     "equal lengths: padding changes this model's answers (by {difference:.0e} of their spread), so rows are "
     "evaluated and predicted in batches of equal length; set batching.equal_lengths = true to train so too"
@@ -114,7 +108,7 @@ def find(
         model: on its device, with the family's head or bare, padding-free or not.
         rule: what its configuration says already.
     Returns:
-        the answer, and a line for the user where it is not that all rows may.
+        The rule, and a line for the user where it is not that all rows may.
     Raises:
         InputError: a model that text alone doesn't run, or whose tokens know nothing of each other.
     """
@@ -183,7 +177,7 @@ def _ends(
 
 
 def _runs(model: Any, adapter: Reader, rows: Features, pad: int, batch_size: int, width: int | None) -> bool:
-    """Whether the model takes these rows, `batch_size` a batch."""
+    """Whether the model takes these rows, `batch_size` at a time."""
     try:
         _outputs(model, adapter, rows, pad, batch_size, width)
     except FAULTS:
@@ -239,17 +233,16 @@ def vocabulary(model: Any) -> int | None:
         return None
     if hasattr(embeddings, "num_embeddings"):
         return int(embeddings.num_embeddings)
-    weight = getattr(
-        embeddings, "weight", None
-    )  # a quantised embedding has no more; Perceiver's are its latents
+    # a quantised embedding has no more than a weight; Perceiver's are its latents
+    weight = getattr(embeddings, "weight", None)
     return int(model.config.vocab_size if weight is None else weight.shape[0])
 
 
 def _outputs(
     model: nn.Module, adapter: Reader, probe: Features, pad: int, batch_size: int, width: int | None
 ) -> list[list[np.ndarray]]:
-    """The float64 outputs of each row, `batch_size` rows a batch: its logits, and the hidden states of its tokens
-    where the encoder gives one a token."""
+    """The float64 outputs of each row, `batch_size` rows at a time: its logits, and the hidden states of its
+    tokens where the encoder has one for each."""
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), model)
     device = next(model.parameters()).device
     captured: list[Any] = []
@@ -297,8 +290,8 @@ def _exactly(
     model: Any, adapter: Reader, probe: Features, pad: int, width: int | None, difference: float
 ) -> float:
     """The difference without rounding: 0, or that of a copy in float64 on the CPU. Where there can be none,
-    or it gives no numbers (some masks do not survive it), a copy in float32 tells by a difference too large
-    for rounding."""
+    or its outputs are no numbers (some masks do not survive it), that of a copy in float32 where it is too
+    large for rounding."""
     if sum(parameter.numel() for parameter in model.parameters()) > COPIED:
         return difference if difference > APART["half"] else 0.0
     for kind, least in ((torch.float64, APART["exact"]), (torch.float32, APART["single"])):

@@ -71,8 +71,8 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     )
     if task.recipe.keep == "best":
         display.say(
-            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too high; "
-            'recipe.keep = "last" avoids this'
+            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too "
+            'high; recipe.keep = "last" avoids this'
         )
     runs = []
     jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
@@ -141,9 +141,8 @@ def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
         metric: [run.metrics["validation"][metric] for run in runs]
         for metric in runs[0].metrics["validation"]
     }
-    numbers = {
-        metric: np.array(scores, float) for metric, scores in values.items()
-    }  # an undefined one is nan
+    # an undefined value becomes nan
+    numbers = {metric: np.array(scores, float) for metric, scores in values.items()}
     return {
         **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},
         "folds": len(runs),

@@ -46,8 +46,8 @@ class Evaluator:
         self.latest.clear()
 
     def __call__(self, network: Any) -> Metrics:
-        """Set name -> metric -> value of the evaluation sets, for weights that have just been trained; tells what
-        looks wrong with the predictions."""
+        """Set name -> metric -> value of the evaluation sets, for weights that have just been trained; shows
+        what looks wrong with the predictions."""
         self.forget()
         metrics = {}
         for name, rows, predictions in self.predicted(self.evaluation):
@@ -57,8 +57,8 @@ class Evaluator:
         return {name: metrics[name] for name in self.evaluation}
 
     def predicted(self, sets: Mapping[str, Rows]) -> Iterator[tuple[str, Rows, Predictions]]:
-        """(name, rows, predictions) set by set; first comes the one that thresholds are tuned on, which hold for
-        all."""
+        """(name, rows, predictions) of each set; the one that thresholds are tuned on comes first, since they
+        hold for all."""
         for name in sorted(sets, key=lambda name: name != self.chosen_by):
             if name not in self.latest:
                 start = time.perf_counter()

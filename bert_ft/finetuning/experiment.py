@@ -1,4 +1,4 @@
-"""An experiment: everything a call says, bound and free of contradictions, before anything heavy is loaded."""
+"""An experiment: all that a call says, bound and free of contradictions, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bert_ft.rundir.folder import RunDir
 Score = Callable[[Any, Any], dict[str, float]]
 
 DEFAULTED = {*Execution.model_fields, "seed", "data_dir", "folds"}
-"""Settings that may be None, for the default: what a command line passes on that nobody said."""
+"""Settings that may be None, for the default: a command line passes on what nobody set."""
 
 
 @dataclass(frozen=True)
 class UserObjects:
-    """The Python objects of the user's that a call puts in the place of ours; `finetune` says what each is."""
+    """The user's own Python objects, in the place of ours; `finetune` says what each is."""
 
     adapter: type[families.Adapter] | None = None
     loss: Callable[[Any, Mapping[str, Any]], Any] | None = None
@@ -39,12 +39,12 @@ class UserObjects:
     tokenizer: Any = None
 
     def names(self) -> list[str]:
-        """Which of them change what is trained: the run's task.toml alone can't repeat it."""
+        """Those that change what is trained, so that the run's task.toml alone can't repeat it."""
         return [name for name in ("adapter", "loss", "metrics", "model") if getattr(self, name)]
 
     def scorers(self) -> dict[str, Score]:
-        """Name -> function of (predictions, references) that returns metrics by name. A single metric bears the
-        name it was given, of several each its own."""
+        """Name -> function of (predictions, references) that returns metrics by name. A single metric has the
+        name that the user gave it, of several each has its own."""
         if isinstance(self.metrics, Mapping):
             return {name: _scorer(metric, name, alone=True) for name, metric in self.metrics.items()}
         names = [str(getattr(each, "name", getattr(each, "__name__", "custom"))) for each in self.metrics]
@@ -54,8 +54,8 @@ class UserObjects:
 
 
 def _scorer(metric: Any, name: str, alone: bool) -> Score:
-    """The metric as a function of (predictions, references); where it returns one value `alone`, that is called
-    as the user calls it."""
+    """The metric as a function of (predictions, references) that returns name -> value; one value `alone`
+    gets the name that the user gave the metric."""
 
     def score(predictions: Any, references: Any) -> dict[str, float]:
         if hasattr(metric, "compute"):  # one of `evaluate`

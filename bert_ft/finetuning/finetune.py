@@ -31,8 +31,8 @@ def finetune(
     """Fine-tunes a checkpoint on a task and returns the finished run.
 
     Args:
-        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for data of one's
-            own.
+        task: a built-in task ("sst2"), a TOML file, a `Task`, or a family ("classification") for your own
+            data.
         checkpoint: hub id, folder, or an earlier run; the task's own by default.
         output: the run folder; `runs/<task>-<checkpoint>[-changed keys]-seed<k>` by default.
         train, validation, test: a file, or rows (Dataset, pandas frame, dict of lists, list of dicts);
@@ -49,8 +49,8 @@ def finetune(
             groups of `data.group`): five runs below one folder, whose own results are their mean and spread.
             Keys of `[execution]` say how the run is carried out and are no part of it: `overwrite`, `resume`,
             `check`, `save_every`, `keep_checkpoints`, `save_model`, `log_with`, `signals`, `quiet`.
-            `trust_remote_code="ORG/NAME"` (or "./FOLDER") names the checkpoint whose own code may run, and any
-            other repository that its code comes from; what a file says of it is not obeyed.
+            `trust_remote_code="ORG/NAME"` (or "./FOLDER") names the checkpoint whose own code may run, and
+            any other repository that its code comes from; what a file says about this is ignored.
     Raises:
         InputError: whatever the user can mend, in one message; MachineError: a disk that can't be written.
     """

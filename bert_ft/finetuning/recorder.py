@@ -1,4 +1,4 @@
-"""The recorder of a run: what it tells a person, its log, its trackers, and the notes that its results keep."""
+"""The recorder of a run: what it shows a person, its log, its trackers, and the notes in its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bert_ft.prepared import Prepared
 
 
 class Recorder:
-    """Tells and records the course of one run; what it writes, the main process alone does.
+    """Shows and records the course of one run; the main process alone writes.
 
     Attributes:
         notes: what a person should know of the run, a line each.
@@ -31,12 +31,12 @@ class Recorder:
         self.notes: list[str] = []
 
     def note(self, line: str, style: str = "") -> None:
-        """Tells a line, and keeps it in the results."""
+        """Shows a line, and keeps it in the results."""
         self.say(line, style)
         self.notes.append(line)
 
     def describe(self, prepared: Prepared, counts: Mapping[str, dict[str, int]]) -> None:
-        """Tells what there is before the first step: rows and tokens, labels, the disk's part."""
+        """Shows what there is before the first step: rows and tokens, labels, disk space."""
         for name, counted in counts.items():
             self.say(display.count_line(name, counted, self.task.recipe.max_length))
             if unread := display.unread(name, counted):
@@ -65,9 +65,8 @@ class Recorder:
     def log(self, entry: dict[str, Any]) -> None:
         """Writes a line of the log, to the run's folder and to the trackers."""
         if "out_of_memory" in entry:
-            self.say(
-                f"step {entry['step']}: out of memory; {entry['out_of_memory']}, the batch size stays the same"
-            )
+            remedy = f"{entry['out_of_memory']}, the batch size stays the same"
+            self.say(f"step {entry['step']}: out of memory; {remedy}")
         if self.main:
             seconds = round(time.perf_counter() - self.experiment.began, 3)
             self.experiment.folder.append_log({**entry, "seconds": seconds})

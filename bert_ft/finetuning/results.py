@@ -20,8 +20,11 @@ from bert_ft.rundir import environment
 def write_predictions(
     experiment: Experiment, evaluator: Evaluator, recorder: Recorder
 ) -> dict[str, dict[str, float]]:
-    """Predicts every set with the weights that are kept, writes what was predicted, and returns set name -> metric
-    -> value; empty for a set without labels."""
+    """Predicts every set with the weights that are kept, and writes the predictions.
+
+    Returns:
+        set name -> metric -> value; empty for a set without labels.
+    """
     adapter = evaluator.adapter
     folder = experiment.folder
     metrics: dict[str, dict[str, float]] = {}
@@ -38,14 +41,13 @@ def write_predictions(
 
 
 def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, dtype: str | None) -> None:
-    """Writes `model/`, in the given type of numbers, where the run keeps one; a network of the user's own leaves as
-    it came."""
+    """Writes `model/`, with numbers of type `dtype`, where the run keeps a model; takes our hooks off a
+    network of the user's own."""
     model.network = model.accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.describe()
     saves = experiment.execution.save_model
-    whole = (
-        checkpoints.whole(model.network) if saves else None
-    )  # of every process, where the model is sharded
+    # every process takes part, where the model is sharded
+    whole = checkpoints.whole(model.network) if saves else None
     if not model.accelerator.is_main_process:
         return
     if experiment.objects.model is not None and model.unpadding is not None:

@@ -27,7 +27,7 @@ from bert_ft.rundir.folder import is_finished
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training ends with; the weights that are kept are in the model, what was tuned is in its adapter.
+    """What a training ends with; the weights that it keeps are in the model, what it tuned is in the adapter.
 
     Attributes:
         state: how far it came, and where its best step was.
@@ -57,7 +57,7 @@ def train_run(experiment: Experiment) -> Run:
 
 
 def say_finished(experiment: Experiment) -> None:
-    """Tells that there is nothing to do."""
+    """Shows that there is nothing to do."""
     display = Display(experiment.execution.quiet or not first_process())
     display.say(f"{experiment.folder.path} is finished already: nothing to do (--overwrite trains it again)")
 
@@ -169,7 +169,7 @@ def train(
             f"the weights of step {state.best_step} are kept: they have the best {task.best_metric[1]}"
         )
     dtype = pretrained.save_dtype(task.run, experiment.trusted)
-    if dtype is not None:  # what is scored from here on is what the saved model gives
+    if dtype is not None:  # what is scored from here on is what the saved model answers
         weights.rounded(model.network, dtype)
         evaluator.forget()
     return Trained(state, dtype)

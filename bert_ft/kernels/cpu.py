@@ -6,12 +6,11 @@ Dropout is applied where the model applies it and at its rates, to 1 / 65,536
 module's rate may ever change here.
 
 - Memory that a step frees is kept for the next one: glibc would give large blocks back to the system, whose
-pages must
-  then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522 word
-  pieces).
+  pages must then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522
+  word pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
 - Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a
-pass before.
+  pass before.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ M_MMAP_THRESHOLD = -3
 
 @contextmanager
 def lean(model: nn.Module, requested: bool) -> Iterator[bool]:
-    """Inside: training steps of `model` are lean, where it is wanted and runs on a CPU; gives whether they
-    are."""
+    """Makes the training steps of `model` lean inside, if requested and on a CPU; yields whether they are."""
     active = requested and next(model.parameters()).device.type == "cpu"
     if not active:
         yield False

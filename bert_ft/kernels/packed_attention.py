@@ -198,7 +198,7 @@ def check_dropout(device: torch.device, request: Request) -> str | None:
     """What is wrong with attention under dropout as this machine computes it, forward and backward; None:
     nothing.
 
-    The values are unit vectors, so that what comes out are the probabilities after dropout. They tell what
+    The values are unit vectors, so that what comes out are the probabilities after dropout. They show what
     was dropped: its share has to be the rate to 5 standard errors, and with just that dropped plain softmax
     attention, in fp32, has to give the same output and the same gradients.
     """

@@ -18,19 +18,17 @@ path.
 
 What differs between architectures, and what meets it; none has code of its own:
 
-    BERT, RoBERTa, ELECTRA, ...     the doors are at `encoder` DistilBERT                      at
-    `transformer`, which takes hidden states by keyword ALBERT                          one layer run many
-    times, so the doors stand around the loop; it leaves wider
-                                    than it enters, so the width is taken from what leaves
-    MobileBERT                      mixes neighbouring positions, but in the embeddings, before the door
-    ModernBERT                      a bare list, `layers`: enters at the first, leaves at the last; its local
-                                    attention comes as a second mask, which makes a second layout, with a
-                                    window
-    ModernBERT, NomicBERT, EuroBERT rotary positions, made for (B, L), are handed to each layer: gathered like
-    the
-                                    tokens. EuroBERT may have fewer key than query heads: repeated
-    DeBERTa, MPNet                  attention of their own, out of reach: padded
-    X-MOD                           picks an adapter per row inside the layers: fails the self-check, padded
+    BERT, RoBERTa, ELECTRA, ...      the doors are at `encoder`
+    DistilBERT                       at `transformer`, which takes hidden states by keyword
+    ALBERT                           one layer run many times, so the doors stand around the loop; it leaves
+                                     wider than it enters, so the width is taken from what leaves
+    MobileBERT                       mixes neighbouring positions, but in the embeddings, before the door
+    ModernBERT                       a bare list, `layers`: enters at the first, leaves at the last; its local
+                                     attention comes as a second mask: a second layout, with a window
+    ModernBERT, NomicBERT, EuroBERT  rotary positions, made for (B, L), are handed to each layer: gathered
+                                     like the tokens. EuroBERT may have fewer key than query heads: repeated
+    DeBERTa, MPNet                   attention of their own, out of reach: padded
+    X-MOD                            picks an adapter per row inside the layers: fails the self-check, padded
 """
 
 from __future__ import annotations
@@ -58,9 +56,8 @@ except ImportError:
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
 STACKS = ("encoder", "transformer", "layers")  # the stack of layers, as an attribute of the base model
 
-_requests: ContextVar[list[Request] | None] = ContextVar(
-    "requests", default=None
-)  # a list: each call is noted in it
+# a list: each call of attention is noted in it
+_requests: ContextVar[list[Request] | None] = ContextVar("requests", default=None)
 _lengths: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 
 
@@ -196,7 +193,7 @@ class Unpadding:
 
 def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
     """Let a `transformers` encoder (bare or with a head, inside peft or DDP) run its layers on real tokens
-    only, in place, if a small ragged batch shows that it still gives what it gave. `dtype`: what autocast
+    only, in place, if a small ragged batch shows that its outputs are the same. `dtype`: what autocast
     will compute in."""
     inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if inner is None:
@@ -237,7 +234,7 @@ def restore(model: nn.Module, attn_implementation: str = "sdpa") -> None:
 
 
 def _refusal(inner: PreTrainedModel) -> str | None:
-    """Why this model can't be padding-free, as far as its looks tell."""
+    """Why this model can't be padding-free, as far as its parts show."""
     config = inner.config
     decoders = ("is_decoder", "is_encoder_decoder", "add_cross_attention")
     if any(getattr(config, flag, False) for flag in decoders):

@@ -23,11 +23,16 @@ METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *QA)))
 """What a task's `metric.compute` may name; the family says which of them it has."""
 
 DEFAULTS = {
-    "classification": ["accuracy"], "ner": ["f1", "precision", "recall", "accuracy"], "qa": ["f1", "exact_match"],
+    "classification": ["accuracy"],
+    "ner": ["f1", "precision", "recall", "accuracy"],
+    "qa": ["f1", "exact_match"],
     "regression": ["pearson", "spearmanr"],
-    "multi_label_classification": [name + suffix for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
-                                   for suffix in ("", "_tuned")],
-}  # fmt: skip
+    "multi_label_classification": [
+        name + suffix
+        for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
+        for suffix in ("", "_tuned")
+    ],
+}
 """Family or problem type -> what a task that names no metric computes; the first picks the best
 checkpoint."""
 

@@ -25,7 +25,7 @@ class Resamples:
 
     Args:
         keys: (N, K) what each row counts; equal rows are one kind.
-        scoring: takes the kinds, (U, K), and gives the function from counts (D, U) to metrics.
+        scoring: takes the kinds, (U, K), and returns the function from counts (D, U) to metrics.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def entities(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-    """Kinds are sentences: entities found, right, gold, predicted (metrics.entities); words right, words."""
+    """Kinds are sentences: their entities recalled, correct, gold, predicted; their words right, words."""
 
     def score(counts: np.ndarray) -> Values:
         recalled, correct, gold, predicted, same, words = (counts @ kinds).astype(np.float64).T
@@ -197,7 +197,7 @@ def bins(values: np.ndarray, most: int = 5) -> list[tuple[str, np.ndarray]]:
         return [(f"{limits[0] - 1:,}", np.arange(len(values)))]
     return [
         (
-            f"{low:,}" + f" to {high - 1:,}" * (high - 1 > low),
+            f"{low:,} to {high - 1:,}" if high - 1 > low else f"{low:,}",
             np.flatnonzero((values >= low) & (values < high)),
         )
         for low, high in pairwise(limits.tolist())

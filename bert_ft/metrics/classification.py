@@ -1,12 +1,12 @@
 """Classification and regression metrics: a table of scikit-learn's and scipy's functions by name.
 
-`compute` takes two arrays or lists of shape ``[rows]``, predictions and labels, and gives floats: a fraction
-between 0 and 1, a correlation between -1 and 1, or an error in the labels' unit (squared for the squared
-error). Class metrics take label ids (whole numbers); regression metrics take real numbers and compute in
-float64.
+`compute` takes two arrays or lists of shape ``[rows]``, predictions and labels, and returns floats: a
+fraction between 0 and 1, a correlation between -1 and 1, or an error in the labels' unit (squared for the
+squared error). Class metrics take label ids (whole numbers); regression metrics take real numbers and compute
+in float64.
 
 The values are those of scikit-learn (``zero_division=0``) and scipy, the libraries behind the hub's metrics;
-degenerate input gives their value without their warnings, since a model that predicts one class at its first
+degenerate input has their value without their warnings, since a model that predicts one class at its first
 evaluation is ordinary: a quotient 0/0 is 0, the correlation of a constant is nan, and so is what has a
 prediction of nan.
 

@@ -88,8 +88,8 @@ def strict_chunks(prefix: np.ndarray, kind: np.ndarray, scheme: str) -> Chunks:
     else:
         starts = (prefix == B) | (prefix == S)
         ends = (before == E) | (before == S) if scheme == "BIOES" else before != O
-    # in a run of tags that continue one another the first start counts, and the run's end must be one by the
-    # scheme
+    # in a run of tags that continue one another the first start counts,
+    # and the run's end must be one by the scheme
     run = np.cumsum(~inside)
     begin = np.flatnonzero(starts)
     begin = begin[np.r_[True, run[begin[1:]] != run[begin[:-1]]]] if len(begin) else begin
@@ -142,9 +142,9 @@ def matched(
 ) -> tuple[tuple[Chunks, Chunks], tuple[np.ndarray, np.ndarray], list[str]]:
     """The gold and the predicted entities, which of either agree with one of the other side (bool), and the
     types' names. Arguments and errors as of `score`; places count an O behind each sentence (`apart`)."""
-    for what, value, valid in (("mode", mode, MODES), ("scheme", scheme or "IO", SCHEMES)):
+    for option, value, valid in (("mode", mode, MODES), ("scheme", scheme or "IO", SCHEMES)):
         if value not in valid:
-            raise InputError(f"unknown {what} '{value}'", remedy=did_you_mean(value, valid))
+            raise InputError(f"unknown {option} '{value}'", remedy=did_you_mean(value, valid))
     if len(references) != len(predictions):
         raise ValueError(f"{len(references)} gold tags and {len(predictions)} predicted ones")
     strict = mode == "seqeval-strict"

@@ -65,7 +65,7 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The threshold of each column that gives its best F1: a label is predicted where p > threshold.
+    """The threshold of each column with the best F1: a label is predicted where p > threshold.
 
     It lies half-way between two probabilities; of several with the same F1 it is the highest; a column
     without a positive row keeps 0.5.

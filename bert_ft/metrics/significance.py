@@ -80,9 +80,8 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
         (np.tile([-1, 1], len(pairs)), (places, pairs.reshape(-1))), (len(pairs), both.size)
     )
     pair_counts = np.bincount(kind, minlength=len(pairs))
-    flips = (
-        np.eye(len(pairs), dtype=np.int64)[kind] if exact else pair_counts
-    )  # (rows, pairs): the pair of each row
+    # (rows, pairs): the pair of each row
+    flips = np.eye(len(pairs), dtype=np.int64)[kind] if exact else pair_counts
 
     def differences(swapped: np.ndarray) -> Values:
         moved = swapped @ move
@@ -103,9 +102,8 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
             else rng.binomial(pair_counts, 0.5, shape)
         )
         for name, value in differences(swapped).items():
-            hits[name] += int(
-                (~(abs(value) < abs(observed[name]) - CLOSE)).sum()
-            )  # an undefined one counts as a hit
+            smaller = abs(value) < abs(observed[name]) - CLOSE
+            hits[name] += int((~smaller).sum())  # an undefined difference counts as a hit
     return {name: (count + (not exact)) / (total + (not exact)) for name, count in hits.items()}
 
 

@@ -96,9 +96,8 @@ def squad_v2(
     raw = raw_scores([predictions[key] for key in answers], answers.values())
     rank = {key: i for i, key in enumerate(answers)}
     odds = np.array([null_odds[key] for key in answers], np.float64)
-    order = sorted(
-        (key for key in null_odds if key in rank), key=null_odds.__getitem__
-    )  # ties as in the script
+    # ties as in the script
+    order = sorted((key for key in null_odds if key in rank), key=null_odds.__getitem__)
     out: dict[str, float] = {}
     for prefix, chosen in (("", np.ones_like(has)), ("HasAns_", has), ("NoAns_", ~has)):
         if chosen.any():

@@ -32,10 +32,19 @@ def build(
     trusted: Sequence[str] = (),
     stored: bool = False,
 ) -> tuple[Model, list[str]]:
-    """Loads the task's checkpoint under its adapter; gives also what the user should know about the weights
-    and the tokenizer, which is tried on `texts`. To `fit`, rows are as long as the checkpoint has positions
-    for; otherwise a length beyond that is refused. `trusted` is what this call names to run code from
-    (`remote_code.names`); `stored`: the model computes in the type of the file's numbers, not in float32."""
+    """Loads the task's checkpoint under its adapter.
+
+    Args:
+        fit: rows are cut to as many tokens as the checkpoint has positions for; otherwise a `max_length`
+            beyond that is refused.
+        texts: those that the tokenizer is tried on.
+        trusted: what this call names to run code from, as `remote_code.names` returns it.
+        stored: the model computes in the type of the file's numbers, not in float32.
+    Returns:
+        The model, and what the user should know about its weights and its tokenizer.
+    Raises:
+        InputError: a checkpoint, tokenizer or length that do not fit each other or the task.
+    """
     from accelerate.utils import set_seed
 
     from bert_ft.kernels import cpu

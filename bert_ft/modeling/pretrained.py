@@ -62,18 +62,15 @@ def commit(run: RunSpec) -> str | None:
 
 
 def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ()) -> Any:
-    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` gives of this
+    """The config of a checkpoint (a folder or hub id); `trusted` is what `remote_code.names` returns for this
     call."""
     from transformers import AutoConfig
 
     with loading_errors(where):
         trust = remote_code.allowed(where, revision, trusted)
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
-    if config._attn_implementation not in (
-        None,
-        "eager",
-        "sdpa",
-    ):  # others may be programs that the hub serves
+    # others may be programs that the hub serves
+    if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
     return config
 
@@ -84,7 +81,8 @@ def load_model(
     """The model with the head of the adapter's family, and what the user should know about its weights.
 
     Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head
-    that fits the task's labels by name is kept too (in the checkpoint's label order, which is the adapter's: `in_order_of`); a task head of another kind is initialised anew from torch's random state.
+    that fits the task's labels by name is kept too, in the checkpoint's label order, which is the adapter's
+    (`in_order_of`); a task head of another kind is initialised anew from torch's random state.
 
     Args:
         stored: computes in the type that the file's numbers have; in float32 otherwise, whatever the file
@@ -115,7 +113,8 @@ def load_model(
     head = weights.head_names(model)
     new = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     if encoder := [key for key in new if key not in head and "pooler" not in key]:
-        message = f"the checkpoint ({architecture}) lacks {len(encoder)} weights of the encoder; the first is {encoder[0]}"
+        lost = f"{len(encoder)} weights of the encoder; the first is {encoder[0]}"
+        message = f"the checkpoint ({architecture}) lacks {lost}"
         raise InputError(message, where=where, remedy="use a BERT-like encoder")
     notes = _placed(model, info["unexpected_keys"], architecture, where)
     # of an unknown class's head that came whole nothing says what it is for
@@ -199,8 +198,7 @@ def without_decoder(model: Any) -> Any:
 
 
 def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list[str]:
-    """What to tell of the tensors that the model has no place for; refuses them where they are the
-    encoder's."""
+    """Notes on the tensors that the model has no place for; refuses them where they are the encoder's."""
     lost, harmless = weights.without_place(model, unexpected, old)
     if lost:
         message = (
@@ -218,7 +216,7 @@ def _placed(model: Any, unexpected: Iterable[str], old: str, where: str) -> list
 
 def bind_head(network: Any, adapter: Adapter) -> list[str]:
     """Names the logits of a model of the user's own: by its config's label names where they are the task's,
-    else in the task's order; gives what was done.
+    else in the task's order; returns notes on what was done.
 
     Raises:
         InputError: a head of another size.
@@ -258,15 +256,16 @@ def _head_of(config: Any) -> str:
     """What the checkpoint's head is for, in words."""
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     kind = problem_type(config) if "SequenceClassification" in str(config.architectures) else ""
-    return " ".join(filter(None, ["is for", kind, f"of {', '.join(names[:5])}" + ", ..." * (len(names) > 5)]))
+    labels = ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+    return " ".join(filter(None, ["is for", kind, f"of {labels}"]))
 
 
 def in_order_of(adapter: Adapter, config: Any, own: bool = False) -> Adapter:
-    """The adapter with its labels in the order of the head that a config describes; where that head is not for
-    its task the adapter as it is. It must not be prepared yet: what it prepares may follow that order.
+    """The adapter with its labels in the order of the head that a config describes; the adapter as it is
+    where that head is not for its task. It must not be prepared yet: what it prepares may follow that order.
 
     Args:
-        own: the config is that of a model of the user's own; where it names no problem type, it has the task's.
+        own: the config is that of the user's own model; where it names no problem type, it has the task's.
     """
     order = _head_order(config, adapter, own)
     if order is None or order == adapter.labels:
@@ -293,8 +292,8 @@ def _architecture(config: Any) -> str:
 
 
 def _head_order(config: Any, adapter: Adapter, own: bool = False) -> list[Label] | None:
-    """The adapter's labels in the order of the head that a config describes; None where that head is for another
-    task."""
+    """The adapter's labels in the order of the head that a config describes; None where that head is for
+    another task."""
     needed = adapter.config()
     if needed.get("problem_type") is None and "id2label" not in needed:
         # a head for answers has one shape, whatever a config says of labels (BART's: three)
@@ -313,8 +312,8 @@ def _head_order(config: Any, adapter: Adapter, own: bool = False) -> list[Label]
 
 
 def _keeps_head(config: Any, adapter: Adapter) -> bool:
-    """Whether the head that a config describes is for this task; the adapter has its labels in that head's order
-    (`in_order_of`)."""
+    """Whether the head that a config describes is for this task; the adapter has its labels in that head's
+    order (`in_order_of`)."""
     order = _head_order(config, adapter)
     assert order is None or order == adapter.labels, "the labels are in another order than the head's"
     return order is not None

@@ -106,6 +106,6 @@ def _same(source: str, name: str) -> bool:
 
 
 def _marked(source: str) -> str:
-    return (
-        f"./{source}" if Path(source).is_dir() and not source.startswith(("./", "../", "/", "~")) else source
-    )
+    """A name with the sign of a folder, where it is one."""
+    unmarked = Path(source).is_dir() and not source.startswith(("./", "../", "/", "~"))
+    return f"./{source}" if unmarked else source

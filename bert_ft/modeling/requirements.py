@@ -1,5 +1,5 @@
-"""What a model needs beyond rows of token ids: told, settled from its configuration, or refused, by what its
-forward takes and its configuration says, before anything is trained."""
+"""What a model needs beyond rows of token ids: noted, settled or refused before anything is trained, by what
+its forward takes and its configuration says."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_
 
 def positions(network: Any) -> int | None:
     """How many tokens the model has positions for; None where it has no bound."""
-    bounds = [
-        value for name in POSITIONS if (value := getattr(network.config, name, None) or 0) > 0
-    ]  # XLNet says -1
+    values = [getattr(network.config, name, None) or 0 for name in POSITIONS]
+    bounds = [value for value in values if value > 0]  # XLNet says -1
     if not bounds:
         return None
     # RoBERTa counts positions from behind the padding's
@@ -46,7 +45,7 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     stays so.
 
     Returns:
-        which rows may share a batch, as far as the configuration tells; lines for the user.
+        which rows may share a batch, as far as the configuration says; notes for the user.
     Raises:
         InputError: a model that needs what rows of text do not have.
     """
@@ -56,7 +55,8 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
         notes.append(
-            f"the model's config.json names no padding token; the tokenizer's is used: '{tokenizer.pad_token}'"
+            "the model's config.json names no padding token; the tokenizer's is used: "
+            f"'{tokenizer.pad_token}'"
         )
     parameters = inspect.signature(network.forward).parameters
     absent = list(dict.fromkeys(what for name, what in BESIDE_TEXT.items() if name in parameters))
@@ -73,8 +73,8 @@ def settle(network: Any, tokenizer: Any, max_length: int) -> tuple[Sharing, list
 
 
 def _refuse(config: Any) -> None:
-    """Refuses what rows of text can't give, or this machine can't compute, as far as the configuration
-    tells."""
+    """Refuses what rows of text don't have, or this machine can't compute, as far as the configuration
+    says."""
     problem = remedy = ""
     if len(getattr(config, "type_vocab_sizes", None) or []) > 1:
         kinds = len(config.type_vocab_sizes)
@@ -122,7 +122,7 @@ def _width(config: Any, max_length: int) -> int | None:
 
 def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
     """BigBird changes to full attention for good at the first batch that is too short for block-sparse
-    attention: here the longest row that there can be decides, for all; gives what block-sparse rows are
+    attention: here the longest row that there can be decides, for all; returns what block-sparse rows are
     padded to, and a line."""
     config = network.config
     shortest = (5 + 2 * config.num_random_blocks) * config.block_size

@@ -29,9 +29,10 @@ def save_model(
                 temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype)
             )
             if dtype is not None:  # it has written the type of the model that it was given
-                model.config.dtype, before = dtype, model.config.dtype
+                previous = model.config.dtype
+                model.config.dtype = dtype
                 model.config.save_pretrained(temporary)
-                model.config.dtype = before
+                model.config.dtype = previous
             _name_labels(temporary / "config.json", model.config)
             _save_tokenizer(temporary, tokenizer)
 

@@ -1,4 +1,4 @@
-"""Token types of pairs: where the model has more than one, the tokenizer gives them."""
+"""Token types of pairs: where the model has more than one, the tokenizer sets them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,19 @@ from bert_ft.families import tokenization
 # Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the
 # texts of a pair -> the type of the token that stands for the whole.
 TYPED = {
-    "albert": 0, "big_bird": 0, "rembert": 0, "splinter": 0, "nystromformer": 0, "yoso": 0, "fnet": 0, "funnel": 2,
-    "xlnet": 2,
+    "albert": 0, "big_bird": 0, "rembert": 0, "splinter": 0, "nystromformer": 0, "yoso": 0, "fnet": 0,
+    "funnel": 2, "xlnet": 2,
 }  # fmt: skip
 # these compare types and have no embeddings of them, so no number of them either
 UNCOUNTED = ("funnel", "xlnet")
-# tokenizer classes of the architectures that were pretrained without types, whatever number their
-# configuration has
+# tokenizer classes of architectures pretrained without types, whatever number their configuration has
 UNTYPED = (
-    "RobertaTokenizer",
-    "XLMRobertaTokenizer",
-    "CamembertTokenizer",
-    "LukeTokenizer",
-    "LayoutLMv3Tokenizer",
-)
+    "RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "LukeTokenizer", "LayoutLMv3Tokenizer",
+)  # fmt: skip
 
 
 def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
-    """Lets the tokenizer give token types where the model was pretrained with them, also once it is saved;
+    """Lets the tokenizer set token types where the model was pretrained with them, also once it is saved;
     returns what the user should know of it.
 
     `transformers` 5 leaves `token_type_ids` out for ALBERT, BigBird, RemBERT, Funnel, XLNet, Splinter,
@@ -71,8 +66,8 @@ def set_types(tokenizer: Any, network: Any, pairs: bool) -> list[str]:
 
 
 def _was_typed(config: Any, tokenizer: Any) -> bool:
-    """Whether a model with this configuration was pretrained with types that its tokenizer's template gives,
-    or its architecture's published tokenizer gave."""
+    """Whether a model with this configuration was pretrained with types that its tokenizer's template sets,
+    or its architecture's published tokenizer set."""
     kind = config.model_type
     size = getattr(config, "type_vocab_size", None) or 0
     largest = max(_types(tokenizer), TYPED.get(kind, 0), int(kind in TYPED))
@@ -90,7 +85,7 @@ def _published(kind: str) -> str | None:
 
 
 def _types(tokenizer: Any) -> int:
-    """The largest token type that the template gives to a pair of texts."""
+    """The largest token type that the template sets in a pair of texts."""
     with tokenization.whole(tokenizer) as backend:
         return max(backend.encode("a", "b").type_ids, default=0)
 

@@ -48,12 +48,8 @@ NORMALIZER = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 CASED = 0.05  # share of a vocabulary's tokens with capitals from which it is one of a cased checkpoint
-FROM_FILE = (
-    "max_length",
-    "stride",
-    "truncation_strategy",
-    "pad_to_multiple_of",
-)  # that padding and truncation leave
+# settings that padding and truncation leave behind
+FROM_FILE = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
 
 
 def load(
@@ -266,9 +262,8 @@ def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
         with tokenization.whole(one) as backend:
             try:
                 rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
-            except (
-                Exception
-            ):  # the bindings raise nothing narrower: a class rebuilt it without its unknown token
+            except Exception:
+                # the bindings raise nothing narrower: a class rebuilt it without its unknown token
                 if one is own:
                     raise
                 return "any text"
@@ -301,9 +296,8 @@ def _unreachable(tokenizer: Any) -> list[str]:
     if not any(isinstance(part, normalizers.BertNormalizer) and part.lowercase for part in parts):
         return []
     tokens = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
-    vocabulary = [
-        token for token in tokens if not re.fullmatch(r"\[.+\]|<.+>", token)
-    ]  # without [PAD] and the like
+    # without [PAD] and the like
+    vocabulary = [token for token in tokens if not re.fullmatch(r"\[.+\]|<.+>", token)]
     cased = sum(token != token.lower() for token in vocabulary)
     if cased <= CASED * len(vocabulary):
         return []

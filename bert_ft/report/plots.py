@@ -169,9 +169,9 @@ def dots(
             axes.scatter(
                 values, [at] * len(values), s=26, color=SERIES[0], alpha=0.6, linewidths=0, label=names[0]
             )
-            told = names[1] if len(marks) else None  # the legend names what is there
+            label = names[1] if len(marks) else None  # the legend names what is there
             axes.scatter(
-                marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=told
+                marks, [at] * len(marks), s=52, marker="D", color=SERIES[1], linewidths=0, label=label
             )
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
         axes.set(xlabel=unit, ylim=(-0.6, len(rows) - 0.4))

@@ -50,9 +50,9 @@ def show(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return (
-        f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
-    )
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}"
 
 
 def markdown(value: Any) -> str:

@@ -76,11 +76,13 @@ def device_line(accelerator: Any) -> str:
     """One line for the person: device, precision, processes."""
     import torch
 
-    cores = torch.get_num_threads()
-    count = accelerator.num_processes
-    threads = f", {cores} thread{'s' * (cores > 1)}" * (accelerator.device.type == "cpu")
-    processes = f", {count} processes" * (count > 1)
-    return f"{device_name(accelerator)}, {precision(accelerator)}{threads}{processes}"
+    parts = [device_name(accelerator), precision(accelerator)]
+    if accelerator.device.type == "cpu":
+        threads = torch.get_num_threads()
+        parts.append(f"{threads} threads" if threads > 1 else f"{threads} thread")
+    if accelerator.num_processes > 1:
+        parts.append(f"{accelerator.num_processes} processes")
+    return ", ".join(parts)
 
 
 def git_commit() -> str | None:

@@ -35,11 +35,13 @@ MARKER = "data_fingerprint"
 LARGE = 2**24  # bytes: no environment.json is so long
 FOLDERS = {
     "checkpoints": re.compile(r"step-\d+(\.tmp)?|best-\d+\.safetensors|best\.tmp|\..+\.tmp"),
-    "model": re.compile(r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
-                        r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
-                        r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"),
+    "model": re.compile(
+        r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
+        r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
+        r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"
+    ),
     "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
-}  # fmt: skip
+}
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
 predictions these are the run's own sets alone."""
 FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
@@ -73,9 +75,8 @@ class RunDir:
         marked = self._is_marked()
         if marked and self.task_toml.is_file():
             return "finished" if self.results_json.is_file() else "unfinished"
-        ours = (
-            {*FILES, *FOLDERS} if marked else {".lock"}
-        )  # one that was ended between its marker and its task
+        # a marked one was ended between its marker and its task
+        ours = {*FILES, *FOLDERS} if marked else {".lock"}
         others = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
         return "foreign" if any(name not in ours for name in others) else "new"
 
@@ -188,17 +189,19 @@ class RunDir:
         write_json(self.environment_json, {**recorded, "resumed": [*recorded.get("resumed", []), now]})
 
     def _write_task(self, task: Task) -> None:
-        header = (
-            f"# bert-ft train {self.task_toml.name}\n# what this run was made from, every default "
-            "included\n\n"
-        )
+        command = f"# bert-ft train {self.task_toml.name}\n"
+        header = f"{command}# what this run was made from, every default included\n\n"
         write(self.task_toml, header + tomli_w.dumps(task.dump()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a command works on the run; a second one is told who holds it. Ends with the process,
-        even killed. A folder that holds something else is left alone, one with links among its entries as
-        well. Of several processes the first holds it for all."""
+        """Held while a command works on the run; of several processes the first holds it for all. It ends
+        with the process, even one that is killed.
+
+        Raises:
+            InputError: another command holds it, whom the message names; the folder holds something that is
+                no run, or has links among its entries.
+        """
         if not first_process():
             yield
             return
@@ -241,17 +244,17 @@ class RunDir:
 
 
 def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], overwrite: bool) -> bool:
-    """Whether this very run is there and whole. Another one in its place is refused with the difference,
+    """Whether this very run is there and finished. Another one in its place is refused with the difference,
     unless it is to be overwritten. Equal data and an equal checkpoint may lie elsewhere by now."""
     if folder.state == "new" or overwrite:
         return False
     recorded = folder.environment()
     fingerprint = {kind: recorded.get(f"{kind}_fingerprint") for kind in identity}
-    old, new = {**folder.task().dump(), "fingerprint": fingerprint}, {**task.dump(), "fingerprint": identity}
+    old = {**folder.task().dump(), "fingerprint": fingerprint}
+    new = {**task.dump(), "fingerprint": identity}
     for tree in (old, new):
-        tree["run"].pop(
-            "trust_remote_code"
-        )  # what a file says of it is not obeyed, so that it changes nothing
+        # what a file says of it is not obeyed, so it changes nothing
+        tree["run"].pop("trust_remote_code")
     for kind, (table, keys) in MOVES.items():
         if identity[kind] is not None and identity[kind] == fingerprint[kind]:
             for tree in (old, new):

@@ -18,7 +18,8 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     changes = [
         f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}
     ]
-    changes += [f"folds={task.run.folds}"] * bool(task.run.folds)
+    if task.run.folds:
+        changes.append(f"folds={task.run.folds}")
     parts = [base.name, short_name(task.run.checkpoint or "model"), *changes]
     name = "-".join(map(clean, parts))
     if len(name) > 180:

@@ -27,7 +27,7 @@ from bert_ft.prepared import read
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
-# share of the tokens from which unknown ones are, and of the characters; below a twentieth they are not told
+# share of the tokens, or characters, from which unknown ones are a warning; below a twentieth not even a note
 UNKNOWN = 0.02
 STYLES = {"fault": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -158,10 +158,9 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
         if (rows := np.flatnonzero(checks.gives_away(values, labels))).size:
             _, first = np.unique(labels[rows], return_index=True)
-            examples.append(name + ": in ranges" * binned + ": ")
-            examples[-1] += ", ".join(
-                f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist()
-            )
+            values_of = f"{name}: in ranges" if binned else name
+            cells = (f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist())
+            examples.append(f"{values_of}: {', '.join(cells)}")
     yield from checks.listed(
         "note", "train", "columns giving the label away: keep them out of the text", examples, "leak"
     )
@@ -268,9 +267,8 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
         for row in zip(*columns, finding.examples[:limit], strict=True):
             body.add_row(*map(cell, row))
         console.print(Padding(body, (0, 0, 1, 9), expand=False))
-    counts = [
-        f"{n} {s}{'s' * (n != 1)}" for s in STYLES if (n := sum(f.severity == s for f in report.findings))
-    ]
+    totals = {kind: sum(finding.severity == kind for finding in report.findings) for kind in STYLES}
+    counts = [f"{n} {kind}" if n == 1 else f"{n} {kind}s" for kind, n in totals.items() if n]
     console.print(Text(", ".join(counts) or "nothing to report", "bold"))
     for line in (*report.notes, *(f"not checked: {what}" for what in report.skipped)):
         console.print(cell(line, "dim"))

@@ -81,25 +81,29 @@ def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
     escape."""
     match = re.search(pattern, text) if pattern else None
     start = max(0, match.start() - 20) if match else 0
-    cut = "…" * (start > 0) + text[start : start + most].strip() + "…" * (len(text) > start + most)
-    return escaped(cut)
+    before = "…" if start > 0 else ""
+    after = "…" if len(text) > start + most else ""
+    return escaped(f"{before}{text[start : start + most].strip()}{after}")
 
 
 # --- the short form
 
 
 def lines(findings: Sequence[Finding], limit: int = 5) -> list[str]:
-    """A line for each fault and warning, the gravest first; of more than `most`, how many more there are."""
-    grave = sorted(
-        (f for f in findings if f.severity != "note"), key=lambda f: f.severity
-    )  # "fault" < "warning"
+    """A line for each fault and warning, the gravest first; of more than `limit`, how many more there are."""
+    grave = [finding for finding in findings if finding.severity != "note"]
+    grave.sort(key=lambda finding: finding.severity)  # "fault" < "warning"
     result = []
     for finding in grave[:limit]:
         numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)
-        more = ", ..." * (finding.count > len(numbers))
-        place = f" (row{'s' * (finding.count > 1)} {', '.join(numbers)}{more})" if numbers else ""
+        more = ", ..." if finding.count > len(numbers) else ""
+        unit = "rows" if finding.count > 1 else "row"
+        place = f" ({unit} {', '.join(numbers)}{more})" if numbers else ""
         if finding.examples and not finding.places:
-            place = ": " + "; ".join(finding.examples[:3]) + "; ..." * (len(finding.examples) > 3)
+            examples = [*finding.examples[:3], *(["..."] if len(finding.examples) > 3 else [])]
+            place = ": " + "; ".join(examples)
         result.append(f"check: {finding.set}: {finding.count:,} {finding.phrase}{place}")
     remaining = len(grave) - limit
-    return result + [f"check: {remaining} more: `bert-ft check` lists them"] * (remaining > 0)
+    if remaining > 0:
+        result.append(f"check: {remaining} more: `bert-ft check` lists them")
+    return result

@@ -13,12 +13,11 @@ from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
 from bert_ft.data.loading import Family
 from bert_ft.data.rows import Rows
 
-# What the second and later bytes of UTF-8 become when they are read as Latin-1 or Windows-1252: "Ã©", "â€™",
-# "Ð¿Ñ€"
+# What the second and later bytes of UTF-8 become when they are read as Latin-1 or Windows-1252:
+# "Ã©", "â€™", "Ð¿Ñ€"
 TAIL = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
-TROUBLE: dict[
-    str, tuple[Severity, str]
-] = {  # what -> its severity, its pattern; a row is told under the first
+# what -> its severity, its pattern; a row is listed under the first that fits
+TROUBLE: dict[str, tuple[Severity, str]] = {
     "rows with U+FFFD, the mark of a character lost in decoding": ("warning", "\ufffd"),
     "rows with mojibake: UTF-8 that was read in another encoding": (
         "warning",

@@ -16,7 +16,7 @@ from bert_ft.errors import InputError, did_you_mean
 
 
 def read(path: Path, keys: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()) -> pa.Table:
-    """The `wanted` keys of every object, in the types they have in the file; a key that is absent is null.
+    """The `keys` of every object, in the types they have in the file; a key that is absent is null.
 
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
@@ -53,15 +53,15 @@ def table(
             if {int, float} >= set(kinds):
                 values = [None if value is None else float(value) for value in values]
             else:
-                message = f"'{key}' is {type(values[different]).__name__} here, but {kinds[0].__name__} in the rows before"
+                kind = type(values[different]).__name__
+                message = f"'{key}' is {kind} here, but {kinds[0].__name__} in the rows before"
                 raise InputError(
                     message, where=f"{path}, row {different + 1}", remedy="give every row the same type"
                 )
         columns[key] = array(values, key, path)
     for key in sorted(present - set(keys)) if OTHERS in optional else ():
-        with suppress(
-            TypeError, ValueError, OverflowError
-        ):  # nobody reads it: of several types, or not UTF-8
+        # a column that nobody reads may be of several types, or not UTF-8
+        with suppress(TypeError, ValueError, OverflowError):
             pa.array([key])
             columns[key] = pa.array([row.get(key) for row in rows])
     return pa.table(columns)
@@ -71,11 +71,8 @@ def array(values: list[Any], key: str, path: Path) -> pa.Array:
     """The values of `key` as an Arrow array; one that can't be read is an error with its row."""
     try:
         return pa.array(values)
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-    ) as mixed:  # half a surrogate pair, more than 64 bits, mixed types
+    except (ValueError, TypeError, OverflowError) as mixed:
+        # half a surrogate pair, more than 64 bits, mixed types
         first = next((value for value in values if value), None)
         for row, value in enumerate(values, 1):
             try:

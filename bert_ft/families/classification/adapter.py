@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
 METRICS = {
-    "regression": tuple(scores.REGRESSION_METRICS), "single_label_classification": tuple(scores.CLASS_METRICS),
+    "regression": tuple(scores.REGRESSION_METRICS),
+    "single_label_classification": tuple(scores.CLASS_METRICS),
     "multi_label_classification": (*multilabel.NAMES, *multilabel.TUNED),
 }  # fmt: skip
 

@@ -24,8 +24,10 @@ class Group:
     differs: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        others = f" and {len(self.runs) - 1} more" * (len(self.runs) > 1)
-        return f"{self.runs[0]}{others}, seed{'s' * bool(others)} {', '.join(map(str, self.seeds))}"
+        seeds = ", ".join(map(str, self.seeds))
+        if len(self.runs) == 1:
+            return f"{self.runs[0]}, seed {seeds}"
+        return f"{self.runs[0]} and {len(self.runs) - 1} more, seeds {seeds}"
 
 
 @dataclass

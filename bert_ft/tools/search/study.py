@@ -38,7 +38,8 @@ ENOUGH = 10  # complete trials before importances say anything
 # named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate
 # to None
 TPE: dict[str, Any] = {
-    "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False, "constant_liar": True
+    "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False,
+    "constant_liar": True,
 }  # fmt: skip
 
 
