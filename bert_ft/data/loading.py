@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
-from bert_ft.data.rows import Rows, Splits
+from bert_ft.data.rows import Canonical, Rows, Splits
 from bert_ft.data.splitting import has_classes, split_off
 from bert_ft.errors import InputError
 
@@ -27,7 +26,7 @@ class Family(Protocol):
     @classmethod
     def canonical(
         cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool
-    ) -> pa.Table: ...
+    ) -> Canonical: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -75,14 +74,13 @@ def load(
         else:
             wanted = sources.Wanted(data, list(columns.values()), optional, task.run.data_dir, family.readers)
             raw = sources.read(split, wanted)
-        table = family.canonical(raw, bound, columns, labelled)
+        canonical = family.canonical(raw, bound, columns, labelled)
+        table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
         if data.group in raw.table.column_names and "group" not in table.column_names:
             table = table.append_column("group", raw.table[data.group].cast(pa.string()))
-        metadata = dict(table.schema.metadata or {})
-        notes.extend(f"{name}: {note}" for note in [*raw.notes, *json.loads(metadata.pop(b"notes", b"[]"))])
-        table = table.replace_schema_metadata(metadata or None)
+        notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
         rest = raw.table.drop_columns(
             [column for column in raw.table.column_names if column in columns.values()]
         )

@@ -105,7 +105,7 @@ def load_folder(
     config = pretrained.load_config(where, trusted=trusted)
     fit, task = task is None, task or task_of(config, where, trusted)
     labels: list[Any] = task.data.labels or []
-    if not labels and task.family != "qa" and task.data.problem_type != "regression":
+    if not labels and families.find(task.family).has_labels(task):
         labels = labels_of(config, where)
     adapter = families.find(task.family)(task, labels)
     adapter.tuned = tuned_of(config, where)

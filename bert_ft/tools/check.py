@@ -20,7 +20,7 @@ from bert_ft.data.checks.columns import encode, has_target, plain
 from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
-from bert_ft.families import tokenization
+from bert_ft.families import coverage, tokenization
 from bert_ft.families.classification import checks
 from bert_ft.modeling import remote_code, vocabulary
 
@@ -180,7 +180,7 @@ def _of_tokens(
     for column in columns:
         coded = column.dictionary_encode()
         offsets, tokens, _ = tokenization.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
-        bare, visible = tokenization.coverage(tokenizer, coded.dictionary.to_pylist())
+        bare, visible = coverage.of_texts(tokenizer, coded.dictionary.to_pylist())
         uncovered += bare[coded.indices]
         characters += visible[coded.indices]
         strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])

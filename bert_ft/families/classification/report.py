@@ -31,6 +31,11 @@ class Classes(Scored):
         number = 1 if positive is None else self.names.index(str(positive))
         return Resamples(self.ids, bootstrap.classes(len(self.names), number))
 
+    share_of_right = "accuracy"
+
+    def counted_by(self) -> dict[str, Any]:
+        return {"data.labels": sorted(self.names)}
+
     def sections(self) -> list[Table | Chart]:
         size = len(self.names)
         cells = np.bincount(self.ids @ [size, 1], minlength=size * size).reshape(size, size)
@@ -86,6 +91,11 @@ class Sets(Scored):
         gold, found, p = self.matrices
         return Resamples(np.concatenate([gold, p > 0.5, found], axis=1), bootstrap.label_sets)
 
+    share_of_right = "accuracy_tuned"
+
+    def counted_by(self) -> dict[str, Any]:
+        return {"data.labels": sorted(self.names)}
+
     def sections(self) -> list[Table | Chart]:
         gold, found, _ = self.matrices
         rows: list[list[Any]] = []
@@ -117,6 +127,8 @@ class Sets(Scored):
 
 class Numbers(Scored):
     """Regression."""
+
+    sized_errors = True
 
     @cached_property
     def pairs(self) -> np.ndarray:

@@ -17,6 +17,7 @@ class Entities(Scored):
     """A tag a word."""
 
     length = ("words", ())
+    answers = ("missed", "wrong")
 
     @cached_property
     def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:

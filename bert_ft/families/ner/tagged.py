@@ -16,6 +16,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 from bert_ft.families.ner import schemes, words
+from bert_ft.families.ner.options import Options
 
 
 def canonical(
@@ -71,7 +72,8 @@ def canonical(
         message = f"{sizes[row]} words and {len(found[row])} tags"
         raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
     found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], raw.where, place)
-    read, scheme, wrong = schemes.to_iob2(found, task.ner.scheme, place)
+    assert isinstance(task.options, Options)
+    read, scheme, wrong = schemes.to_iob2(found, task.options.scheme, place)
     if scheme:
         notes.append(f"tags are {scheme}" + ", read as IOB2" * (scheme != "IOB2"))
     if wrong:

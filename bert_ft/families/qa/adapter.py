@@ -10,23 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config import schema
 from bert_ft.config.task import Task
 from bert_ft.data.columns import refuse
-from bert_ft.data.rows import Rows, with_notes
+from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
 from bert_ft.families.qa import decoding, encoding
+from bert_ft.families.qa import options as own
 from bert_ft.families.qa import squad as formats
 from bert_ft.metrics import squad as scores
 
 if TYPE_CHECKING:
     import torch
 
-
-WITHOUT = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")  # metrics where each question has an answer
-WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have none
+    from bert_ft.report.scored_set import Scored
 
 
 class ExtractiveQa(Adapter):
@@ -40,24 +40,28 @@ class ExtractiveQa(Adapter):
     """
 
     family: ClassVar[str] = "qa"
+    Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
     readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
+    metric_scale: ClassVar[int] = 100
+    pipeline_tag: ClassVar[str | None] = "question-answering"
 
-    def __init__(self, task: Task, labels: Sequence[Any] = ()) -> None:
-        super().__init__(task, labels)
-        self.options = task.qa
+    @property
+    def options(self) -> own.Options:
+        """The task's table of this family."""
+        assert isinstance(self.task.options, own.Options)
+        return self.task.options
 
     # --- rows
     # -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        own = {role: column for role, column in columns.items() if role in cls.roles}
-        table, notes = formats.canonical(raw.table, own, raw.where, labelled)
-        return with_notes(table, notes)
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+        named = {role: column for role, column in columns.items() if role in cls.roles}
+        return formats.canonical(raw.table, named, raw.where, labelled)
 
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
@@ -71,7 +75,8 @@ class ExtractiveQa(Adapter):
             )
 
     def prepare(self, train: Rows) -> None:
-        kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
+        kind = "with" if self.options.no_answer else "without"
+        known = self.options.metric_names(self.task.data.problem_type)
         self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
@@ -122,6 +127,14 @@ class ExtractiveQa(Adapter):
     # --- the model's side
     # -----------------------------------------------------------------------------------------
 
+    @classmethod
+    def has_labels(cls, task: Task) -> bool:
+        return False
+
+    @classmethod
+    def task_of_head(cls, config: Any, labels: Sequence[str]) -> dict[str, Any]:
+        return {}
+
     def config(self) -> dict[str, Any]:
         return {"num_labels": 2}
 
@@ -163,6 +176,12 @@ class ExtractiveQa(Adapter):
 
     # --- predictions
     # ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def report(cls, task: Task) -> type[Scored]:
+        from bert_ft.families.qa.report import Answers
+
+        return Answers
 
     @property
     def threshold(self) -> float:

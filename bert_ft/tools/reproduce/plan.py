@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import files
+from bert_ft.config import families
 from bert_ft.config.catalog import load_task, suites
 from bert_ft.config.references import Reference, Suite
-from bert_ft.config.task import CONTROL, RESERVED, Task
+from bert_ft.config.task import CONTROL, Task
 from bert_ft.errors import InputError
 from bert_ft.modeling import remote_code
 from bert_ft.rundir import naming
@@ -92,7 +93,7 @@ def plan(
             place of one; or a control character in a name, so that no command of one line can hold it.
     """
     name, checkpoint, known = str(name), str(checkpoint), suites()
-    if name in RESERVED:
+    if name in families.names():
         raise InputError(f"'{name}' is a family, not a task or a suite", remedy="`bert-ft tasks` lists both")
     chosen = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
