@@ -11,11 +11,12 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bert_ft.config.schema import Options
 from bert_ft.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from bert_ft.config.schema import Options
 
 BUILTIN = {
     "classification": "bert_ft.families.classification.adapter:Classification",
