@@ -305,20 +305,26 @@ class Classification(Adapter):
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
             return {}
+        return self.compute(self.task.metric.compute, predictions, rows)
+
+    def compute(
+        self, names: Sequence[str], predictions: Mapping[str, np.ndarray], rows: Rows
+    ) -> dict[str, float]:
+        """Name -> value of metrics of rows that all have labels. A family that extends this one computes its own
+        here."""
+        gold = self.references(rows)
         if self.multilabel:
-            names, labels = self.task.metric.compute, self.references(rows)
-            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, labels)
-            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], labels)
+            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, gold)
+            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], gold)
             both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
             return {name: both[name] for name in names}
-        positive = self.task.metric.positive
-        if (
-            positive is None and not self.regression
-        ):  # the task's second label, whatever the order of the head
-            positive = (self.task.data.labels or self.labels)[1]
-        number = 1 if self.regression else self.names.index(str(positive))
-        found, gold = predictions["prediction"], self.references(rows)
-        return scores.compute(self.task.metric.compute, found, gold, positive=number)
+        number = 1
+        if not self.regression:
+            positive = self.task.metric.positive
+            if positive is None:  # the task's second label, whatever the order of the head
+                positive = (self.task.data.labels or self.labels)[1]
+            number = self.names.index(str(positive))
+        return scores.compute(names, predictions["prediction"], gold, positive=number)
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         # tuned thresholds predict something of any probabilities
