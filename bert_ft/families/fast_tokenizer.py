@@ -130,11 +130,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarr
             places = np.fromiter(chain.from_iterable(e.offsets for e in encodings), pair, len(numbers))
             lengths.append(sizes)
             ids.append(numbers)
-            spans.append(_trimmed(places, part, sizes))
+            spans.append(trimmed(places, part, sizes))
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids), np.concatenate(spans)
 
 
-def _trimmed(spans: np.ndarray, texts: Sequence[str], lengths: np.ndarray) -> np.ndarray:
+def trimmed(spans: np.ndarray, texts: Sequence[str], lengths: np.ndarray) -> np.ndarray:
     """Spans without the white space at their ends, which some tokenizers count to a token; empty where that
     is all."""
     blank = np.strings.isspace(np.frombuffer("".join(texts).encode("utf-32-le"), "<U1"))

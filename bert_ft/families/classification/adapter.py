@@ -72,7 +72,6 @@ class Classification(Adapter):
         return self.task.data.problem_type == "multi_label_classification"
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -187,7 +186,6 @@ class Classification(Adapter):
         return matrix
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     @classmethod
     def has_labels(cls, task: Task) -> bool:
@@ -273,7 +271,6 @@ class Classification(Adapter):
         return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     @classmethod
     def report(cls, task: Task) -> type[Scored]:

@@ -75,7 +75,6 @@ class Ner(Adapter):
         return self.task.options
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
@@ -181,7 +180,6 @@ class Ner(Adapter):
         return numbers
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         """One feature a sentence, or several overlapping ones of a sentence that is longer than `max_length`.
@@ -304,7 +302,6 @@ class Ner(Adapter):
         return np.where(inside, self._inner()[a], outside)
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     @classmethod
     def report(cls, task: Task) -> type[Scored]:

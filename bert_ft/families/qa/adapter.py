@@ -56,7 +56,6 @@ class ExtractiveQa(Adapter):
         return self.task.options
 
     # --- rows
-    # -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
@@ -125,7 +124,6 @@ class ExtractiveQa(Adapter):
         return out
 
     # --- the model's side
-    # -----------------------------------------------------------------------------------------
 
     @classmethod
     def has_labels(cls, task: Task) -> bool:
@@ -175,7 +173,6 @@ class ExtractiveQa(Adapter):
         return columns | {"prediction": self._texts(columns, rows)}
 
     # --- predictions
-    # ----------------------------------------------------------------------------------------------
 
     @classmethod
     def report(cls, task: Task) -> type[Scored]:
