@@ -49,7 +49,8 @@ def load(
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
-    data, objects = local_layout(task), objects or {}
+    data = local_layout(task)
+    objects = objects or {}
     columns = {
         role: data.columns.get(role, role)
         for role, needed in family.roles.items()
@@ -100,7 +101,11 @@ def load(
     if data.validation is not None:
         train, held_out = split_off(train, family.target, data)
         evaluation = {"validation": held_out}
-        how = f"by {data.group}, " if data.group else "stratified, " * has_classes(train, family.target)
+        how = ""
+        if data.group:
+            how = f"by {data.group}, "
+        elif has_classes(train, family.target):
+            how = "stratified, "
         notes.append(
             f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
             f"({data.validation}, {how}split_seed {data.split_seed})"
@@ -114,7 +119,8 @@ def load(
 def local_layout(task: Task) -> Data:
     """The `[data]` that is read: with --data-dir the original distribution's files, columns and label
     names."""
-    data, original = task.data, task.data.original
+    data = task.data
+    original = task.data.original
     if task.run.data_dir is None:
         return data
     if original is None:

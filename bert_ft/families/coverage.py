@@ -37,7 +37,8 @@ def of_texts(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarr
     Returns:
         uncovered (N,) int64, characters of each text; characters (N,) int64, how many of it count.
     """
-    uncovered, characters = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    uncovered = [np.zeros(0, np.int64)]
+    characters = [np.zeros(0, np.int64)]
     lost: dict[str, bool] = {}  # of the characters that count and were met so far
     for part in _by_size(texts, PART):
         codes, sizes = _characters(part)
@@ -60,11 +61,13 @@ def of_texts(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 def _by_size(texts: Sequence[str], most: int) -> Iterator[list[str]]:
     """The texts in parts of at most so many characters, or of one text."""
-    part, size = list[str](), 0
+    part = list[str]()
+    size = 0
     for text in texts:
         if part and size + len(text) > most:
             yield part
-            part, size = [], 0
+            part = []
+            size = 0
         part.append(text)
         size += len(text)
     if part:

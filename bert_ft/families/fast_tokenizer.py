@@ -97,7 +97,8 @@ def frame(tokenizer: Any, texts: int = 1) -> Frame:
             where=str(tokenizer.name_or_path),
             remedy="is this an encoder's tokenizer?",
         )
-    ids, types = np.array(probe.ids, np.int32), np.array(probe.type_ids, np.int32)
+    ids = np.array(probe.ids, np.int32)
+    types = np.array(probe.type_ids, np.int32)
     columns = {"input_ids": ids[owner < 0]}
     if "token_type_ids" in tokenizer.model_input_names:
         columns["token_type_ids"] = types[owner < 0]
@@ -121,7 +122,9 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarr
         spans (T, 2) int32: the characters of the text that a token stands for, without white space around
         them.
     """
-    ids, spans, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], [np.zeros(1, np.int64)]
+    ids = [np.empty(0, np.int32)]
+    spans = [np.empty((0, 2), np.int32)]
+    lengths = [np.zeros(1, np.int64)]
     pair = np.dtype((np.int32, 2))
     with whole(tokenizer) as backend:
         for part in chunks(texts, CHUNK // 8):  # texts of a paragraph and more

@@ -49,7 +49,8 @@ def encode_head_and_tail(tokenizer: Any, texts: Sequence[str], max_length: int) 
     """As `encode` for single texts, but of a text too long the first quarter of the room and the last three
     are kept."""
     frame, ends, tokens = _unframed(tokenizer, texts)
-    room, lengths = max_length - frame.size, np.diff(ends)
+    room = max_length - frame.size
+    lengths = np.diff(ends)
     head = np.where(lengths > room, round(room * HEAD), lengths)
     tail = np.where(lengths > room, room - head, 0)
     offsets, source = fast_tokenizer.join(
@@ -69,7 +70,8 @@ def encode_windows(
         offsets (W + 1,), token columns and counts (with `windows`) as `encode`; the row of each window (W,).
     """
     frame, ends, tokens = _unframed(tokenizer, texts)
-    room, lengths = max_length - frame.size, np.diff(ends)
+    room = max_length - frame.size
+    lengths = np.diff(ends)
     if stride >= room:
         raise InputError(
             f"windows of {room} tokens can't share {stride}",
@@ -104,8 +106,11 @@ def _tokenized(
     special: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """Offsets, token columns and the number of rows that lost tokens; without `max_length` none does."""
-    typed, truncated = "token_type_ids" in tokenizer.model_input_names, 0
-    lengths, ids, types = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    typed = "token_type_ids" in tokenizer.model_input_names
+    truncated = 0
+    lengths = [np.zeros(1, np.int64)]
+    ids = [np.empty(0, np.int32)]
+    types = [np.empty(0, np.int32)]
     inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
     with fast_tokenizer.whole(tokenizer) as backend:
         if max_length is not None:

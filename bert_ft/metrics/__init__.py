@@ -52,7 +52,8 @@ def load(name: str, config: str | None = None, **options: Any) -> Metric:
             f"unknown metric '{name}'", remedy=did_you_mean(name, [*COLLECTIONS, *CLASSIFICATION])
         )
     if name in CLASSIFICATION:
-        name, options = "classification", {"compute": [name], **options}
+        options = {"compute": [name], **options}
+        name = "classification"
     from bert_ft.metrics import evaluate_metrics
 
     metric: type[Metric] = getattr(evaluate_metrics, COLLECTIONS[name])

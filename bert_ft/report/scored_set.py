@@ -56,7 +56,10 @@ class Scored:
     sized_errors: ClassVar[bool] = False
 
     def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
-        self.folder, self.task, self.name, self.tuned = folder, task, name, results.get("tuned", {})
+        self.folder = folder
+        self.task = task
+        self.name = name
+        self.tuned = results.get("tuned", {})
         self.metrics: dict[str, float] = results["metrics"].get(name, {})
         self.lines = list(files.read_jsonl(folder.prediction_file(name)))
         file = _rows_file(folder, name)

@@ -94,13 +94,13 @@ class Classification(Adapter):
         known = self.names
         if len(known) < 2 - self.multilabel:
             message = f"only one label ('{known[0]}')" if known else "no row has a label"
-            raise InputError(
-                message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel)
-            )
+            remedy = "" if self.multilabel else "two are needed to learn from"
+            raise InputError(message, where=rows.where, remedy=remedy)
         values, owners = cells.flat(rows.table["label"])
         strange = pac.and_(pac.is_null(pac.index_in(values, value_set=pa.array(known))), pac.is_valid(values))
         if (at := pac.index(strange, True).as_py()) >= 0:
-            label, place = values[at].as_py(), rows.place(int(owners[at]))
+            label = values[at].as_py()
+            place = rows.place(int(owners[at]))
             source = (
                 "data.labels does not name it"
                 if self.task.data.labels
@@ -139,7 +139,8 @@ class Classification(Adapter):
 
     def _weights(self, train: Rows) -> np.ndarray:
         """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""
-        where, weights = "recipe.class_weights", self.task.recipe.class_weights
+        where = "recipe.class_weights"
+        weights = self.task.recipe.class_weights
         if self.regression:
             raise InputError("regression has no classes to weigh", where=where)
         if isinstance(weights, dict):
@@ -225,7 +226,8 @@ class Classification(Adapter):
             offsets, tokens, counts = tokenization.encode(
                 tokenizer, texts, pairs, max_length, keep=options.truncation
             )
-        labels, weights = self.references(rows), np.ones(len(rows))
+        labels = self.references(rows)
+        weights = np.ones(len(rows))
         if self.regression or self.multilabel:
             labels = np.nan_to_num(labels.astype(np.float32))
         elif self.class_weights is not None:
@@ -239,7 +241,8 @@ class Classification(Adapter):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        labels, logits = batch["labels"], logits.float()
+        labels = batch["labels"]
+        logits = logits.float()
         weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.regression:
             losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
@@ -289,7 +292,8 @@ class Classification(Adapter):
         F1."""
         if not self.multilabel or rows.table["label"].null_count:
             return
-        probabilities, labels = predictions["probabilities"], self.references(rows)
+        probabilities = predictions["probabilities"]
+        labels = self.references(rows)
         width = len(self.labels) if self.options.thresholds == "per-label" else 1
         best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
         self.tuned = {
@@ -332,9 +336,8 @@ class Classification(Adapter):
         if self.multilabel and not found[0].any():
             what = "no label at all (at 0.5)"
         return [
-            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
-            "longer warmup "
-            "or a smaller learning rate may help"
+            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer "
+            "warmup or a smaller learning rate may help"
         ]
 
     def _named(self, found: Any) -> Any:
@@ -350,7 +353,8 @@ class Classification(Adapter):
                 yield {"row": row, "prediction": value, "label": label}
             return
         typed = dict(zip(self.names, self.labels, strict=True))
-        chosen, probabilities = predictions["prediction"], predictions["probabilities"].tolist()
+        chosen = predictions["prediction"]
+        probabilities = predictions["probabilities"].tolist()
         for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
             gold = (
                 [typed.get(name, name) for name in label]

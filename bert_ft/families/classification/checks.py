@@ -32,13 +32,14 @@ def of_classes(
         name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)
     }
     for name in counts:
-        rows, column = sets[name], sets[name].table[target].combine_chunks()
+        rows = sets[name]
+        column = sets[name].table[target].combine_chunks()
         unknown = [label for label in counts[name] if label not in set(names)]
         labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
         strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
-        told = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
-        message = f"rows with a label unknown to training ({told})"
+        shown = [*map(repr, unknown[:3]), *(["..."] if len(unknown) > 3 else [])]
+        message = f"rows with a label unknown to training ({', '.join(shown)})"
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
         yield from at(
@@ -69,7 +70,8 @@ def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
     for name, rows in sets.items():
         if has_target(rows, target):
             numbers, counts = np.unique(rows.table[target].drop_null().to_numpy(), return_counts=True)
-            share, number = counts.max() / counts.sum(), numbers[counts.argmax()]
+            share = counts.max() / counts.sum()
+            number = numbers[counts.argmax()]
             if share >= DOMINANT:
                 message = f"rows with one and the same target, {number:g} ({share:.1%})"
                 yield Finding("balance", "warning", name, int(counts.max()), message)

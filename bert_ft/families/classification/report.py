@@ -13,7 +13,8 @@ from bert_ft.report import plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
-MOST_CLASSES, MOST_POINTS = 20, 2000
+MOST_CLASSES = 20
+MOST_POINTS = 2000
 
 
 class Classes(Scored):
@@ -40,7 +41,8 @@ class Classes(Scored):
         size = len(self.names)
         cells = np.bincount(self.ids @ [size, 1], minlength=size * size).reshape(size, size)
         shown = np.sort(np.argsort(-cells.sum(1), kind="stable")[:MOST_CLASSES])
-        part, gold = cells[np.ix_(shown, shown)], cells.sum(1)[shown]
+        part = cells[np.ix_(shown, shown)]
+        gold = cells.sum(1)[shown]
         recall = np.diag(part) / np.maximum(gold, 1)
         names = [self.names[i] for i in shown]
         rows = [[name, *part[i].tolist(), int(gold[i]), float(recall[i])] for i, name in enumerate(names)]

@@ -142,10 +142,8 @@ class Ner(Adapter):
         if self.options.context == "sentence" or "document" not in rows.table.column_names:
             yield from super().blocks(rows, size)
             return
-        start, ends = (
-            0,
-            [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)],
-        )
+        start = 0
+        ends = [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)]
         for end in ends:
             if end - start >= size or end == len(rows):
                 yield rows.part(start, end)
@@ -192,14 +190,13 @@ class Ner(Adapter):
         ids, pieces = tokenization.encode_words(tokenizer, texts)
         frame = fast_tokenizer.frame(tokenizer)
         limits = pieces[offsets]
-        low, high = limits[:-1], limits[1:]
+        low = limits[:-1]
+        high = limits[1:]
         if self.options.context == "document" and "document" in rows.table.column_names:
             first = np.flatnonzero(np.diff(rows.table["document"].to_numpy(), prepend=-1))
             sizes = np.diff(np.append(first, len(rows)))
-            low, high = (
-                np.repeat(limits[first], sizes),
-                np.repeat(limits[np.append(first, len(rows))[1:]], sizes),
-            )
+            low = np.repeat(limits[first], sizes)
+            high = np.repeat(limits[np.append(first, len(rows))[1:]], sizes)
         begin, end, core = windows(limits, low, high, max_length - frame.size, self.options.stride)
 
         starts, at = fast_tokenizer.join([frame.parts[0], (frame.size + begin, end - begin), frame.parts[1]])
@@ -211,14 +208,17 @@ class Ner(Adapter):
         shift = (
             starts[window] + frame.parts[0][1] - begin[window]
         )  # from a piece's number to its place in the window
-        place, word = pieces[spoken] + shift, np.full(len(at), -1, np.int32)
+        place = pieces[spoken] + shift
+        word = np.full(len(at), -1, np.int32)
         word[place] = spoken
-        labels, weights = np.full(len(at), -100, np.int64), np.zeros(len(begin))
+        labels = np.full(len(at), -100, np.int64)
+        weights = np.zeros(len(begin))
         if not rows.table["tags"].null_count:
             gold = self.references(rows)[spoken]
             if self.options.label_all_tokens:  # as transformers' run_ner: I- behind the first
                 sizes = np.diff(pieces)[spoken]
-                every, last = ranges(pieces[spoken], sizes), np.repeat(end[window], sizes)
+                every = ranges(pieces[spoken], sizes)
+                last = np.repeat(end[window], sizes)
                 seen = every < last
                 labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
             labels[place] = gold
@@ -236,7 +236,8 @@ class Ner(Adapter):
 
     def _iob2(self) -> np.ndarray:
         """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
-        names, letters = self.names, {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
+        names = self.names
+        letters = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
         read = [
             f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names
         ]
@@ -251,7 +252,8 @@ class Ner(Adapter):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        scores, smoothing = logits.float().transpose(1, 2), self.task.recipe.label_smoothing
+        scores = logits.float().transpose(1, 2)
+        smoothing = self.task.recipe.label_smoothing
         return F.cross_entropy(scores, batch["labels"], label_smoothing=smoothing, reduction="none").sum(1)
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
@@ -270,8 +272,10 @@ class Ner(Adapter):
             chosen = schemes.viterbi(scores, np.searchsorted(spoken, offsets), self.names)
         else:
             chosen = scores.argmax(axis=1)
-        prediction, score = np.full(offsets[-1], -1), np.full(offsets[-1], np.nan)
-        prediction[spoken], score[spoken] = chosen, np.exp(scores[np.arange(len(chosen)), chosen])
+        prediction = np.full(offsets[-1], -1)
+        score = np.full(offsets[-1], np.nan)
+        prediction[spoken] = chosen
+        score[spoken] = np.exp(scores[np.arange(len(chosen)), chosen])
         if len(silent := np.flatnonzero(prediction < 0)):
             prediction[silent] = self._between(prediction, spoken, silent, offsets)
         return {"prediction": prediction, "score": score}
@@ -285,12 +289,11 @@ class Ner(Adapter):
             return np.full(len(silent), outside)
         prefix, kind, _ = entities.parse(self.names, entities.ALIASES)
         after = np.searchsorted(spoken, silent)
-        left, right = spoken[np.maximum(after - 1, 0)], spoken[np.minimum(after, len(spoken) - 1)]
-        a, b, row = (
-            prediction[left],
-            prediction[right],
-            np.searchsorted(offsets, [left, silent, right], "right"),
-        )
+        left = spoken[np.maximum(after - 1, 0)]
+        right = spoken[np.minimum(after, len(spoken) - 1)]
+        a = prediction[left]
+        b = prediction[right]
+        row = np.searchsorted(offsets, [left, silent, right], "right")
         inside = (
             (left < silent)
             & (silent < right)
@@ -313,11 +316,9 @@ class Ner(Adapter):
         """The task's metrics, and the F1 of each type: `f1_PER`."""
         if rows.table["tags"].null_count:
             return {}
-        gold, found, offsets = (
-            self.references(rows),
-            predictions["prediction"],
-            tagged.flat(rows.table["tags"])[1],
-        )
+        gold = self.references(rows)
+        found = predictions["prediction"]
+        offsets = tagged.flat(rows.table["tags"])[1]
         result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
         overall = result.pop("") | {
             "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0

@@ -65,7 +65,8 @@ class ExtractiveQa(Adapter):
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
         if not self.options.no_answer:
-            ids, n = rows.table["id"], pac.sum(none).as_py()
+            ids = rows.table["id"]
+            n = pac.sum(none).as_py()
             refuse(
                 none,
                 rows.place,
@@ -137,7 +138,8 @@ class ExtractiveQa(Adapter):
         return {"num_labels": 2}
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
-        questions, contexts = rows.table["question"].to_pylist(), rows.table["context"].to_pylist()
+        questions = rows.table["question"].to_pylist()
+        contexts = rows.table["context"].to_pylist()
         features = encoding.encode(tokenizer, questions, contexts, _golds(rows), max_length, self.options)
         features.weights = _weights(rows)[features.values["row"]]
         features.values["weight"] = features.weights.astype(np.float32)
@@ -201,7 +203,8 @@ class ExtractiveQa(Adapter):
         self, predictions: Mapping[str, np.ndarray], rows: Rows, *, forced: bool = False
     ) -> np.ndarray:
         """(N,) the best answers; `forced`: also where no answer is the better one."""
-        contexts, best = rows.table["context"].to_pylist(), predictions["spans"][:, 0]
+        contexts = rows.table["context"].to_pylist()
+        best = predictions["spans"][:, 0]
         empty = best[:, 0] < 0 if forced else self._empty(predictions)
         cut = [
             context[a:b] if a >= 0 else "" for context, (a, b) in zip(contexts, best.tolist(), strict=True)
@@ -213,7 +216,8 @@ class ExtractiveQa(Adapter):
         finds it."""
         if not self.options.no_answer or rows.table["answers"].null_count:
             return
-        texts, golds = self._texts(predictions, rows, forced=True), self.references(rows)
+        texts = self._texts(predictions, rows, forced=True)
+        golds = self.references(rows)
         raw = scores.raw_scores(texts, golds)["exact" if "exact" in self.task.best_metric[1] else "f1"]
         has, answered = (np.array([bool(item) for item in items]) for items in (golds, texts))
         self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
@@ -223,7 +227,8 @@ class ExtractiveQa(Adapter):
         `best_`: at the best threshold for these rows; `tuned_`: at the model's own, once there is one."""
         if rows.table["answers"].null_count or not len(rows):
             return {}
-        ids, golds = rows.table["id"].to_pylist(), self.references(rows)
+        ids = rows.table["id"].to_pylist()
+        golds = self.references(rows)
         answers = dict(zip(ids, golds, strict=True))
         texts = dict(zip(ids, self._texts(predictions, rows, forced=True), strict=True))
         if not self.options.no_answer:
@@ -257,10 +262,12 @@ class ExtractiveQa(Adapter):
         return out
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterator[dict[str, Any]]:
-        texts, empty = self._texts(predictions, rows).tolist(), self._empty(predictions)
+        texts = self._texts(predictions, rows).tolist()
+        empty = self._empty(predictions)
         probability = self._probabilities(predictions)
         score = np.where(empty, probability[:, -1], probability[:, 0]).tolist()
-        places, odds = predictions["spans"][:, 0].tolist(), self._odds(predictions).tolist()
+        places = predictions["spans"][:, 0].tolist()
+        odds = self._odds(predictions).tolist()
         for i, key in enumerate(rows.table["id"].to_pylist()):
             start, end = (None, None) if empty[i] else places[i]
             line = {"id": key, "prediction": texts[i], "start": start, "end": end, "score": score[i]}
@@ -274,7 +281,8 @@ class ExtractiveQa(Adapter):
             ".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))
         }
         probability = self._probabilities(predictions).tolist()
-        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
+        contexts = rows.table["context"].to_pylist()
+        places = predictions["spans"].tolist()
         files[".nbest"] = {}
         for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
             best = [
@@ -299,7 +307,8 @@ def _golds(rows: Rows) -> np.ndarray:
     """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none
     was."""
     out = np.full((len(rows), 2), -1, np.int64)
-    texts, starts = rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist()
+    texts = rows.table["answers"].to_pylist()
+    starts = rows.table["answer_starts"].to_pylist()
     for i, (golds, places) in enumerate(zip(texts, starts, strict=True)):
         for text, start in zip(golds or [], places or [], strict=True):
             if start >= 0:

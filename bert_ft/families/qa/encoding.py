@@ -160,8 +160,10 @@ def _joined(
 
 def _cls(tokenizer: Any, frame: fast_tokenizer.Frame) -> int:
     """Where a window has the token that stands for no answer; negative: from its end."""
-    token, ids = tokenizer.cls_token_id, frame.columns["input_ids"].tolist()
-    before, after = ids[: frame.parts[0][1]], ids[frame.parts[2][0] :]
+    token = tokenizer.cls_token_id
+    ids = frame.columns["input_ids"].tolist()
+    before = ids[: frame.parts[0][1]]
+    after = ids[frame.parts[2][0] :]
     return after.index(token) - len(after) if token in after and token not in before else 0
 
 

@@ -67,7 +67,8 @@ class Answers(Scored):
     def resamples(self) -> Resamples | None:
         if self.rows is None:
             return None
-        names, keys = ["exact_match", "f1"], [self.scores]
+        names = ["exact_match", "f1"]
+        keys = [self.scores]
         if self.no_answer:
             names = ["tuned_exact_match", "tuned_f1", "best_exact", "best_f1", *names]
             keys = [self.scores, self.scores, self.rate(self.at_zero())]

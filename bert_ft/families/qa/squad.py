@@ -102,9 +102,11 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     if cell is None:
         return None
     if isinstance(cell, Mapping):
-        texts, starts = cell.get("text"), cell.get("answer_start")
+        texts = cell.get("text")
+        starts = cell.get("answer_start")
         if isinstance(texts, str):
-            texts, starts = [texts], [starts]
+            texts = [texts]
+            starts = [starts]
         starts = [None] * len(texts or []) if starts is None else starts
         if texts is None or len(texts) != len(starts):
             raise ValueError(f"{len(texts or [])} answer texts have {len(starts)} answer_starts")
