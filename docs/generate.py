@@ -16,9 +16,12 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this checkout's tasks and code, wherever it is installed from
+
+from bert_ft.config.families import BUILTIN  # noqa: E402 - of this checkout
+
 COPIES = {"README.md": "index.md", "README.zh-CN.md": "index.zh-CN.md", "CONTRIBUTING.md": "contributing.md",
           "CHANGELOG.md": "changelog.md", "SECURITY.md": "security-policy.md"}  # fmt: skip
-COPIES |= {f"tasks/{family}/README.md": f"families/{family}.md" for family in ("classification", "ner", "qa")}
+COPIES |= {f"tasks/{family}/README.md": f"families/{family}.md" for family in BUILTIN}
 COPIES |= {f"benchmarks/results/{file.name}": f"benchmarks/{file.name}"
            for file in sorted((ROOT / "benchmarks" / "results").glob("*.md"))}  # fmt: skip
 NOTEBOOKS = {f"notebooks/{file.name}": f"notebooks/{file.stem}.md"
@@ -160,13 +163,15 @@ def keys() -> str:
     """Every key of a task file."""
     from bert_ft.config.references import Reference
     from bert_ft.config.schema import Original
-    from bert_ft.config.task import RESERVED, TABLES
+    from bert_ft.config.task import TABLES, Task
 
     lines = ["# Keys of a task", "",
              "Made from [`schema.py`](../bert_ft/config/schema.py), which checks them. In a file: `[recipe]`, then "
              "`learning_rate = 3e-5`; on the command line `--set recipe.learning_rate=3e-5`, where a key that one table alone "
              "has needs no table; in Python `finetune(..., learning_rate=3e-5)`.", ""]  # fmt: skip
-    order = {name: TABLES[name] for name in ("data", "metric", "recipe", "batching", *RESERVED, "run")}
+    tasks = [Task(family=family) for family in BUILTIN]
+    order = {name: TABLES[name] for name in ("data", "metric", "recipe", "batching")}
+    order |= {task.table: type(task.options) for task in tasks} | {"run": TABLES["run"]}
     for name, model in {**order, "data.original": Original, "[reference]": Reference}.items():
         lines += [f"## [{name}]", "", (model.__doc__ or "").replace("\n    ", "\n"), ""]
         lines += table(["key", "type", "default", "meaning"],

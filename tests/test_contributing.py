@@ -30,16 +30,27 @@ def test_the_picture_has_every_room() -> None:
     assert {room for room in rooms if not room.startswith("__")} <= set(re.findall(r"\w+", picture))
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git apply reads the changes")
-def test_the_changes_apply_and_work(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This tree with the changes of CONTRIBUTING.md applied."""
+    if shutil.which("git") is None:
+        pytest.skip("git apply reads the changes")
+    tree = tmp_path_factory.mktemp("changed")
     for folder in ("bert_ft", "tasks", "tests/metrics"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # which tells a checkout, with tasks of its own
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tree)  # which tells a checkout, with tasks of its own
     for block in pages.blocks(TEXT):
         if block.language == "diff":
-            subprocess.run(["git", "apply", "-"], input=block.code, text=True, cwd=tmp_path, check=True)
-    head = "import bert_ft\n"
-    (tmp_path / "bert_ft" / "families" / "ordinal.py").write_text(head + FAMILY)
+            subprocess.run(["git", "apply", "-"], input=block.code, text=True, cwd=tree, check=True)
+    return tree
+
+
+def _run(tree: Path, code: str, *arguments: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=tree, check=True, env=environment)
+
+
+def test_the_changes_apply_and_work(changed: Path) -> None:
     code = """
 import bert_ft, sklearn.metrics
 from bert_ft import families
@@ -52,12 +63,63 @@ assert weighted == {"precision_weighted": sklearn.metrics.precision_score(gold, 
 assert task.override({"metric.compute": ["precision_weighted"]}).metric.compute == ["precision_weighted"]
 assert families.find("ordinal").family == "ordinal"
 """
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
+    _run(changed, code)
+
+
+def test_the_family_is_whole(changed: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Its own options, metric and table of the report: trained, resumed, evaluated, asked, reported, compared."""
+    code = """
+import sys
+from pathlib import Path
+import bert_ft
+from bert_ft import families
+
+checkpoint, output = sys.argv[1:]
+grades = {1: "dull", 2: "fair", 3: "great"}
+rows = [{"text": f"a {word} film {i}", "label": grade} for i in range(4) for grade, word in grades.items()]
+settings = {"train": rows, "validation": rows, "batch_size": 4, "max_steps": 4, "eval_every": 4, "max_length": 16,
+            "tolerance": 2, "windows": True, "stride": 2, "save_every": 1, "quiet": True}
+
+class Stop(bert_ft.Callback):
+    def on_step(self, step, entry):
+        if step == 2:
+            raise InterruptedError
+
+try:
+    bert_ft.finetune("ordinal", checkpoint, output=output, callbacks=[Stop()], **settings)
+    raise AssertionError("it was not interrupted")
+except InterruptedError:
+    pass
+run = bert_ft.finetune("ordinal", checkpoint, output=output, resume=True, **settings)
+
+table = Path(output, "task.toml").read_text().partition("[ordinal]")[2].partition("[run]")[0]
+assert "tolerance = 2" in table and "windows = true" in table, table
+assert run.task.best_metric == ("validation", "accuracy"), run.task.metric
+assert run.metrics["validation"]["near"] == 1.0, "no grade of three is more than two off"
+there = bert_ft.Run(output)
+assert there.evaluate(rows) == run.metrics
+there.task = there.task.override({"tolerance": 0})
+del there.model
+strict = there.evaluate(rows)["validation"]
+assert strict["near"] == strict["accuracy"], strict
+answer, = run.predict(["a great film"])
+assert answer["prediction"] in grades and abs(sum(answer["probabilities"].values()) - 1) < 1e-6
+assert "how far off" in Path(output, "report.html").read_text()
+assert "pipeline_tag" not in Path(output, "model", "README.md").read_text()
+assert type(run.scored()).__name__ == "Grades"
+same = bert_ft.compare(run, run, metrics=["accuracy"])
+assert [difference.difference for difference in same.differences] == [0.0]
+try:
+    bert_ft.load_task("ordinal").override({"ordinal.tolerence": 1})
+except bert_ft.InputError as error:
+    assert "did you mean 'tolerance'" in str(error), error
+try:
+    bert_ft.finetune("ordinal", checkpoint, output=output, **(settings | {"tolerance": 1}))
+    raise AssertionError("another tolerance is another run")
+except bert_ft.InputError as error:
+    assert "ordinal.tolerance" in str(error), error
+"""
+    _run(changed, code, str(tiny_checkpoint), str(tmp_path / "run"))
 
 
 def test_a_family_of_an_installed_package(

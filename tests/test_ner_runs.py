@@ -91,7 +91,7 @@ def test_options_are_kept_with_the_model(run: bert_ft.Run, tiny_checkpoint: Path
     new = bert_ft.finetune("ner", str(run.path), train=rows, output=tmp_path / "new", **settings)
     assert new.task.data.labels == ["O", "B-PER", "I-PER"], "another head for other labels"
     alone = bert_ft.load(tmp_path / "new" / "model")
-    assert alone.adapter.task.ner == new.task.ner and new.task.ner.decoding == "viterbi"
+    assert alone.adapter.task.options == new.task.options and new.task.options.decoding == "viterbi"
     assert new.evaluate(rows).keys() == {"validation"} and new.results["counts"]["train"]["windows"] == 9
     assert alone.predict([["Anna", "went"]]) == new.predict([["Anna", "went"]])
 

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import bert_ft
 from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
-from bert_ft.families import tokenization
+from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.modeling import saving, token_types, vocabulary
 
 TEXTS = [
@@ -299,7 +299,7 @@ def test_a_saved_tokenizer_is_read_as_it_was_by_both_in_a_fresh_process(tmp_path
         token_types.set_types(
             tokenizer, network_of(transformers.AutoConfig.from_pretrained(source)), pairs=True
         )
-        tokenization.leading_space(tokenizer)  # as ner does
+        fast_tokenizer.leading_space(tokenizer)  # as ner does
         folders.append(tmp_path / f"{number}-saved")
         save(folders[-1], tokenizer, kind)
         beside = json.loads((folders[-1] / "tokenizer_config.json").read_text())
@@ -337,7 +337,7 @@ def test_characters_in_no_token_are_those_that_the_offsets_leave_out(make: Calla
     rng = random.Random(0)
     letters = "aabbcde  xyz酒店好北,.\u00e9\u0301\t\x07\u200dﬁ😀é"
     texts = ["".join(rng.choices(letters, k=rng.randrange(30))) for _ in range(300)]
-    found = np.stack(tokenization.coverage(tokenizer, texts), axis=1).tolist()
+    found = np.stack(coverage.of_texts(tokenizer, texts), axis=1).tolist()
     assert found == [list(uncovered_by_hand(tokenizer, text)) for text in texts]
     total = sum(a for a, _ in found)
     assert bool(total) == (make is characters or "plain" in str(make.__code__.co_consts)), total
@@ -345,7 +345,7 @@ def test_characters_in_no_token_are_those_that_the_offsets_leave_out(make: Calla
 
 def test_nothing_is_lost_where_a_normaliser_drops_accents_and_control_characters() -> None:
     tokenizer = fast(wordpiece(True))
-    uncovered, total = tokenization.coverage(tokenizer, ["cafe\u0301 na\u00efve", "a\x07b\u200dc", ""])
+    uncovered, total = coverage.of_texts(tokenizer, ["cafe\u0301 na\u00efve", "a\x07b\u200dc", ""])
     assert uncovered.tolist() == [0, 0, 0] and total.tolist() == [9, 3, 0]
 
 

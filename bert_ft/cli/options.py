@@ -58,9 +58,9 @@ TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no label
 def settings_of(sets: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs; a value is read as TOML where it is that, and as a string otherwise. A key that one
     table alone has is told with it: `seed` is `run.seed`, and no option of a command."""
-    from bert_ft.config.task import RESERVED, dotted_keys
+    from bert_ft.config.task import dotted_keys
 
-    homes = [name.rpartition(".") for name in dotted_keys() if name.partition(".")[0] not in RESERVED]
+    homes = [name.rpartition(".") for name in dotted_keys()]
     settings: dict[str, Any] = {}
     for key, text in (pair(item, "--set") for item in sets or []):
         tables = [table for table, _, leaf in homes if leaf == key]

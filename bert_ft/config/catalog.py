@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import reading
+from bert_ft.config import families
 from bert_ft.config.paths import LONGEST_FILE, anchor
 from bert_ft.config.references import Suite
 from bert_ft.config.schema import Execution
-from bert_ft.config.task import RESERVED, Task, validated
+from bert_ft.config.task import Task, validated
 from bert_ft.errors import InputError, did_you_mean
 
 REFERENCES = ".references.toml"
@@ -50,12 +51,12 @@ def find(name: str) -> Path:
             )
         return path
     known = builtin()
-    if name in RESERVED:
+    if name in families.names():
         raise InputError(
             f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks"
         )
     if name not in known:
-        remedy = did_you_mean(name, [*known, *RESERVED])
+        remedy = did_you_mean(name, [*known, *families.names()])
         remedy += "  (`bert-ft tasks` lists them; a .toml file works too)"
         raise InputError(f"unknown task '{name}'", remedy=remedy)
     return known[name]
@@ -70,13 +71,13 @@ def load_task(name: str | Path | Task) -> Task:
     """
     if isinstance(name, Task):
         return name
-    if str(name) in RESERVED:
+    if str(name) in families.names():
         return Task(name=f"own-{name}", title="own data", family=str(name))
     path = find(str(name))
     tree = _read(path, ())
     tree.setdefault("name", path.stem)
     _refuse_call_only(tree.get("execution"), str(path))
-    if tree["name"] in RESERVED:
+    if tree["name"] in families.names():
         raise InputError(
             f"'{tree['name']}' is the name of a family, so no task can bear it",
             where=str(path),

@@ -6,6 +6,7 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -126,18 +127,10 @@ class Data(Strict):
         return {"test": self.test} if isinstance(self.test, str) else self.test or {}
 
 
-def _metric_name(name: str) -> str:
-    if name not in METRIC_NAMES:
-        raise ValueError(f"unknown metric '{name}'; {did_you_mean(name, METRIC_NAMES)}")
-    return name
-
-
 class Metric(Strict):
     """What is computed, and what picks the best checkpoint."""
 
-    compute: list[Annotated[str, AfterValidator(_metric_name)]] = Field(
-        ["accuracy"], min_length=1, description="the family's own by default"
-    )
+    compute: list[str] = Field(["accuracy"], min_length=1, description="the family's own by default")
     mode: Literal["conlleval", "seqeval-strict", "partial-overlap"] = Field(
         "conlleval", description="how NER counts"
     )
@@ -250,62 +243,23 @@ class Batching(Strict):
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")
 
 
-class Classification(Strict):
-    """What the classification family does with long texts and with rows of several labels.
+class Options(Strict):
+    """What a family's own table of the task file holds: nothing, for a family that needs none. Also what the
+    family says of a task where its file is silent; a family brings a subclass."""
 
-    Truncation as in Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: of 510
-    tokens head+tail keeps the first 128 and the last 382.
-    """
+    table: ClassVar[str] = ""
+    """Name of the table; empty: the family's own name. Who extends a family inherits the name."""
+    usual_length: ClassVar[int | None] = None
+    """`recipe.max_length` where a task names none; None: as for every task."""
 
-    truncation: Literal["head", "tail", "head+tail"] = Field(
-        "head", description="what is kept of a text too long"
-    )
-    windows: bool = Field(
-        False, description="nothing is truncated: a long text is read in windows of max_length"
-    )
-    stride: int = Field(32, ge=0, description="tokens that two windows of a text share, at least")
-    pooling: Literal["mean", "max"] = Field("mean", description="of the windows' logits")
-    thresholds: Literal["one", "per-label"] = Field(
-        "one", description="multi-label: what is tuned on validation"
-    )
+    @classmethod
+    def default_metrics(cls, problem_type: str) -> list[str]:
+        """Names of the metrics that a task computes which names none; the first picks the best checkpoint."""
+        return ["accuracy"]
 
-    @model_validator(mode="after")
-    def _check(self) -> Classification:
-        if self.windows and self.truncation != "head":
-            raise ValueError(
-                "classification.windows leaves nothing to truncate: leave out classification.truncation"
-            )
-        return self
-
-
-class Ner(Strict):
-    """How the ner family reads, trains and decodes."""
-
-    scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BILOU"] = Field(
-        "auto", description="of the files' tags"
-    )
-    label_all_tokens: bool = Field(False, description="learn every sub-token of a word, not the first alone")
-    context: Literal["sentence", "document"] = Field(
-        "sentence", description="document: neighbours fill the window"
-    )
-    stride: int = Field(
-        32, ge=0, description="tokens that two windows of a sentence share, at least; up to half a window"
-    )
-    decoding: Literal["argmax", "viterbi"] = Field("argmax", description="viterbi: valid tag sequences only")
-
-
-class Qa(Strict):
-    """How the qa family reads, windows and decodes."""
-
-    doc_stride: int = Field(128, gt=0, description="tokens from one window's start to the next's")
-    max_query_length: int = Field(
-        64, gt=0, description="tokens of the question; the rest is truncated, and counted"
-    )
-    max_answer_length: int = Field(30, gt=0, description="tokens")
-    n_best: int = Field(20, gt=0, description="start and end positions considered a window, and answers kept")
-    no_answer: bool = Field(
-        False, description="questions may have no answer (SQuAD 2.0): null scores and a threshold"
-    )
+    def metric_names(self, problem_type: str) -> Sequence[str]:
+        """Names of all metrics that the family can compute under these options."""
+        return METRIC_NAMES
 
 
 def _absolute(path: Any) -> Any:

@@ -1,37 +1,45 @@
 """Task: the whole of a TOML file, what may be changed in it, and finding one by name.
 
-Imports neither torch nor transformers; reading a task never runs code.
+Imports neither torch nor transformers. Reading a task runs no code but that of an installed family that it
+names.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from bert_ft.config import families
 from bert_ft.config.paths import anchor
 from bert_ft.config.references import Reference
 from bert_ft.config.schema import (
     Batching,
-    Classification,
     Data,
     Execution,
     Metric,
-    Ner,
+    Options,
     Original,
-    Qa,
     Range,
     Recipe,
     RunSpec,
     Strict,
 )
 from bert_ft.errors import InputError, did_you_mean, shown
-from bert_ft.metrics import DEFAULTS
+from bert_ft.metrics import METRIC_NAMES
 
-RESERVED = ("classification", "ner", "qa")
 SET_NAME = re.compile(r"\w[\w .-]*")  # predictions/<name>.jsonl
 LONGEST_NAME = 200  # bytes of a set's name: most disks take 255, and suffixes come behind it
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -40,19 +48,23 @@ lines."""
 
 
 class Task(Strict):
-    """What to learn: one benchmark task, or one data set of the user's."""
+    """What to learn: one benchmark task, or one data set of the user's.
+
+    Attributes:
+        options: those of the family, an object of the class that the family brings. In a file, in `override`
+            and in `Task(...)` they are the table that bears the family's name, or that of the family it
+            extends.
+    """
 
     name: str = ""
     title: str = ""
-    family: str = "classification"
+    family: str = families.DEFAULT
     version: int = 1
     data: Data = Data()
     metric: Metric = Metric()
     recipe: Recipe = Recipe()
     batching: Batching = Batching()
-    classification: Classification = Classification()
-    ner: Ner = Ner()
-    qa: Qa = Qa()
+    options: SerializeAsAny[Options] = Options()
     run: RunSpec = RunSpec()
     execution: Execution = Execution()
     reference: list[Reference] = Field(default_factory=list)
@@ -60,29 +72,51 @@ class Task(Strict):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
-        """The metrics of the family or problem type, and the family's usual length, where the task names
+        """The family's options as the field `options`; its metrics and its usual length where the task names
         none."""
         _refuse_control(tree)
-        if (
-            isinstance(tree, dict)
-            and tree.get("family") == "qa"
-            and isinstance(recipe := tree.get("recipe", {}), dict)
-        ):
-            tree = tree | {"recipe": {"max_length": 384} | recipe}
-        metric, data = (
-            (tree.get(key, {}) for key in ("metric", "data")) if isinstance(tree, dict) else (None, None)
-        )
-        if not isinstance(metric, dict) or "compute" in metric:
+        if not isinstance(tree, dict):
             return tree
-        kinds = [
-            data.get("problem_type") if isinstance(data, dict) else None,
-            tree.get("family"),
-            "classification",
-        ]
-        return tree | {
-            "metric": metric
-            | {"compute": next(DEFAULTS[k] for k in kinds if isinstance(k, str) and k in DEFAULTS)}
-        }
+        family = tree.get("family", families.DEFAULT)
+        if not isinstance(family, str):
+            return tree
+        brought = families.options_of(family, tree)
+        if "options" not in tree:
+            table = brought.table or family
+            others = {key: value for key, value in tree.items() if key != table}
+            tree = others | {"options": (brought, tree.get(table, {}))}
+        else:
+            tree = dict(tree)
+        recipe = tree.get("recipe", {})
+        if brought.usual_length is not None and isinstance(recipe, dict):
+            tree["recipe"] = {"max_length": brought.usual_length} | recipe
+        metric = tree.get("metric", {})
+        if isinstance(metric, dict) and "compute" not in metric:
+            data = tree.get("data", {})
+            problem_type = data.get("problem_type") if isinstance(data, dict) else None
+            tree["metric"] = metric | {"compute": brought.default_metrics(str(problem_type))}
+        return tree
+
+    @field_validator("options", mode="plain")
+    @classmethod
+    def _read_options(cls, options: Any) -> Options:
+        if isinstance(options, Options):
+            return options
+        if not isinstance(options, tuple):
+            raise ValueError("not a key; the family's options are a table that bears its name")
+        brought, table = options
+        read: Options = brought.model_validate(table)
+        return read
+
+    @model_serializer(mode="wrap")
+    def _name_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = handler(self)
+        return {self.table if key == "options" else key: value for key, value in tree.items()}
+
+    @property
+    def table(self) -> str:
+        """Name of the table that holds the family's options."""
+        return self.options.table or self.family
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -104,6 +138,13 @@ class Task(Strict):
             raise ValueError(f"data: two sets have one name: {', '.join(sorted(clash))}")
         if self.metric.best and "/" in self.metric.best and (s := self.metric.best.split("/")[0]) not in sets:
             raise ValueError(f"metric.best names the evaluation set '{s}'; {did_you_mean(s, sets)}")
+        known = [*METRIC_NAMES, *self.options.metric_names(self.data.problem_type)]
+        for number, metric in enumerate(self.metric.compute):
+            if metric not in known:
+                raise ValueError(
+                    f"metric.compute.{number} = '{metric}': unknown metric '{metric}'; "
+                    f"{did_you_mean(metric, dict.fromkeys(known))}"
+                )
         labels = [str(name) for name in self.data.labels or []]
         if twice := {name for name in labels if labels.count(name) > 1}:
             raise ValueError(f"data.labels holds a label twice: {', '.join(sorted(twice))}")
@@ -146,8 +187,10 @@ class Task(Strict):
         """A copy with dotted keys changed; a key without a dot is a key of the recipe, or the one table that
         has it."""
         tree = self.model_dump()
-        if self.metric.compute == DEFAULTS.get(self.data.problem_type, DEFAULTS.get(self.family)):
+        brought = type(self.options)
+        if self.metric.compute == self.options.default_metrics(self.data.problem_type):
             del tree["metric"]["compute"]  # another problem type brings its own
+        keys = dotted_keys(self)
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
             if leaf == "trust_remote_code":
@@ -157,30 +200,28 @@ class Task(Strict):
                     remedy="name the checkpoint: "
                     '--trust-remote-code ORG/NAME (in Python trust_remote_code="ORG/NAME")',
                 )
-            table = table or _table_of(key, where, self.family)
+            table = table or _table_of(key, where, keys)
             node = tree
             for part in table.split("."):
                 if not isinstance(node.get(part), dict):
-                    raise InputError(
-                        f"unknown key '{key}'", where=where, remedy=did_you_mean(key, dotted_keys())
-                    )
+                    raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, keys))
                 node = node[part]
             node[leaf] = value
         anchor(tree["data"], Path())
-        return validated(tree, where)
+        return validated(tree | {"options": (brought, tree.pop(self.table))}, where)
 
     def dump(self) -> dict[str, Any]:
         """As a plain tree of tables without empty values: what the run's task.toml holds, all but how it is
         carried out."""
-        return self.model_dump(exclude_none=True, exclude={"execution", *RESERVED} - self.family_tables)
+        left_out = {"execution"} if self.states_options else {"execution", "options"}
+        return self.model_dump(exclude_none=True, exclude=left_out)
 
     @property
-    def family_tables(self) -> set[str]:
-        """The tables of options that hold for this task: its family's; of a family of the user's own, which
-        may extend any of ours, each in which something is set."""
-        if self.family in RESERVED:
-            return {self.family}
-        return {name for name in RESERVED if getattr(self, name) != TABLES[name]()}
+    def states_options(self) -> bool:
+        """Whether the task's file has the table of the family's options: if that is the family's own, or
+        something is set in the table of the family that it extends."""
+        brought = type(self.options)
+        return bool(brought.model_fields) and (self.table == self.family or self.options != brought())
 
 
 def _refuse_control(tree: Any) -> None:
@@ -194,29 +235,40 @@ def _refuse_control(tree: Any) -> None:
             _refuse_control(value)
 
 
-TABLES = {name: type(table) for name, table in Task() if isinstance(table, Strict)}
-TABLES |= {"reference": Reference, "original": Original, "search": Range}
+TABLES: dict[str, type[Strict]] = {
+    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "run": RunSpec,
+    "execution": Execution,
+}  # fmt: skip
+"""The tables that each task has; the family's own is beside them."""
+NESTED: dict[str, type[Strict]] = {"reference": Reference, "original": Original, "search": Range}
 
 
-def dotted_keys() -> dict[str, str]:
-    """`recipe.learning_rate` -> its description, of every key that `--set` takes."""
-    tables = ("recipe", "batching", "data", "metric", *RESERVED, "run", "execution")
-    return {f"{t}.{k}": f.description or "" for t in tables for k, f in TABLES[t].model_fields.items()}
+def dotted_keys(task: Task | None = None) -> dict[str, str]:
+    """`recipe.learning_rate` -> its description, of every key that `--set` takes; of a task also those of its
+    family's options."""
+    tables = TABLES if task is None else TABLES | {task.table: type(task.options)}
+    return {
+        f"{t}.{k}": f.description or "" for t, model in tables.items() for k, f in model.model_fields.items()
+    }
 
 
-def _table_of(key: str, where: str, family: str) -> str:
-    keys = [
-        parts for name in dotted_keys() if (parts := name.rpartition("."))[0] not in set(RESERVED) - {family}
-    ]
-    tables = [table for table, _, leaf in keys if leaf == key]
+def _table_of(key: str, where: str, keys: Iterable[str]) -> str:
+    """The table that alone has a key; `keys` are dotted ones."""
+    pairs = [name.rpartition(".") for name in keys]
+    tables = [table for table, _, leaf in pairs if leaf == key]
     if not tables:
-        remedy = did_you_mean(key, {leaf for _, _, leaf in keys})
+        remedy = did_you_mean(key, {leaf for _, _, leaf in pairs})
         raise InputError(f"unknown key '{key}'", where=where, remedy=remedy)
     if len(tables) > 1:
-        raise InputError(
-            f"which '{key}'?", where=where, remedy=" or ".join(f"{table}.{key}" for table in tables)
-        )
+        remedy = " or ".join(f"{table}.{key}" for table in tables)
+        raise InputError(f"which '{key}'?", where=where, remedy=remedy)
     return tables[0]
+
+
+BRANCH = re.compile(
+    r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range|function-after\[.*"
+)
+"""What pydantic adds to the place of an error for a branch of a union."""
 
 
 def validated(tree: dict[str, Any], where: str) -> Task:
@@ -229,22 +281,36 @@ def validated(tree: dict[str, Any], where: str) -> Task:
         first = max(
             error.errors(), key=lambda e: (len(e["loc"]), e["type"] in ("value_error", "extra_forbidden"))
         )
-        # pydantic adds that branch to the location: keep what stands in the file
-        branch = re.compile(
-            r"str|int|bool|float|literal\[.*|constrained-.*|dict\[.*|list\[.*|Range|function-after\[.*"
-        )
-        path = [str(part) for part in first["loc"] if not branch.fullmatch(str(part))]
-        key, remedy = ".".join(path), ""
-        if first["type"] == "extra_forbidden":
-            message = f"unknown key '{key}'"
-            table = next((TABLES[part] for part in reversed(path[:-1]) if part in TABLES), Task)
-            remedy = did_you_mean(path[-1], table.model_fields)
+    family = str(tree.get("family", families.DEFAULT))
+    brought, _ = tree.get("options", (families.options_of(family, tree), None))
+    own = brought.table or family
+    path = [
+        own if part == "options" else part for part in map(str, first["loc"]) if not BRANCH.fullmatch(part)
+    ]
+    tables = TABLES | NESTED | {own: brought}
+    key = ".".join(path)
+    remedy = ""
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key '{key}'"
+        table = next((tables[part] for part in reversed(path[:-1]) if part in tables), None)
+        if key == family:
+            message = f"the table [{family}] can't be read: no family of that name is installed"
+            remedy = "install the package that brings it"
+        elif table is None and key in families.BUILTIN:
+            remedy = f"the table of a task with family = '{key}'; the family of this one is '{family}'"
+        elif table is None:
+            remedy = did_you_mean(key, [own if name == "options" else name for name in Task.model_fields])
         else:
-            message = first["msg"].removeprefix("Value error, ")
-            told = (
-                key if isinstance(first["input"], dict) else f"{key} = {first['input']!r}"
-            )  # no whole tables
-            message = f"{told}: {message}" if key else message
-        keys, default = dotted_keys(), "see `bert-ft tasks show` for a task that works"
-        remedy = remedy or keys.get(key) or keys.get(".".join(path[:2])) or default
-        raise InputError(message, where=where, remedy=remedy) from None
+            remedy = did_you_mean(path[-1], table.model_fields)
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        place = (
+            key if isinstance(first["input"], (dict, tuple)) else f"{key} = {first['input']!r}"
+        )  # no whole tables
+        message = f"{place}: {message}" if key else message
+    described = {
+        f"{name}.{k}": f.description for name, model in tables.items() for k, f in model.model_fields.items()
+    }
+    default = "see `bert-ft tasks show` for a task that works"
+    remedy = remedy or described.get(key) or described.get(".".join(path[:2])) or default
+    raise InputError(message, where=where, remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
-from bert_ft.data.rows import Rows, Splits
+from bert_ft.data.rows import Canonical, Rows, Splits
 from bert_ft.data.splitting import has_classes, split_off
 from bert_ft.errors import InputError
 
@@ -27,7 +26,7 @@ class Family(Protocol):
     @classmethod
     def canonical(
         cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool
-    ) -> pa.Table: ...
+    ) -> Canonical: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -50,7 +49,8 @@ def load(
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
-    data, objects = local_layout(task), objects or {}
+    data = local_layout(task)
+    objects = objects or {}
     columns = {
         role: data.columns.get(role, role)
         for role, needed in family.roles.items()
@@ -77,14 +77,13 @@ def load(
                 data, list(columns.values()), optional, task.run.data_dir, family.readers
             )
             raw = sources.read(split, wanted)
-        table = family.canonical(raw, bound, columns, labelled)
+        canonical = family.canonical(raw, bound, columns, labelled)
+        table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
         if data.group in raw.table.column_names and "group" not in table.column_names:
             table = table.append_column("group", raw.table[data.group].cast(pa.string()))
-        metadata = dict(table.schema.metadata or {})
-        notes.extend(f"{name}: {note}" for note in [*raw.notes, *json.loads(metadata.pop(b"notes", b"[]"))])
-        table = table.replace_schema_metadata(metadata or None)
+        notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
         rest = raw.table.drop_columns(
             [column for column in raw.table.column_names if column in columns.values()]
         )
@@ -104,7 +103,11 @@ def load(
     if data.validation is not None:
         train, held_out = split_off(train, family.target, data)
         evaluation = {"validation": held_out}
-        how = f"by {data.group}, " if data.group else "stratified, " * has_classes(train, family.target)
+        how = ""
+        if data.group:
+            how = f"by {data.group}, "
+        elif has_classes(train, family.target):
+            how = "stratified, "
         notes.append(
             f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
             f"({data.validation}, {how}split_seed {data.split_seed})"
@@ -118,7 +121,8 @@ def load(
 def local_layout(task: Task) -> Data:
     """The `[data]` that is read: with --data-dir the original distribution's files, columns and label
     names."""
-    data, original = task.data, task.data.original
+    data = task.data
+    original = task.data.original
     if task.run.data_dir is None:
         return data
     if original is None:

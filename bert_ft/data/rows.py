@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +50,18 @@ class Rows:
         return (index if self.numbers is None else int(self.numbers[index])) + 1
 
 
+@dataclass(frozen=True)
+class Canonical:
+    """The columns of a set as its family has them, and what a person should know of how they were read.
+
+    Attributes:
+        notes: a line for each thing that was detected, mended or left out.
+    """
+
+    table: pa.Table
+    notes: Sequence[str] = ()
+
+
 @dataclass
 class Splits:
     """All rows of a run, and what was done to them that the user should know."""
@@ -86,12 +97,3 @@ def fingerprint(sets: Mapping[str, Rows]) -> str:
                 writer.write_batch(batch)
             digest.update(sink.getvalue())
     return digest.hexdigest()
-
-
-def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
-    """The table with lines that a person should read: what was detected, mended or left out while reading
-    it."""
-    metadata = dict(table.schema.metadata or {})
-    return table.replace_schema_metadata(
-        metadata | {b"notes": json.dumps(list(notes)).encode()} if notes else metadata
-    )

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bert_ft.families.features import Features
-from bert_ft.families.tokenization import ranges
+from bert_ft.families.features import Features, ranges
 
 MEGABATCH = 50  # batches that are sorted together
 

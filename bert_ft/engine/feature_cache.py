@@ -83,8 +83,7 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     """sha256 of what features follow from."""
     digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    options = adapter.task.family_tables | {adapter.family}
-    task = adapter.task.model_dump(include={"data", "recipe", *options})
+    task = adapter.task.model_dump(include={"data", "recipe"})
     settings = [
         max_length,
         tokenizer.model_input_names,
@@ -92,7 +91,7 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
         adapter.names,
         task["data"]["problem_type"],
         task["recipe"]["class_weights"],
-        [task.get(name) for name in sorted(options)],
+        adapter.task.options.model_dump(),
     ]
     digest.update(json.dumps(settings).encode())
     code = {getattr(sys.modules.get(level.__module__), "__file__", None) for level in type(adapter).__mro__}

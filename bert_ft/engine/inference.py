@@ -12,8 +12,7 @@ from accelerate.utils import gather_object
 
 from bert_ft.engine import batches
 from bert_ft.engine.sharing import ANY, Reader, Sharing
-from bert_ft.families.features import Features
-from bert_ft.families.tokenization import ranges
+from bert_ft.families.features import Features, ranges
 from bert_ft.kernels import padding_free
 
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from bert_ft.engine import batches
 from bert_ft.errors import InputError
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features
 from bert_ft.kernels import padding_free
 
@@ -112,7 +112,7 @@ def find(
     Raises:
         InputError: a model that text alone doesn't run, or whose tokens know nothing of each other.
     """
-    frame = tokenization.frame(tokenizer, max(1, sum(adapter.inputs.values())))
+    frame = fast_tokenizer.frame(tokenizer, max(1, sum(adapter.inputs.values())))
     probe = _probe(frame, tokenizer, model, max_length)
     if probe is None:
         return rule, []
@@ -146,7 +146,7 @@ def find(
 
 
 def _ends(
-    model: Any, adapter: Reader, probe: Features, frame: tokenization.Frame, tokenizer: Any, rule: Sharing
+    model: Any, adapter: Reader, probe: Features, frame: fast_tokenizer.Frame, tokenizer: Any, rule: Sharing
 ) -> Sharing:
     """Asks what the head makes of a text that holds a special token which ends or separates texts. BART's
     takes only rows with equally many of them; Longformer's for questions only rows with exactly those that
@@ -185,7 +185,7 @@ def _runs(model: Any, adapter: Reader, rows: Features, pad: int, batch_size: int
     return True
 
 
-def _probe(frame: tokenization.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
+def _probe(frame: fast_tokenizer.Frame, tokenizer: Any, model: Any, max_length: int) -> Features | None:
     """Five rows with the tokenizer's special tokens around random ones; None where not even two lengths fit.
     The last is the first with another token near its end."""
     longest = min(max_length, LONGEST) - frame.size

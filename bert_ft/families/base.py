@@ -9,57 +9,85 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
+from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data.checks.findings import Finding
-from bert_ft.data.rows import Rows
+from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.families.features import Features
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
-from bert_ft.families.features import Features
+
+    from bert_ft.report.scored_set import Scored
 
 
 class Adapter(ABC):
-    """One family. A subclass is thin: no devices, no optimizers, no files.
+    """One family: all that the rest of the house needs of it. A subclass is thin: no devices, no optimizers,
+    no files.
 
     Class attributes:
         family: its name in a task file.
+        Options: its table of the task file, its default metrics, and its usual length.
         head: the `transformers` auto class that loads a checkpoint with this family's head.
         roles: column roles of the canonical rows -> whether a task must have them.
         target: the role that holds what is learned.
         texts: the roles that the model reads, strings or lists of strings: what equal rows are told by.
         readers: file suffix -> the reader of the family's own formats, before the common ones.
+        metric_scale: the value of a perfect score: 1, or 100 as in the official scripts of SQuAD.
+        pipeline_tag: the pipeline of `transformers` that a saved model answers in; None: none does.
 
     Attributes:
+        task: what to learn, with the family's options as `task.options`.
         labels: the label names in the order of the head.
         tuned: what `tune` found, kept with the model: thresholds.
     """
 
     family: ClassVar[str]
+    Options: ClassVar[type[schema.Options]] = schema.Options
     head: ClassVar[str]
     roles: ClassVar[Mapping[str, bool]]
     target: ClassVar[str] = "label"
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     readers: ClassVar[Mapping[str, Reader]] = {}
+    metric_scale: ClassVar[int] = 1
+    pipeline_tag: ClassVar[str | None] = None
 
     def __init__(
         self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
     ) -> None:
+        """Binds the family to a task.
+
+        Args:
+            tuned: what `tune` found when the model was trained, of a model that is loaded.
+        Raises:
+            InputError: a task whose options are another family's.
+        """
+        if not isinstance(task.options, self.Options):
+            raise InputError(
+                f"{type(self).__name__} has options of its own, which a task of the family '{task.family}' "
+                "lacks",
+                where=f"task {task.name}",
+                remedy=f"name the family in the task: family = '{self.family}' (docs/extending.md)",
+            )
         self.task = task
         self.labels = list(labels)
-        self.tuned: dict[str, Any] = dict(tuned or {})
+        self.tuned = dict(tuned or {})
 
     def rebound(self, task: Task) -> Self:
-        """This adapter, with all that it was prepared with, under another task."""
+        """Returns a copy under another task, with the same labels and what was prepared and tuned."""
         other = copy.copy(self)
         other.task = task
+        other.labels = list(self.labels)
+        other.tuned = dict(self.tuned)
         return other
 
     @property
@@ -74,17 +102,46 @@ class Adapter(ABC):
 
     @classmethod
     @abstractmethod
-    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        """Raw columns as the family's canonical ones: one schema, whatever the source; faults told with their
-        row.
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+        """Returns raw columns as the family's canonical ones, one schema whatever the source, and a note for
+        each thing that was detected, mended or left out on the way.
 
-        What was found or mended on the way is said: `data.with_notes(table, [line, ...])`.
+        Raises:
+            InputError: a row at fault, with its place.
         """
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
         """The label names in order: the task's own, else those of the training rows."""
         return list(task.data.labels or [])
+
+    @classmethod
+    def has_labels(cls, task: Task) -> bool:
+        """Whether the head has an output a label, so that a model's config names them."""
+        return True
+
+    @classmethod
+    def task_of_head(cls, config: Any, labels: Sequence[str]) -> dict[str, Any]:
+        """Returns what a model's config says of the task, as tables of a task file: enough to predict.
+
+        Args:
+            config: the `transformers` config of a model with this family's head. labels: those it names.
+        """
+        return {"data": {"labels": list(labels)}}
+
+    @property
+    def truncation_side(self) -> str | None:
+        """Which end of a long text the tokenizer of a saved model cuts off, "left" or "right"; None: as it
+        does."""
+        return None
+
+    @classmethod
+    def report(cls, task: Task) -> type[Scored]:
+        """Returns how a report shows a scored set of such a task, and how `compare` counts it. By default a
+        set shows its metrics alone, and can't be compared."""
+        from bert_ft.report.scored_set import Scored
+
+        return Scored
 
     @abstractmethod
     def check(self, name: str, rows: Rows) -> None:

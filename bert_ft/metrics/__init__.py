@@ -17,43 +17,28 @@ if TYPE_CHECKING:
     from evaluate import Metric
 
 
-QA = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
+ANSWERS = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
 
-METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *QA)))
-"""What a task's `metric.compute` may name; the family says which of them it has."""
+METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *ANSWERS)))
+"""What a task's `metric.compute` may name beside a family's own; the family says which of them it has."""
 
-DEFAULTS = {
-    "classification": ["accuracy"],
-    "ner": ["f1", "precision", "recall", "accuracy"],
-    "qa": ["f1", "exact_match"],
-    "regression": ["pearson", "spearmanr"],
-    "multi_label_classification": [
-        name + suffix
-        for name in ("f1_micro", "f1_macro", "f1_weighted", "accuracy")
-        for suffix in ("", "_tuned")
-    ],
-}
-"""Family or problem type -> what a task that names no metric computes; the first picks the best
-checkpoint."""
+__all__ = ["COLLECTIONS", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
 
-__all__ = ["DEFAULTS", "FAMILIES", "LOWER_IS_BETTER", "METRIC_NAMES", "load"]
-
-FAMILIES = {
+COLLECTIONS = {
     "glue": "Glue", "classification": "Classification", "multilabel": "MultiLabel",
     "squad": "Squad", "squad_v2": "SquadV2", "entities": "Entities",
 }  # fmt: skip
-"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.evaluate_metrics`. A new
-family is a line here."""
+"""What `load` knows besides the single metrics: name -> class of `bert_ft.metrics.evaluate_metrics`."""
 
 
 def load(name: str, config: str | None = None, **options: Any) -> Metric:
     """An ``evaluate.Metric`` that needs no network and writes nothing to disk.
 
     Args:
-        name: a key of `FAMILIES`, or a metric of `bert_ft.metrics.classification` ("accuracy",
+        name: a key of `COLLECTIONS`, or a metric of `bert_ft.metrics.classification` ("accuracy",
             "f1_macro", ...), whose result then has that one key.
-        config: the family's configuration, as "mrpc" in ``load("glue", "mrpc")``.
-        options: the family's own. For a single metric: ``positive`` (a label id), and ``average``
+        config: the collection's configuration, as "mrpc" in ``load("glue", "mrpc")``.
+        options: the collection's own. For a single metric: ``positive`` (a label id), and ``average``
             (``load("f1", average="macro")`` is ``load("f1_macro")``).
 
     Raises:
@@ -62,11 +47,14 @@ def load(name: str, config: str | None = None, **options: Any) -> Metric:
     average = options.pop("average", "binary") if name in CLASSIFICATION else "binary"
     if average != "binary":
         name = f"{name}_{average}"
-    if name not in FAMILIES and name not in CLASSIFICATION:
-        raise InputError(f"unknown metric '{name}'", remedy=did_you_mean(name, [*FAMILIES, *CLASSIFICATION]))
+    if name not in COLLECTIONS and name not in CLASSIFICATION:
+        raise InputError(
+            f"unknown metric '{name}'", remedy=did_you_mean(name, [*COLLECTIONS, *CLASSIFICATION])
+        )
     if name in CLASSIFICATION:
-        name, options = "classification", {"compute": [name], **options}
+        options = {"compute": [name], **options}
+        name = "classification"
     from bert_ft.metrics import evaluate_metrics
 
-    metric: type[Metric] = getattr(evaluate_metrics, FAMILIES[name])
+    metric: type[Metric] = getattr(evaluate_metrics, COLLECTIONS[name])
     return metric(**options) if config is None else metric(config, **options)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_ft.config.schema import Batching, RunSpec
 from bert_ft.errors import InputError
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features
 from bert_ft.modeling import pretrained, token_types, vocabulary
 
@@ -213,7 +213,7 @@ class Encoder:
     def _encoded(self, texts: Sequence[Text], first: int) -> Features:
         """Texts, the first of which is number `first`, as features with their places."""
         pairs = [_pair(text, number) for number, text in enumerate(texts, first)]
-        with tokenization.whole(self.tokenizer) as backend:
+        with fast_tokenizer.whole(self.tokenizer) as backend:
             side = self.tokenizer.truncation_side
             backend.enable_truncation(self.max_length, strategy="longest_first", direction=side)
             encodings = backend.encode_batch([pair if len(pair) == 2 else pair[0] for pair in pairs])
@@ -229,7 +229,7 @@ class Encoder:
         spans = np.fromiter(flat(each.offsets for each in encodings), np.dtype((np.int32, 2)), size)
         # those of a second text count from its own beginning
         second = np.repeat([len(pair[0]) for pair in pairs], lengths)[:, None] * (text == 1)[:, None]
-        spans = tokenization.trimmed(spans + second, ["".join(pair) for pair in pairs], lengths) - second
+        spans = fast_tokenizer.trimmed(spans + second, ["".join(pair) for pair in pairs], lengths) - second
         spans[text < 0] = 0
         return Features(
             np.concatenate([[0], np.cumsum(lengths)]),

@@ -103,7 +103,7 @@ def load_folder(
     if settings:
         task = task.override(dict(settings))
     labels: list[Any] = task.data.labels or []
-    if not labels and task.family != "qa" and task.data.problem_type != "regression":
+    if not labels and families.find(task.family).has_labels(task):
         labels = labels_of(config, where)
     adapter = families.find(task.family)(task, labels, tuned_of(config, where))
     adapter = pretrained.in_order_of(adapter, config)

@@ -139,21 +139,14 @@ class Model(Encoder):
         """Writes into the model's config what prediction needs beyond it, so that the saved folder alone has
         it all; the tokenizer will truncate in a pipeline where we did."""
         task = self.adapter.task
-        kept = task.model_dump(
-            include={
-                "family": True,
-                **dict.fromkeys(task.family_tables, True),
-                "recipe": SAVED["recipe"],
-                "data": {"problem_type"},
-            },
-            exclude_none=True,
-        )
+        parts: dict[str, Any] = {"family": True, "recipe": SAVED["recipe"], "data": {"problem_type"}}
+        if task.states_options:
+            parts["options"] = True
+        kept = task.model_dump(include=parts, exclude_none=True)
         columns = {role: name for role, name in task.data.columns.items() if role in self.adapter.inputs}
         kept["data"] |= {"columns": columns} | task.data.model_dump(include=FORM, exclude_defaults=True)
         self.network.config.bert_ft = {"task": kept, "tuned": self.adapter.tuned}
         self.tokenizer.model_max_length = task.recipe.max_length
-        if task.family == "classification":
-            side = "left" if task.classification.truncation == "tail" else "right"
-            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = (
-                side  # the latter is saved
-            )
+        if (side := self.adapter.truncation_side) is not None:
+            self.tokenizer.truncation_side = side
+            self.tokenizer.init_kwargs["truncation_side"] = side  # which is what is saved

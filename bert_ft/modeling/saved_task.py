@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_ft import families
-from bert_ft.config.task import RESERVED, Task, validated
+from bert_ft.config.families import BUILTIN, options_of
+from bert_ft.config.task import Task, validated
 from bert_ft.errors import InputError
-from bert_ft.modeling import pretrained
 
 FORM = {"encoding", "delimiter", "quoting"}  # of the user's files: what `predict` reads has it too
 SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
@@ -26,7 +26,7 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     """
     own = _table(getattr(config, "bert_ft", None), "task", where)
     architecture = str((config.architectures or ["?"])[0])
-    heads = {family: families.find(family).head for family in families.FAMILIES}
+    heads = {family: families.find(family).head for family in BUILTIN}
     kind = next(
         (
             family
@@ -49,25 +49,20 @@ def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
     lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
     if not all(isinstance(length, (int, float)) for length in lengths):
         raise InputError("max_position_embeddings and model_max_length have to be numbers", where=where)
-    labels = labels_of(config, where)
-    data: dict[str, Any] = {"labels": None if kind == "qa" else labels}
-    metric: dict[str, Any] = {}
-    if kind == "classification":
-        data["problem_type"] = pretrained.problem_type(config)
-        if data["problem_type"] == "regression":
-            data["labels"], metric = None, {"compute": ["mean_squared_error"]}
+    stated = families.find(family).task_of_head(config, labels_of(config, where))
     tree: dict[str, Any] = {
         "name": Path(where).name,
         "family": family,
-        "metric": metric,
-        "data": data,
+        "metric": stated.get("metric", {}),
+        "data": stated.get("data", {}),
         "recipe": {"max_length": int(min(lengths))},
     }
     for table in ("data", "recipe"):
         given = _table(own, table, where)
         tree[table] |= {key: given[key] for key in SAVED[table] & given.keys()}
-    for table in _tables_of(family) & own.keys():
-        tree[table] = own[table]
+    options = _options_table(family, own)
+    if options in own:
+        tree[options] = own[options]
     return validated(tree, f"{where}: bert_ft in its config")
 
 
@@ -91,9 +86,8 @@ def passed_over(config: Any) -> list[str]:
     own = own.get("task") if isinstance(own, dict) else None
     if not isinstance(own, dict):
         return []
-    strange = [
-        table for table in own if table not in {"family", "data", "recipe", *_tables_of(own.get("family"))}
-    ]
+    read = {"family", *SAVED, _options_table(str(own.get("family")), own)}
+    strange = [table for table in own if table not in read]
     for table in SAVED:
         strange += [f"{table}.{key}" for key in own.get(table) or () if key not in SAVED[table]]
     return (
@@ -103,10 +97,9 @@ def passed_over(config: Any) -> list[str]:
     )
 
 
-def _tables_of(family: Any) -> set[str]:
-    """The tables of options that a saved model's config may have: its family's; of a family of one's own any
-    of ours."""
-    return {family} if family in RESERVED else set(RESERVED)
+def _options_table(family: str, own: Mapping[str, Any]) -> str:
+    """The name of the table of a family's options; `own`: the task that a model's config holds."""
+    return options_of(family, own).table or family
 
 
 def _table(tree: Any, key: str, where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bert_ft import files
 from bert_ft.errors import disk
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 from bert_ft.rundir import folder
 
 
@@ -50,7 +50,7 @@ def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, A
 def _save_tokenizer(path: Path, tokenizer: Any) -> None:
     """A tokenizer's files as every version of `transformers` reads them, without padding or truncation of
     their own."""
-    with tokenization.whole(tokenizer):
+    with fast_tokenizer.whole(tokenizer):
         tokenizer.save_pretrained(path)
     file = path / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))

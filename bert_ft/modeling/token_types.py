@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 
 # Architectures whose published tokenizers (transformers 4, create_token_type_ids_from_sequences) number the
 # texts of a pair -> the type of the token that stands for the whole.
@@ -86,7 +86,7 @@ def _published(kind: str) -> str | None:
 
 def _types(tokenizer: Any) -> int:
     """The largest token type that the template sets in a pair of texts."""
-    with tokenization.whole(tokenizer) as backend:
+    with fast_tokenizer.whole(tokenizer) as backend:
         return max(backend.encode("a", "b").type_ids, default=0)
 
 
@@ -98,7 +98,7 @@ def _number(tokenizer: Any, whole: int) -> None:
     templates = []
     used: dict[str, int] = {}
     for texts in (1, 2):
-        frame = tokenization.frame(tokenizer, texts)
+        frame = fast_tokenizer.frame(tokenizer, texts)
         ids = frame.columns["input_ids"].tolist()
         pieces: list[str] = []
         for number, (start, length) in enumerate(frame.parts):

@@ -19,7 +19,7 @@ from typing import Any
 
 from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 from bert_ft.modeling import remote_code
 from bert_ft.modeling.pretrained import loading_errors, locate
 
@@ -181,7 +181,7 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
                 own.init_kwargs[key] = getattr(own, key)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if tree.get("post_processor") is None and backend is not None:
-        frame = tokenization.frame(tokenizer, 2).columns["input_ids"].tolist()
+        frame = fast_tokenizer.frame(tokenizer, 2).columns["input_ids"].tolist()
         if any(own.backend_tokenizer.id_to_token(i) != backend.id_to_token(i) for i in frame):
             message = (
                 "tokenizer.json does not say which special tokens to add, and those of "
@@ -196,7 +196,7 @@ def _of_file(tokenizer: Any, where: str, file: Path, options: dict[str, Any]) ->
 def _special_names(tokenizer: Any, own: Any, unknown: str | None) -> dict[str, str]:
     """Special tokens that the file's vocabulary holds: as its template and model have them, else as the class
     of `transformers` calls them, else as they are usually called."""
-    with tokenization.whole(own) as backend:
+    with fast_tokenizer.whole(own) as backend:
         probe = backend.encode("a")
     text_places = [number for number, owner in enumerate(probe.sequence_ids) if owner is not None]
     preferred: dict[str, list[Any]] = {key: [] for key in SPECIAL} | {"unk_token": [unknown]}
@@ -259,7 +259,7 @@ def _difference(tokenizer: Any, own: Any, texts: Sequence[str]) -> str | None:
     inputs: list[Any] = [*singles, *pairwise(PROBES)]
     rows = []
     for one in (own, tokenizer):
-        with tokenization.whole(one) as backend:
+        with fast_tokenizer.whole(one) as backend:
             try:
                 rows.append([encoding.ids for encoding in backend.encode_batch(inputs)])
             except Exception:

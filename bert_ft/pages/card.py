@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_ft import files, reading
+from bert_ft import families, files, reading
 from bert_ft.config.task import Task
 from bert_ft.errors import shown
 from bert_ft.modeling import pretrained
@@ -16,11 +16,6 @@ from bert_ft.report.rendering import render
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
 
-PIPELINES = {
-    "classification": "text-classification",
-    "ner": "token-classification",
-    "qa": "question-answering",
-}
 LARGEST = 10_000_000  # bytes of a checkpoint's README
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
@@ -44,7 +39,8 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         metadata=metadata,
         licence=licence,
         hub=hub,
-        pipeline=PIPELINES.get(task.family),
+        pipeline=families.known(task.family).pipeline_tag,
+        scale=families.known(task.family).metric_scale,
         base=short_name(task.run.checkpoint or "a model object"),
         recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True),
     )
@@ -53,10 +49,10 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
 def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence: Any, hub: str | None) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
-    pipeline = PIPELINES.get(task.family, task.family)
+    pipeline = families.known(task.family).pipeline_tag
     evaluations = [
         EvalResult(
-            task_type=pipeline,
+            task_type=pipeline or task.family,
             dataset_type=hub or shown(task.name),
             dataset_name=shown(task.title or task.name),
             dataset_config=task.data.name if hub else None,
@@ -74,7 +70,7 @@ def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence:
         license=licence,
         library_name="transformers",
         datasets=[hub] if hub else None,
-        pipeline_tag=pipeline if task.family in PIPELINES else None,
+        pipeline_tag=pipeline,
         tags=["bert-ft", task.family],
         model_name=shown(f"{short_name(task.run.checkpoint or 'model')}-{task.name}"),
         eval_results=evaluations or None,

@@ -22,14 +22,17 @@ from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
 
-SHOWN, CUT = 20, 400  # errors of a set; characters of a text in one
+SHOWN = 20  # errors of a set; characters of a text in one
+CUT = 400
 
 
 class View:
     """What the page says of one run. `results`: those of a run whose `results.json` is not there yet."""
 
     def __init__(self, folder: RunDir, results: Mapping[str, Any] | None = None) -> None:
-        self.path, self.task, self.log = folder.path, folder.task(), folder.log()
+        self.path = folder.path
+        self.task = folder.task()
+        self.log = folder.log()
         self.name = self.path.resolve().name
         self.results = results or (folder.results() if folder.results_json.is_file() else {})
         self.environment = folder.environment() if folder.environment_json.is_file() else {}

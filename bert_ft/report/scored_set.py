@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,16 +40,26 @@ def consistent(folder: Path) -> Iterator[None]:
 
 
 class Scored:
-    """A scored set of a run of a family that is not known here: its metrics alone.
+    """A scored set of a run, and what a page and `compare` need of it; a family brings a subclass. This one
+    shows the set's metrics alone, whatever the family.
 
+    Class attributes:
+        length: the unit in which inputs are measured, and the columns that they stand in.
+        answers: keys of an error's line that say what the model gave; one alone is shown as its value.
+        sized_errors: whether a prediction is not right or wrong, but off by the `error` of its line.
     Attributes:
         lines: those of `predictions/<name>.jsonl`. rows: the canonical rows, None where the run keeps none.
     """
 
-    length: tuple[str, tuple[str, ...]] = ("characters", ("text", "text_pair"))
+    length: ClassVar[tuple[str, tuple[str, ...]]] = ("characters", ("text", "text_pair"))
+    answers: ClassVar[tuple[str, ...]] = ("prediction",)
+    sized_errors: ClassVar[bool] = False
 
     def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
-        self.folder, self.task, self.name, self.tuned = folder, task, name, results.get("tuned", {})
+        self.folder = folder
+        self.task = task
+        self.name = name
+        self.tuned = results.get("tuned", {})
         self.metrics: dict[str, float] = results["metrics"].get(name, {})
         self.lines = list(files.read_jsonl(folder.prediction_file(name)))
         file = _rows_file(folder, name)
@@ -104,6 +114,16 @@ class Scored:
     def main(self) -> list[str]:
         """The metrics that parts of the set are shown by."""
         return [self.task.best_metric[1]]
+
+    @property
+    def share_of_right(self) -> str:
+        """The metric that is the share of the rows that `errors` does not list; empty where none is."""
+        return ""
+
+    def counted_by(self) -> dict[str, Any]:
+        """Keys of the task, and their values, that the metrics of this family depend on beside the rows and
+        the predictions; `metric` and `data.problem_type` need not be among them."""
+        return {}
 
     def errors(self) -> list[dict[str, Any]]:
         """The wrong predictions, the most confident first."""

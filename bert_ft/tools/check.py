@@ -15,13 +15,12 @@ from bert_ft import families
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
-from bert_ft.data.checks import texts
+from bert_ft.data.checks import labels, texts
 from bert_ft.data.checks.columns import encode, has_target, plain
-from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
+from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt, listed
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
-from bert_ft.families import tokenization
-from bert_ft.families.classification import checks
+from bert_ft.families import coverage, tokenization
 from bert_ft.modeling import remote_code, vocabulary
 from bert_ft.prepared import read
 
@@ -90,8 +89,8 @@ def check(
     report = Report(bound.name, notes=[*prepared.notes, *remote_code.notes(bound.run)])
     for name, rows in sets.items():
         has_labels = adapter.labels and has_target(rows, family.target)
-        labels = checks.label_counts(rows.table[family.target]) if has_labels else {}
-        report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": labels}
+        counts = labels.label_counts(rows.table[family.target]) if has_labels else {}
+        report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": counts}
     findings = texts.of_rows(adapter, sets)
     for name, rows in sets.items():
         try:
@@ -136,7 +135,7 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
         return
     column = train.table[target]
     examples = []
-    labels = encode([plain(column)])[0]
+    codes = encode([plain(column)])[0]
     for name in others.column_names:
         other = _comparable(others[name].combine_chunks())
         if other is None or other.null_count == len(other):
@@ -146,7 +145,7 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
             both = np.stack([column.to_numpy(), other.to_numpy(False)]) if numeric else np.zeros((2, 1))
             both = both[:, ~np.isnan(both).any(axis=0)]
             if (
-                both.shape[1] > checks.FEW
+                both.shape[1] > labels.FEW
                 and (np.ptp(both, axis=1) > 0).all()
                 and abs(np.corrcoef(both)[0, 1]) > 0.99
             ):
@@ -156,12 +155,12 @@ def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]
         binned = numeric and len(np.unique(values)) > 50
         if binned:
             values = other.to_numpy(False).argsort(kind="stable").argsort(kind="stable") * 50 // len(values)
-        if (rows := np.flatnonzero(checks.gives_away(values, labels))).size:
-            _, first = np.unique(labels[rows], return_index=True)
+        if (rows := np.flatnonzero(labels.gives_away(values, codes))).size:
+            _, first = np.unique(codes[rows], return_index=True)
             values_of = f"{name}: in ranges" if binned else name
-            cells = (f"{checks.cell(other, i)} is {checks.cell(column, i)}" for i in rows[first][:3].tolist())
+            cells = (f"{labels.cell(other, i)} is {labels.cell(column, i)}" for i in rows[first][:3].tolist())
             examples.append(f"{values_of}: {', '.join(cells)}")
-    yield from checks.listed(
+    yield from listed(
         "note", "train", "columns giving the label away: keep them out of the text", examples, "leak"
     )
 
@@ -186,7 +185,7 @@ def _of_tokens(
     for column in columns:
         coded = column.dictionary_encode()
         offsets, tokens, _ = tokenization.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
-        bare, visible = tokenization.coverage(tokenizer, coded.dictionary.to_pylist())
+        bare, visible = coverage.of_texts(tokenizer, coded.dictionary.to_pylist())
         uncovered += bare[coded.indices]
         characters += visible[coded.indices]
         strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import bert_ft
 from bert_ft.data import loading
 from bert_ft.data.rows import Rows
-from bert_ft.families import tokenization
+from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features
 from bert_ft.families.ner.adapter import Ner
 
@@ -58,7 +58,7 @@ def tagged(tokens: list[list[str]]) -> list[list[str]]:
 
 def pieces(tokenizer: Any, sentence: list[str]) -> list[tuple[int, int]]:
     """(token, word number) of a sentence by the tokenizer's own call, special tokens left out."""
-    tokenization.leading_space(tokenizer)
+    fast_tokenizer.leading_space(tokenizer)
     encoding = tokenizer(sentence, is_split_into_words=True)
     return [(i, w) for i, w in zip(encoding["input_ids"], encoding.word_ids(), strict=True) if w is not None]
 

@@ -26,7 +26,7 @@ def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
         RobertaForTokenClassification,
     )
 
-    from bert_ft.families import tokenization
+    from bert_ft.families import fast_tokenizer
 
     roberta = tokenizer.pad_token == "<pad>"
     kind, head = (
@@ -37,7 +37,7 @@ def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     config = kind(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
                   max_position_embeddings=80, pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(NAMES)))  # fmt: skip
     folder = tmp_path_factory.mktemp("model")
-    tokenization.leading_space(tokenizer)
+    fast_tokenizer.leading_space(tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         network = head(config)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_ft.config.catalog import load_task
-from bert_ft.config.schema import Qa
 from bert_ft.families.features import Features
 from bert_ft.families.qa import decoding, encoding
 from bert_ft.families.qa.adapter import ExtractiveQa
+from bert_ft.families.qa.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
@@ -95,7 +95,7 @@ def words_of(kind: str, context: str) -> list[tuple[int, int]]:
 
 
 def parts_of(
-    kind: str, question: str, length: int, options: Qa
+    kind: str, question: str, length: int, options: Options
 ) -> tuple[list[int], list[int], list[int], list[int], int]:
     """Special tokens before, the question's tokens kept, special tokens between and after, tokens left for the context."""
     own = tokenizer(kind)
@@ -108,7 +108,7 @@ def parts_of(
 
 
 def encoded(
-    kind: str, question: str, context: str, length: int, options: Qa, gold: tuple[int, int]
+    kind: str, question: str, context: str, length: int, options: Options, gold: tuple[int, int]
 ) -> Features:
     """Row 1 is the one that is asked for."""
     return encoding.encode(tokenizer(kind), ["another?", question], ["other text", context],
@@ -116,7 +116,7 @@ def encoded(
 
 
 OPTIONS = st.builds(
-    Qa,
+    Options,
     doc_stride=st.integers(1, 40) | st.just(128),
     max_query_length=st.integers(1, 12),
     max_answer_length=st.integers(1, 9),
@@ -131,7 +131,7 @@ def test_a_gold_answer_comes_back_from_perfect_logits(kind: str) -> None:
     draw, cut = random.Random(kind), 0
     for _ in range(400):
         context = " ".join(draw.choices(WORDS, k=draw.randint(1, 60)))
-        options = Qa(doc_stride=draw.choice([draw.randint(1, 40), 128]), max_query_length=draw.randint(1, 12),
+        options = Options(doc_stride=draw.choice([draw.randint(1, 40), 128]), max_query_length=draw.randint(1, 12),
                      max_answer_length=draw.randint(1, 9), n_best=draw.randint(1, 6))  # fmt: skip
         length = draw.randint(9, 70)
         space = parts_of(kind, "what is it?", length, options)[-1]
@@ -163,7 +163,7 @@ def test_a_gold_answer_comes_back_from_perfect_logits(kind: str) -> None:
 @examples
 @given(context=CONTEXT, question=CONTEXT, length=st.integers(9, 70), options=OPTIONS)
 def test_windows_are_cut_from_the_tokenizers_own_tokens(
-    kind: str, context: str, question: str, length: int, options: Qa
+    kind: str, context: str, question: str, length: int, options: Options
 ) -> None:
     """Cut by hand; and each token may start an answer in one window alone, the one that gives it the most context."""
     own = tokenizer(kind)
@@ -196,7 +196,7 @@ def test_windows_are_cut_from_the_tokenizers_own_tokens(
 
 @examples
 @given(context=CONTEXT, length=st.integers(9, 60), options=OPTIONS, seed=st.integers(0, 99))
-def test_the_n_best_are_those_of_brute_force(context: str, length: int, options: Qa, seed: int) -> None:
+def test_the_n_best_are_those_of_brute_force(context: str, length: int, options: Options, seed: int) -> None:
     """Every pair of a window's n best starts and ends; where no pair is valid, of all of them."""
     features = encoded("wordpiece", "what is it?", context, length, options, (-1, -1))
     logits = np.random.default_rng(seed).normal(size=(int(features.offsets[-1]), 2)).astype(np.float32)
@@ -231,7 +231,7 @@ def test_the_n_best_are_those_of_brute_force(context: str, length: int, options:
 @given(contexts=st.lists(CONTEXT, min_size=1, max_size=5), length=st.integers(9, 60), options=OPTIONS, seed=st.integers(0, 99),
        wild=st.booleans())  # fmt: skip
 def test_every_question_has_one_answer_that_stands_in_its_context(
-    kind: str, contexts: list[str], length: int, options: Qa, seed: int, wild: bool
+    kind: str, contexts: list[str], length: int, options: Options, seed: int, wild: bool
 ) -> None:
     """Whatever the sizes and the logits, also those of a training that has diverged."""
     task = load_task("qa").override(
@@ -257,7 +257,7 @@ def test_an_answer_belongs_to_no_window_that_cuts_it() -> None:
     context = " ".join(f"w{i}" for i in range(60))
     begin = context.index("w30")
     features = encoded(
-        "wordpiece", "what?", context, 40, Qa(doc_stride=7, max_answer_length=3), (begin, begin + 11)
+        "wordpiece", "what?", context, 40, Options(doc_stride=7, max_answer_length=3), (begin, begin + 11)
     )
     whole = 0
     for i in np.flatnonzero(features.values["row"] == 1):
@@ -282,7 +282,12 @@ def test_a_context_of_100_000_characters() -> None:
     adapter = ExtractiveQa(load_task("qa"))
     rows = adapter.rows([("when was it built?", context)])
     features = encoding.encode(
-        tokenizer("wordpiece"), ["when was it built?"], [context], np.array([(begin, begin + 4)]), 384, Qa()
+        tokenizer("wordpiece"),
+        ["when was it built?"],
+        [context],
+        np.array([(begin, begin + 4)]),
+        384,
+        Options(),
     )
     logits = np.zeros((int(features.offsets[-1]), 2), np.float32)
     logits[features.offsets[:-1] + features.values["start_positions"], 0] = 9

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+
+from bert_ft.config.families import BUILTIN
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bert_ft"
@@ -31,6 +35,17 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
 
 CORE = ("engine/loop.py", "families/base.py", "families/classification/", "finetuning/")
 """What a reader reads to know how a run comes about; the rest may grow."""
+
+
+FAMILIES = re.compile(rf"(?<![\w-])({'|'.join(BUILTIN)})(?![\w-])")
+"""The name of a built-in family, as a word: no part of "text-classification" or "multi_label_classification"."""
+CLASSES = {place.rpartition(":")[2] for place in BUILTIN.values()}
+ELSEWHERE = (
+    "__init__.py",  # the public names
+    "families/",
+    "metrics/",  # where `classification` is the name of a kind of metrics
+    "cli/",  # whose options --tokens and --tags say in their help of which family they are
+)
 
 
 def _room(module: str) -> str:
@@ -115,3 +130,38 @@ def test_rooms_stay_small() -> None:
     assert sum(core.values()) <= 1650, core
     assert lines["engine/loop.py"] <= 350
     assert max(lines.values()) <= 390, lines  # "not much beyond 350"
+
+
+def _words(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of each identifier and each string that the code computes with: a docstring is prose."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield line, node.value
+        elif isinstance(node, ast.alias):
+            yield line, f"{node.name} {node.asname}"
+        for field in ("id", "attr", "arg", "module", "name"):
+            if isinstance(name := getattr(node, field, None), str) and not isinstance(node, ast.alias):
+                yield line, name
+
+
+def test_no_family_is_known_by_its_name() -> None:
+    """What the house knows of a family it knows from the family: beside the registry and the public names none
+    of the built-in ones is mentioned."""
+    told = []
+    for file in PACKAGE.rglob("*.py"):
+        name = file.relative_to(PACKAGE).as_posix()
+        lines = file.read_text().splitlines()
+        for line, word in set(_words(ast.parse("\n".join(lines)))):
+            registered = name == "config/families.py" and ': "bert_ft.families.' in lines[line - 1]
+            if (
+                (FAMILIES.search(word) or word in CLASSES)
+                and not registered
+                and not name.startswith(ELSEWHERE)
+            ):
+                told.append(f"{name}, line {line}: {word}")
+    for file in PACKAGE.rglob("*.j2"):
+        code = " ".join(re.findall(r"{[{%].*?[%}]}", file.read_text(), re.DOTALL))
+        told += [f"{file.name}: {found[0]}" for found in FAMILIES.finditer(code)]
+    assert not told, told

@@ -307,7 +307,7 @@ def test_only_what_prediction_needs_is_taken(cli: Any, trained: Path, tmp_path: 
                "batching": {"unpad": False}, "name": "../../x", "ner": {"context": "document"}}  # fmt: skip
     folder = changed(trained, tmp_path / "model", {"task": strange})
     task = bert_ft.load(folder).adapter.task
-    assert (task.recipe.max_length, task.data.columns, task.classification.truncation) == (
+    assert (task.recipe.max_length, task.data.columns, task.options.truncation) == (
         9,
         {"text": "body"},
         "tail",

@@ -76,6 +76,16 @@ def at(
         yield Finding(check, severity, name, len(indices), message, examples, places)
 
 
+def listed(
+    severity: Severity, name: str, message: str, examples: list[str], check: str = "balance"
+) -> Iterator[Finding]:
+    """The finding of what the examples name, if there is any."""
+    if examples:
+        yield Finding(
+            check, severity, name, len(examples), message, [excerpt(text) for text in examples[:KEPT]]
+        )
+
+
 def excerpt(text: str, pattern: str = "", most: int = WIDTH) -> str:
     """The text's beginning, or what is around the pattern, on one line; what can't be seen is written as its
     escape."""

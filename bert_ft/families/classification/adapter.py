@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,15 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data.checks.findings import Finding
-from bert_ft.data.rows import Rows, with_notes
+from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import tokenization
 from bert_ft.families.base import Adapter
+from bert_ft.families.classification import options as own
+from bert_ft.families.classification import rows as reading
 from bert_ft.families.classification.checks import of_classes, of_numbers
 from bert_ft.families.features import Features
 from bert_ft.metrics import classification as scores
@@ -29,13 +30,7 @@ from bert_ft.metrics import multilabel
 if TYPE_CHECKING:
     import torch
 
-
-TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
-METRICS = {
-    "regression": tuple(scores.REGRESSION_METRICS),
-    "single_label_classification": tuple(scores.CLASS_METRICS),
-    "multi_label_classification": (*multilabel.NAMES, *multilabel.TUNED),
-}  # fmt: skip
+    from bert_ft.report.scored_set import Scored
 
 
 class Classification(Adapter):
@@ -49,16 +44,32 @@ class Classification(Adapter):
     """
 
     family: ClassVar[str] = "classification"
+    Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
+    pipeline_tag: ClassVar[str | None] = "text-classification"
 
     def __init__(
         self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(task, labels, tuned)
-        self.regression = task.data.problem_type == "regression"
-        self.multilabel = task.data.problem_type == "multi_label_classification"
         self.weights: dict[str, float] = {}  # of the classes, by name: a checkpoint may bring another order
+
+    @property
+    def options(self) -> own.Options:
+        """The task's table of this family."""
+        assert isinstance(self.task.options, own.Options)
+        return self.task.options
+
+    @property
+    def regression(self) -> bool:
+        """Whether a number is learned."""
+        return self.task.data.problem_type == "regression"
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row has a set of labels."""
+        return self.task.data.problem_type == "multi_label_classification"
 
     # --- rows
 
@@ -67,74 +78,15 @@ class Classification(Adapter):
         return {"text": True, "text_pair": "text_pair" in self.task.data.columns}
 
     @classmethod
-    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        table, kind, notes = raw.table, task.data.problem_type, list[str]()
-        out = {
-            role: cells.texts(table[columns[role]], columns[role], raw.where)
-            for role in ("text", "text_pair")
-            if role in columns
-        }
-        column = columns["label"]
-        codes = raw.class_names.get(column)
-        if column not in table.column_names:
-            out["label"] = pa.nulls(len(table), TYPES.get(kind, pa.string()))
-        elif kind == "regression":
-            out["label"] = cells.numbers(table[column], column, raw.where)
-            if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
-                out["label"] = cells.numbers(out["label"].cast(pa.float32()), column, raw.where)
-            if (
-                not labelled and pac.all(pac.equal(out["label"], -1)).as_py()
-            ):  # the hub's mark of a hidden score
-                out["label"] = pa.nulls(len(table), pa.float64())
-        elif kind == "multi_label_classification":
-            out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
-        else:
-            out["label"] = cells.names(table[column], codes, task.data, column, raw.where)
-            empty = pac.equal(out["label"], "")
-            if labelled:
-                cells.refuse(
-                    empty,
-                    raw.where,
-                    f"column '{column}' has an empty label",
-                    'remove the row, or name it: data.label_names = { "" = "none" }',
-                )
-            out["label"] = pac.if_else(empty, None, out["label"])
-        if labelled:
-            cells.refuse(
-                pac.is_null(out["label"]),
-                raw.where,
-                f"{out['label'].null_count} rows have no label",
-                f"give column '{column}' a value there, or remove the rows",
-            )
-        names = [task.data.label_names.get(name, name) for name in codes or []]
-        table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
-        return with_notes(table, notes)
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+        return reading.canonical(raw, task, columns, labelled)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
-        if task.data.problem_type == "regression":
-            return []
-        if task.data.labels is not None:
-            return list(task.data.labels)
-        if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
-            return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
-        found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
-        if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
-            return sorted(int(name) for name in found)  # 2 before 10
-        fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
-        if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
-            raise InputError(
-                f"the labels are numbers with a fraction, such as {fraction}",
-                where=train.where,
-                remedy="--regression predicts numbers; data.labels names them as classes",
-            )
-        if set(found) <= {"True", "False"}:
-            return [name == "True" for name in found]
-        if len(found) > max(100, len(train) // 2):
-            message = f"{len(found):,} different labels in {len(train):,} rows"
-            remedy = 'is this the label column? For numbers set data.problem_type = "regression"'
-            raise InputError(message, where=train.where, remedy=remedy)
-        return found
+        return reading.find_labels(train, task)
+
+    def rows(self, inputs: Sequence[Any]) -> Rows:
+        return reading.of_inputs(inputs, self.task.data.problem_type)
 
     def check(self, name: str, rows: Rows) -> None:
         if self.regression:
@@ -142,13 +94,13 @@ class Classification(Adapter):
         known = self.names
         if len(known) < 2 - self.multilabel:
             message = f"only one label ('{known[0]}')" if known else "no row has a label"
-            raise InputError(
-                message, where=rows.where, remedy="two are needed to learn from" * (not self.multilabel)
-            )
+            remedy = "" if self.multilabel else "two are needed to learn from"
+            raise InputError(message, where=rows.where, remedy=remedy)
         values, owners = cells.flat(rows.table["label"])
         strange = pac.and_(pac.is_null(pac.index_in(values, value_set=pa.array(known))), pac.is_valid(values))
         if (at := pac.index(strange, True).as_py()) >= 0:
-            label, place = values[at].as_py(), rows.place(int(owners[at]))
+            label = values[at].as_py()
+            place = rows.place(int(owners[at]))
             source = (
                 "data.labels does not name it"
                 if self.task.data.labels
@@ -168,7 +120,8 @@ class Classification(Adapter):
             remedy = did_you_mean(str(positive), self.names)
             raise InputError(f"metric.positive = '{positive}' is not a label", remedy=remedy)
         self.require_metrics(
-            METRICS[self.task.data.problem_type], f"not one of {self.task.data.problem_type}"
+            self.options.metric_names(self.task.data.problem_type),
+            f"not one of {self.task.data.problem_type}",
         )
         for name in self.task.metric.compute:
             if name in scores.BINARY and len(self.labels) != 2:
@@ -186,7 +139,8 @@ class Classification(Adapter):
 
     def _weights(self, train: Rows) -> np.ndarray:
         """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""
-        where, weights = "recipe.class_weights", self.task.recipe.class_weights
+        where = "recipe.class_weights"
+        weights = self.task.recipe.class_weights
         if self.regression:
             raise InputError("regression has no classes to weigh", where=where)
         if isinstance(weights, dict):
@@ -207,7 +161,7 @@ class Classification(Adapter):
         return np.asarray(len(train) / (len(self.labels) * counts))  # scikit-learn's class_weight="balanced"
 
     def _check_single(self, rows: Rows) -> None:
-        options = self.task.classification
+        options = self.options
         if "text_pair" in rows.table.column_names and (options.windows or options.truncation == "head+tail"):
             key = "windows" if options.windows else "truncation"
             raise InputError(
@@ -215,20 +169,6 @@ class Classification(Adapter):
                 where=f"classification.{key}",
                 remedy='classification.truncation = "head" or "tail", of each text of a pair',
             )
-
-    def rows(self, inputs: Sequence[Any]) -> Rows:
-        pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
-        kind = TYPES.get(self.task.data.problem_type, pa.string())
-        for number, item in enumerate(inputs):
-            texts = item if pairs and isinstance(item, (list, tuple)) and len(item) == 2 else [item]
-            if len(texts) != 1 + pairs or not all(isinstance(text, str) for text in texts):
-                message = "a text, or a (text, text_pair), is wanted for every input"
-                raise InputError(message, where=f"input {number + 1}")
-        parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
-        named = dict(
-            zip(("text", "text_pair"), (pa.array(part, pa.string()) for part in parts), strict=False)
-        )
-        return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
 
     def references(self, rows: Rows) -> np.ndarray:
         """What predictions are scored against: (N,) label ids, -1 where a row has none; (N, C) bool, a column
@@ -248,6 +188,23 @@ class Classification(Adapter):
 
     # --- the model's side
 
+    @classmethod
+    def has_labels(cls, task: Task) -> bool:
+        return task.data.problem_type != "regression"
+
+    @classmethod
+    def task_of_head(cls, config: Any, labels: Sequence[str]) -> dict[str, Any]:
+        unsaid = "regression" if config.num_labels == 1 else "single_label_classification"
+        problem_type = config.problem_type or unsaid  # as transformers takes it
+        if problem_type == "regression":
+            data = {"labels": None, "problem_type": problem_type}
+            return {"data": data, "metric": {"compute": ["mean_squared_error"]}}
+        return {"data": {"labels": list(labels), "problem_type": problem_type}}
+
+    @property
+    def truncation_side(self) -> str | None:
+        return "left" if self.options.truncation == "tail" else "right"
+
     def config(self) -> dict[str, Any]:
         if self.regression:
             return {"num_labels": 1, "problem_type": "regression"}
@@ -255,7 +212,8 @@ class Classification(Adapter):
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         self._check_single(rows)
-        options, texts = self.task.classification, rows.table["text"].to_pylist()
+        options = self.options
+        texts = rows.table["text"].to_pylist()
         pairs = rows.table["text_pair"].to_pylist() if "text_pair" in rows.table.column_names else None
         owners = None
         if options.windows:
@@ -268,7 +226,8 @@ class Classification(Adapter):
             offsets, tokens, counts = tokenization.encode(
                 tokenizer, texts, pairs, max_length, keep=options.truncation
             )
-        labels, weights = self.references(rows), np.ones(len(rows))
+        labels = self.references(rows)
+        weights = np.ones(len(rows))
         if self.regression or self.multilabel:
             labels = np.nan_to_num(labels.astype(np.float32))
         elif self.class_weights is not None:
@@ -282,7 +241,8 @@ class Classification(Adapter):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        labels, logits = batch["labels"], logits.float()
+        labels = batch["labels"]
+        logits = logits.float()
         weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.regression:
             losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
@@ -302,7 +262,7 @@ class Classification(Adapter):
         found = logits.astype(np.float64)
         if "row" in features.values:  # each row has a window, and they stand in the order of the rows
             first = np.searchsorted(features.values["row"], np.arange(len(rows)))
-            pool = np.maximum if self.task.classification.pooling == "max" else np.add
+            pool = np.maximum if self.options.pooling == "max" else np.add
             many = 1 if pool is np.maximum else np.bincount(features.values["row"])[:, None]
             found = pool.reduceat(found, first, axis=0) / many
         if self.regression:
@@ -315,6 +275,14 @@ class Classification(Adapter):
 
     # --- predictions
 
+    @classmethod
+    def report(cls, task: Task) -> type[Scored]:
+        from bert_ft.families.classification import report
+
+        if task.data.problem_type == "regression":
+            return report.Numbers
+        return report.Sets if task.data.problem_type == "multi_label_classification" else report.Classes
+
     def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
         thresholds = self.tuned.get("thresholds", {})
         return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
@@ -324,8 +292,9 @@ class Classification(Adapter):
         F1."""
         if not self.multilabel or rows.table["label"].null_count:
             return
-        probabilities, labels = predictions["probabilities"], self.references(rows)
-        width = len(self.labels) if self.task.classification.thresholds == "per-label" else 1
+        probabilities = predictions["probabilities"]
+        labels = self.references(rows)
+        width = len(self.labels) if self.options.thresholds == "per-label" else 1
         best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
         self.tuned = {
             "thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))
@@ -337,20 +306,26 @@ class Classification(Adapter):
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
             return {}
+        return self.compute(self.task.metric.compute, predictions, rows)
+
+    def compute(
+        self, names: Sequence[str], predictions: Mapping[str, np.ndarray], rows: Rows
+    ) -> dict[str, float]:
+        """Name -> value of metrics of rows that all have labels. A family that extends this one computes its
+        own here."""
+        gold = self.references(rows)
         if self.multilabel:
-            names, labels = self.task.metric.compute, self.references(rows)
-            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, labels)
-            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], labels)
+            plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, gold)
+            tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], gold)
             both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
             return {name: both[name] for name in names}
-        positive = self.task.metric.positive
-        if (
-            positive is None and not self.regression
-        ):  # the task's second label, whatever the order of the head
-            positive = (self.task.data.labels or self.labels)[1]
-        number = 1 if self.regression else self.names.index(str(positive))
-        found, gold = predictions["prediction"], self.references(rows)
-        return scores.compute(self.task.metric.compute, found, gold, positive=number)
+        number = 1
+        if not self.regression:
+            positive = self.task.metric.positive
+            if positive is None:  # the task's second label, whatever the order of the head
+                positive = (self.task.data.labels or self.labels)[1]
+            number = self.names.index(str(positive))
+        return scores.compute(names, predictions["prediction"], gold, positive=number)
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         # tuned thresholds predict something of any probabilities
@@ -362,8 +337,8 @@ class Classification(Adapter):
             what = "no label at all (at 0.5)"
         return [
             f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
-            "longer warmup "
-            "or a smaller learning rate may help"
+            "longer "
+            "warmup or a smaller learning rate may help"
         ]
 
     def _named(self, found: Any) -> Any:
@@ -379,7 +354,8 @@ class Classification(Adapter):
                 yield {"row": row, "prediction": value, "label": label}
             return
         typed = dict(zip(self.names, self.labels, strict=True))
-        chosen, probabilities = predictions["prediction"], predictions["probabilities"].tolist()
+        chosen = predictions["prediction"]
+        probabilities = predictions["probabilities"].tolist()
         for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
             gold = (
                 [typed.get(name, name) for name in label]

@@ -10,16 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data.checks.columns import encode, fold, has_target, mask_of, plain
-from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
+from bert_ft.data.checks.findings import KEPT, Finding, at, listed
+from bert_ft.data.checks.labels import FEW, cell, gives_away, label_counts
 from bert_ft.data.columns import flat
 from bert_ft.data.rows import Rows
 
-FEW = 5  # rows from which a label can hardly be learned
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
-PURE, COVERED = (
-    0.98,
-    0.9,
-)  # what gives the label away: values with 98 % of their rows in one class, on 90 % of the rows
 
 
 def of_classes(
@@ -36,13 +32,14 @@ def of_classes(
         name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)
     }
     for name in counts:
-        rows, column = sets[name], sets[name].table[target].combine_chunks()
+        rows = sets[name]
+        column = sets[name].table[target].combine_chunks()
         unknown = [label for label in counts[name] if label not in set(names)]
         labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
         strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
-        told = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
-        message = f"rows with a label unknown to training ({told})"
+        shown = [*map(repr, unknown[:3]), *(["..."] if len(unknown) > 3 else [])]
+        message = f"rows with a label unknown to training ({', '.join(shown)})"
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
         yield from at(
@@ -73,31 +70,14 @@ def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
     for name, rows in sets.items():
         if has_target(rows, target):
             numbers, counts = np.unique(rows.table[target].drop_null().to_numpy(), return_counts=True)
-            share, number = counts.max() / counts.sum(), numbers[counts.argmax()]
+            share = counts.max() / counts.sum()
+            number = numbers[counts.argmax()]
             if share >= DOMINANT:
                 message = f"rows with one and the same target, {number:g} ({share:.1%})"
                 yield Finding("balance", "warning", name, int(counts.max()), message)
             elif np.ptp(numbers) <= 1e-6 * np.abs(numbers).max():
                 message = f"rows with nearly the same target, {numbers[0]:.9g} to {numbers[-1]:.9g}"
                 yield Finding("balance", "warning", name, len(rows), message)
-
-
-def label_counts(column: pa.ChunkedArray) -> dict[str, int]:
-    """Label -> rows that bear it, the most frequent first; empty for numbers."""
-    if not len(column) or pa.types.is_floating(column.type):
-        return {}
-    found = pac.value_counts(flat(column)[0].drop_null()).to_pylist()
-    return {item["values"]: item["counts"] for item in sorted(found, key=lambda item: -item["counts"])}
-
-
-def listed(
-    severity: Severity, name: str, message: str, examples: list[str], check: str = "balance"
-) -> Iterator[Finding]:
-    """The finding of what the examples name, if there is any."""
-    if examples:
-        yield Finding(
-            check, severity, name, len(examples), message, [excerpt(text) for text in examples[:KEPT]]
-        )
 
 
 def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
@@ -141,26 +121,3 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
             message = f"rows whose {role} {how} gives the label away"
             beside = [cell(rows.table[target], i) for i in np.flatnonzero(mask)[:KEPT].tolist()]
             yield from at("leak", "warning", "train", rows, mask, message, [role], beside)
-
-
-def gives_away(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) the rows whose value stands for one label; none where the values as a whole do not tell the
-    labels.
-
-    A value counts from `FEW` rows on; ten rows must not have the most frequent label, so that chance can't do
-    it.
-    """
-    _, value, total = np.unique(values, return_inverse=True, return_counts=True)
-    pair, counts = np.unique(value * (labels.max() + 1) + labels, return_counts=True)
-    best = np.zeros(len(total), np.int64)
-    np.maximum.at(best, pair // (labels.max() + 1), counts)
-    telling = (total >= FEW) & (best >= PURE * total)
-    minority = len(labels) - np.bincount(labels).max()
-    seen: np.ndarray = telling[value]
-    enough = minority >= 10 and seen.mean() >= COVERED and (total - best)[telling].sum() <= minority / 10
-    return seen & bool(enough)
-
-
-def cell(column: pa.Array | pa.ChunkedArray, row: int) -> str:
-    """A cell as a message shows it."""
-    return excerpt(plain(column.slice(row, 1))[0].as_py() or "(empty)", most=40)

@@ -13,7 +13,8 @@ from bert_ft.report import plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
-MOST_CLASSES, MOST_POINTS = 20, 2000
+MOST_CLASSES = 20
+MOST_POINTS = 2000
 
 
 class Classes(Scored):
@@ -31,11 +32,17 @@ class Classes(Scored):
         number = 1 if positive is None else self.names.index(str(positive))
         return Resamples(self.ids, bootstrap.classes(len(self.names), number))
 
+    share_of_right = "accuracy"
+
+    def counted_by(self) -> dict[str, Any]:
+        return {"data.labels": sorted(self.names)}
+
     def sections(self) -> list[Table | Chart]:
         size = len(self.names)
         cells = np.bincount(self.ids @ [size, 1], minlength=size * size).reshape(size, size)
         shown = np.sort(np.argsort(-cells.sum(1), kind="stable")[:MOST_CLASSES])
-        part, gold = cells[np.ix_(shown, shown)], cells.sum(1)[shown]
+        part = cells[np.ix_(shown, shown)]
+        gold = cells.sum(1)[shown]
         recall = np.diag(part) / np.maximum(gold, 1)
         names = [self.names[i] for i in shown]
         rows = [[name, *part[i].tolist(), int(gold[i]), float(recall[i])] for i, name in enumerate(names)]
@@ -86,6 +93,11 @@ class Sets(Scored):
         gold, found, p = self.matrices
         return Resamples(np.concatenate([gold, p > 0.5, found], axis=1), bootstrap.label_sets)
 
+    share_of_right = "accuracy_tuned"
+
+    def counted_by(self) -> dict[str, Any]:
+        return {"data.labels": sorted(self.names)}
+
     def sections(self) -> list[Table | Chart]:
         gold, found, _ = self.matrices
         rows: list[list[Any]] = []
@@ -117,6 +129,8 @@ class Sets(Scored):
 
 class Numbers(Scored):
     """Regression."""
+
+    sized_errors = True
 
     @cached_property
     def pairs(self) -> np.ndarray:

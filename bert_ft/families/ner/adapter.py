@@ -10,20 +10,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
-from bert_ft.data.rows import PLACES, Rows, with_notes
+from bert_ft.data.rows import PLACES, Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import tokenization
+from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
-from bert_ft.families.features import Features
+from bert_ft.families.features import Features, ranges
 from bert_ft.families.ner import conll, schemes, spans, tagged, words
-from bert_ft.metrics import DEFAULTS, entities
+from bert_ft.families.ner import options as own
+from bert_ft.families.ner.encoding import windows
+from bert_ft.metrics import entities
 
 if TYPE_CHECKING:
     import torch
+
+    from bert_ft.report.scored_set import Scored
 
 
 COLUMNS = (
@@ -53,6 +58,7 @@ class Ner(Adapter):
     """
 
     family: ClassVar[str] = "ner"
+    Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForTokenClassification"
     roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False}
     target: ClassVar[str] = "tags"
@@ -60,11 +66,18 @@ class Ner(Adapter):
     readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMNS, conll.read) | dict.fromkeys(
         (".json", ".jsonl"), spans.read
     )
+    pipeline_tag: ClassVar[str | None] = "token-classification"
+
+    @property
+    def options(self) -> own.Options:
+        """The task's table of this family."""
+        assert isinstance(self.task.options, own.Options)
+        return self.task.options
 
     # --- rows
 
     @classmethod
-    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
         out, notes = tagged.canonical(raw, task, columns, labelled)
         document = columns.get("document", "document")
         if document in raw.table.column_names:
@@ -73,7 +86,7 @@ class Ner(Adapter):
                 changes[1:] |= np.diff(cells.codes(raw.table[name])) != 0
             out["document"] = pa.array(np.cumsum(changes), pa.int32())
         out |= {name: raw.table[name] for name in PLACES if name in raw.table.column_names}
-        return with_notes(pa.table(out), notes)
+        return Canonical(pa.table(out), notes)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -105,17 +118,17 @@ class Ner(Adapter):
                 where=rows.place(row, k - int(offsets[row])),
                 remedy=did_you_mean(str(values[k]), self.names),
             )
-        if self.task.ner.context == "document" and "document" not in rows.table.column_names:
+        if self.options.context == "document" and "document" not in rows.table.column_names:
             remedy = 'name their column (data.columns.document), or context = "sentence"'
             message = 'ner.context = "document", but these rows have no documents'
             raise InputError(message, where=rows.where, remedy=remedy)
 
     def prepare(self, train: Rows) -> None:
         task = self.task
-        self.require_metrics(DEFAULTS["ner"], "none of ner")
+        self.require_metrics(own.METRICS, "none of ner")
         if task.recipe.class_weights is not None:
             raise InputError("ner has no class weights", where="recipe.class_weights")
-        if task.ner.context == "document":
+        if self.options.context == "document":
             held_out = task.data.validation is not None and task.data.group is None
             for key, divides in (("data.limit_train", task.data.limit_train), ("data.validation", held_out)):
                 if divides:
@@ -126,13 +139,11 @@ class Ner(Adapter):
                     )
 
     def blocks(self, rows: Rows, size: int) -> Iterator[Rows]:
-        if self.task.ner.context == "sentence" or "document" not in rows.table.column_names:
+        if self.options.context == "sentence" or "document" not in rows.table.column_names:
             yield from super().blocks(rows, size)
             return
-        start, ends = (
-            0,
-            [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)],
-        )
+        start = 0
+        ends = [*(np.flatnonzero(np.diff(rows.table["document"].to_numpy())) + 1).tolist(), len(rows)]
         for end in ends:
             if end - start >= size or end == len(rows):
                 yield rows.part(start, end)
@@ -177,19 +188,18 @@ class Ner(Adapter):
         """
         texts, offsets = tagged.flat(rows.table["tokens"])
         ids, pieces = tokenization.encode_words(tokenizer, texts)
-        frame = tokenization.frame(tokenizer)
+        frame = fast_tokenizer.frame(tokenizer)
         limits = pieces[offsets]
-        low, high = limits[:-1], limits[1:]
-        if self.task.ner.context == "document" and "document" in rows.table.column_names:
+        low = limits[:-1]
+        high = limits[1:]
+        if self.options.context == "document" and "document" in rows.table.column_names:
             first = np.flatnonzero(np.diff(rows.table["document"].to_numpy(), prepend=-1))
             sizes = np.diff(np.append(first, len(rows)))
-            low, high = (
-                np.repeat(limits[first], sizes),
-                np.repeat(limits[np.append(first, len(rows))[1:]], sizes),
-            )
-        begin, end, core = _windows(limits, low, high, max_length - frame.size, self.task.ner.stride)
+            low = np.repeat(limits[first], sizes)
+            high = np.repeat(limits[np.append(first, len(rows))[1:]], sizes)
+        begin, end, core = windows(limits, low, high, max_length - frame.size, self.options.stride)
 
-        starts, at = tokenization.join([frame.parts[0], (frame.size + begin, end - begin), frame.parts[1]])
+        starts, at = fast_tokenizer.join([frame.parts[0], (frame.size + begin, end - begin), frame.parts[1]])
         columns = {"input_ids": ids, "token_type_ids": np.full_like(ids, frame.kinds[0])}
         tokens = {key: np.concatenate([own, columns[key]])[at] for key, own in frame.columns.items()}
 
@@ -198,14 +208,17 @@ class Ner(Adapter):
         shift = (
             starts[window] + frame.parts[0][1] - begin[window]
         )  # from a piece's number to its place in the window
-        place, word = pieces[spoken] + shift, np.full(len(at), -1, np.int32)
+        place = pieces[spoken] + shift
+        word = np.full(len(at), -1, np.int32)
         word[place] = spoken
-        labels, weights = np.full(len(at), -100, np.int64), np.zeros(len(begin))
+        labels = np.full(len(at), -100, np.int64)
+        weights = np.zeros(len(begin))
         if not rows.table["tags"].null_count:
             gold = self.references(rows)[spoken]
-            if self.task.ner.label_all_tokens:  # as transformers' run_ner: I- behind the first
+            if self.options.label_all_tokens:  # as transformers' run_ner: I- behind the first
                 sizes = np.diff(pieces)[spoken]
-                every, last = tokenization.ranges(pieces[spoken], sizes), np.repeat(end[window], sizes)
+                every = ranges(pieces[spoken], sizes)
+                last = np.repeat(end[window], sizes)
                 seen = every < last
                 labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
             labels[place] = gold
@@ -216,14 +229,15 @@ class Ner(Adapter):
             "windows": len(begin),
             "words": len(texts),
             "without_tokens": len(texts) - len(spoken),
-            "unknown": tokenization.unknown(tokenizer, tokens["input_ids"]),
+            "unknown": coverage.unknown(tokenizer, tokens["input_ids"]),
         }
-        counts |= tokenization.covered(*tokenization.coverage(tokenizer, texts.to_pylist()))
+        counts |= coverage.counts(*coverage.of_texts(tokenizer, texts.to_pylist()))
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
 
     def _iob2(self) -> np.ndarray:
         """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
-        names, letters = self.names, {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
+        names = self.names
+        letters = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
         read = [
             f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names
         ]
@@ -238,7 +252,8 @@ class Ner(Adapter):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        scores, smoothing = logits.float().transpose(1, 2), self.task.recipe.label_smoothing
+        scores = logits.float().transpose(1, 2)
+        smoothing = self.task.recipe.label_smoothing
         return F.cross_entropy(scores, batch["labels"], label_smoothing=smoothing, reduction="none").sum(1)
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
@@ -253,12 +268,14 @@ class Ner(Adapter):
         scores = logits[places].astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)
         scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        if self.task.ner.decoding == "viterbi":
+        if self.options.decoding == "viterbi":
             chosen = schemes.viterbi(scores, np.searchsorted(spoken, offsets), self.names)
         else:
             chosen = scores.argmax(axis=1)
-        prediction, score = np.full(offsets[-1], -1), np.full(offsets[-1], np.nan)
-        prediction[spoken], score[spoken] = chosen, np.exp(scores[np.arange(len(chosen)), chosen])
+        prediction = np.full(offsets[-1], -1)
+        score = np.full(offsets[-1], np.nan)
+        prediction[spoken] = chosen
+        score[spoken] = np.exp(scores[np.arange(len(chosen)), chosen])
         if len(silent := np.flatnonzero(prediction < 0)):
             prediction[silent] = self._between(prediction, spoken, silent, offsets)
         return {"prediction": prediction, "score": score}
@@ -272,12 +289,11 @@ class Ner(Adapter):
             return np.full(len(silent), outside)
         prefix, kind, _ = entities.parse(self.names, entities.ALIASES)
         after = np.searchsorted(spoken, silent)
-        left, right = spoken[np.maximum(after - 1, 0)], spoken[np.minimum(after, len(spoken) - 1)]
-        a, b, row = (
-            prediction[left],
-            prediction[right],
-            np.searchsorted(offsets, [left, silent, right], "right"),
-        )
+        left = spoken[np.maximum(after - 1, 0)]
+        right = spoken[np.minimum(after, len(spoken) - 1)]
+        a = prediction[left]
+        b = prediction[right]
+        row = np.searchsorted(offsets, [left, silent, right], "right")
         inside = (
             (left < silent)
             & (silent < right)
@@ -290,15 +306,19 @@ class Ner(Adapter):
 
     # --- predictions
 
+    @classmethod
+    def report(cls, task: Task) -> type[Scored]:
+        from bert_ft.families.ner.report import Entities
+
+        return Entities
+
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics, and the F1 of each type: `f1_PER`."""
         if rows.table["tags"].null_count:
             return {}
-        gold, found, offsets = (
-            self.references(rows),
-            predictions["prediction"],
-            tagged.flat(rows.table["tags"])[1],
-        )
+        gold = self.references(rows)
+        found = predictions["prediction"]
+        offsets = tagged.flat(rows.table["tags"])[1]
         result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
         overall = result.pop("") | {
             "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0
@@ -346,29 +366,3 @@ class Ner(Adapter):
             answers[r].append({"start": starts[a].as_py(), "end": ends[b], "label": kinds[k], "score": score})
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}
-
-
-def _windows(
-    limits: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int, stride: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows of at most `budget` tokens over rows that lie behind one another.
-
-    Args:
-        limits: (N + 1,) row i is the tokens limits[i] to limits[i + 1].
-        low, high: (N,) how far the context of each row reaches.
-        stride: tokens that two windows of a row share, at least, up to half a window.
-    Returns:
-        begin, end, core, each (F,): the tokens core[f] to core[f + 1] are further from the edges of window f,
-        which is
-        begin[f] to end[f], than from those of any other.
-    """
-    lengths, stride = np.diff(limits), min(stride, budget // 2)
-    row, number, many = tokenization.windows(lengths, budget, budget - stride)
-    spread = number * (lengths[row] - budget) // np.maximum(many[row] - 1, 1)
-    alone = np.clip(limits[:-1] - (budget - lengths) // 2, low, np.maximum(low, high - budget))[row]
-    begin = np.where(many[row] > 1, limits[row] + spread, alone)
-    end = np.minimum(begin + budget, np.where(many > 1, limits[1:], high)[row])
-    core = limits[row].copy()
-    later = np.flatnonzero(number)
-    core[later] = (begin[later - 1] + begin[later] + budget) // 2
-    return begin, end, core

@@ -17,6 +17,7 @@ class Entities(Scored):
     """A tag a word."""
 
     length = ("words", ())
+    answers = ("missed", "wrong")
 
     @cached_property
     def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -28,7 +29,8 @@ class Entities(Scored):
     def resamples(self) -> Resamples:
         gold, found, offsets, _ = self.tags
         sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
-        rows, same = self.sizes(), np.concatenate([[0], np.cumsum(gold == found)])
+        rows = self.sizes()
+        same = np.concatenate([[0], np.cumsum(gold == found)])
         firsts = [side[0] for side in sides]
         keys = [
             np.bincount(self.sentences(places), minlength=len(rows))
@@ -63,7 +65,8 @@ class Entities(Scored):
     def errors(self) -> list[dict[str, Any]]:
         """Sentences by how many entities were missed or made up: the predictions keep no probabilities."""
         sides, hits, kinds = entities.matched(*self.tags, self.task.metric.mode)
-        offsets, tokens = self.tags[2], self.column("tokens")
+        offsets = self.tags[2]
+        tokens = self.column("tokens")
         told: list[tuple[list[str], list[str]]] = [([], []) for _ in tokens]
         for which, ((first, last, kind), hit) in enumerate(zip(sides, hits, strict=True)):
             at = self.sentences(first)

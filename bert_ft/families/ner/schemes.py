@@ -34,12 +34,14 @@ def to_iob2(
         InputError: a tag without a prefix among tags that have one, or with a prefix that the scheme lacks.
     """
     coded = tags.flatten().dictionary_encode()
-    names, ids = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    names = coded.dictionary.to_pylist()
+    ids = coded.indices.to_numpy()
     offsets = tags.offsets.to_numpy().astype(np.int64)
     heads = {name: _head(name) for name in names if name != "O"}
     prefix, kind, kinds = parse(names, ALIASES)
     codes, types = (apart(table[ids], offsets) for table in (prefix, kind))
-    before, same = shifted(codes), shifted(types) == types
+    before = shifted(codes)
+    same = shifted(types) == types
     found = _detect(set(heads.values()), codes, before, same) if scheme == "auto" else scheme
     for name, head in heads.items():
         if head not in LETTERS[found] or (not head and any(heads.values())) or not name:
@@ -71,7 +73,8 @@ def types_of(names: Sequence[str]) -> list[str]:
 def breaking(scheme: str, before: np.ndarray, prefix: np.ndarray, same: np.ndarray) -> np.ndarray:
     """Whether a tag after another breaks a scheme: prefixes of both and whether their types are the same, all
     of one shape (or broadcast to one)."""
-    opened, inner = (before == B) | (before == I), (prefix == I) | (prefix == E)
+    opened = (before == B) | (before == I)
+    inner = (prefix == I) | (prefix == E)
     broken: np.ndarray = np.zeros(np.broadcast_shapes(before.shape, prefix.shape), bool)
     if scheme in ("IOB1", "IOB2"):
         broken = (prefix == (B if scheme == "IOB1" else I)) & ~(opened & same)
@@ -96,8 +99,10 @@ def viterbi(scores: np.ndarray, offsets: np.ndarray, names: Sequence[str]) -> np
     steps = np.where(forbidden, -np.inf, 0.0)
     lengths = np.diff(offsets)
     order = np.argsort(-lengths, kind="stable")
-    starts, lengths = offsets[:-1][order], lengths[order]
-    out, back = np.zeros(len(scores), np.int64), np.zeros(scores.shape, np.int32)
+    starts = offsets[:-1][order]
+    lengths = lengths[order]
+    out = np.zeros(len(scores), np.int64)
+    back = np.zeros(scores.shape, np.int32)
     alive = int(np.count_nonzero(lengths))
     best = first + scores[starts[:alive]]
     totals = best.copy()

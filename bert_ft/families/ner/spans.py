@@ -36,7 +36,8 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     spoken = next((row[words] for row in rows if row.get(words)), None)
     if isinstance(spoken, list) and not isinstance(spoken[0], dict):
         return json_rows.table(rows, path, wanted, optional)
-    texts, spans = [], []
+    texts = []
+    spans = []
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
         if faults := {

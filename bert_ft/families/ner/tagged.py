@@ -16,6 +16,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 from bert_ft.families.ner import schemes, words
+from bert_ft.families.ner.options import Options
 
 
 def canonical(
@@ -28,7 +29,8 @@ def canonical(
         InputError: columns of another kind, a row without words or tags, or with a tag too many; with its
             place.
     """
-    here, name = Rows(raw.table, raw.where), columns["tokens"]
+    here = Rows(raw.table, raw.where)
+    name = columns["tokens"]
     given = raw.table[columns["tags"]] if columns["tags"] in raw.table.column_names else None
     untold = list[str]()
     if given is not None and given.null_count:
@@ -71,9 +73,10 @@ def canonical(
         message = f"{sizes[row]} words and {len(found[row])} tags"
         raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
     found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], raw.where, place)
-    read, scheme, wrong = schemes.to_iob2(found, task.ner.scheme, place)
+    assert isinstance(task.options, Options)
+    read, scheme, wrong = schemes.to_iob2(found, task.options.scheme, place)
     if scheme:
-        notes.append(f"tags are {scheme}" + ", read as IOB2" * (scheme != "IOB2"))
+        notes.append("tags are IOB2" if scheme == "IOB2" else f"tags are {scheme}, read as IOB2")
     if wrong:
         tag = found.flatten()[wrong[0]]
         first = f"{tag} at {place(wrong[0])}"
@@ -133,7 +136,8 @@ def _named(
     place: Callable[[int], str],
 ) -> pa.ListArray:
     """Tags as strings: codes by the source's own names or by `data.label_names`."""
-    values, mapping = lists.flatten(), task.data.label_names
+    values = lists.flatten()
+    mapping = task.data.label_names
     refuse(pac.is_null(values), place, "a word has no tag")
     if pa.types.is_integer(values.type):
         if not codes and not mapping:

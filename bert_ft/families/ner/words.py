@@ -64,7 +64,8 @@ def tag(
     Raises:
         InputError: a span outside its text, or without a word in it.
     """
-    kept, nested = [], []
+    kept = []
+    nested = []
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
         for start, end, kind in marks:
             if not 0 <= start < end <= len(text):
@@ -79,7 +80,8 @@ def tag(
     words = split(texts, [[edge for start, end, _ in marks for edge in (start, end)] for marks in kept])
     tags = np.full(len(words.words), "O", object)
     for row, marks in enumerate(kept):
-        begin, stop = words.offsets[row], words.offsets[row + 1]
+        begin = words.offsets[row]
+        stop = words.offsets[row + 1]
         for start, end, kind in marks:
             first = begin + np.searchsorted(words.starts[begin:stop], start)
             last = begin + np.searchsorted(words.ends[begin:stop], end, "right")

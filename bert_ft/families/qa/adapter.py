@@ -10,23 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config import schema
 from bert_ft.config.task import Task
 from bert_ft.data.columns import refuse
-from bert_ft.data.rows import Rows, with_notes
+from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
 from bert_ft.families.qa import decoding, encoding
+from bert_ft.families.qa import options as own
 from bert_ft.families.qa import squad as formats
 from bert_ft.metrics import squad as scores
 
 if TYPE_CHECKING:
     import torch
 
-
-WITHOUT = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")  # metrics where each question has an answer
-WITH = ("f1", "exact_match", "best_f1", "best_exact")  # metrics where some have none
+    from bert_ft.report.scored_set import Scored
 
 
 class ExtractiveQa(Adapter):
@@ -40,30 +40,33 @@ class ExtractiveQa(Adapter):
     """
 
     family: ClassVar[str] = "qa"
+    Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
     readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
+    metric_scale: ClassVar[int] = 100
+    pipeline_tag: ClassVar[str | None] = "question-answering"
 
-    def __init__(
-        self, task: Task, labels: Sequence[Any] = (), tuned: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(task, labels, tuned)
-        self.options = task.qa
+    @property
+    def options(self) -> own.Options:
+        """The task's table of this family."""
+        assert isinstance(self.task.options, own.Options)
+        return self.task.options
 
     # --- rows
 
     @classmethod
-    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> pa.Table:
-        own = {role: column for role, column in columns.items() if role in cls.roles}
-        table, notes = formats.canonical(raw.table, own, raw.where, labelled)
-        return with_notes(table, notes)
+    def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+        named = {role: column for role, column in columns.items() if role in cls.roles}
+        return formats.canonical(raw.table, named, raw.where, labelled)
 
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
         if not self.options.no_answer:
-            ids, n = rows.table["id"], pac.sum(none).as_py()
+            ids = rows.table["id"]
+            n = pac.sum(none).as_py()
             refuse(
                 none,
                 rows.place,
@@ -72,7 +75,8 @@ class ExtractiveQa(Adapter):
             )
 
     def prepare(self, train: Rows) -> None:
-        kind, known = ("with", WITH) if self.options.no_answer else ("without", WITHOUT)
+        kind = "with" if self.options.no_answer else "without"
+        known = self.options.metric_names(self.task.data.problem_type)
         self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
@@ -122,11 +126,20 @@ class ExtractiveQa(Adapter):
 
     # --- the model's side
 
+    @classmethod
+    def has_labels(cls, task: Task) -> bool:
+        return False
+
+    @classmethod
+    def task_of_head(cls, config: Any, labels: Sequence[str]) -> dict[str, Any]:
+        return {}
+
     def config(self) -> dict[str, Any]:
         return {"num_labels": 2}
 
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
-        questions, contexts = rows.table["question"].to_pylist(), rows.table["context"].to_pylist()
+        questions = rows.table["question"].to_pylist()
+        contexts = rows.table["context"].to_pylist()
         features = encoding.encode(tokenizer, questions, contexts, _golds(rows), max_length, self.options)
         features.weights = _weights(rows)[features.values["row"]]
         features.values["weight"] = features.weights.astype(np.float32)
@@ -163,6 +176,12 @@ class ExtractiveQa(Adapter):
 
     # --- predictions
 
+    @classmethod
+    def report(cls, task: Task) -> type[Scored]:
+        from bert_ft.families.qa.report import Answers
+
+        return Answers
+
     @property
     def threshold(self) -> float:
         """Null odds above it mean that there is no answer: 0, or what `tune` found."""
@@ -184,7 +203,8 @@ class ExtractiveQa(Adapter):
         self, predictions: Mapping[str, np.ndarray], rows: Rows, *, forced: bool = False
     ) -> np.ndarray:
         """(N,) the best answers; `forced`: also where no answer is the better one."""
-        contexts, best = rows.table["context"].to_pylist(), predictions["spans"][:, 0]
+        contexts = rows.table["context"].to_pylist()
+        best = predictions["spans"][:, 0]
         empty = best[:, 0] < 0 if forced else self._empty(predictions)
         cut = [
             context[a:b] if a >= 0 else "" for context, (a, b) in zip(contexts, best.tolist(), strict=True)
@@ -196,7 +216,8 @@ class ExtractiveQa(Adapter):
         finds it."""
         if not self.options.no_answer or rows.table["answers"].null_count:
             return
-        texts, golds = self._texts(predictions, rows, forced=True), self.references(rows)
+        texts = self._texts(predictions, rows, forced=True)
+        golds = self.references(rows)
         raw = scores.raw_scores(texts, golds)["exact" if "exact" in self.task.best_metric[1] else "f1"]
         has, answered = (np.array([bool(item) for item in items]) for items in (golds, texts))
         self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
@@ -206,7 +227,8 @@ class ExtractiveQa(Adapter):
         `best_`: at the best threshold for these rows; `tuned_`: at the model's own, once there is one."""
         if rows.table["answers"].null_count or not len(rows):
             return {}
-        ids, golds = rows.table["id"].to_pylist(), self.references(rows)
+        ids = rows.table["id"].to_pylist()
+        golds = self.references(rows)
         answers = dict(zip(ids, golds, strict=True))
         texts = dict(zip(ids, self._texts(predictions, rows, forced=True), strict=True))
         if not self.options.no_answer:
@@ -240,10 +262,12 @@ class ExtractiveQa(Adapter):
         return out
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterator[dict[str, Any]]:
-        texts, empty = self._texts(predictions, rows).tolist(), self._empty(predictions)
+        texts = self._texts(predictions, rows).tolist()
+        empty = self._empty(predictions)
         probability = self._probabilities(predictions)
         score = np.where(empty, probability[:, -1], probability[:, 0]).tolist()
-        places, odds = predictions["spans"][:, 0].tolist(), self._odds(predictions).tolist()
+        places = predictions["spans"][:, 0].tolist()
+        odds = self._odds(predictions).tolist()
         for i, key in enumerate(rows.table["id"].to_pylist()):
             start, end = (None, None) if empty[i] else places[i]
             line = {"id": key, "prediction": texts[i], "start": start, "end": end, "score": score[i]}
@@ -257,7 +281,8 @@ class ExtractiveQa(Adapter):
             ".official": dict(zip(ids, self._texts(predictions, rows).tolist(), strict=True))
         }
         probability = self._probabilities(predictions).tolist()
-        contexts, places = rows.table["context"].to_pylist(), predictions["spans"].tolist()
+        contexts = rows.table["context"].to_pylist()
+        places = predictions["spans"].tolist()
         files[".nbest"] = {}
         for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
             best = [
@@ -282,7 +307,8 @@ def _golds(rows: Rows) -> np.ndarray:
     """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none
     was."""
     out = np.full((len(rows), 2), -1, np.int64)
-    texts, starts = rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist()
+    texts = rows.table["answers"].to_pylist()
+    starts = rows.table["answer_starts"].to_pylist()
     for i, (golds, places) in enumerate(zip(texts, starts, strict=True)):
         for text, start in zip(golds or [], places or [], strict=True):
             if start >= 0:

@@ -30,7 +30,8 @@ def n_best(
         al. 2019,
         section 4.3).
     """
-    row, lengths = features.values["row"], features.lengths
+    row = features.values["row"]
+    lengths = features.lengths
     blank = logits[features.offsets[:-1] + features.values["cls"]].sum(1)
     null = np.full(rows, np.inf, np.float32)
     np.minimum.at(null, row, np.nan_to_num(blank, nan=LEAST))
@@ -45,8 +46,11 @@ def n_best(
     question = row[window[best]]
     starts = np.flatnonzero(np.diff(question, prepend=-1))
     rank = np.arange(len(best)) - np.repeat(starts, np.diff(np.append(starts, len(best))))
-    best, question, rank = best[rank < n], question[rank < n], rank[rank < n]
-    spans, scores = np.full((rows, n, 2), -1, np.int32), np.full((rows, n), -np.inf, np.float32)
+    best = best[rank < n]
+    question = question[rank < n]
+    rank = rank[rank < n]
+    spans = np.full((rows, n, 2), -1, np.int32)
+    scores = np.full((rows, n), -np.inf, np.float32)
     spans[question, rank, 0] = features.places["begin"][first[best]]
     spans[question, rank, 1] = features.places["end"][last[best]]
     scores[question, rank] = score[best]
@@ -57,7 +61,8 @@ def _chunk(
     logits: np.ndarray, features: Features, windows: np.ndarray, n: int, max_answer_length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(window, flat token of its start, of its end, score) of the candidates of these windows."""
-    offsets, lengths = features.offsets[windows], features.lengths[windows]
+    offsets = features.offsets[windows]
+    lengths = features.lengths[windows]
     place = np.arange(lengths.max())
     at = np.where(real := place < lengths[:, None], offsets[:, None] + place, 0)
     inside = real & (features.places["begin"][at] < features.places["end"][at])
@@ -75,7 +80,8 @@ def _chunk(
     m = min(n, score.shape[1])
     best = np.argpartition(score, -m, axis=1)[:, -m:]
     score = np.take_along_axis(score, best, 1)
-    first, last = np.take_along_axis(starts, best // k, 1), np.take_along_axis(ends, best % k, 1)
+    first = np.take_along_axis(starts, best // k, 1)
+    last = np.take_along_axis(ends, best % k, 1)
     if (none := np.isneginf(score).all(1)).any():
         first[none, 0], last[none, 0], score[none, 0] = _best(start[none], end[none], max_answer_length)
     window, column = np.nonzero(~np.isneginf(score))

@@ -7,14 +7,51 @@ Every distinct context is tokenized once; windows are cut from its tokens, all o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bert_ft.config.schema import Qa
 from bert_ft.errors import InputError
-from bert_ft.families import tokenization
+from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.features import Features
+from bert_ft.families.qa.options import Options
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Questions and their contexts as tokens; each distinct context once.
+
+    Attributes:
+        which: (N,) the context of each question. contexts: the distinct ones.
+        asked, question_ids: (N + 1,) offsets of the questions, (Q,) their token ids.
+        given, context_ids, spans: (K + 1,) offsets of the contexts, (C,) token ids, (C, 2) their characters.
+    """
+
+    which: np.ndarray
+    contexts: list[str]
+    asked: np.ndarray
+    question_ids: np.ndarray
+    given: np.ndarray
+    context_ids: np.ndarray
+    spans: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Windows over the contexts, (W,) each.
+
+    Attributes:
+        row: the question. start, size: the part of the context's tokens. question: tokens of the question.
+        low, high: the tokens of the part that have the most context around them here, `high` among them.
+    """
+
+    row: np.ndarray
+    start: np.ndarray
+    size: np.ndarray
+    question: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def encode(
@@ -23,7 +60,7 @@ def encode(
     contexts: Sequence[str],
     golds: np.ndarray,
     max_length: int,
-    options: Qa,
+    options: Options,
 ) -> Features:
     """Every question on every window of its context.
 
@@ -36,99 +73,111 @@ def encode(
         golds: (N, 2) characters of the context that the answer takes; -1 where there is none to learn.
     Returns:
         Features, one a window. places: `begin`, `end`, characters of the context, equal outside it. values:
-        `row`;
-        `start_positions`, `end_positions`, tokens of the window, both on [CLS] where the answer is not whole
-        in it;
-        `low`, `high`, the tokens from which an answer may start: those that have their most context here;
-        `cls`.
+        `row`; `start_positions`, `end_positions`, tokens of the window, both on [CLS] where the answer is not
+        whole in it; `low`, `high`, the tokens from which an answer may start: those that have their most
+        context here; `cls`.
         counts: rows, windows, tokens, truncated (questions cut to `max_query_length`), unknown; characters
-            and uncovered
-        (those that no token stands for) of each question, and of each different context once.
+        and uncovered (those that no token stands for) of each question, and of each different context once.
     """
-    frame = tokenization.frame(tokenizer, 2)
+    frame = fast_tokenizer.frame(tokenizer, 2)
     room = max_length - frame.size
     if room < 2:
         message = f"max_length = {max_length} leaves no room for a question and its context"
         raise InputError(message, where="recipe.max_length", remedy="384 is usual")
-    order: dict[str, int] = {}
-    which = np.fromiter(
-        (order.setdefault(context, len(order)) for context in contexts), np.int64, len(contexts)
-    )
-    asked, question_ids, _ = tokenization.pieces(tokenizer, questions)
-    given, context_ids, spans = tokenization.pieces(tokenizer, list(order))
+    texts = _tokenized(tokenizer, questions, contexts)
+    taken = np.minimum(np.diff(texts.asked), min(options.max_query_length, room // 2))
+    parts = _windows(taken, np.diff(texts.given)[texts.which], room, options)
+    offsets, tokens, marks = _joined(frame, texts, parts)
 
-    wanted, available = np.diff(asked), np.diff(given)[which]
-    taken = np.minimum(wanted, min(options.max_query_length, room // 2))
+    cls = np.full(len(parts.row), _cls(tokenizer, frame), np.int64)
+    cls[cls < 0] += np.diff(offsets)[cls < 0]
+    first = frame.parts[0][1] + parts.question + frame.parts[1][1]
+    answer = _answer_tokens(golds, texts)[parts.row] - parts.start[:, None]
+    inside = (answer[:, 0] >= 0) & (answer[:, 1] < parts.size) & (golds[parts.row, 0] >= 0)
+    positions = np.where(inside[:, None], answer + first[:, None], cls[:, None])
+    counts = {
+        "rows": len(questions),
+        "windows": len(parts.row),
+        "tokens": int(offsets[-1]),
+        "truncated": int((taken < np.diff(texts.asked)).sum()),
+        "unknown": coverage.unknown(tokenizer, tokens["input_ids"]),
+    }
+    counts |= coverage.counts(*coverage.of_texts(tokenizer, [*questions, *texts.contexts]))
+    values = {
+        "row": parts.row,
+        "start_positions": positions[:, 0],
+        "end_positions": positions[:, 1],
+        "low": parts.low + first,
+        "high": parts.high + first,
+        "cls": cls,
+    }
+    places = {"begin": marks[:, 0], "end": marks[:, 1]}
+    return Features(offsets, tokens, values, np.ones(len(parts.row)), counts, places=places)
+
+
+def _tokenized(tokenizer: Any, questions: Sequence[str], contexts: Sequence[str]) -> _Texts:
+    order: dict[str, int] = {}
+    numbers = (order.setdefault(context, len(order)) for context in contexts)
+    which = np.fromiter(numbers, np.int64, len(contexts))
+    asked, question_ids, _ = fast_tokenizer.tokenize(tokenizer, questions)
+    given, context_ids, spans = fast_tokenizer.tokenize(tokenizer, list(order))
+    return _Texts(which, list(order), asked, question_ids, given, context_ids, spans)
+
+
+def _windows(taken: np.ndarray, available: np.ndarray, room: int, options: Options) -> _Windows:
+    """The windows of questions that take `taken` tokens of the `room`, on contexts of `available` tokens."""
     space = room - taken
     step = np.minimum(options.doc_stride, space - np.minimum(2 * options.max_answer_length, space // 2))
     row, number, count = tokenization.windows(available, space, step)
-    start, stride = number * step[row], step[row]
+    stride = step[row]
+    start = number * stride
     size = np.minimum(space[row], available[row] - start)
-    before, between, after = frame.parts
-    first = before[1] + taken[row] + between[1]
-
-    ids = np.concatenate([question_ids, context_ids])
-    texts = {
-        "input_ids": ids,
-        "token_type_ids": np.repeat(frame.kinds, [len(question_ids), len(context_ids)]),
-    }
-    question = frame.size + asked[row], taken[row]
-    context = frame.size + len(question_ids) + given[which[row]] + start, size
-    offsets, at = tokenization.join([before, question, between, context, after])
-    tokens = {
-        key: np.concatenate([own, texts[key].astype(np.int32)])[at] for key, own in frame.columns.items()
-    }
-    marks = np.zeros((frame.size + len(ids), 2), np.int32)
-    marks[len(marks) - len(spans) :] = spans
-
     # two neighbours share tokens; the middle of these is where the later one begins to have more context
     # around
     low = np.where(number == 0, 0, (2 * start - stride + space[row] - 1) // 2 + 1 - start)
     high = np.where(number == count[row] - 1, size, (2 * start + space[row] - 1 + stride) // 2 - start)
-    cls = np.full(len(row), _cls(tokenizer, frame), np.int64)
-    cls[cls < 0] += np.diff(offsets)[cls < 0]
-    answer = (
-        _answer_tokens(golds, which, given, spans, [len(context) for context in order])[row] - start[:, None]
-    )
-    inside = (answer[:, 0] >= 0) & (answer[:, 1] < size) & (golds[row, 0] >= 0)
-    positions = np.where(inside[:, None], answer + first[:, None], cls[:, None])
-    counts = {
-        "rows": len(questions),
-        "windows": len(row),
-        "tokens": len(at),
-        "truncated": int((taken < wanted).sum()),
-        "unknown": tokenization.unknown(tokenizer, tokens["input_ids"]),
-    }
-    counts |= tokenization.covered(*tokenization.coverage(tokenizer, [*questions, *order]))
-    values = {
-        "row": row,
-        "start_positions": positions[:, 0],
-        "end_positions": positions[:, 1],
-        "low": low + first,
-        "high": high + first,
-        "cls": cls,
-    }
-    places = {"begin": marks[at, 0], "end": marks[at, 1]}
-    return Features(offsets, tokens, values, np.ones(len(row)), counts, places=places)
+    return _Windows(row, start, size, taken[row], low, high)
 
 
-def _cls(tokenizer: Any, frame: tokenization.Frame) -> int:
+def _joined(
+    frame: fast_tokenizer.Frame, texts: _Texts, parts: _Windows
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """[CLS] question [SEP] part [SEP] of each window: offsets (W + 1,), token columns (T,), and the
+    characters (T, 2) of the context that each token stands for."""
+    ids = np.concatenate([texts.question_ids, texts.context_ids])
+    kinds = np.repeat(frame.kinds, [len(texts.question_ids), len(texts.context_ids)])
+    columns = {"input_ids": ids, "token_type_ids": kinds}
+    question = (frame.size + texts.asked[parts.row], parts.question)
+    context_start = frame.size + len(texts.question_ids) + texts.given[texts.which[parts.row]] + parts.start
+    before, between, after = frame.parts
+    offsets, at = fast_tokenizer.join([before, question, between, (context_start, parts.size), after])
+    tokens = {
+        key: np.concatenate([own, columns[key].astype(np.int32)])[at] for key, own in frame.columns.items()
+    }
+    marks = np.zeros((frame.size + len(ids), 2), np.int32)
+    marks[len(marks) - len(texts.spans) :] = texts.spans
+    return offsets, tokens, marks[at]
+
+
+def _cls(tokenizer: Any, frame: fast_tokenizer.Frame) -> int:
     """Where a window has the token that stands for no answer; negative: from its end."""
-    token, ids = tokenizer.cls_token_id, frame.columns["input_ids"].tolist()
-    before, after = ids[: frame.parts[0][1]], ids[frame.parts[2][0] :]
+    token = tokenizer.cls_token_id
+    ids = frame.columns["input_ids"].tolist()
+    before = ids[: frame.parts[0][1]]
+    after = ids[frame.parts[2][0] :]
     return after.index(token) - len(after) if token in after and token not in before else 0
 
 
-def _answer_tokens(
-    golds: np.ndarray, which: np.ndarray, given: np.ndarray, spans: np.ndarray, lengths: Sequence[int]
-) -> np.ndarray:
+def _answer_tokens(golds: np.ndarray, texts: _Texts) -> np.ndarray:
     """(N, 2) first and last token, within the context's own, of the smallest run of tokens that covers each
-    answer."""
+    answer; -1 where none does."""
+    lengths = [len(context) for context in texts.contexts]
     base = np.cumsum([0, *lengths])[:-1]  # all contexts one behind the other
-    places = spans + np.repeat(base, np.diff(given))[:, None]
-    wanted = golds + base[which][:, None]
-    first = np.searchsorted(places[:, 1], wanted[:, 0], side="right") - given[which]
-    last = np.searchsorted(places[:, 0], wanted[:, 1], side="left") - 1 - given[which]
+    places = texts.spans + np.repeat(base, np.diff(texts.given))[:, None]
+    wanted = golds + base[texts.which][:, None]
+    own = texts.given[texts.which]
+    first = np.searchsorted(places[:, 1], wanted[:, 0], side="right") - own
+    last = np.searchsorted(places[:, 0], wanted[:, 1], side="left") - 1 - own
     lost = (
         (golds[:, 0] < 0) | (last < first) | (first < 0)
     )  # a normaliser may have taken all of its characters

@@ -11,6 +11,7 @@ import pyarrow.compute as pac
 
 from bert_ft import reading
 from bert_ft.errors import InputError
+from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
 from bert_ft.metrics import bootstrap, squad
 from bert_ft.metrics.bootstrap import Resamples
@@ -23,6 +24,12 @@ class Answers(Scored):
 
     length = ("characters", ("question", "context"))
 
+    @property
+    def no_answer(self) -> bool:
+        """Whether questions may have no answer."""
+        assert isinstance(self.task.options, Options)
+        return self.task.options.no_answer
+
     @cached_property
     def golds(self) -> list[list[str]]:
         """The gold answers of each question."""
@@ -30,7 +37,7 @@ class Answers(Scored):
 
     def rate(self, said: Sequence[str]) -> np.ndarray:
         """(N, 2) exact match and F1 of answers, 0 to 1."""
-        if self.task.qa.no_answer:
+        if self.no_answer:
             return np.stack(list(squad.raw_scores(said, self.golds).values()), axis=1)
         return self.one_by_one(squad.squad, said)
 
@@ -60,8 +67,9 @@ class Answers(Scored):
     def resamples(self) -> Resamples | None:
         if self.rows is None:
             return None
-        names, keys = ["exact_match", "f1"], [self.scores]
-        if self.task.qa.no_answer:
+        names = ["exact_match", "f1"]
+        keys = [self.scores]
+        if self.no_answer:
             names = ["tuned_exact_match", "tuned_f1", "best_exact", "best_f1", *names]
             keys = [self.scores, self.scores, self.rate(self.at_zero())]
         if any(name.startswith("cmrc") for name in self.metrics):
@@ -69,8 +77,15 @@ class Answers(Scored):
             keys.append(self.one_by_one(squad.cmrc, self.column("prediction")))
         return Resamples(np.concatenate(keys, axis=1), bootstrap.means(names, 100.0))
 
+    @property
+    def share_of_right(self) -> str:
+        return "tuned_exact_match" if self.no_answer else "exact_match"
+
+    def counted_by(self) -> dict[str, Any]:
+        return {"qa.no_answer": self.no_answer}
+
     def main(self) -> list[str]:
-        return ["tuned_exact_match", "tuned_f1"] if self.task.qa.no_answer else ["exact_match", "f1"]
+        return ["tuned_exact_match", "tuned_f1"] if self.no_answer else ["exact_match", "f1"]
 
     def sections(self) -> list[Table | Chart]:
         if self.rows is None:

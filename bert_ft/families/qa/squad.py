@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,9 +14,17 @@ from bert_ft import reading
 from bert_ft.config.schema import Data
 from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats.delimited import decode
+from bert_ft.data.rows import Canonical
 from bert_ft.errors import InputError
 
 LISTED = 50  # ids that a note names
+NOTES = {
+    "mended": "answers had a wrong answer_start; mended, as their text occurs once in the context",
+    "found": "answers have no answer_start; found, as their text occurs once in the context",
+    "lost": "answers are not where they should be, and occur never or several times in the context: good for "
+    "scoring, not for training",
+}
+"""What is said of answers whose place in the context is not the one that the data gives."""
 KEYS = {"id": "query_id", "question": "query_text"}  # ours -> CMRC 2018's
 
 
@@ -93,9 +102,11 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     if cell is None:
         return None
     if isinstance(cell, Mapping):
-        texts, starts = cell.get("text"), cell.get("answer_start")
+        texts = cell.get("text")
+        starts = cell.get("answer_start")
         if isinstance(texts, str):
-            texts, starts = [texts], [starts]
+            texts = [texts]
+            starts = [starts]
         starts = [None] * len(texts or []) if starts is None else starts
         if texts is None or len(texts) != len(starts):
             raise ValueError(f"{len(texts or [])} answer texts have {len(starts)} answer_starts")
@@ -116,9 +127,7 @@ def pairs(cell: Any) -> list[tuple[str, int | None]] | None:
     return found
 
 
-def canonical(
-    table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool
-) -> tuple[pa.Table, list[str]]:
+def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool) -> Canonical:
     """Checked rows and what was mended: id, question, context (strings), answers (list of strings),
     answer_starts.
 
@@ -137,51 +146,26 @@ def canonical(
     seen: dict[str, int] = {}
     answers: list[list[str] | None] = []
     starts: list[list[int] | None] = []
-    mended: dict[str, int] = {}
-    found: dict[str, int] = {}
-    lost: dict[str, int] = {}
-
-    def fail(what: str, remedy: str = "") -> NoReturn:
-        raise InputError(f"question '{ids[row]}' {what}", where=f"{where}, row {row + 1}", remedy=remedy)
-
-    for row, (key, context) in enumerate(zip(ids, cells["context"], strict=True)):
-        if key is None or not key.strip():
-            raise InputError(
-                f"a question has no id: {str(cells['question'][row])[:80]!r}",
-                where=f"{where}, row {row + 1}",
-                remedy="give each question an id of its own",
-            )
-        if key in seen:
-            fail(f"is there twice, first in row {seen[key] + 1}", "give each question an id of its own")
-        seen[key] = row
+    counted = {kind: dict[str, int]() for kind in NOTES}
+    for row, key in enumerate(ids):
+        place = _Question(key or "", f"{where}, row {row + 1}")
+        place.check_id(cells["question"][row], seen)
+        seen[place.key] = row
         for role in ("question", "context"):
-            text = cells[role][row]
-            if not isinstance(text, str):
-                fail(f"has no {role}: {text!r} is no text")
-            if not text.strip():
-                fail(f"has an empty {role}")
-        try:
-            golds = pairs(cells["answers"][row]) if "answers" in cells else None
-        except (ValueError, AttributeError, TypeError) as error:
-            fail(
-                f"has answers that can't be read: {error}",
-                'as in [{"text": "...", "answer_start": 17}], or {"text": [...], "answer_start": [...]}',
-            )
+            place.check_text(role, cells[role][row])
+        golds = place.read_answers(cells["answers"][row]) if "answers" in cells else None
         if golds is None:
             if labelled:
-                fail("has no answers", "an empty list [] says that there is none in the context")
+                place.fail("has no answers", "an empty list [] says that there is none in the context")
             answers.append(None)
             starts.append(None)
             continue
-        places = []
-        for text, start in golds:
-            there = start is not None and bool(text.strip()) and context.startswith(text, start)
-            places.append(start if there and start is not None else _only(text, context))
-            if not there:
-                told = lost if places[-1] < 0 else found if start is None else mended
-                told[key] = told.get(key, 0) + 1
+        located = [_locate(text, start, cells["context"][row]) for text, start in golds]
+        for _, kind in located:
+            if kind:
+                counted[kind][place.key] = counted[kind].get(place.key, 0) + 1
         answers.append([text for text, _ in golds])
-        starts.append(places)
+        starts.append([start for start, _ in located])
     out = {
         "id": pa.array(ids, pa.string()),
         "question": pa.array(cells["question"], pa.string()),
@@ -189,16 +173,55 @@ def canonical(
         "answers": pa.array(answers, pa.list_(pa.string())),
         "answer_starts": pa.array(starts, pa.list_(pa.int64())),
     }
-    what = (
-        (mended, "answers had a wrong answer_start; mended, as their text occurs once in the context"),
-        (found, "answers have no answer_start; found, as their text occurs once in the context"),
-        (
-            lost,
-            "answers are not where they should be, and occur never or several times in the context: good for "
-            "scoring, not for training",
-        ),
-    )
-    return pa.table(out), [_note(told, text) for told, text in what if told]
+    notes = [_note(questions, NOTES[kind]) for kind, questions in counted.items() if questions]
+    return Canonical(pa.table(out), notes)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A question and its place, for what may be wrong with it."""
+
+    key: str
+    where: str
+
+    def fail(self, what: str, remedy: str = "") -> NoReturn:
+        raise InputError(f"question '{self.key}' {what}", where=self.where, remedy=remedy)
+
+    def check_id(self, question: Any, seen: Mapping[str, int]) -> None:
+        """Refuses a question without an id, or with one that is there already, in row `seen[id]`."""
+        remedy = "give each question an id of its own"
+        if not self.key.strip():
+            raise InputError(f"a question has no id: {str(question)[:80]!r}", where=self.where, remedy=remedy)
+        if self.key in seen:
+            self.fail(f"is there twice, first in row {seen[self.key] + 1}", remedy)
+
+    def check_text(self, role: str, text: Any) -> None:
+        """Refuses a question or a context that is no text, or a blank one."""
+        if not isinstance(text, str):
+            self.fail(f"has no {role}: {text!r} is no text")
+        if not text.strip():
+            self.fail(f"has an empty {role}")
+
+    def read_answers(self, cell: Any) -> list[tuple[str, int | None]] | None:
+        """What `pairs` returns; a cell that it can't read is refused."""
+        try:
+            return pairs(cell)
+        except (ValueError, AttributeError, TypeError) as error:
+            self.fail(
+                f"has answers that can't be read: {error}",
+                'as in [{"text": "...", "answer_start": 17}], or {"text": [...], "answer_start": [...]}',
+            )
+
+
+def _locate(text: str, start: int | None, context: str) -> tuple[int, str]:
+    """Where an answer begins in its context, -1 where that can't be said; and the note that this needs, a key
+    of `NOTES`, or ""."""
+    if start is not None and text.strip() and context.startswith(text, start):
+        return start, ""
+    place = _only(text, context)
+    if place < 0:
+        return place, "lost"
+    return place, "found" if start is None else "mended"
 
 
 def _only(text: str, context: str) -> int:
@@ -207,6 +230,9 @@ def _only(text: str, context: str) -> int:
     return first if context.find(text, first + 1) < 0 else -1
 
 
-def _note(told: dict[str, int], text: str) -> str:
-    names = ", ".join(list(told)[:LISTED]) + f" and {len(told) - LISTED} more" * (len(told) > LISTED)
-    return f"{sum(told.values()):,} {text} (questions {names})"
+def _note(questions: dict[str, int], text: str) -> str:
+    """`questions`: id -> how many of its answers are concerned."""
+    names = ", ".join(list(questions)[:LISTED])
+    if len(questions) > LISTED:
+        names += f" and {len(questions) - LISTED} more"
+    return f"{sum(questions.values()):,} {text} (questions {names})"

@@ -11,26 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import files
+from bert_ft import families, files
 from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.rows import PLACES
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families.classification import report
-from bert_ft.families.qa.report import Answers
 from bert_ft.metrics import LOWER_IS_BETTER, significance
 from bert_ft.metrics.bootstrap import Values, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
 from bert_ft.tools.compare.result import Comparison, Difference, Flips, Group
-
-SHARED = (
-    "row",
-    "text",
-    "text_pair",
-    "question",
-    "context",
-    "label",
-)  # of an error's line: what no run changes
 
 Given = str | Path | Run
 
@@ -54,11 +43,14 @@ class _Side:
 
     def said(self, row: int) -> list[Any]:
         """What each run says of a row; of entities, what it missed and made up."""
-        told = [found.get(row, {"prediction": "right"}) for found in self.errors]
-        return [
-            line["prediction"] if "prediction" in line else {k: line[k] for k in ("missed", "wrong")}
-            for line in told
-        ]
+        keys = self.sets[0].answers
+        lines = [found.get(row) for found in self.errors]
+        return ["right" if line is None else _answer(line, keys) for line in lines]
+
+
+def _answer(line: dict[str, Any], keys: Sequence[str]) -> Any:
+    """What an error's line says that the model gave."""
+    return line[keys[0]] if len(keys) == 1 else {key: line[key] for key in keys}
 
 
 def compare(
@@ -189,13 +181,11 @@ def _same(first: Scored, other: Scored) -> None:
 def _way(one: Scored) -> dict[str, Any]:
     """What the value of a metric depends on beside the rows and the predictions."""
     task = one.task
-    labels = sorted(one.names) if task.family == "classification" else None
     return {
         "family": task.family,
         "metric": task.metric.model_dump(include={"mode", "positive"}),
-        "data.labels": labels,
         "data.problem_type": task.data.problem_type,
-        "qa.no_answer": task.qa.no_answer,
+        **one.counted_by(),
     }
 
 
@@ -237,13 +227,17 @@ def _differences(
     a: _Side, b: _Side, names: Sequence[str], before: Values, after: Values, draws: int, seed: int
 ) -> list[Difference]:
     """The metrics of two groups; `before` and `after` are those of the bootstrap samples."""
-    out, swapped, share, single = [], {}, _share(a.sets[0]), len(a.sets) == len(b.sets) == 1
+    out: list[Difference] = []
+    swapped: dict[str, float] = {}
+    share = a.sets[0].share_of_right
+    scale = families.known(a.sets[0].task.family).metric_scale
+    single = len(a.sets) == len(b.sets) == 1
     if single and set(names) - {share}:
         swapped = significance.randomisation(a.resamples[0], b.resamples[0], draws, seed)
     for name in names:
         values = [[whole[name] for whole in side.whole] for side in (a, b)]
         x, y = (float(np.mean(side)) for side in values)
-        top = 0 if name in LOWER_IS_BETTER else 100 if a.sets[0].task.family == "qa" else 1
+        top = 0 if name in LOWER_IS_BETTER else scale
         first, second = (float(np.std(side, ddof=1)) if len(side) > 1 else None for side in values)
         spread = bool(first or second) and None not in (first, second)
         if not single:
@@ -271,23 +265,19 @@ def _differences(
     return out
 
 
-def _share(one: Scored) -> str:
-    """The metric that is the share of a set's rows that `errors` does not list."""
-    answers = "tuned_exact_match" if one.task.qa.no_answer else "exact_match"
-    return {report.Classes: "accuracy", report.Sets: "accuracy_tuned", Answers: answers}.get(type(one), "")
-
-
 def _flips(a: _Side, b: _Side) -> Flips:
     before, after = a.wrong.mean(axis=0), b.wrong.mean(axis=0)
     worse, better = (before < 0.5) & (after > 0.5), (before > 0.5) & (after < 0.5)
     words = Flips.words
-    if isinstance(a.sets[0], report.Numbers):
+    if a.sets[0].sized_errors:
         worse, better, words = after > before, after < before, ("larger error", "smaller error")
     order = np.argsort(-abs(after - before), kind="stable")
 
+    inputs = dict.fromkeys(("row", "text", *a.sets[0].length[1], "label"))  # what no run changes
+
     def told(row: int) -> dict[str, Any]:
         line = next(found[row] for found in (*a.errors, *b.errors) if row in found)
-        shared = {key: line[key] for key in SHARED if key in line}
+        shared = {key: line[key] for key in inputs if key in line}
         return shared | {a.group.name: a.said(row), b.group.name: b.said(row)}
 
     lists = [[told(row) for row in order[which[order]].tolist()] for which in (worse, better)]

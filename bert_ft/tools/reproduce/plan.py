@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import files
+from bert_ft.config import families
 from bert_ft.config.catalog import load_task, suites
 from bert_ft.config.references import Reference, Suite
-from bert_ft.config.task import CONTROL, RESERVED, Task
+from bert_ft.config.task import CONTROL, Task
 from bert_ft.errors import InputError
 from bert_ft.jobs.base import Job
 from bert_ft.modeling import remote_code
@@ -87,7 +88,7 @@ def plan(
             place of one; or a control character in a name, so that no command of one line can hold it.
     """
     name, checkpoint = str(name), str(checkpoint)
-    if name in RESERVED:
+    if name in families.names():
         raise InputError(f"'{name}' is a family, not a task or a suite", remedy="`bert-ft tasks` lists both")
     numbers = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_ft import families
 from bert_ft.config.references import Reference
 from bert_ft.config.task import Task
 from bert_ft.files import difference
@@ -131,7 +132,7 @@ def points(value: float | None, family: str, metric: str) -> float:
     """A run's metric on the scale that is published: points, 0 to 100; nan where it is undefined."""
     if value is None:
         return math.nan
-    return value if family == "qa" or metric in LOWER_IS_BETTER else 100 * value
+    return value if metric in LOWER_IS_BETTER else 100 / families.known(family).metric_scale * value
 
 
 def measured(metric: str, family: str, scores: Mapping[str, float | None]) -> float:

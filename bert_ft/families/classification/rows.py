@@ -1,0 +1,127 @@
+"""Texts and labels as canonical rows: from whatever holds them, and from raw inputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pac
+
+from bert_ft.config.schema import Label
+from bert_ft.config.task import Task
+from bert_ft.data import columns as cells
+from bert_ft.data.rows import Canonical, Rows
+from bert_ft.data.sources import Raw
+from bert_ft.errors import InputError
+
+TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
+
+
+def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+    """Returns the columns text, text_pair (where the task has one) and label, checked; `labelled`: each row
+    must have a label.
+
+    Raises:
+        InputError: the first cell that is no text, no number or no label, with its place.
+    """
+    table = raw.table
+    out = {
+        role: cells.texts(table[columns[role]], columns[role], raw.where)
+        for role in ("text", "text_pair")
+        if role in columns
+    }
+    column = columns["label"]
+    codes = raw.class_names.get(column)
+    notes: list[str] = []
+    if column not in table.column_names:
+        out["label"] = pa.nulls(len(table), TYPES.get(task.data.problem_type, pa.string()))
+    elif task.data.problem_type == "regression":
+        out["label"] = _numbers(raw, task, column, labelled)
+    elif task.data.problem_type == "multi_label_classification":
+        out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
+    else:
+        out["label"] = _names(raw, task, column, labelled)
+    if labelled:
+        cells.refuse(
+            pac.is_null(out["label"]),
+            raw.where,
+            f"{out['label'].null_count} rows have no label",
+            f"give column '{column}' a value there, or remove the rows",
+        )
+    names = [task.data.label_names.get(name, name) for name in codes or []]
+    table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
+    return Canonical(table, notes)
+
+
+def _numbers(raw: Raw, task: Task, column: str, labelled: bool) -> pa.ChunkedArray:
+    """(N,) float64; nulls where the hub hides the scores of a test set."""
+    numbers = cells.numbers(raw.table[column], column, raw.where)
+    if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
+        numbers = cells.numbers(numbers.cast(pa.float32()), column, raw.where)
+    hidden = not labelled and pac.all(pac.equal(numbers, -1)).as_py()
+    return pa.nulls(len(numbers), pa.float64()) if hidden else numbers
+
+
+def _names(raw: Raw, task: Task, column: str, labelled: bool) -> pa.ChunkedArray:
+    """(N,) strings; null where a row without a need for one has no label."""
+    names = cells.names(raw.table[column], raw.class_names.get(column), task.data, column, raw.where)
+    empty = pac.equal(names, "")
+    if labelled:
+        cells.refuse(
+            empty,
+            raw.where,
+            f"column '{column}' has an empty label",
+            'remove the row, or name it: data.label_names = { "" = "none" }',
+        )
+    return pac.if_else(empty, None, names)
+
+
+def find_labels(train: Rows, task: Task) -> list[Label]:
+    """Returns the label names in order: the task's own, else the source's, else those of the training rows,
+    sorted; none for numbers.
+
+    Raises:
+        InputError: labels that look like numbers to predict.
+    """
+    if task.data.problem_type == "regression":
+        return []
+    if task.data.labels is not None:
+        return list(task.data.labels)
+    if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
+        return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
+    found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
+    if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
+        return sorted(int(name) for name in found)  # 2 before 10
+    fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
+    if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
+        raise InputError(
+            f"the labels are numbers with a fraction, such as {fraction}",
+            where=train.where,
+            remedy="--regression predicts numbers; data.labels names them as classes",
+        )
+    if set(found) <= {"True", "False"}:
+        return [name == "True" for name in found]
+    if len(found) > max(100, len(train) // 2):
+        message = f"{len(found):,} different labels in {len(train):,} rows"
+        remedy = 'is this the label column? For numbers set data.problem_type = "regression"'
+        raise InputError(message, where=train.where, remedy=remedy)
+    return found
+
+
+def of_inputs(inputs: Sequence[Any], problem_type: str) -> Rows:
+    """Returns texts, or pairs of texts, as rows without labels. Raises InputError: an input that is
+    neither."""
+    pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
+    kind = TYPES.get(problem_type, pa.string())
+    for number, item in enumerate(inputs):
+        texts = item if pairs and isinstance(item, (list, tuple)) and len(item) == 2 else [item]
+        if len(texts) != 1 + pairs or not all(isinstance(text, str) for text in texts):
+            message = "a text, or a (text, text_pair), is wanted for every input"
+            raise InputError(message, where=f"input {number + 1}")
+    parts = list(zip(*inputs, strict=True)) if pairs else [inputs]
+    columns = [pa.array(part, pa.string()) for part in parts]
+    named = dict(zip(("text", "text_pair"), columns, strict=False))
+    return Rows(pa.table({**named, "label": pa.nulls(len(inputs), kind)}), "inputs")
