@@ -88,7 +88,8 @@ def test_a_head_is_kept_or_all_new(
     for where, old in checkpoints.items():
         if where.parent.name != kind:
             continue
-        name, adapter = where.name, TARGETS[target]()
+        name = where.name
+        adapter = pretrained.ordered(TARGETS[target](), RunSpec(checkpoint=str(where)))
         torch.manual_seed(7)
         model, notes = pretrained.load_model(RunSpec(), str(where), adapter)
         body, told = f"{model.base_model_prefix}.", "\n".join(notes)
@@ -114,7 +115,7 @@ def test_a_head_is_kept_or_all_new(
             wanted.get("problem_type"),
         )
         torch.manual_seed(7)
-        again = pretrained.load_model(RunSpec(), str(where), TARGETS[target]())[0].state_dict()
+        again = pretrained.load_model(RunSpec(), str(where), adapter)[0].state_dict()
         assert all(torch.equal(new[key], again[key]) for key in new), (name, "the seed decides")
 
 

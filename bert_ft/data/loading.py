@@ -49,73 +49,87 @@ def load(
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
-    data = local_layout(task)
-    objects = objects or {}
-    columns = {
-        role: data.columns.get(role, role)
-        for role, needed in family.roles.items()
-        if needed or role in data.columns
-    }
-    if unknown := set(data.columns) - set(family.roles):
-        raise InputError(
-            f"data.columns: the {task.family} family has no '{sorted(unknown)[0]}'",
-            remedy="it has " + ", ".join(family.roles),
-        )
-    if data.group is not None:
-        columns["group"] = data.group
-    bound = task.model_copy(update={"data": data})
-    notes: list[str] = []
-
-    def rows(name: str, split: str, labelled: bool) -> Rows:
-        # a group only says which training rows stay together
-        spare = [*([] if labelled else [family.target]), *([] if name == "train" else ["group"])]
-        optional = tuple([columns[role] for role in spare if role in columns] + [formats.OTHERS] * others)
-        if name in objects:
-            raw = sources.of_object(objects[name], list(columns.values()), optional, f"{name} rows")
-        else:
-            wanted = sources.Selection(
-                data, list(columns.values()), optional, task.run.data_dir, family.readers
-            )
-            raw = sources.read(split, wanted)
-        canonical = family.canonical(raw, bound, columns, labelled)
-        table = canonical.table
-        if not len(table):
-            raise InputError("no rows", where=raw.where)
-        if data.group in raw.table.column_names and "group" not in table.column_names:
-            table = table.append_column("group", raw.table[data.group].cast(pa.string()))
-        notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
-        rest = raw.table.drop_columns(
-            [column for column in raw.table.column_names if column in columns.values()]
-        )
-        return Rows(table, raw.where, others=rest if others and len(rest) == len(table) else None)
-
-    if not training:
-        evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
-        test = {name: rows(name, split, False) for name, split in data.test_sets.items()}
-        return Splits(next(iter({**evaluation, **test}.values())), evaluation, test, notes)
-    if not data.train:
+    reader = _Reader(task, family, objects or {}, others)
+    data = reader.data
+    if training and not data.train:
         raise InputError(
             "the task has no training split",
             where=f"task {task.name}",
             remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}",
         )
-    train = rows("train", data.train, True)
-    if data.validation is not None:
+    train = reader.rows("train", data.train, labelled=True) if training else None
+    if train is not None and data.validation is not None:
         train, held_out = split_off(train, family.target, data)
         evaluation = {"validation": held_out}
-        how = ""
-        if data.group:
-            how = f"by {data.group}, "
-        elif has_classes(train, family.target):
-            how = "stratified, "
-        notes.append(
-            f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
-            f"({data.validation}, {how}split_seed {data.split_seed})"
-        )
+        reader.notes.append(_held_out(train, held_out, family.target, data))
     else:
-        evaluation = {name: rows(name, split, True) for name, split in data.evaluation_sets.items()}
-    test = {name: rows(name, split, False) for name, split in data.test_sets.items()}
-    return Splits(train, evaluation, test, notes)
+        evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
+    test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
+    first = train if train is not None else next(iter({**evaluation, **test}.values()))
+    return Splits(first, evaluation, test, reader.notes)
+
+
+class _Reader:
+    """Reads the sets of one task; `notes` says what was done to their rows."""
+
+    def __init__(self, task: Task, family: type[Family], objects: Mapping[str, Any], others: bool) -> None:
+        self.data = data = local_layout(task)
+        self.task = task.model_copy(update={"data": data})
+        self.family, self.objects, self.others = family, objects, others
+        self.notes: list[str] = []
+        self.columns = {
+            role: data.columns.get(role, role)
+            for role, needed in family.roles.items()
+            if needed or role in data.columns
+        }
+        if unknown := set(data.columns) - set(family.roles):
+            raise InputError(
+                f"data.columns: the {task.family} family has no '{sorted(unknown)[0]}'",
+                remedy="it has " + ", ".join(family.roles),
+            )
+        if data.group is not None:
+            self.columns["group"] = data.group
+
+    def rows(self, name: str, split: str, labelled: bool) -> Rows:
+        """The canonical rows of a set; `labelled`: each has to have its target."""
+        names = list(self.columns.values())
+        raw = self._raw(name, split, labelled, names)
+        canonical = self.family.canonical(raw, self.task, self.columns, labelled)
+        table = canonical.table
+        if not len(table):
+            raise InputError("no rows", where=raw.where)
+        group = self.data.group
+        if group in raw.table.column_names and "group" not in table.column_names:
+            table = table.append_column("group", raw.table[group].cast(pa.string()))
+        self.notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
+        rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
+        return Rows(table, raw.where, others=rest if self.others and len(rest) == len(table) else None)
+
+    def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
+        # a group only says which training rows stay together
+        spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
+        optional = [self.columns[role] for role in spare if role in self.columns]
+        if self.others:
+            optional.append(formats.OTHERS)
+        if name in self.objects:
+            return sources.of_object(self.objects[name], names, tuple(optional), f"{name} rows")
+        selection = sources.Selection(
+            self.data, names, tuple(optional), self.task.run.data_dir, self.family.readers
+        )
+        return sources.read(split, selection)
+
+
+def _held_out(train: Rows, held_out: Rows, target: str, data: Data) -> str:
+    """The note on a validation set that was held out of the training rows."""
+    how = ""
+    if data.group:
+        how = f"by {data.group}, "
+    elif has_classes(train, target):
+        how = "stratified, "
+    return (
+        f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
+        f"({data.validation}, {how}split_seed {data.split_seed})"
+    )
 
 
 def local_layout(task: Task) -> Data:

@@ -74,9 +74,9 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
             "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too "
             'high; recipe.keep = "last" avoids this'
         )
-    runs = []
     jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
-    InProcess(lambda job: runs.append(train_run(experiment.fold(job)))).run(jobs)
+    InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
+    runs = [Run(job.folder.path) for job in jobs]  # read again, so that no model of a fold stays in memory
     if not first:
         return
     _remove_others(folder, runs)

@@ -13,6 +13,7 @@ from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import pretrained, token_types, vocabulary
 from bert_ft.modeling.encoder import evaluate_only
+from bert_ft.modeling.loading_errors import loading_errors
 from bert_ft.modeling.model import Model
 from bert_ft.modeling.saved_task import labels_of, passed_over, task_of, tuned_of
 from bert_ft.rundir.folder import RunDir
@@ -141,7 +142,7 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
     adapter = pretrained.ordered(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
     best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
-    with pretrained.loading_errors(str(best)):
+    with loading_errors(str(best)):
         whole = load_file(best)
     model.network.load_state_dict(
         {

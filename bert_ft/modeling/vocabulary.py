@@ -21,7 +21,8 @@ from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import fast_tokenizer
 from bert_ft.modeling import remote_code
-from bert_ft.modeling.pretrained import loading_errors, locate
+from bert_ft.modeling.loading_errors import loading_errors
+from bert_ft.modeling.pretrained import locate
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",

@@ -12,6 +12,7 @@ from bert_ft import families, files, reading
 from bert_ft.config.task import Task
 from bert_ft.errors import shown
 from bert_ft.modeling import pretrained
+from bert_ft.modeling.loading_errors import loading_errors
 from bert_ft.report.rendering import render
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
@@ -87,7 +88,7 @@ def _base(task: Task) -> tuple[str | None, Any]:
     where = pretrained.locate(task.run.checkpoint)
     local = Path(where).is_dir()
     try:
-        with pretrained.loading_errors(where):
+        with loading_errors(where):
             name = "README.md"
             file = Path(where, name) if local else hf_hub_download(where, name, revision=task.run.revision)
             data: Any = ModelCard(reading.text(Path(file), LARGEST), ignore_metadata_errors=True).data

@@ -383,7 +383,8 @@ def test_a_line_of_the_log_that_is_being_written_is_left_for_later(several: Path
 
 
 def test_a_line_that_is_too_long_is_one_message(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bert_ft.files.LARGEST", 1000)
+    for module in ("files", "rundir.folder"):
+        monkeypatch.setattr(f"bert_ft.{module}.LARGEST", 1000)
     (several / "a" / "log.jsonl").write_text('{"step": 1, "x": "' + "y" * 5000 + '"}\n')
     with pytest.raises(InputError, match=r"log\.jsonl, line 1"):
         bert_ft.Run(several / "a").log  # noqa: B018
