@@ -23,8 +23,8 @@ BUILTIN = {
     "ner": "bert_ft.families.ner.adapter:Ner",
     "qa": "bert_ft.families.qa.adapter:ExtractiveQa",
 }
-"""Name -> the adapter's class. Beside the adapter's module lies `options`, which has the family's `Options`: a
-task is read without the adapter, which needs numpy and Arrow."""
+"""Name -> the adapter's class. Beside the adapter's module lies `options`, which has the family's `Options`:
+a task is read without the adapter, which needs numpy and Arrow."""
 
 DEFAULT = next(iter(BUILTIN))
 GROUP = "bert_ft.families"
@@ -74,8 +74,8 @@ def options_of(family: str, tables: Iterable[str] = ()) -> type[Options]:
 
     Args:
         tables: the names of the tables that a task has. A family that is neither built in nor installed (a
-            class given to `finetune`, say) may extend any built-in one, and then has that one's table; without
-            one it is taken as the default family.
+            class given to `finetune`, say) may extend any built-in one, and then has that one's table;
+            without one it is taken as the default family.
     """
     if family not in BUILTIN and family not in installed():
         family = next((name for name in BUILTIN if name in tables), DEFAULT)

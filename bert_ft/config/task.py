@@ -51,8 +51,9 @@ class Task(Strict):
     """What to learn: one benchmark task, or one data set of the user's.
 
     Attributes:
-        options: those of the family, an object of the class that the family brings. In a file, in `override` and
-            in `Task(...)` they are the table that bears the family's name, or that of the family it extends.
+        options: those of the family, an object of the class that the family brings. In a file, in `override`
+            and in `Task(...)` they are the table that bears the family's name, or that of the family it
+            extends.
     """
 
     name: str = ""
@@ -81,13 +82,15 @@ class Task(Strict):
             return tree
         brought = families.options_of(family, tree)
         table = brought.table or family
-        if "options" not in tree:
-            others = {key: value for key, value in tree.items() if key != table}
-            tree = others | {"options": (brought, tree.get(table, {}))}
-        elif isinstance(tree["options"], (tuple, Options)):
-            tree = dict(tree)
+        options = tree.get("options", (brought, tree.get(table, {})))
+        if isinstance(options, Options):
+            brought = type(options)
+        elif isinstance(options, tuple):
+            brought = options[0]
         else:
             raise ValueError(f"unknown key 'options'; the options of this family are the table '{table}'")
+        used = set() if "options" in tree else {table}
+        tree = {key: value for key, value in tree.items() if key not in used} | {"options": options}
         recipe = tree.get("recipe", {})
         if brought.usual_length is not None and isinstance(recipe, dict):
             tree["recipe"] = {"max_length": brought.usual_length} | recipe
@@ -217,8 +220,8 @@ class Task(Strict):
 
     @property
     def states_options(self) -> bool:
-        """Whether the task's file has the table of the family's options: if that is the family's own, or something
-        is set in the table of the family that it extends."""
+        """Whether the task's file has the table of the family's options: if that is the family's own, or
+        something is set in the table of the family that it extends."""
         brought = type(self.options)
         return bool(brought.model_fields) and (self.table == self.family or self.options != brought())
 
@@ -235,8 +238,13 @@ def _refuse_control(tree: Any) -> None:
 
 
 TABLES: dict[str, type[Strict]] = {
-    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "run": RunSpec, "execution": Execution,
-}  # fmt: skip
+    "data": Data,
+    "metric": Metric,
+    "recipe": Recipe,
+    "batching": Batching,
+    "run": RunSpec,
+    "execution": Execution,
+}
 """The tables that each task has; the family's own is beside them."""
 NESTED: dict[str, type[Strict]] = {"reference": Reference, "original": Original, "search": Range}
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 class Adapter(ABC):
-    """One family: all that the rest of the house needs of it. A subclass is thin: no devices, no optimizers, no
-    files.
+    """One family: all that the rest of the house needs of it. A subclass is thin: no devices, no optimizers,
+    no files.
 
     Class attributes:
         family: its name in a task file.
@@ -73,7 +73,8 @@ class Adapter(ABC):
         """
         if not isinstance(task.options, self.Options):
             raise InputError(
-                f"{type(self).__name__} has options of its own, which a task of the family '{task.family}' lacks",
+                f"{type(self).__name__} has options of its own, which a task of the family '{task.family}' "
+                "lacks",
                 where=f"task {task.name}",
                 remedy=f"name the family in the task: family = '{self.family}' (docs/extending.md)",
             )
@@ -102,8 +103,8 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
-        """Returns raw columns as the family's canonical ones, one schema whatever the source, and a note for each
-        thing that was detected, mended or left out on the way.
+        """Returns raw columns as the family's canonical ones, one schema whatever the source, and a note for
+        each thing that was detected, mended or left out on the way.
 
         Raises:
             InputError: a row at fault, with its place.
@@ -136,8 +137,8 @@ class Adapter(ABC):
 
     @classmethod
     def report(cls, task: Task) -> type[Scored]:
-        """Returns how a report shows a scored set of such a task, and how `compare` counts it. By default a set
-        shows its metrics alone, and can't be compared."""
+        """Returns how a report shows a scored set of such a task, and how `compare` counts it. By default a
+        set shows its metrics alone, and can't be compared."""
         from bert_ft.report.scored_set import Scored
 
         return Scored
@@ -202,7 +203,7 @@ class Adapter(ABC):
         for start in range(0, len(rows), size):
             yield rows.part(start, start + size)
 
-    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - few tune
         """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last
         for the weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in
         place."""

@@ -1,5 +1,5 @@
-"""The Rust tokenizer behind one of `transformers`: the tokens of whole texts, the special tokens around them, and
-features joined from parts of flat token columns."""
+"""The Rust tokenizer behind one of `transformers`: the tokens of whole texts, the special tokens around them,
+and features joined from parts of flat token columns."""
 
 from __future__ import annotations
 

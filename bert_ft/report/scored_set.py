@@ -40,8 +40,8 @@ def consistent(folder: Path) -> Iterator[None]:
 
 
 class Scored:
-    """A scored set of a run, and what a page and `compare` need of it; a family brings a subclass. This one shows
-    the set's metrics alone, whatever the family.
+    """A scored set of a run, and what a page and `compare` need of it; a family brings a subclass. This one
+    shows the set's metrics alone, whatever the family.
 
     Class attributes:
         length: the unit in which inputs are measured, and the columns that they stand in.
@@ -121,8 +121,8 @@ class Scored:
         return ""
 
     def counted_by(self) -> dict[str, Any]:
-        """Keys of the task, and their values, that the metrics of this family depend on beside the rows and the
-        predictions; `metric` and `data.problem_type` need not be among them."""
+        """Keys of the task, and their values, that the metrics of this family depend on beside the rows and
+        the predictions; `metric` and `data.problem_type` need not be among them."""
         return {}
 
     def errors(self) -> list[dict[str, Any]]:

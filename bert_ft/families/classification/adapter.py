@@ -311,8 +311,8 @@ class Classification(Adapter):
     def compute(
         self, names: Sequence[str], predictions: Mapping[str, np.ndarray], rows: Rows
     ) -> dict[str, float]:
-        """Name -> value of metrics of rows that all have labels. A family that extends this one computes its own
-        here."""
+        """Name -> value of metrics of rows that all have labels. A family that extends this one computes its
+        own here."""
         gold = self.references(rows)
         if self.multilabel:
             plain = multilabel.compute(multilabel.NAMES, predictions["probabilities"] > 0.5, gold)
@@ -336,8 +336,8 @@ class Classification(Adapter):
         if self.multilabel and not found[0].any():
             what = "no label at all (at 0.5)"
         return [
-            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a longer "
-            "warmup or a smaller learning rate may help"
+            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
+            "longer warmup or a smaller learning rate may help"
         ]
 
     def _named(self, found: Any) -> Any:

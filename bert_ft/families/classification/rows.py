@@ -21,8 +21,8 @@ TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.s
 
 
 def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
-    """Returns the columns text, text_pair (where the task has one) and label, checked; `labelled`: each row must
-    have a label.
+    """Returns the columns text, text_pair (where the task has one) and label, checked; `labelled`: each row
+    must have a label.
 
     Raises:
         InputError: the first cell that is no text, no number or no label, with its place.
@@ -112,7 +112,8 @@ def find_labels(train: Rows, task: Task) -> list[Label]:
 
 
 def of_inputs(inputs: Sequence[Any], problem_type: str) -> Rows:
-    """Returns texts, or pairs of texts, as rows without labels. Raises InputError: an input that is neither."""
+    """Returns texts, or pairs of texts, as rows without labels. Raises InputError: an input that is
+    neither."""
     pairs = bool(inputs) and isinstance(inputs[0], (list, tuple))
     kind = TYPES.get(problem_type, pa.string())
     for number, item in enumerate(inputs):

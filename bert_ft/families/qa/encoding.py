@@ -132,7 +132,8 @@ def _windows(taken: np.ndarray, available: np.ndarray, room: int, options: Optio
     stride = step[row]
     start = number * stride
     size = np.minimum(space[row], available[row] - start)
-    # two neighbours share tokens; the middle of these is where the later one begins to have more context around
+    # two neighbours share tokens; the middle of these is where the later one begins to have more context
+    # around
     low = np.where(number == 0, 0, (2 * start - stride + space[row] - 1) // 2 + 1 - start)
     high = np.where(number == count[row] - 1, size, (2 * start + space[row] - 1 + stride) // 2 - start)
     return _Windows(row, start, size, taken[row], low, high)
@@ -141,8 +142,8 @@ def _windows(taken: np.ndarray, available: np.ndarray, room: int, options: Optio
 def _joined(
     frame: fast_tokenizer.Frame, texts: _Texts, parts: _Windows
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """[CLS] question [SEP] part [SEP] of each window: offsets (W + 1,), token columns (T,), and the characters
-    (T, 2) of the context that each token stands for."""
+    """[CLS] question [SEP] part [SEP] of each window: offsets (W + 1,), token columns (T,), and the
+    characters (T, 2) of the context that each token stands for."""
     ids = np.concatenate([texts.question_ids, texts.context_ids])
     kinds = np.repeat(frame.kinds, [len(texts.question_ids), len(texts.context_ids)])
     columns = {"input_ids": ids, "token_type_ids": kinds}

@@ -214,8 +214,8 @@ class _Question:
 
 
 def _locate(text: str, start: int | None, context: str) -> tuple[int, str]:
-    """Where an answer begins in its context, -1 where that can't be said; and the note that this needs, a key of
-    `NOTES`, or ""."""
+    """Where an answer begins in its context, -1 where that can't be said; and the note that this needs, a key
+    of `NOTES`, or ""."""
     if start is not None and text.strip() and context.startswith(text, start):
         return start, ""
     place = _only(text, context)
