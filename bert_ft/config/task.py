@@ -81,12 +81,16 @@ class Task(Strict):
         if not isinstance(family, str):
             return tree
         brought = families.options_of(family, tree)
-        if "options" not in tree:
-            table = brought.table or family
-            others = {key: value for key, value in tree.items() if key != table}
-            tree = others | {"options": (brought, tree.get(table, {}))}
+        table = brought.table or family
+        options = tree.get("options", (brought, tree.get(table, {})))
+        if isinstance(options, Options):
+            brought = type(options)
+        elif isinstance(options, tuple):
+            brought = options[0]
         else:
-            tree = dict(tree)
+            raise ValueError(f"unknown key 'options'; the options of this family are the table '{table}'")
+        used = set() if "options" in tree else {table}
+        tree = {key: value for key, value in tree.items() if key not in used} | {"options": options}
         recipe = tree.get("recipe", {})
         if brought.usual_length is not None and isinstance(recipe, dict):
             tree["recipe"] = {"max_length": brought.usual_length} | recipe
@@ -99,14 +103,12 @@ class Task(Strict):
 
     @field_validator("options", mode="plain")
     @classmethod
-    def _read_options(cls, options: Any) -> Options:
+    def _read_options(cls, options: Options | tuple[type[Options], Any]) -> Options:
+        """The options of a table, which comes with the class that the family brings."""
         if isinstance(options, Options):
             return options
-        if not isinstance(options, tuple):
-            raise ValueError("not a key; the family's options are a table that bears its name")
         brought, table = options
-        read: Options = brought.model_validate(table)
-        return read
+        return brought.model_validate(table)
 
     @model_serializer(mode="wrap")
     def _name_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -236,9 +238,13 @@ def _refuse_control(tree: Any) -> None:
 
 
 TABLES: dict[str, type[Strict]] = {
-    "data": Data, "metric": Metric, "recipe": Recipe, "batching": Batching, "run": RunSpec,
+    "data": Data,
+    "metric": Metric,
+    "recipe": Recipe,
+    "batching": Batching,
+    "run": RunSpec,
     "execution": Execution,
-}  # fmt: skip
+}
 """The tables that each task has; the family's own is beside them."""
 NESTED: dict[str, type[Strict]] = {"reference": Reference, "original": Original, "search": Range}
 
@@ -282,7 +288,8 @@ def validated(tree: dict[str, Any], where: str) -> Task:
             error.errors(), key=lambda e: (len(e["loc"]), e["type"] in ("value_error", "extra_forbidden"))
         )
     family = str(tree.get("family", families.DEFAULT))
-    brought, _ = tree.get("options", (families.options_of(family, tree), None))
+    options = tree.get("options")
+    brought = options[0] if isinstance(options, tuple) else families.options_of(family, tree)
     own = brought.table or family
     path = [
         own if part == "options" else part for part in map(str, first["loc"]) if not BRANCH.fullmatch(part)

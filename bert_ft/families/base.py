@@ -203,7 +203,7 @@ class Adapter(ABC):
         for start in range(0, len(rows), size):
             yield rows.part(start, start + size)
 
-    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - most have no threshold
+    def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - few tune
         """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last
         for the weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in
         place."""

@@ -337,8 +337,7 @@ class Classification(Adapter):
             what = "no label at all (at 0.5)"
         return [
             f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
-            "longer "
-            "warmup or a smaller learning rate may help"
+            "longer warmup or a smaller learning rate may help"
         ]
 
     def _named(self, found: Any) -> Any:
