@@ -124,7 +124,8 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     characters that are in no token, where there are any."""
     rows = counts["rows"]
     tokens = max(1, counts["tokens"])
-    truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
+    truncated = counts.get("truncated", 0)
+    unknown = counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
     if "windows" in counts:
         cut = f"{counts['windows']:,} windows of at most {max_length} tokens"

@@ -106,7 +106,8 @@ def names(
             "a number with a fraction can't be a label",
             'to predict numbers, set data.problem_type = "regression"',
         )
-        column, kind = whole, whole.type
+        column = whole
+        kind = column.type
     if codes is not None and pa.types.is_integer(kind):
         fault(
             pac.greater_equal(column, len(codes)), f"the source names {len(codes)} labels, counted from 0", ""

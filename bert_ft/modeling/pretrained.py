@@ -312,7 +312,8 @@ def loading_errors(where: str) -> Iterator[None]:
         named = re.search(r"""(?:pip3? install|install|named|requires the) [`'"]*([\w-]+)""", str(error))
         if named is None:
             raise InputError(f"a package is missing: {_first_line(error)}", where=where) from None
-        message, remedy = f"it needs the package '{named[1].lower()}'", f"pip install {named[1].lower()}"
+        message = f"it needs the package '{named[1].lower()}'"
+        remedy = f"pip install {named[1].lower()}"
         raise InputError(message, where=where, remedy=remedy) from None
     except UnpicklingError:
         message = "the weight file is corrupt, or contains more than weights"
