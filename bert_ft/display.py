@@ -43,7 +43,7 @@ class Display(Callback):
         self.loss = ""
 
     def say(self, text: str, style: str = "") -> None:
-        """One line to the person, whatever it quotes."""
+        """Shows one line to the person, whatever it quotes."""
         text = shown(text)
         if self.cell is None:
             self.console.print(Text(text, style))
