@@ -121,7 +121,7 @@ def test_finished_folds_are_not_repeated(
         "the file repeats it"
     )
     other = cli(*command, "--lr", "1e-4")
-    assert other.code == 2 and "another run lies here" in other.err
+    assert other.code == 2 and "this folder holds another run" in other.err
     fewer = cli(*command, "--folds", 2, "--overwrite")
     assert fewer.code == 0 and sorted(p.name for p in Path("run").glob("fold-*")) == ["fold-1", "fold-2"]
     listed = cli("runs", "run", "--json")
