@@ -308,7 +308,8 @@ def test_held_out_share(load_rows: Load) -> None:
 
 @pytest.mark.parametrize("share", ["10%", "0%", "100%", "99.9%"])
 def test_share_that_can_not_be_held_out(load_rows: Load, share: str) -> None:
-    with pytest.raises(InputError, match=f'validation = "{share}" of 4 rows'):
+    message = f'validation = "{share}" can\'t be held out of 4 rows'
+    with pytest.raises(InputError, match=message):
         load_rows(ROWS, data__validation=share)
 
 
