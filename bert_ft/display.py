@@ -43,7 +43,7 @@ class Display(Callback):
         self.loss = ""
 
     def say(self, text: str, style: str = "") -> None:
-        """One line to the person, whatever it quotes."""
+        """Shows one line to the person, whatever it quotes."""
         text = shown(text)
         if self.cell is None:
             self.console.print(Text(text, style))
@@ -124,7 +124,8 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     characters that are in no token, where there are any."""
     rows = counts["rows"]
     tokens = max(1, counts["tokens"])
-    truncated, unknown = counts.get("truncated", 0), counts.get("unknown", 0)
+    truncated = counts.get("truncated", 0)
+    unknown = counts.get("unknown", 0)
     cut = f"{truncated:,} rows ({truncated / rows:.1%}) truncated at {max_length}"
     if "windows" in counts:
         cut = f"{counts['windows']:,} windows of at most {max_length} tokens"

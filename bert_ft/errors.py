@@ -81,7 +81,7 @@ class MachineError(BertFtError):
 
 @contextmanager
 def machine() -> Iterator[None]:
-    """Memory that runs out, and a process of the job that is gone, are one message with exit code 1."""
+    """Turns memory that runs out, or a process of the job that is gone, into one message with exit code 1."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -122,8 +122,8 @@ FULL = {
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """A disk that can't be written is one message with exit code 1; safetensors has an error of its own for a
-    full one."""
+    """Turns a disk that can't be written into one message with exit code 1; safetensors has its own error for
+    a full one."""
     try:
         yield
     except Exception as error:

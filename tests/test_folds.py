@@ -121,7 +121,7 @@ def test_finished_folds_are_not_repeated(
         "the file repeats it"
     )
     other = cli(*command, "--lr", "1e-4")
-    assert other.code == 2 and "another run lies here" in other.err
+    assert other.code == 2 and "this folder holds another run" in other.err
     fewer = cli(*command, "--folds", 2, "--overwrite")
     assert fewer.code == 0 and sorted(p.name for p in Path("run").glob("fold-*")) == ["fold-1", "fold-2"]
     listed = cli("runs", "run", "--json")
@@ -131,10 +131,10 @@ def test_finished_folds_are_not_repeated(
 @pytest.mark.parametrize(("given", "message"), [
     ({"validation": ROWS}, "folds: each fold holds out training rows and trains a new model, so a validation"),
     ({"model": object()}, "folds: each fold holds out training rows and trains a new model, so a model object"),
-    ({"folds": 40}, "validation = \"1/40\" of 24 rows can't be held out"),
-    ({"folds": None, "data.validation": "3/2"}, "there is no fold 3 of 2\n  fewer folds"),
+    ({"folds": 40}, "validation = \"1/40\" can't be held out of 24 rows"),
+    ({"folds": None, "data.validation": "3/2"}, "there is no fold 3 of 2\n  use fewer folds"),
     ({"folds": 1}, "run.folds = 1: Input should be greater than 1"),
-    ({"folds": 6, "data.group": "page"}, "validation = \"1/6\" of 24 rows can't be held out"),
+    ({"folds": 6, "data.group": "page"}, "validation = \"1/6\" can't be held out of 24 rows"),
 ])  # fmt: skip
 def test_folds_that_can_not_be(tiny_checkpoint: Path, tmp_path: Path, given: Any, message: str) -> None:
     with pytest.raises(bert_ft.InputError) as error:

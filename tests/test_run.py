@@ -348,7 +348,7 @@ def test_what_does_not_go_together_is_refused(
 def test_a_checkpoint_is_not_trained_in_its_own_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run = _run(tiny_checkpoint, tmp_path / "run", epochs=1)
     for checkpoint in (run.path, run.path / "model"):
-        with pytest.raises(bert_ft.InputError, match="lies in the run folder"):
+        with pytest.raises(bert_ft.InputError, match="is in the folder that this run would be written to"):
             _run(checkpoint, run.path, overwrite=True)
     assert (run.path / "model").is_dir()
 

@@ -26,7 +26,7 @@ def refuse(
 
 
 def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """Strings; a missing one is an error with its row."""
+    """The column as strings. Raises InputError with the row of a missing one."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not is_text(column.type):
@@ -48,7 +48,7 @@ def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
 
 
 def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """float64; a cell that is no finite number is an error with its row."""
+    """The column as float64. Raises InputError with the row of a cell that is no finite number."""
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         column = column.cast(pa.string())  # 3.8 as the source wrote it, not 3.799999952316284
     try:
@@ -83,8 +83,8 @@ def names(
     where: str,
     place: Place | None = None,
 ) -> pa.ChunkedArray:
-    """Label names as strings. Codes become names by the source's own table; -1 there means that a row has no
-    label.
+    """The column's label names as strings. Codes become names by the source's own table; there -1 means that
+    a row has no label.
 
     Args:
         codes: the names of the source's integer codes.
@@ -106,7 +106,8 @@ def names(
             "a number with a fraction can't be a label",
             'to predict numbers, set data.problem_type = "regression"',
         )
-        column, kind = whole, whole.type
+        column = whole
+        kind = column.type
     if codes is not None and pa.types.is_integer(kind):
         fault(
             pac.greater_equal(column, len(codes)), f"the source names {len(codes)} labels, counted from 0", ""
@@ -221,7 +222,7 @@ def flat(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
 
 
 def codes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """(N,) a number for each value: equal values have the same; -1 for a null."""
+    """A number for each value, (N,): equal values have the same; -1 for a null."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     numbers: np.ndarray = column.dictionary_encode().indices.fill_null(-1).to_numpy()
     return numbers

@@ -27,7 +27,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """While it lasts, the hub's clients use their caches alone if the hub can't be reached."""
+    """Inside, the hub's clients use their caches alone if the hub can't be reached."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or _there(constants.ENDPOINT):

@@ -309,7 +309,7 @@ def _of_frame(frame: Any, columns: list[str], required: list[str]) -> pa.Table:
 
 
 def _columns(rows: list[Any]) -> dict[str, list[Any]]:
-    """The columns of a list of dicts, those that only later rows have among them."""
+    """The columns of a list of dicts, also those that only later rows have."""
     return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
 
 
@@ -338,8 +338,12 @@ def _pick(splits: Mapping[str, Any], split: str, where: str) -> Any:
 
 
 def of_object(rows: Any, required: list[str], optional: tuple[str, ...], where: str) -> Raw:
-    """A `datasets.Dataset` (also streamed), a pandas frame, an Arrow table, a dict of lists, or a list of
-    dicts."""
+    """The columns of a `datasets.Dataset` (also a streamed one), a pandas frame, an Arrow table, a dict of
+    lists, or a list of dicts.
+
+    Raises:
+        InputError: rows that are none of these, or lack a required column.
+    """
     features = rows.features or {} if hasattr(rows, "features") and hasattr(rows, "with_format") else {}
     types: dict[str, Any] = {column: features.get(column) for column in required}
     kinds = {column: getattr(kind, "feature", kind) for column, kind in types.items()}  # of a list's items

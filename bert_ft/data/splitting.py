@@ -14,8 +14,14 @@ from bert_ft.errors import InputError
 
 
 def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
-    """(the rest, the rows that `data.validation` holds out): by whole groups, or stratified by label; a
-    function of the seed alone."""
+    """Holds out the rows that `data.validation` asks for: by whole groups, or stratified by label; the seed
+    alone decides which.
+
+    Returns:
+        the rest, and the rows that are held out.
+    Raises:
+        InputError: rows, groups or labels that are too few for it.
+    """
     from sklearn import model_selection as sk
 
     held_out = str(data.validation)

@@ -62,11 +62,13 @@ class Plan:
 
     def batches(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(step, indices of its global batch) from step `start` on; the first step is 0."""
-        order, current = np.empty(0, np.int64), -1
+        order = np.empty(0, np.int64)
+        current = -1
         for step in range(start, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch != current:
-                order, current = self.order(epoch), epoch
+                order = self.order(epoch)
+                current = epoch
             yield step, order[position * self.batch_size : (position + 1) * self.batch_size]
 
 

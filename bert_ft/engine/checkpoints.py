@@ -72,7 +72,7 @@ class Checkpoints:
     random_state: dict[str, Any] = field(default_factory=dict)
 
     def due(self, step: int) -> bool:
-        """Whether to save after this step: all processes get the main process's answer."""
+        """Whether to save after this step; the main process decides for all."""
         if self.every.isdigit():
             due = step % int(self.every) == 0
         else:
@@ -288,7 +288,7 @@ def _whole(model: Any, optimizer: Any) -> tuple[dict[str, torch.Tensor], list[An
 
 
 def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """As safetensors. Tied weights share memory, which the format refuses: each gets its own copy."""
+    """Writes tensors as safetensors. The format refuses tied weights, which share memory: each is copied."""
     from safetensors.torch import save_file
 
     pointers: set[int] = set()
@@ -299,7 +299,7 @@ def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """Of torch as tensors, of Python and numpy as JSON."""
+    """The random states: those of torch as tensors, those of Python and numpy as JSON."""
     numbers: Any = np.random.get_state(legacy=False)
     numbers["state"]["key"] = numbers["state"]["key"].tolist()
     tensors = {"torch": torch.get_rng_state()}

@@ -80,7 +80,7 @@ def clear() -> int:
 
 
 def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
-    """sha256 of what features follow from."""
+    """The sha256 of everything that the features depend on, 32 hex digits of it."""
     digest = hashlib.sha256(fingerprint({"rows": rows}).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     task = adapter.task.model_dump(include={"data", "recipe"})

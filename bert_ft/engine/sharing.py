@@ -327,7 +327,7 @@ def _refuse_deaf(model: Any, alone: list[list[np.ndarray]], probe: Features) -> 
 
 @contextmanager
 def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, and afterwards everything as it was."""
+    """Sets evaluation mode without gradients inside; afterwards everything is as it was."""
     modes = [(module, module.training) for module in model.modules()]
     devices = [device] if (device := next(model.parameters()).device).type == "cuda" else []
     try:

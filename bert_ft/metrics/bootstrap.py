@@ -87,13 +87,16 @@ def classes(labels: int, positive: int) -> Callable[[np.ndarray], Callable[[np.n
         same = kinds[:, 0] == kinds[:, 1]
 
         def score(counts: np.ndarray) -> Values:
-            gold, predicted = counts @ one[kinds[:, 0]], counts @ one[kinds[:, 1]]
+            gold = counts @ one[kinds[:, 0]]
+            predicted = counts @ one[kinds[:, 1]]
             hits = counts[:, same] @ one[kinds[same, 0]]
             n = counts.sum(1)
             correct = hits.sum(1)
             spread = (n**2 - (predicted**2).sum(1)) * (n**2 - (gold**2).sum(1))
             out = _averages(hits, predicted, gold, predicted + gold > 0)
-            h, p, g = hits[:, positive], predicted[:, positive], gold[:, positive]
+            h = hits[:, positive]
+            p = predicted[:, positive]
+            g = gold[:, positive]
             recalls = np.where(gold > 0, hits / np.maximum(gold, 1), 0).sum(1)
             return out | {
                 "accuracy": correct / n,
@@ -166,7 +169,8 @@ def entities(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
 
     def score(counts: np.ndarray) -> Values:
         recalled, correct, gold, predicted, same, words = (counts @ kinds).astype(np.float64).T
-        precision, recall = correct / np.maximum(predicted, 1), recalled / np.maximum(gold, 1)
+        precision = correct / np.maximum(predicted, 1)
+        recall = recalled / np.maximum(gold, 1)
         both = precision + recall
         return {
             "f1": 2 * precision * recall / np.where(both > 0, both, 1),

@@ -62,8 +62,10 @@ def starts_and_ends(prefix: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, n
     startOfChunk and endOfChunk; S as in seqeval)."""
     before = shifted(prefix)
     other = shifted(kind) != kind
-    opened, closed = (before == B) | (before == I), (before == E) | (before == S)
-    inner, fresh = (prefix == I) | (prefix == E), (prefix == B) | (prefix == S)
+    opened = (before == B) | (before == I)
+    closed = (before == E) | (before == S)
+    inner = (prefix == I) | (prefix == E)
+    fresh = (prefix == B) | (prefix == S)
     starts = fresh | ((closed | (before == O)) & inner) | ((prefix != O) & other)
     ends = closed | (opened & (fresh | (prefix == O))) | ((before != O) & other)
     return starts, ends
@@ -184,7 +186,8 @@ def shifted(values: np.ndarray) -> np.ndarray:
 def _equal(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarray]:
     """Which entities of either side have the other side's limits and type; an end belongs to one entity a
     side."""
-    gold_hits, predicted_hits = np.zeros(len(gold[1]), bool), np.zeros(len(predicted[1]), bool)
+    gold_hits = np.zeros(len(gold[1]), bool)
+    predicted_hits = np.zeros(len(predicted[1]), bool)
     at = np.searchsorted(gold[1], predicted[1])
     inside = np.flatnonzero(at < len(gold_hits))
     predicted_hits[inside] = np.all(
@@ -211,7 +214,8 @@ def _overlapping(gold: Chunks, predicted: Chunks) -> tuple[np.ndarray, np.ndarra
 
 
 def _quotients(recalled: int, correct: int, number: int, predicted: int) -> dict[str, float]:
-    precision, recall = correct / predicted if predicted else 0.0, recalled / number if number else 0.0
+    precision = correct / predicted if predicted else 0.0
+    recall = recalled / number if number else 0.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "number": int(number)}
 

@@ -84,7 +84,8 @@ def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     f1 = 2 * hits / (np.arange(1, len(p) + 1)[:, None] + hits[-1])
     f1[p <= below] = -1  # equal probabilities stay together
     best = f1.argmax(0)[None]
-    above, below = np.take_along_axis(p, best, 0)[0], np.take_along_axis(below, best, 0)[0]
+    above = np.take_along_axis(p, best, 0)[0]
+    below = np.take_along_axis(below, best, 0)[0]
     middle = below + (above - below) / 2
     middle = np.where(middle < above, middle, below)  # two neighbouring floats have nothing between them
     return np.where(hits[-1] > 0, middle, 0.5)

@@ -86,7 +86,8 @@ def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed:
     def differences(swapped: np.ndarray) -> Values:
         moved = swapped @ move
         with np.errstate(all="ignore"):
-            a, b = both.score(whole[0] + moved), both.score(whole[1] - moved)
+            a = both.score(whole[0] + moved)
+            b = both.score(whole[1] - moved)
         return {name: b[name] - a[name] for name in a}
 
     observed = differences(np.zeros((1, len(pairs)), np.int64))

@@ -159,7 +159,8 @@ def _cmrc_text(text: str) -> str:
 
 
 def _run_f1(prediction: str, gold: str) -> float:
-    mine, theirs = CMRC_SEGMENTS.findall(prediction), CMRC_SEGMENTS.findall(gold)
+    mine = CMRC_SEGMENTS.findall(prediction)
+    theirs = CMRC_SEGMENTS.findall(gold)
     longest = 0
     above = [0] * (len(theirs) + 1)
     for segment in mine:

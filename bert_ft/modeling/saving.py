@@ -18,8 +18,8 @@ from bert_ft.rundir import folder
 def save_model(
     path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None, dtype: str | None = None
 ) -> None:
-    """`model/` as `from_pretrained` loads it: written beside, then renamed. `weights` are those of a sharded
-    model; `dtype` is the type they are written in, the model's own by default."""
+    """Writes `model/` as `from_pretrained` loads it: beside it first, then renamed. `weights` are those of a
+    sharded model; `dtype` is the type they are written in, the model's own by default."""
     with disk(path):
         if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
             model = copy.deepcopy(model).merge_and_unload()
@@ -72,7 +72,7 @@ def _name_labels(file: Path, config: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of `transformers`, which are as they were after it."""
+    """Turns the progress bars of `transformers` off inside; afterwards they are as they were."""
     from transformers import logging
 
     shown = logging.is_progress_bar_enabled()

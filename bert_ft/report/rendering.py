@@ -19,7 +19,7 @@ def visible(value: Any) -> Any:
 
 
 def render(name: str, **values: Any) -> str:
-    """A template of this folder with its values, everything escaped, also what can't be seen."""
+    """The HTML of a template of this folder with its values, everything escaped, also what can't be seen."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -45,6 +45,7 @@ def numbered(folder: RunDir, resume: bool = False) -> RunDir:
     number = 2
     first = before = folder
     while folder.state != "new":
-        before, folder = folder, RunDir(first.path.with_name(f"{first.path.name}-{number}"))
+        before = folder
+        folder = RunDir(first.path.with_name(f"{first.path.name}-{number}"))
         number += 1
     return before if resume else folder

@@ -55,7 +55,7 @@ class Report:
         return all(finding.severity == "note" for finding in self.findings)
 
     def dump(self, limit: int) -> dict[str, Any]:
-        """As JSON values, with at most `limit` examples a finding."""
+        """The report as JSON values, with at most `limit` examples a finding."""
         tree = asdict(self)
         for finding in tree["findings"]:
             finding |= {key: finding[key][:limit] for key in ("examples", "places")}
@@ -177,8 +177,8 @@ def _comparable(column: pa.Array) -> pa.Array | None:
 def _of_tokens(
     name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
 ) -> tuple[dict[str, int], list[Finding]]:
-    """Lengths before any truncation, special tokens included; tokens that the vocabulary lacks; characters in
-    no token."""
+    """Median, 95 % quantile and maximum of the tokens in a row, before truncation and with special tokens;
+    and findings on long rows, unknown tokens and characters in no token."""
     columns = [plain(rows.table[role]) for role in roles if role in rows.table.column_names]
     lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
     unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))

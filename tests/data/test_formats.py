@@ -126,7 +126,7 @@ FAULTS: list[tuple[str, bytes, str]] = [
     ("cut.json", b'[\n {"text": "a", "label": 1},\n {"text": "b"\n', "cut.json, line 4: not JSON"),
     ("cut.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cut.jsonl, line 2: not JSON"),
     ("list.jsonl", b'{"text": "a", "label": 1}\n["b", 0]\n', "list.jsonl, line 2: expected a JSON object, got list"),
-    ("uneven.json", b'{"text": ["a", "b"],\n "label": [1]}', "uneven.json: lists of different lengths"),
+    ("uneven.json", b'{"text": ["a", "b"],\n "label": [1]}', "uneven.json: the lists have different lengths"),
     ("key.json", b'[{"text": "a", "lable": 1}]', "key.json: no key 'label'\n  did you mean 'lable'?"),
     ("types.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": "1"}', "types.jsonl, row 2: 'label' is str"),
     ("null.jsonl", b'{"text": "a", "label": 1}\n{"label": 1}', "null.jsonl, row 2: column 'text' has no text"),

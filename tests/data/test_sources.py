@@ -308,7 +308,8 @@ def test_held_out_share(load_rows: Load) -> None:
 
 @pytest.mark.parametrize("share", ["10%", "0%", "100%", "99.9%"])
 def test_share_that_can_not_be_held_out(load_rows: Load, share: str) -> None:
-    with pytest.raises(InputError, match=f'validation = "{share}" of 4 rows'):
+    message = f'validation = "{share}" can\'t be held out of 4 rows'
+    with pytest.raises(InputError, match=message):
         load_rows(ROWS, data__validation=share)
 
 
@@ -388,7 +389,7 @@ def test_labels_that_are_none(load_rows: Load, tmp_path: Path) -> None:
 
 def test_rows_of_bits_are_no_lists_of_labels(load_rows: Load) -> None:
     multi = {"data__problem_type": "multi_label_classification"}
-    with pytest.raises(InputError, match="a row of 0 and 1 is no list of labels"):
+    with pytest.raises(InputError, match="a row of 0 and 1 is not a list of labels"):
         load_rows({"text": ["a", "b"], "label": [[1, 0, 0], [0, 1, 1]]}, **multi)
     splits = load_rows({"text": ["a", "b"], "label": [["x", "x", "y"], ["y"]]}, **multi)
     assert splits.train.table["label"].to_pylist() == [["x", "y"], ["y"]]

@@ -84,7 +84,10 @@ def test_every_source_gives_the_same_sets(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert len({splits.fingerprint() for splits in found}) == 1
     assert found[0].train.table["label"].to_pylist() == [sorted(row["label"]) for row in ROWS]
-    assert found[5].notes[0] == "train: 6 of 96 rows have an empty cell in column 'label': no label"
+    assert (
+        found[5].notes[0]
+        == "train: 6 of 96 rows have an empty cell in column 'label', which counts as no label"
+    )
     hub = load(coded(ROWS))
     assert hub.train.table["label"].to_pylist() == [sorted(row["label"]) for row in ROWS]
     task = bert_ft.load_task("classification").override(MULTI)

@@ -113,7 +113,7 @@ def test_another_run_is_refused_and_the_same_one_goes_on(
         ({"seed": 3}, "run.seed: 42 -> 3"),
         ({"data.split_seed": 7}, "fingerprint.data"),
     ):
-        with pytest.raises(bert_ft.InputError, match="another run lies here") as told:
+        with pytest.raises(bert_ft.InputError, match="this folder holds another run") as told:
             _train(tiny_checkpoint, tmp_path / "run", **change)
         assert message in str(told.value)
     run = _train(tiny_checkpoint, tmp_path / "run", resume=True, keep_checkpoints=True)
@@ -324,7 +324,7 @@ def test_a_run_that_was_copied_goes_on_elsewhere(tiny_checkpoint: Path, tmp_path
         there.path / "model" / "model.safetensors"
     ).read_bytes()
     (tmp_path / "there" / "rows.csv").write_text(text + "another film,good\n")
-    with pytest.raises(bert_ft.InputError, match="another run lies here"):
+    with pytest.raises(bert_ft.InputError, match="this folder holds another run"):
         train("there")
 
 

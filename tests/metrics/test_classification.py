@@ -174,8 +174,8 @@ def test_the_better_direction_is_right_for_every_metric() -> None:
     ("predictions", "labels", "message"),
     [
         ([], [], "no rows"),
-        ([0, 1], [0], "equally long"),
-        ([[0, 1]], [[0, 1]], "equally long"),  # logits, not ids
+        ([0, 1], [0], "of equal length"),
+        ([[0, 1]], [[0, 1]], "of equal length"),  # logits, not ids
     ],
 )
 def test_input_of_the_wrong_shape(name: str, predictions: Any, labels: Any, message: str) -> None:

@@ -134,7 +134,7 @@ def test_the_metric_has_the_hubs_keys() -> None:
 def test_refused() -> None:
     with pytest.raises(InputError, match="did you mean 'seqeval-strict'"):
         ours([["O"]], [["O"]], mode="seqeval")
-    with pytest.raises(ValueError, match="equally long"):
+    with pytest.raises(ValueError, match="of equal lengths"):
         ours([["O", "O"]], [["O"]])
-    with pytest.raises(ValueError, match="tag 'S-PER' is none of IOB2"):
+    with pytest.raises(ValueError, match="tag 'S-PER' is not in the scheme IOB2"):
         ours([["S-PER"]], [["O"]], mode="seqeval-strict", scheme="IOB2")

@@ -86,7 +86,7 @@ def test_a_key_that_is_there_twice_is_a_fault_where_it_is_read(tmp_path: Path, k
         file.write_text(file.read_text().replace('"note": 1', '"note": 1, "note": 2'))
         assert len(load(file).train) == 2
     else:
-        with pytest.raises(InputError, match=r"rows\.jsonl, row 2: 'text' is there twice"):
+        with pytest.raises(InputError, match=r"rows\.jsonl, row 2: 'text' appears twice"):
             load(file)
 
 

@@ -117,7 +117,7 @@ def files(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["tar", "xml", "png"])
 def test_builders_beyond_tables_and_texts_are_not_used(tmp_path: Path, kind: str) -> None:
     folder = files(tmp_path / "set", kind)
-    with pytest.raises(InputError, match="which is not used here"):
+    with pytest.raises(InputError, match="which is not used"):
         hubs.dataset.__wrapped__(str(folder), None, None)
     assert not (folder / "m").exists()
 
@@ -158,7 +158,7 @@ def test_the_same_from_the_hub(hub: Hub, tmp_path: Path) -> None:
         return done.stdout.splitlines()
 
     first = said()
-    assert "builder 'webdataset', which is not used here" in first[0] and first[1:3] == ["2", "2"], first
+    assert "builder 'webdataset', which is not used" in first[0] and first[1:3] == ["2", "2"], first
     assert "name of a builder" in first[3]
     hub.stop()
     assert said()[1:] == first[1:]

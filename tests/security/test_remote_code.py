@@ -76,7 +76,7 @@ def test_no_file_switches_code_on(cli: Any, yes: Path, mark: Path, arguments: Se
     done = cli(*arguments)
     assert not mark.exists()
     if arguments[0] == "check":  # the tokenizer alone is loaded, and needs no code
-        assert done.code == 0 and "is not obeyed" in done.out
+        assert done.code == 0 and "is ignored" in done.out
     else:
         assert done.code == 2 and "--trust-remote-code" in done.err, done
 
@@ -159,7 +159,7 @@ def test_the_named_code_runs(cli: Any, yes: Path, mark: Path) -> None:
     assert done.code == 0 and mark.exists(), done
     assert json.loads((yes / "run" / "environment.json").read_text())["trusted_remote_code"] == ["./evil"]
     assert any(
-        "is not obeyed" in note for note in json.loads((yes / "run" / "results.json").read_text())["notes"]
+        "is ignored" in note for note in json.loads((yes / "run" / "results.json").read_text())["notes"]
     )
     for arguments in (("predict", "run", "validation.csv"), ("evaluate", "run")):
         done = cli(*arguments)

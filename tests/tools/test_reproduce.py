@@ -385,4 +385,6 @@ def test_another_run_in_its_place_is_refused(cli: Cli, tmp_path: Path) -> None:
         "metric.compute=['f1']",
         "--plan",
     )
-    assert done.code == 2 and "another run lies here; it differs in\n    metric.compute" in done.err
+    assert (
+        done.code == 2 and "this folder holds another run, which differs in\n    metric.compute" in done.err
+    )

@@ -66,6 +66,6 @@ def numbers(columns: Sequence[pa.ChunkedArray]) -> list[np.ndarray]:
 
 
 def mask_of(column: pa.Array) -> np.ndarray:
-    """(N,) bool."""
+    """The column as (N,) bool."""
     mask: np.ndarray = column.to_numpy(zero_copy_only=False)
     return mask

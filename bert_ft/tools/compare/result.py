@@ -112,7 +112,7 @@ class Comparison:
     notes: list[str]
 
     def dump(self, limit: int | None = None) -> dict[str, Any]:
-        """As JSON values, with at most `limit` flips of a kind and the number of all."""
+        """The comparison as JSON values, with at most `limit` flips of a kind and the number of all."""
         tree: dict[str, Any] = files.finite(asdict(self))
         for flips in tree["flips"]:
             flips["counts"] = {kind: len(flips[kind]) for kind in ("worse", "better")}
@@ -120,8 +120,8 @@ class Comparison:
         return tree
 
     def tables(self, limit: int) -> Iterator[Table]:
-        """For a person: the metrics, also over the seeds where there are some, then up to `limit` flips of a
-        kind."""
+        """The tables for a person: the metrics, also over the seeds where there are some, then up to `limit`
+        flips of a kind."""
         two = len(self.groups) == 2
         seeds = [d for d in self.differences if d.seeds_interval]
         head, sides = (
