@@ -73,11 +73,10 @@ def predict(
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
-    loaded = runs.load(run, trust_remote_code=trust_remote_code, dtype=dtype)
+    loaded = runs.load(run, trust_remote_code=trust_remote_code, dtype=dtype, settings=settings)
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)
-    model.adapter.task = model.adapter.task.override(settings)
     outcome = answer(
         model,
         source,
