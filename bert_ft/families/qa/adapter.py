@@ -285,11 +285,12 @@ class ExtractiveQa(Adapter):
         places = predictions["spans"].tolist()
         files[".nbest"] = {}
         for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
+            # p has one more, for no answer
             best = [
                 {"text": context[a:b], "probability": value}
                 for (a, b), value in zip(found, p, strict=False)
                 if a >= 0
-            ]  # p has one more, for no answer
+            ]
             if self.options.no_answer:
                 best.append({"text": "", "probability": p[-1]})
                 best.sort(key=itemgetter("probability"), reverse=True)
