@@ -138,7 +138,7 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
             remedy="finish it: run the same command or call again",
         )
     adapter = families.find(task.family)(task, task.data.labels or [])
-    adapter = pretrained.ordered(adapter, task.run, trusted)
+    adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
     best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with loading_errors(str(best)):
