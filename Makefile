@@ -58,7 +58,7 @@ floor: assets ## what is promised of training, with the oldest transformers that
 		"transformers==$(OLDEST).*" -e ".[dev]"
 	$(OFFLINE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv-floor/bin/python -m pytest -n 2 \
 		tests/invariants/test_padding_free.py tests/invariants/test_dropout.py tests/invariants/test_lockstep.py \
-		tests/invariants/test_half_precision.py tests/architectures/test_census.py tests/test_heads.py
+		tests/invariants/test_half_precision.py tests/architectures/test_census.py tests/modeling/test_heads.py
 
 clean: ## remove what was built, the .venv and .demo included
 	rm -rf .venv .venv-floor .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis

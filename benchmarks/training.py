@@ -102,10 +102,7 @@ def measure(
             built.unpadding.remove()
         start = clock()
         loop.train(
-            built,
-            features,
-            evaluate=lambda network: {"validation": {"accuracy": 0.0}},
-            log=lambda entry: None,
+            built, features, evaluate=lambda: {"validation": {"accuracy": 0.0}}, log=lambda entry: None
         )
     else:
         built.unpadding.remove()

@@ -5,9 +5,8 @@ import sys
 
 from bert_ft.cli import main
 
-if not sys.flags.safe_path and sys.path[:1] == [
-    os.getcwd()
-]:  # `-m` has put it there: somebody's torch.py may lie in it
+# `-m` has put the working directory there, and somebody's torch.py may lie in it
+if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
 
 main()

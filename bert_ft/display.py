@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -29,6 +31,14 @@ def table_of(metrics: Metrics) -> str:
         )
         parts.append(f"{name}: {inner}" if len(metrics) > 1 else inner)
     return shown("   ".join(parts))
+
+
+def live_region(console: Console) -> Any:
+    """A region of the terminal that is written over, as a context; its value is None where there is no
+    terminal."""
+    if not console.is_terminal or console.quiet:
+        return nullcontext()
+    return Live(console=console, auto_refresh=False, transient=True)
 
 
 class Display(Callback):

@@ -104,4 +104,4 @@ def in_head_order(adapter: Adapter, run: RunSpec, model: Any, trusted: Sequence[
     """The adapter with its labels in the order of the head that will be trained, where one fits the task."""
     if model is not None:
         return pretrained.in_order_of(adapter, model.config, own=True)
-    return pretrained.ordered(adapter, run, trusted)
+    return pretrained.in_order_of_checkpoint(adapter, run, trusted)

@@ -102,7 +102,7 @@ class Run:
                 remedy="use the Run that finetune() returned",
             )
         if self.dir.state == "unfinished":
-            return load_unfinished(self.dir, self._trusted)
+            return load_unfinished(self.dir, self.task, self._trusted)
         if not self.dir.model.is_dir():
             remedy = "train it again with --save-model and without folds"
             raise InputError("this run has no saved model", where=str(self.path), remedy=remedy)
@@ -197,20 +197,25 @@ def evaluate(
         InputError: rows without labels, labels the model does not know, data that is not what the run was
             trained on.
     """
-    if task is not None and isinstance(run, Run):
+    its_own = isinstance(run, Run) and task is None
+    if task is None:
+        model = run.model if isinstance(run, Run) else run
+        task = run.task if isinstance(run, Run) else model.adapter.task
+    elif isinstance(run, Run):
         from bert_ft.modeling.loading import load_folder
 
-        run = load_folder(str(run.path), task, run._trusted)
-    task = run.task if isinstance(run, Run) else task or run.adapter.task
-    model = run.model if isinstance(run, Run) else run
+        model = load_folder(str(run.path), task, run._trusted)
+    else:
+        model = run
     sets = overrides.sets(None, rows, None)
     # a file of the user's has the task's columns, not the original's
     changes = {"data.test": None} if sets else {}
     bound = overrides.bound(task, sets, changes, data_dir=None if sets else data_dir)
-    needs_training_rows = isinstance(run, Run) or task.data.validation is not None
+    # the fingerprint is of all rows; a share that is held out needs them too
+    needs_training_rows = its_own or task.data.validation is not None
     training = not sets and bool(bound.data.train) and needs_training_rows
     prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
-    if isinstance(run, Run) and not sets:
+    if its_own and not sets:
         _refuse_other_data(run, prepared.fingerprint)
     metrics = {}
     for name, part in prepared.scored.items():

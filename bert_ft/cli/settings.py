@@ -92,7 +92,8 @@ def settings_command(
                     maker = typer.Typer(add_completion=False, rich_markup_mode=None)
                     maker.command()(_with_options(function, list(_expanded(settings))))
                     self.whole = typer.main.get_command(maker)
-                    self.params, self.callback = self.whole.params, self.whole.callback
+                    self.params = self.whole.params
+                    self.callback = self.whole.callback
                 return super().get_params(ctx)
 
         def unmade() -> None:

@@ -175,12 +175,8 @@ def _add_references(tree: dict[str, Any], path: Path) -> None:
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
     for key, value in top.items():
-        whole = key in (
-            "evaluate",
-            "test",
-            "class_weights",
-            "search",
-        )  # these are one value, not a table of keys
+        # these are one value, not a table of keys
+        whole = key in ("evaluate", "test", "class_weights", "search")
         tables = isinstance(value, dict) and isinstance(both.get(key), dict) and not whole
         both[key] = _merge(both[key], value) if tables else value
     return both

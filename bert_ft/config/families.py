@@ -42,6 +42,7 @@ def installed() -> dict[str, EntryPoint]:
 
 @cache
 def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Those on `sys.path` as it is, the cache's key: with another path they are looked for anew."""
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILTIN}

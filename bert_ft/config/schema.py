@@ -322,5 +322,5 @@ class Execution(Strict):
     @classmethod
     def _interval(cls, value: int | str) -> str:
         if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?min", str(value)):
-            raise ValueError("an interval is steps (500) or minutes (10min)")
+            raise ValueError("not an interval")
         return str(value)

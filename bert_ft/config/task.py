@@ -311,9 +311,8 @@ def validated(tree: dict[str, Any], where: str) -> Task:
             remedy = did_you_mean(path[-1], table.model_fields)
     else:
         message = first["msg"].removeprefix("Value error, ")
-        place = (
-            key if isinstance(first["input"], (dict, tuple)) else f"{key} = {first['input']!r}"
-        )  # no whole tables
+        is_table = isinstance(first["input"], (dict, tuple))
+        place = key if is_table else f"{key} = {first['input']!r}"
         message = f"{place}: {message}" if key else message
     described = {
         f"{name}.{k}": f.description for name, model in tables.items() for k, f in model.model_fields.items()

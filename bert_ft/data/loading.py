@@ -75,7 +75,9 @@ class _Reader:
     def __init__(self, task: Task, family: type[Family], objects: Mapping[str, Any], others: bool) -> None:
         self.data = data = local_layout(task)
         self.task = task.model_copy(update={"data": data})
-        self.family, self.objects, self.others = family, objects, others
+        self.family = family
+        self.objects = objects
+        self.others = others
         self.notes: list[str] = []
         self.columns = {
             role: data.columns.get(role, role)

@@ -38,7 +38,7 @@ def train(
     model: Trainable,
     features: Features,
     *,
-    evaluate: Callable[[Any], Metrics],
+    evaluate: Callable[[], Metrics],
     log: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
@@ -48,7 +48,7 @@ def train(
 
     Args:
         features: the training rows.
-        evaluate: takes the bare network, returns the metrics of every evaluation set.
+        evaluate: returns the metrics of every evaluation set, for the weights as they are.
         log: takes a line of the log.
         checkpoints: saves and restores the training's state, and keeps the best weights; None: nothing is
             kept.
@@ -73,19 +73,26 @@ class _Training:
         self,
         model: Trainable,
         features: Features,
-        evaluate: Callable[[Any], Metrics],
+        evaluate: Callable[[], Metrics],
         log: Callable[[dict[str, Any]], None],
         checkpoints: Checkpoints | None,
         callbacks: Sequence[Callback],
         loss: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None,
     ) -> None:
-        self.adapter, self.features, self.task = model.adapter, features, model.adapter.task
-        self.evaluate, self.log, self.checkpoints = evaluate, log, checkpoints
+        self.adapter = model.adapter
+        self.task = model.adapter.task
+        self.features = features
+        self.evaluate = evaluate
+        self.log = log
+        self.checkpoints = checkpoints
         self.loss = loss or model.adapter.loss
         sharing = model.sharing or ANY
-        self.pad, self.width = model.tokenizer.pad_token_id, sharing.width
-        self.accelerator, self.device = model.accelerator, model.accelerator.device
-        recipe, batching = self.task.recipe, self.task.batching
+        self.pad = model.tokenizer.pad_token_id
+        self.width = sharing.width
+        self.accelerator = model.accelerator
+        self.device = model.accelerator.device
+        recipe = self.task.recipe
+        batching = self.task.batching
         lengths = features.lengths if batching.order == "length" else None
         self.plan = batches.Plan(
             len(features), recipe.batch_size, recipe.epochs, self.task.run.seed, recipe.max_steps, lengths
@@ -159,7 +166,8 @@ class _Training:
 
     def _gradients(self, step: int, indices: Any) -> torch.Tensor:
         """Computes the global batch's gradients, in more parts where memory runs out; returns its loss."""
-        state, accelerator = self.state, self.accelerator
+        state = self.state
+        accelerator = self.accelerator
         while True:
             try:
                 micro = batches.divide(
@@ -210,16 +218,17 @@ class _Training:
             norm = cpu.clip(self.optimizer.optimizer, self.network.parameters(), most)
         else:
             norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
-        result: torch.Tensor = (
-            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        )  # FSDP's is sharded
+        if hasattr(norm, "full_tensor"):  # FSDP's is sharded
+            norm = norm.full_tensor()
+        result: torch.Tensor = norm
         return result
 
     def _entry(
         self, indices: Any, learning_rate: float, norm: torch.Tensor | None, evaluating: bool
     ) -> dict[str, Any] | None:
         """Logs the mean loss since the last line, where one is due, and returns the line."""
-        state, accelerator = self.state, self.accelerator
+        state = self.state
+        accelerator = self.accelerator
         # a GPU would wait for this look at the loss, a CPU has it already
         alone_on_cpu = self.device.type == "cpu" and accelerator.num_processes == 1
         broken = alone_on_cpu and not math.isfinite(float(self.running))
@@ -243,12 +252,13 @@ class _Training:
     def _evaluated_enough(self) -> bool:
         """Evaluates, keeps the best weights; returns whether the training ends here."""
         state = self.state
-        metrics = self.evaluate(self.network)
+        metrics = self.evaluate()
         better = _better(self.task, metrics, state)
         self.log({"step": state.step, "epoch": round(self.plan.epoch(state.step), 4), "evaluation": metrics})
         state.waited += 1
         if better:
-            state.best_step, state.waited = state.step, 0
+            state.best_step = state.step
+            state.waited = 0
             if self.checkpoints is not None:
                 self.checkpoints.keep_best(self.network, state)
         self.whole = True
@@ -262,7 +272,8 @@ class _Training:
 
     def _save_if_due(self) -> None:
         """Saves the state where that is due, and leaves after a signal."""
-        checkpoints, state = self.checkpoints, self.state
+        checkpoints = self.checkpoints
+        state = self.state
         if checkpoints is None or not checkpoints.due(state.step):
             return
         checkpoints.mark()  # an evaluation of the user's may have drawn, too
@@ -274,7 +285,8 @@ class _Training:
 
     def _save_interrupted(self) -> None:
         """Saves the state of a training that a person broke off, unless it is amid a step."""
-        checkpoints, state = self.checkpoints, self.state
+        checkpoints = self.checkpoints
+        state = self.state
         if checkpoints is None or not (self.whole and state.step and self.accelerator.num_processes == 1):
             return
         state.running = float(self.running)

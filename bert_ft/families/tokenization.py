@@ -35,8 +35,7 @@ def encode(
         offsets (N + 1,) int64; token columns (T,) int32 (input_ids, and token_type_ids where the model has
         them);
         counts: rows, tokens, truncated (rows that lost tokens), unknown (tokens the vocabulary lacks),
-            characters and uncovered
-            (those that no token stands for) as `coverage.of_texts` has them.
+            characters and uncovered (those that no token stands for) as `coverage.of_texts` has them.
     Raises:
         InputError: a tokenizer without a Rust backend.
     """
@@ -158,8 +157,7 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
 
     Returns:
         token ids (P,) int32; offsets (W + 1,) int64, word i has the tokens offsets[i] to offsets[i + 1]
-        (none, where the
-        tokenizer makes nothing of it).
+        (none, where the tokenizer makes nothing of it).
     """
     fast_tokenizer.leading_space(tokenizer)
     coded = words.dictionary_encode()

@@ -45,7 +45,7 @@ class Evaluator:
         """The weights have changed."""
         self.latest.clear()
 
-    def __call__(self, network: Any) -> Metrics:
+    def __call__(self) -> Metrics:
         """Set name -> metric -> value of the evaluation sets, for weights that have just been trained; shows
         what looks wrong with the predictions."""
         self.forget()

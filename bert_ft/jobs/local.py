@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,17 @@ class Processes:
     """
 
     def __init__(self, logs: Path, signals: bool = False) -> None:
-        self.logs, self.signals = logs, signals
+        self.logs = logs
+        self.signals = signals
         self.devices = devices()
 
     def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
         watcher = watcher or Watcher()
         with disk(self.logs):
             self.logs.mkdir(parents=True, exist_ok=True)
-        waiting, free, running = deque(jobs), list(self.devices), list[Child]()
+        waiting = deque(jobs)
+        free = list(self.devices)
+        running: list[Child] = []
         with _ending_with_us(running, self.signals):
             while waiting or running:
                 self._start_waiting(waiting, free, running, watcher)
@@ -188,11 +191,3 @@ def environment(device: str | None) -> dict[str, str]:
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours, which must not come from the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
-
-
-def display(console: Any) -> Any:
-    """A live region of a terminal; None as its value where there is none."""
-    from rich.live import Live
-
-    live = console.is_terminal and not console.quiet
-    return Live(console=console, auto_refresh=False, transient=True) if live else nullcontext()

@@ -85,8 +85,7 @@ def squad_v2(
             `--na-prob-thresh`).
     Returns:
         `exact`, `f1`, `total`; the same with `HasAns_` and `NoAns_` where there are such questions;
-        `best_exact`,
-        `best_f1` and their `_thresh`: the best that a threshold on these very questions gives.
+        `best_exact`, `best_f1` and their `_thresh`: the best that a threshold on these very questions gives.
     Raises:
         ValueError: a question without a prediction, at which the script fails.
     """

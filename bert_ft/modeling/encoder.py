@@ -135,7 +135,8 @@ class Encoder:
         from bert_ft.kernels import padding_free
         from bert_ft.modeling import requirements
 
-        network, tokenizer = self.network, self.tokenizer
+        network = self.network
+        tokenizer = self.tokenizer
         size = sharing.vocabulary(network)
         if size is not None and len(tokenizer) > size:
             message = (

@@ -100,7 +100,7 @@ def load_folder(
     where = pretrained.locate(folder)
     config = pretrained.load_config(where, trusted=trusted)
     fit = task is None
-    task = task or task_of(config, where, trusted)
+    task = task or task_of(config, where)
     if settings:
         task = task.override(dict(settings))
     labels: list[Any] = task.data.labels or []
@@ -122,9 +122,9 @@ def load_folder(
     return model
 
 
-def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
-    """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint;
-    `trusted` as for `build`."""
+def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> Model:
+    """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint.
+    `task` is the run's, as far as the call leaves it; `trusted` as for `build`."""
     from safetensors.torch import load_file
 
     saved = [
@@ -137,9 +137,8 @@ def load_unfinished(folder: RunDir, trusted: Sequence[str] = ()) -> Model:
             where=str(folder.path),
             remedy="finish it: run the same command or call again",
         )
-    task = folder.task()
     adapter = families.find(task.family)(task, task.data.labels or [])
-    adapter = pretrained.ordered(adapter, task.run, trusted)
+    adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
     best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with loading_errors(str(best)):

@@ -81,7 +81,7 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
             "the hub can't be reached, or the connection was lost, and this checkpoint is not in the cache; "
             "or it is not a checkpoint"
         )
-        return message, "check the id; try again when you are online, or use a local folder"
+        return message, "check the id, or the path: there is no such folder; try again when you are online"
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
         return message, f"read it, then {remote_code.option(where)}; what a file says about this is ignored"

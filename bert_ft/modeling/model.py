@@ -20,7 +20,7 @@ BLOCK = 2048  # rows encoded, scored and decoded together: what bounds the memor
 
 @dataclass
 class Model(Encoder):
-    """What `bert_ft.load` gives for a model folder, and what a run trains: an encoder with a head.
+    """What `bert_ft.load` returns for a model folder, and what a run trains: an encoder with a head.
 
     Attributes:
         adapter: what turns rows into features, and logits into predictions and metrics.
@@ -85,8 +85,7 @@ class Model(Encoder):
             columns: role -> column of these, where they are not called as in the task.
         Returns:
             one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by
-            label name,
-            `entities`, or an answer.
+            label name, `entities`, or an answer.
         """
         if hasattr(inputs, "iloc"):  # a pandas frame or series
             inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()

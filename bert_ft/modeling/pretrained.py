@@ -271,8 +271,8 @@ def in_order_of(adapter: Adapter, config: Any, own: bool = False) -> Adapter:
     return type(adapter)(adapter.task, order, adapter.tuned)
 
 
-def ordered(adapter: Adapter, run: RunSpec, trusted: Sequence[str] = ()) -> Adapter:
-    """`in_order_of` the checkpoint that a run starts from."""
+def in_order_of_checkpoint(adapter: Adapter, run: RunSpec, trusted: Sequence[str] = ()) -> Adapter:
+    """As `in_order_of`, of the head of the checkpoint that a run starts from."""
     if run.checkpoint is None:
         return adapter
     config = load_config(locate(run.checkpoint), run.revision or "main", trusted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
 """Of a task, what is saved in the model's config, and taken from it; beside the family and its own table."""
 
 
-def task_of(config: Any, where: str, trusted: Sequence[str] = ()) -> Task:
+def task_of(config: Any, where: str) -> Task:
     """A task made from a model's config alone: enough to predict. Of the task that bert-ft wrote into it when
     the model was saved, nothing else than `SAVED` and the family's own table is taken.
 

@@ -28,13 +28,8 @@ def consistent(folder: Path) -> Iterator[None]:
     InputError."""
     try:
         yield
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:  # Arrow's own are among them
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # Arrow's own errors are among them
         message = f"the files of this run do not fit together: {type(error).__name__}: {error}"
         raise InputError(message, where=str(folder), remedy="was one of them changed, or damaged?") from error
 

@@ -97,10 +97,7 @@ def ours(model: Any, precision: str, lean: bool, free: bool) -> list[Dropout]:
         trained = SimpleNamespace(network=model, adapter=Headed(task), tokenizer=SimpleNamespace(pad_token_id=1),
                                   accelerator=accelerator.accelerator(precision), sharing=None)  # fmt: skip
         loop.train(
-            trained,
-            features(),
-            evaluate=lambda network: {"validation": {"accuracy": 0.0}},
-            log=lambda entry: None,
+            trained, features(), evaluate=lambda: {"validation": {"accuracy": 0.0}}, log=lambda entry: None
         )
     assert handle is None or handle.active
     return record

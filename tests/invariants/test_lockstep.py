@@ -87,7 +87,7 @@ def test_fifty_steps_have_trainers_losses(
     losses: list[float] = []
     loop.train(
         replace(built, network=copy.deepcopy(built.network)), built.encode(splits.train),
-        evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
+        evaluate=lambda: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip
     theirs = _trainer(task, built.encode(splits.train), built.network, settings, tmp_path / "trainer", STEPS)
@@ -141,7 +141,7 @@ def test_with_dropout_the_losses_have_trainers_distribution(
         torch.manual_seed(seed)
         loop.train(
             replace(built, network=copy.deepcopy(built.network)), features,
-            evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
+            evaluate=lambda: {"validation": {task.best_metric[1]: 0.0}},
             log=lambda entry, losses=losses: losses.append(entry["loss"]) if "loss" in entry else None,
         )  # fmt: skip
         curves["ours"].append(losses)

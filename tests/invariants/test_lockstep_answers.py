@@ -57,7 +57,7 @@ def test_fifty_steps_have_trainers_masked_losses(minilm2: Path, tmp_path: Path) 
     losses: list[float] = []
     loop.train(
         replace(built, network=copy.deepcopy(built.network)), features,
-        evaluate=lambda network: {"validation": {task.best_metric[1]: 0.0}},
+        evaluate=lambda: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip
 

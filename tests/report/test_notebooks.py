@@ -69,6 +69,8 @@ def test_an_interrupted_cell_leaves_a_run(
     (left,) = (p for p in Path("runs").iterdir() if p.name.endswith("-2"))
     run = bert_ft.load(left)
     assert "unfinished" in repr(run) and "unfinished" in shown(run, "html") and "<svg" in shown(run, "html")
+    called = bert_ft.load(left, settings={"batching.eval_tokens": 64})  # an unfinished run follows them, too
+    assert called.model.adapter.task.batching.eval_tokens == 64
     assert run.log[-1]["step"] in (2, step) and run.predict("a warm film")[0]["prediction"] in ("neg", "pos")
     resumed = bert_ft.finetune("classification", str(tiny_checkpoint), resume=True, **rows, **QUICK)  # type: ignore[arg-type]
     assert resumed.path == left and resumed.metrics == whole.metrics == first.metrics

@@ -28,9 +28,9 @@ TROUBLE: dict[str, tuple[Severity, str]] = {
 MISSING = ["nan", "NaN", "NaT", "None", "null", "NULL", "<NA>", "#N/A"]  # what programs write for a null
 
 
-def of_rows(family: Family, sets: Mapping[str, Rows]) -> list[Finding]:
+def of_rows(adapter: Family, sets: Mapping[str, Rows]) -> list[Finding]:
     """All findings that need neither a tokenizer nor columns without a role: the short form's."""
-    return [*of_texts(sets, family.texts, family.target), *family.checks(sets)]
+    return [*of_texts(sets, adapter.texts, adapter.target), *adapter.checks(sets)]
 
 
 def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> list[Finding]:

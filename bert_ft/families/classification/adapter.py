@@ -299,9 +299,8 @@ class Classification(Adapter):
         self.tuned = {
             "thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))
         }
-        predictions["prediction"][:] = self._chosen(
-            probabilities
-        )  # they were made with the thresholds before
+        # they were made with the thresholds before
+        predictions["prediction"][:] = self._chosen(probabilities)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:

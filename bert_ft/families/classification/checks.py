@@ -101,9 +101,8 @@ def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], targe
     wanted = [name for name in folded if len(name) > 2 and not name.isdigit()][:60]
     for role in [role for role in roles if role in rows.table.column_names]:
         column = pac.utf8_trim_whitespace(pac.utf8_lower(plain(rows.table[role])))
-        once = np.unique(encode([column])[0], return_index=True)[
-            1
-        ]  # a text that stands there often tells nothing
+        # the first row of each text: one that stands there often tells nothing
+        _, once = np.unique(encode([column])[0], return_index=True)
         told = {}
         for end, back in (("begins", False), ("ends", True)):
             words = pac.utf8_split_whitespace(column, max_splits=1, reverse=back)

@@ -31,22 +31,11 @@ if TYPE_CHECKING:
     from bert_ft.report.scored_set import Scored
 
 
-COLUMNS = (
-    ".conll",
-    ".txt",
-    ".tsv",
-    ".iob",
-    ".iob2",
-    ".bio",
-    ".bioes",
-    ".bmes",
-    ".train",
-    ".dev",
-    ".test",
-    ".testa",
-    ".testb",
-    ".annotated",
-)
+COLUMN_FILES = (
+    ".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio", ".bioes", ".bmes", ".train", ".dev", ".test", ".testa",
+    ".testb", ".annotated",
+)  # fmt: skip
+"""Suffixes of files with a word a line."""
 
 
 class Ner(Adapter):
@@ -63,7 +52,7 @@ class Ner(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False}
     target: ClassVar[str] = "tags"
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
-    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMNS, conll.read) | dict.fromkeys(
+    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMN_FILES, conll.read) | dict.fromkeys(
         (".json", ".jsonl"), spans.read
     )
     pipeline_tag: ClassVar[str | None] = "token-classification"
@@ -205,9 +194,8 @@ class Ner(Adapter):
 
         spoken = np.flatnonzero(np.diff(pieces))
         window = np.searchsorted(core, pieces[spoken], "right") - 1
-        shift = (
-            starts[window] + frame.parts[0][1] - begin[window]
-        )  # from a piece's number to its place in the window
+        # from a piece's number to its place in the window
+        shift = starts[window] + frame.parts[0][1] - begin[window]
         place = pieces[spoken] + shift
         word = np.full(len(at), -1, np.int32)
         word[place] = spoken

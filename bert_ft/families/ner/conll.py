@@ -26,8 +26,7 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
 
     Returns:
         list columns of strings under the wanted names; `document` (int32) where the file has -DOCSTART-
-        lines; `file`
-        and `line` (list of int32), where each word stands.
+        lines; `file` and `line` (list of int32), where each word stands.
     Raises:
         InputError: a line with another number of columns, a column that is not there.
     """
@@ -46,9 +45,8 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     widths = pac.list_value_length(cells).to_numpy()
     width = int(widths[first])
     remark = pac.starts_with(text, "# ").to_numpy(zero_copy_only=False) & ~gap & (widths != width)
-    latest = np.maximum.accumulate(
-        np.where(remark, -1, np.arange(len(gap)))
-    )  # the line before that is no comment
+    # of each line, the last one up to it that is no comment
+    latest = np.maximum.accumulate(np.where(remark, -1, np.arange(len(gap))))
     used = ~gap & ~(remark & ((latest < 0) | gap[latest]))
     if (odd := used & (widths != width)).any():
         line = int(np.argmax(odd))

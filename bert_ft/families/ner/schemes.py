@@ -28,8 +28,7 @@ def to_iob2(
         place: flat word number -> where the word stands, for a message.
     Returns:
         the tags in IOB2; their scheme ("" where there are no entities to see it by); the flat numbers of the
-        words
-        whose tag breaks it.
+        words whose tag breaks it.
     Raises:
         InputError: a tag without a prefix among tags that have one, or with a prefix that the scheme lacks.
     """

@@ -18,9 +18,9 @@ from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
-from bert_ft.families.qa import decoding, encoding
+from bert_ft.families.qa import decoding, encoding, squad
 from bert_ft.families.qa import options as own
-from bert_ft.families.qa import squad as formats
+from bert_ft.families.qa import rows as reading
 from bert_ft.metrics import squad as scores
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ExtractiveQa(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    readers: ClassVar[Mapping[str, Reader]] = {".json": formats.read}
+    readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read}
     metric_scale: ClassVar[int] = 100
     pipeline_tag: ClassVar[str | None] = "question-answering"
 
@@ -60,7 +60,7 @@ class ExtractiveQa(Adapter):
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
         named = {role: column for role, column in columns.items() if role in cls.roles}
-        return formats.canonical(raw.table, named, raw.where, labelled)
+        return reading.canonical(raw.table, named, raw.where, labelled)
 
     def check(self, name: str, rows: Rows) -> None:
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
@@ -285,11 +285,12 @@ class ExtractiveQa(Adapter):
         places = predictions["spans"].tolist()
         files[".nbest"] = {}
         for key, context, found, p in zip(ids, contexts, places, probability, strict=True):
+            # p has one more, for no answer
             best = [
                 {"text": context[a:b], "probability": value}
                 for (a, b), value in zip(found, p, strict=False)
                 if a >= 0
-            ]  # p has one more, for no answer
+            ]
             if self.options.no_answer:
                 best.append({"text": "", "probability": p[-1]})
                 best.sort(key=itemgetter("probability"), reverse=True)

@@ -24,11 +24,9 @@ def n_best(
     Args:
         logits: (T, 2) start and end logits in the order of the windows' flat tokens.
     Returns:
-        spans (rows, n, 2) int32, characters of the context, -1 where there are fewer; scores (rows, n)
-        float32, start
-        plus end logit, -inf there; null (rows,) float32, the least score of [CLS] over the windows (Devlin et
-        al. 2019,
-        section 4.3).
+        spans (rows, n, 2) int32, characters of the context, -1 where there are fewer;
+        scores (rows, n) float32, start plus end logit, -inf where there are fewer;
+        null (rows,) float32, the least score of [CLS] over the windows (Devlin et al. 2019, section 4.3).
     """
     row = features.values["row"]
     lengths = features.lengths

@@ -178,7 +178,6 @@ def _answer_tokens(golds: np.ndarray, texts: _Texts) -> np.ndarray:
     own = texts.given[texts.which]
     first = np.searchsorted(places[:, 1], wanted[:, 0], side="right") - own
     last = np.searchsorted(places[:, 0], wanted[:, 1], side="left") - 1 - own
-    lost = (
-        (golds[:, 0] < 0) | (last < first) | (first < 0)
-    )  # a normaliser may have taken all of its characters
+    # a normaliser may have taken all characters of an answer
+    lost = (golds[:, 0] < 0) | (last < first) | (first < 0)
     return np.where(lost[:, None], -1, np.stack([first, last], 1))

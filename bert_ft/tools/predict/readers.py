@@ -18,9 +18,8 @@ from bert_ft.errors import InputError, did_you_mean
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 
-UNDECODED = re.compile(
-    "[\udc80-\udcff]"
-)  # what `surrogateescape` makes of bytes that are not of the encoding
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""What `surrogateescape` makes of bytes that are not of the encoding."""
 
 Line = tuple[str, dict[str, Any] | None, str]
 """(where the row stands, the row, what is wrong with it)"""

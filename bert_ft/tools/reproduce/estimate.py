@@ -75,7 +75,7 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     loop.train(
         replace(model, adapter=model.adapter.rebound(short)),
         features,
-        evaluate=lambda network: {task.best_metric[0]: {task.best_metric[1]: 0.0}},
+        evaluate=lambda: {task.best_metric[0]: {task.best_metric[1]: 0.0}},
         log=lambda entry: None,
         callbacks=[clock],
     )

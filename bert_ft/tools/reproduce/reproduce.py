@@ -82,7 +82,7 @@ def reproduce(
     if missing:
         runner = local.Processes(planned.folder / "logs", signals)
         _announce(planned, missing, runner.devices, save_model, show)
-        with local.display(show.console) as live:
+        with display.live_region(show.console) as live:
             runner.run(missing, _Progress(planned, show, live))
     outcome = Outcome(planned, margin)
     outcome.write()

@@ -41,7 +41,7 @@ def submission(
     fill: bool = False,
     data_dir: str | Path | None = None,
 ) -> list[Entry]:
-    """Writes the zip and gives its files.
+    """Writes the zip and returns its files.
 
     Args:
         runs: finished runs of the suite's tasks, one a task, with predictions of their test sets.

@@ -169,7 +169,7 @@ def _identity(bound: Task, blind: Task, sets: Mapping[str, Mapping[str, Any]]) -
 
 @dataclass
 class _Training:
-    """Trains a trial and gives its score.
+    """Trains a trial and returns its score.
 
     A trial is a job that this very process runs: its recipe is drawn when its turn comes, and the study
     prunes it through a callback. What processes share is the study, not a list of jobs.

@@ -123,8 +123,8 @@ class Trials:
             self.study.set_user_attr("made_from", made_from)
 
     def step(self, limit: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
-        """Takes a trial, trains it and gives its row; None where `limit` trials have been taken, by whichever
-        process."""
+        """Takes a trial, trains it and returns its row; None where `limit` trials have been taken, by
+        whichever process."""
         if (claimed := self._claim(limit)) is None:
             return None
         trial, first, lock = claimed

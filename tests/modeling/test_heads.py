@@ -89,7 +89,7 @@ def test_a_head_is_kept_or_all_new(
         if where.parent.name != kind:
             continue
         name = where.name
-        adapter = pretrained.ordered(TARGETS[target](), RunSpec(checkpoint=str(where)))
+        adapter = pretrained.in_order_of_checkpoint(TARGETS[target](), RunSpec(checkpoint=str(where)))
         torch.manual_seed(7)
         model, notes = pretrained.load_model(RunSpec(), str(where), adapter)
         body, told = f"{model.base_model_prefix}.", "\n".join(notes)
