@@ -3,10 +3,10 @@
 import os
 import sys
 
-from bert_ft.cli import main
-
 # `-m` has put the working directory there, and somebody's torch.py may lie in it
 if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
+
+from bert_ft.cli import main
 
 main()

@@ -64,6 +64,12 @@ def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ())
     call."""
     from transformers import AutoConfig
 
+    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+        raise InputError(
+            "the folder has no config.json, so it is not a checkpoint",
+            where=where,
+            remedy="a checkpoint's folder has config.json, its weights and its tokenizer: copy them all",
+        )
     with loading_errors(where):
         trust = remote_code.allowed(where, revision, trusted)
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)

@@ -280,7 +280,7 @@ def save(folder: Path, tokenizer: Any, kind: str = "bert") -> None:
 READ = """
 import json, sys
 from transformers import AutoTokenizer
-from bert_ft import vocabulary
+from bert_ft.modeling import vocabulary
 from bert_ft.config.schema import RunSpec
 texts = json.loads(sys.argv[1])
 for folder in sys.argv[2:]:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import bert_ft
 from bert_ft import files
-from bert_ft.cli import submission as command
+from bert_ft.cli.options import app
 from bert_ft.rundir.folder import MARKER, RunDir
 from bert_ft.tools.reproduce.submission import submission
 
@@ -147,10 +146,10 @@ def test_the_zip_is_as_the_server_wants_it(
 
 def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
     """The command: what was filled is said, file by file."""
-    app = typer.Typer()
-    app.command()(command.submission)
     run = made("cola", {"test": 1063})
-    done = CliRunner().invoke(app, [str(run), "--fill", "--json", "-o", str(tmp_path / "glue.zip")])
+    done = CliRunner().invoke(
+        app, ["reproduce", "submission", str(run), "--fill", "--json", "-o", str(tmp_path / "glue.zip")]
+    )
     assert done.exit_code == 0, done
     entries = json.loads(done.stdout)
     found = read(tmp_path / "glue.zip")
@@ -160,7 +159,7 @@ def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
     assert all(
         entry["note"].endswith("all filled in, " + min(filled[entry["file"]])) for entry in entries[1:]
     )
-    table = CliRunner().invoke(app, [str(run), "--fill", "-o", str(tmp_path / "glue.zip")]).stdout
+    table = CliRunner().invoke(app, ["reproduce", "submission", str(run), "--fill", "-o", str(tmp_path / "glue.zip")]).stdout
     assert all(name in table for name in RULES)
 
 

@@ -145,7 +145,7 @@ class _Call:
             )
         if run.task_toml.is_file() and (changed := files.difference(_identity(run.task()), _identity(task))):
             raise InputError(
-                "another run lies here; it differs in",
+                "this folder holds another run, which differs in",
                 details=changed,
                 where=str(run.path),
                 remedy="choose another place with --output DIR",
