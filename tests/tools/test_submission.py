@@ -159,7 +159,11 @@ def test_all_filled_in_but_one(made: MadeRun, tmp_path: Path) -> None:
     assert all(
         entry["note"].endswith("all filled in, " + min(filled[entry["file"]])) for entry in entries[1:]
     )
-    table = CliRunner().invoke(app, ["reproduce", "submission", str(run), "--fill", "-o", str(tmp_path / "glue.zip")]).stdout
+    table = (
+        CliRunner()
+        .invoke(app, ["reproduce", "submission", str(run), "--fill", "-o", str(tmp_path / "glue.zip")])
+        .stdout
+    )
     assert all(name in table for name in RULES)
 
 
