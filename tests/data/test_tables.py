@@ -90,7 +90,7 @@ def predicted_from(
 
 def test_training_and_predict_read_the_same_tables(tmp_path: Path) -> None:
     file, seen = tmp_path / "rows.csv", {"read": 0, "refused": 0, "row at fault": 0}
-    for content, form in cases(5000):
+    for content, form in cases(3000):
         file.write_bytes(content)
         encoding = "utf-8-sig" if form["encoding"] == "utf-8" else form["encoding"]
         first = next(iter(content.decode(encoding).splitlines()), "").split(form.get("delimiter", ","))[0]
@@ -108,4 +108,4 @@ def test_training_and_predict_read_the_same_tables(tmp_path: Path) -> None:
         else:
             assert trained == streamed, told
             seen["read"] += 1
-    assert min(seen.values()) > 100, seen
+    assert min(seen.values()) > 50, seen
