@@ -182,13 +182,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LOAD = """
 import sys
 import pyarrow as pa
-from bert_ft import data
+from bert_ft.data import loading
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.config.catalog import load_task
 target, *names = sys.argv[1:]
 for name in names:
     task = load_task(name)
-    splits = data.load(task, Classification, training=name not in ("ax", "qnli"))
+    splits = loading.load(task, Classification, training=name not in ("ax", "qnli"))
     for split, rows in splits.all().items():
         with pa.ipc.new_file(f"{target}/{name}.{split}.arrow", rows.table.schema) as writer:
             writer.write_table(rows.table)
@@ -299,7 +299,7 @@ def test_from_the_hub_then_from_the_cache(full: Hub, tmp_path: Path) -> None:
         ),
         (
             (*tiny, "--set", "data.path=org/gated-data"),
-            "org/gated-data sst2 [train]: this data set is gated\n  ask for",
+            "org/gated-data sst2 [train]: this data set is gated\n  request access",
         ),
         ((*tiny, "--set", "data.revision=v9"), "nyu-mll/glue sst2 [train]: no revision 'v9'"),
         ((*tiny, "--set", "data.name=sst3"), "BuilderConfig 'sst3' not found. Available: ['cola', 'sst2'"),
@@ -369,12 +369,12 @@ def test_a_script_on_the_hub_and_the_hubs_conversion_of_it(hub: Hub, tmp_path: P
     with pa.ipc.open_file(str(tmp_path / "trec.test.arrow")) as file:
         assert file.read_all()["label"].to_pylist() == [labels.int2str(i) for i in numbers]
     refusal = python("""
-from bert_ft import data
+from bert_ft.data import loading
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.errors import InputError
 from bert_ft.config.catalog import load_task
 try:
-    data.load(load_task("trec").override({"data.revision": "main"}), Classification)
+    loading.load(load_task("trec").override({"data.revision": "main"}), Classification)
 except InputError as error:
     print(error)
 """, environment=hub.environment(tmp_path / "another home"))  # fmt: skip

@@ -124,13 +124,13 @@ def test_builders_beyond_tables_and_texts_are_not_used(tmp_path: Path, kind: str
 
 LOAD = """
 import sys
-from bert_ft import data
+from bert_ft.data import loading
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.errors import InputError
 from bert_ft.config.catalog import load_task
 for path in sys.argv[1:]:
     try:
-        rows = data.load(load_task("classification").override({"data.path": path, "data.evaluate": "train"}), Classification)
+        rows = loading.load(load_task("classification").override({"data.path": path, "data.evaluate": "train"}), Classification)
         print(len(rows.train))
     except InputError as error:
         print(str(error).splitlines()[0])

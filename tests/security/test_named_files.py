@@ -176,11 +176,11 @@ def test_a_data_set_of_the_hub_reads_no_file_of_this_machine(
     hub.add("datasets", "someone/rows", theirs)
     hub.start()
     code = """
-from bert_ft import data
+from bert_ft.data import loading
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.config.catalog import load_task
 task = load_task("classification").override({"data.path": "someone/rows", "data.validation": "50%"})
-print(data.load(task, Classification).train.table["text"].to_pylist())
+print(loading.load(task, Classification).train.table["text"].to_pylist())
 """
     environment = {**os.environ, **hub.environment(tmp_path / "home")}
     try:
