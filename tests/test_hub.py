@@ -378,5 +378,7 @@ try:
 except InputError as error:
     print(error)
 """, environment=hub.environment(tmp_path / "another home"))  # fmt: skip
-    assert "no longer supported, but found trec.py\n" in refusal
-    assert 'data.revision = "refs/convert/parquet"' in refusal
+    assert (
+        'no longer supported, but found trec.py\n  read the hub\'s Parquet copy with data.revision = "refs/convert/parquet"'
+        in refusal
+    )

@@ -105,7 +105,8 @@ class _Reader:
             table = table.append_column("group", raw.table[group].cast(pa.string()))
         self.notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
-        return Rows(table, raw.where, others=rest if self.others and len(rest) == len(table) else None)
+        others = rest if self.others and len(rest) == len(table) else None
+        return Rows(table, raw.where, others=others, label_order=canonical.label_order)
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together

@@ -16,12 +16,20 @@ data."""
 
 @dataclass
 class Rows:
-    """The canonical rows of one split, in the order of its source."""
+    """The canonical rows of one split, in the order of its source.
+
+    Attributes:
+        where: the source.
+        numbers: row i stands at numbers[i] of the source, where it isn't row i.
+        others: the columns of the source that have no role, where they were asked for.
+        label_order: the label names in the order of the source, where it has names and an order of its own.
+    """
 
     table: pa.Table
     where: str
-    numbers: np.ndarray | None = None  # row i stands at numbers[i] of the source, where it isn't row i
-    others: pa.Table | None = None  # the columns of the source that have no role, where they were asked for
+    numbers: np.ndarray | None = None
+    others: pa.Table | None = None
+    label_order: Sequence[str] = ()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -30,12 +38,13 @@ class Rows:
         """The rows at `indices`, in that order."""
         numbers = indices if self.numbers is None else self.numbers[indices]
         others = None if self.others is None else self.others.take(pa.array(indices))
-        return Rows(self.table.take(pa.array(indices)), self.where, numbers, others)
+        return Rows(self.table.take(pa.array(indices)), self.where, numbers, others, self.label_order)
 
     def part(self, start: int, stop: int) -> Rows:
         """Rows `start` to `stop`, without a copy."""
         numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
-        return Rows(self.table.slice(start, stop - start), self.where, numbers)
+        table = self.table.slice(start, stop - start)
+        return Rows(table, self.where, numbers, label_order=self.label_order)
 
     def place(self, index: int, item: int | None = None) -> str:
         """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a
@@ -56,10 +65,12 @@ class Canonical:
 
     Attributes:
         notes: a line for each thing that was detected, mended or left out.
+        label_order: as `Rows` has it.
     """
 
     table: pa.Table
     notes: Sequence[str] = ()
+    label_order: Sequence[str] = ()
 
 
 @dataclass

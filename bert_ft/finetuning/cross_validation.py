@@ -121,7 +121,8 @@ def _whole(splits: Splits) -> Rows:
     """The training rows as they were before a fold was held out."""
     parts = [splits.train, splits.evaluation["validation"]]
     order = np.argsort(np.concatenate([part.numbers for part in parts if part.numbers is not None]))
-    return Rows(pa.concat_tables([part.table for part in parts]).take(pa.array(order)), splits.train.where)
+    table = pa.concat_tables([part.table for part in parts]).take(pa.array(order))
+    return Rows(table, splits.train.where, label_order=splits.train.label_order)
 
 
 def _out_of_fold(runs: list[Run], held_out: list[Rows]) -> Iterator[dict[str, Any]]:

@@ -280,8 +280,8 @@ def save(folder: Path, tokenizer: Any, kind: str = "bert") -> None:
 READ = """
 import json, sys
 from transformers import AutoTokenizer
-from bert_ft.modeling import vocabulary
 from bert_ft.config.schema import RunSpec
+from bert_ft.modeling import vocabulary
 texts = json.loads(sys.argv[1])
 for folder in sys.argv[2:]:
     auto = AutoTokenizer.from_pretrained(folder)

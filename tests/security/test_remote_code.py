@@ -197,7 +197,7 @@ def test_a_folder_does_not_pass_for_a_hub_id(cli: Any, yes: Path, mark: Path) ->
 
 @pytest.mark.parametrize("given", [True, "", 1, [True]])
 def test_a_yes_to_any_code_is_refused(yes: Path, mark: Path, given: Any) -> None:
-    with pytest.raises(InputError, match="the name of the repository"):
+    with pytest.raises(InputError, match="it takes the name of the repository"):
         bert_ft.load(yes / "evil", trust_remote_code=given)
     assert not mark.exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,8 +51,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             f"give column '{column}' a value there, or remove the rows",
         )
     names = [task.data.label_names.get(name, name) for name in codes or []]
-    table = pa.table(out).replace_schema_metadata({"labels": json.dumps(names)} if names else None)
-    return Canonical(table, notes)
+    return Canonical(pa.table(out), notes, label_order=list(dict.fromkeys(names)))
 
 
 def _numbers(raw: Raw, task: Task, column: str, labelled: bool) -> pa.ChunkedArray:
@@ -90,8 +88,8 @@ def find_labels(train: Rows, task: Task) -> list[Label]:
         return []
     if task.data.labels is not None:
         return list(task.data.labels)
-    if b"labels" in (train.table.schema.metadata or {}):  # the source has names and an order of its own
-        return list(dict.fromkeys(json.loads(train.table.schema.metadata[b"labels"])))
+    if train.label_order:
+        return list(train.label_order)
     found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
     if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
         return sorted(int(name) for name in found)  # 2 before 10
