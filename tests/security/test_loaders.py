@@ -158,7 +158,9 @@ def test_the_same_from_the_hub(hub: Hub, tmp_path: Path) -> None:
         return done.stdout.splitlines()
 
     first = said()
-    assert "builder 'webdataset', which is not used" in first[0] and first[1:3] == ["2", "2"], first
+    assert "builder 'webdataset' of `datasets`, which is not used" in first[0] and first[1:3] == ["2", "2"], (
+        first
+    )
     assert "name of a builder" in first[3]
     hub.stop()
     assert said()[1:] == first[1:]

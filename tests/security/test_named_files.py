@@ -70,7 +70,7 @@ OUTSIDE = ["../secret.txt", "below/../../secret.txt", "/etc/hostname", "~/names.
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("table", ["data", "data.original"])
 def test_label_names_stay_in_the_folder_of_the_task(folder: Path, name: str, table: str) -> None:
-    with pytest.raises(InputError, match=r"task\.toml, data\.label_names: .* leads out of the folder"):
+    with pytest.raises(InputError, match=r"task\.toml, data\.label_names: .* points outside the folder"):
         task(folder, f'[{table}]\nlabel_names = "{name}"')
 
 
@@ -91,7 +91,7 @@ def test_label_names_in_the_folder_are_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../base", "../base.toml", "/etc/x", "~/x", "a\\u0000b"])
 def test_extends_stays_in_the_folder_of_the_task(folder: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"task\.toml, extends: .* leads out of the folder"):
+    with pytest.raises(InputError, match=r"task\.toml, extends: .* points outside the folder"):
         task(folder, f'extends = "{name}"')
     assert task(folder, 'extends = "near"').title == "near"
 
@@ -216,7 +216,7 @@ def saved(folder: Path, filename: str, splits: list[str] | None = None) -> Path:
 def test_a_saved_data_set_names_no_file_outside_of_it(
     folder: Path, filename: str, splits: list[str] | None
 ) -> None:
-    with pytest.raises(InputError, match="leads out of the folder"):
+    with pytest.raises(InputError, match="points outside the folder"):
         loaded(saved(folder, filename, splits))
 
 
