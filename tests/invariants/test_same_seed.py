@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bert_ft
+
 ROWS = "text,label\n" + "".join(
     f"this film is {word} number {i},{word}\n" for i in range(20) for word in ("good", "bad")
 )
@@ -42,7 +44,11 @@ def _train(checkpoint: Path, rows: Path, output: Path, seed: int) -> tuple[str, 
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads((output / "results.json").read_text())
     results.pop("timing")
-    return hashlib.sha256((output / "model" / "model.safetensors").read_bytes()).hexdigest(), results
+    return _sha256(output), results
+
+
+def _sha256(run: Path) -> str:
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_two_fresh_processes_give_the_same_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -50,4 +56,8 @@ def test_two_fresh_processes_give_the_same_run(tiny_checkpoint: Path, tmp_path: 
     rows.write_text(ROWS)
     first = _train(tiny_checkpoint, rows, tmp_path / "a", seed=1)
     assert first == _train(tiny_checkpoint, rows, tmp_path / "b", seed=1)
-    assert first[0] != _train(tiny_checkpoint, rows, tmp_path / "c", seed=2)[0], "the seed does nothing"
+    other = bert_ft.finetune(
+        "classification", tiny_checkpoint, train=str(rows), validation="25%", output=tmp_path / "c", seed=2,
+        epochs=2, batch_size=8, max_length=32, learning_rate=1e-3, quiet=True,
+    )  # fmt: skip
+    assert first[0] != _sha256(other.path), "the seed does nothing"

@@ -135,7 +135,12 @@ def test_a_job_that_another_command_holds_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_ends_us_ends_the_children(tmp_path: Path, number: signal.Signals) -> None:
+def test_what_ends_us_ends_the_children(
+    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    # a shell starts what runs in its background with SIGINT ignored
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     sleeping, waiting = job(tmp_path / "a", "sleep"), job(tmp_path / "b")
     handler = signal.getsignal(signal.SIGTERM)
 
