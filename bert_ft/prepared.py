@@ -22,15 +22,15 @@ class Prepared:
         task: with its labels, where it has some.
         adapter: under that task, its labels in the order of the head that will be trained.
         splits: the rows of every set; those of training after `data.limit_train`.
-        fingerprint: sha256 of all rows before that limit.
         notes: what was done to the rows while they were read, a line each.
+        fingerprint: sha256 of all rows before that limit; empty where nothing is trained on them.
     """
 
     task: Task
     adapter: Adapter
     splits: Splits
-    fingerprint: str
     notes: tuple[str, ...]
+    fingerprint: str = ""
 
     @property
     def scored(self) -> dict[str, Rows]:
@@ -38,7 +38,8 @@ class Prepared:
         return {**self.splits.evaluation, **self.splits.test}
 
     def identity(self) -> dict[str, str | None]:
-        """What a run depends on beside its task: fingerprints of its rows and its checkpoint's weights."""
+        """What a run depends on beside its task: fingerprints of its rows and its checkpoint's weights, whose
+        files are read for it."""
         return {"data": self.fingerprint, "checkpoint": pretrained.fingerprint(self.task.run.checkpoint)}
 
 
@@ -57,7 +58,7 @@ def read(
     """
     splits = loading.load(task, family, rows, training=training, others=others)
     adapter = family(task, family.find_labels(splits.train, task))
-    return Prepared(task, adapter, splits, splits.fingerprint(), tuple(splits.notes))
+    return Prepared(task, adapter, splits, tuple(splits.notes))
 
 
 def prepare(
@@ -85,7 +86,13 @@ def prepare(
     adapter = in_head_order(adapter, task.run, model, trusted)
     train = splitting.limit(prepared.splits.train, task.data.limit_train, task.run.seed)
     adapter.prepare(train)
-    return replace(prepared, task=adapter.task, adapter=adapter, splits=replace(prepared.splits, train=train))
+    return Prepared(
+        adapter.task,
+        adapter,
+        replace(prepared.splits, train=train),
+        prepared.notes,
+        prepared.splits.fingerprint(),
+    )
 
 
 def prepare_for(
@@ -94,7 +101,7 @@ def prepare_for(
     """Reads a task's sets for the adapter of a trained model, which has its labels already; refuses rows that
     it can't score. Without `training` the training rows are not read."""
     splits = loading.load(task, type(adapter), rows, training=training)
-    result = Prepared(task, adapter, splits, splits.fingerprint(), tuple(splits.notes))
+    result = Prepared(task, adapter, splits, tuple(splits.notes))
     for name, part in result.scored.items():
         adapter.check(name, part)
     return result

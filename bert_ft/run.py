@@ -216,7 +216,7 @@ def evaluate(
     training = not sets and bool(bound.data.train) and needs_training_rows
     prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
     if its_own and not sets:
-        _refuse_other_data(run, prepared.fingerprint)
+        _refuse_other_data(run, prepared.splits.fingerprint())
     metrics = {}
     for name, part in prepared.scored.items():
         if scores := model.score(model.infer(part), part):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from accelerate.utils import set_seed
 
+from bert_ft.config.task import Task
 from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled
 from bert_ft.engine import loop
@@ -44,7 +45,8 @@ def train_run(experiment: Experiment) -> Run:
     execution = experiment.execution
     prepared = experiment.prepare()
     with folder.lock():
-        if is_finished(folder, prepared.task, prepared.identity(), execution.overwrite):
+        identity = prepared.identity()
+        if is_finished(folder, prepared.task, identity, execution.overwrite):
             say_finished(experiment)
             return Run(folder.path)
         if execution.overwrite and first_process():
@@ -53,7 +55,7 @@ def train_run(experiment: Experiment) -> Run:
             lines = findings.lines(texts.of_rows(prepared.adapter, prepared.splits.all()))
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
         with machine():
-            return _train_and_write(experiment, prepared)
+            return _train_and_write(experiment, prepared, identity)
 
 
 def say_finished(experiment: Experiment) -> None:
@@ -62,10 +64,10 @@ def say_finished(experiment: Experiment) -> None:
     display.say(f"{experiment.folder.path} is finished already: nothing to do (--overwrite trains it again)")
 
 
-def _train_and_write(experiment: Experiment, prepared: Prepared) -> Run:
+def _train_and_write(experiment: Experiment, prepared: Prepared, identity: dict[str, str | None]) -> Run:
     model, notes = build_model(experiment, prepared)
     recorder = Recorder(experiment, prepared, model)
-    checkpoints = start_folder(experiment, prepared, recorder)
+    checkpoints = start_folder(experiment, prepared.task, identity, recorder)
     for note in [*prepared.notes, *remote_code.notes(prepared.task.run), *notes]:
         recorder.note(note)
 
@@ -104,10 +106,11 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
     return model, notes
 
 
-def start_folder(experiment: Experiment, prepared: Prepared, recorder: Recorder) -> Checkpoints:
+def start_folder(
+    experiment: Experiment, task: Task, identity: dict[str, str | None], recorder: Recorder
+) -> Checkpoints:
     """Writes what is known before training, or takes the folder of an interrupted run back to its newest
     checkpoint; returns the store of the training's state."""
-    task = prepared.task
     folder = experiment.folder
     accelerator = recorder.accelerator
     checkpoints = Checkpoints(
@@ -119,9 +122,7 @@ def start_folder(experiment: Experiment, prepared: Prepared, recorder: Recorder)
         task.recipe.keep == "best",
     )
     if recorder.main:
-        now = environment.describe(
-            accelerator, prepared.identity(), pretrained.commit(task.run), task.run.seed
-        )
+        now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
         now["trusted_remote_code"] = list(experiment.trusted)
         newest = checkpoints.newest() if folder.state == "unfinished" else None
         if newest is None:

@@ -162,7 +162,7 @@ def _identity(bound: Task, blind: Task, sets: Mapping[str, Mapping[str, Any]]) -
     """What all trials of a search have in common; with folds the rows are those of each fold's own check."""
     rows = None
     if not bound.run.folds:
-        rows = read(blind, families.find(blind.family), overrides.objects(sets)).fingerprint
+        rows = read(blind, families.find(blind.family), overrides.objects(sets)).splits.fingerprint()
     checkpoint = pretrained.fingerprint(bound.run.checkpoint)
     return {"task": bound.dump(), "data": rows, "checkpoint": checkpoint}
 
