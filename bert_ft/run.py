@@ -204,7 +204,7 @@ def evaluate(
     elif isinstance(run, Run):
         from bert_ft.modeling.loading import load_folder
 
-        model = load_folder(str(run.path), task, run._trusted)
+        model = load_folder(str(run.path), task, run._trusted, run._stored)
     else:
         model = run
     sets = overrides.sets(None, rows, None)

@@ -470,3 +470,24 @@ def test_rows_with_more_columns_and_arrays(tiny_checkpoint: Path, tmp_path: Path
     assert run.evaluate(frame.rename(columns={0: "text", 1: "label"})).keys() == {"validation"}
     with pytest.raises(bert_ft.InputError, match="no column 'text'\n  known: 0, 1"):
         run.evaluate(frame)
+
+
+def test_another_task_is_evaluated_in_the_type_that_was_asked_for(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bert_ft.modeling import loading
+
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\n" + "a fine film,good\na dull film,bad\n" * 4)
+    run = bert_ft.finetune("classification", tiny_checkpoint, train=str(file), validation=str(file), max_steps=1,
+                           output=tmp_path / "run", max_length=12, quiet=True)  # fmt: skip
+    real, stored = loading.load_folder, list[bool]()
+
+    def load_folder(*arguments: Any) -> Any:
+        stored.append(arguments[3])
+        return real(*arguments)
+
+    monkeypatch.setattr(loading, "load_folder", load_folder)
+    for dtype in ("checkpoint", "float32"):
+        bert_ft.evaluate(bert_ft.Run(run.path, dtype=dtype), task=run.task)
+    assert stored == [True, False]

@@ -242,3 +242,9 @@ class Adapter(ABC):
         """One answer for each raw input that `rows` took."""
         for line in self.lines(predictions, rows):
             yield {key: value for key, value in line.items() if key not in ("row", "label")}
+
+
+def problem_type(config: Any) -> str:
+    """What a sequence classification head is for; where its config does not say, as `transformers` has it."""
+    unsaid = "regression" if config.num_labels == 1 else "single_label_classification"
+    return str(config.problem_type or unsaid)

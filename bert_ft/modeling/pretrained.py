@@ -10,7 +10,7 @@ from typing import Any
 
 from bert_ft.config.schema import Label, RunSpec
 from bert_ft.errors import InputError
-from bert_ft.families.base import Adapter
+from bert_ft.families.base import Adapter, problem_type
 from bert_ft.modeling import remote_code, weights
 from bert_ft.modeling.loading_errors import loading_errors
 
@@ -246,14 +246,6 @@ def bind_head(network: Any, adapter: Adapter) -> list[str]:
         return notes
     config.update(expected)
     return [*notes, "the model's own head is trained, with its labels in the order of the task"]
-
-
-def problem_type(config: Any) -> str:
-    """What a sequence classification head is for; where the config does not say, as `transformers` takes
-    it."""
-    return str(
-        config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-    )
 
 
 def _head_of(config: Any) -> str:

@@ -19,7 +19,7 @@ from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import tokenization
-from bert_ft.families.base import Adapter
+from bert_ft.families.base import Adapter, problem_type
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
 from bert_ft.families.classification.checks import of_classes, of_numbers
@@ -194,12 +194,11 @@ class Classification(Adapter):
 
     @classmethod
     def task_of_head(cls, config: Any, labels: Sequence[str]) -> dict[str, Any]:
-        unsaid = "regression" if config.num_labels == 1 else "single_label_classification"
-        problem_type = config.problem_type or unsaid  # as transformers takes it
-        if problem_type == "regression":
-            data = {"labels": None, "problem_type": problem_type}
+        kind = problem_type(config)
+        if kind == "regression":
+            data = {"labels": None, "problem_type": kind}
             return {"data": data, "metric": {"compute": ["mean_squared_error"]}}
-        return {"data": {"labels": list(labels), "problem_type": problem_type}}
+        return {"data": {"labels": list(labels), "problem_type": kind}}
 
     @property
     def truncation_side(self) -> str | None:
