@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bert_ft import files
 from bert_ft.config.task import Task
 from bert_ft.data import overrides
+from bert_ft.data.checks import findings
+from bert_ft.display import Display
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.modeling import remote_code, weights
 from bert_ft.pages import run_page, scored_sets
@@ -113,7 +115,9 @@ class Run:
         answers: list[dict[str, Any]] = self.model.predict(inputs)
         return answers
 
-    def evaluate(self, rows: Any = None, *, data_dir: str | None = None) -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, rows: Any = None, *, data_dir: str | None = None, quiet: bool = False
+    ) -> dict[str, dict[str, float]]:
         """Metrics of the run's model on its own evaluation and test sets, or on other rows.
 
         Args:
@@ -121,7 +125,7 @@ class Run:
                 own sets.
             data_dir: where the benchmark's original files lie now.
         """
-        return evaluate(self, rows, data_dir=data_dir)
+        return evaluate(self, rows, data_dir=data_dir, quiet=quiet)
 
     def plot(self) -> Figure:
         """The learning curves as a matplotlib figure: loss, metric, learning rate, gradient norm."""
@@ -188,10 +192,11 @@ def load(
 
 
 def evaluate(
-    run: Any, rows: Any = None, *, task: Task | None = None, data_dir: str | None = None
+    run: Any, rows: Any = None, *, task: Task | None = None, data_dir: str | None = None, quiet: bool = False
 ) -> dict[str, dict[str, float]]:
     """Metrics of a run's or a saved model's sets, or of other rows given as `rows`, or of another task's
-    (AX's, say, with a model of MNLI).
+    (AX's, say, with a model of MNLI). What was done to these rows, and what may be wrong with them or with
+    the answers, is shown; not if `quiet`.
 
     Raises:
         InputError: rows without labels, labels the model does not know, data that is not what the run was
@@ -217,10 +222,16 @@ def evaluate(
     prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
     if its_own and not sets:
         _refuse_other_data(run, prepared.splits.fingerprint())
+    say = Display(quiet or not files.first_process()).say
+    for line in [*prepared.notes, *findings.lines(prepared.splits.findings)]:
+        say(line)
     metrics = {}
     for name, part in prepared.scored.items():
-        if scores := model.score(model.infer(part), part):
+        predictions = model.infer(part)
+        if scores := model.score(predictions, part):
             metrics[name] = scores
+        for warning in model.adapter.warnings(predictions, part):
+            say(f"{name}: {warning}", "yellow")
     if not metrics:
         raise InputError(
             "these rows have no labels to score against",

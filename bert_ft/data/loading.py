@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow as pa
 from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows, Splits
 from bert_ft.data.splitting import has_classes, split_off
 from bert_ft.errors import InputError
@@ -66,11 +68,11 @@ def load(
         evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
     test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
     first = train if train is not None else next(iter({**evaluation, **test}.values()))
-    return Splits(first, evaluation, test, reader.notes)
+    return Splits(first, evaluation, test, reader.notes, reader.findings)
 
 
 class _Reader:
-    """Reads the sets of one task; `notes` says what was done to their rows."""
+    """Reads the sets of one task; `notes` says what was done to their rows, `findings` what may be wrong."""
 
     def __init__(self, task: Task, family: type[Family], objects: Mapping[str, Any], others: bool) -> None:
         self.data = data = local_layout(task)
@@ -79,6 +81,7 @@ class _Reader:
         self.objects = objects
         self.others = others
         self.notes: list[str] = []
+        self.findings: list[Finding] = []
         self.columns = {
             role: data.columns.get(role, role)
             for role, needed in family.roles.items()
@@ -104,6 +107,7 @@ class _Reader:
         if group in raw.table.column_names and "group" not in table.column_names:
             table = table.append_column("group", raw.table[group].cast(pa.string()))
         self.notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
+        self.findings.extend(replace(found, set=name) for found in [*raw.findings, *canonical.findings])
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
         others = rest if self.others and len(rest) == len(table) else None
         return Rows(table, raw.where, others=others, label_order=canonical.label_order)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from bert_ft.data.finding import Finding
+
 PLACES = ("file", "line")
 """Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the
 data."""
@@ -66,21 +68,25 @@ class Canonical:
     Attributes:
         notes: a line for each thing that was detected, mended or left out.
         label_order: as `Rows` has it.
+        findings: what may be wrong with it, of a set that has no name yet.
     """
 
     table: pa.Table
     notes: Sequence[str] = ()
     label_order: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
 
 
 @dataclass
 class Splits:
-    """All rows of a run, and what was done to them that the user should know."""
+    """All rows of a run, and what was done to them (`notes`) or may be wrong with them (`findings`) that the
+    user should know."""
 
     train: Rows
     evaluation: dict[str, Rows]
     test: dict[str, Rows]
     notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def all(self) -> dict[str, Rows]:
         """Name -> rows of every set."""

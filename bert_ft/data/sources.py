@@ -12,6 +12,7 @@ import pyarrow as pa
 from bert_ft import reading
 from bert_ft.config.schema import Data, Original
 from bert_ft.data import hub
+from bert_ft.data.finding import Finding
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 
@@ -28,17 +29,19 @@ class Raw:
     Attributes:
         where: where they came from.
         class_names: column -> the names of its integer codes.
-        notes: what a person should know.
+        notes: what a person should know: a line each.
+        findings: what may be wrong with it, of a set that has no name yet.
     """
 
     table: pa.Table
     where: str
     class_names: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
-Reader = Callable[[Path, list[str], Data, tuple[str, ...]], pa.Table]
-"""(file, required columns, the task's [data], columns that may be missing) -> a table with these columns."""
+Reader = Callable[[Path, list[str], Data, tuple[str, ...]], Raw]
+"""(file, required columns, the task's [data], columns that may be missing) -> these columns."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,10 @@ def read(split: str, selection: Selection) -> Raw:
             table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
+        where = " + ".join(raw.where for raw in raws)
         notes = [note for raw in raws for note in raw.notes]
-        return Raw(table, " + ".join(raw.where for raw in raws), raws[0].class_names, notes)
+        findings = [finding for raw in raws for finding in raw.findings]
+        return Raw(table, where, raws[0].class_names, notes, findings)
     if selection.data_dir is not None and data.original is not None:
         return _original(Path(selection.data_dir), split, selection, data.original)
     if Path(split).suffix.lower() in (*SUFFIXES, *selection.readers) or Path(split).is_absolute():
@@ -129,8 +134,8 @@ def _file(path: Path, selection: Selection) -> Raw:
     columns = selection.columns
     optional = selection.optional
     if suffix in selection.readers:
-        table = selection.readers[suffix](path, columns, data, optional)
-    elif suffix in (".csv", ".tsv"):
+        return selection.readers[suffix](path, columns, data, optional)
+    if suffix in (".csv", ".tsv"):
         table = delimited.read(
             path,
             columns,

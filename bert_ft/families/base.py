@@ -16,7 +16,7 @@ import numpy as np
 from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
-from bert_ft.data.checks.findings import Finding
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean

@@ -51,8 +51,9 @@ def train_run(experiment: Experiment) -> Run:
             return Run(folder.path)
         if execution.overwrite and first_process():
             folder.clear("checkpoints")
-        if execution.check and first_process():
-            lines = findings.lines(texts.of_rows(prepared.adapter, prepared.splits.all()))
+        if first_process():
+            of_rows = texts.of_rows(prepared.adapter, prepared.splits.all()) if execution.check else []
+            lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
         with machine():
             return _train_and_write(experiment, prepared, identity)

@@ -17,7 +17,8 @@ from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import labels, texts
 from bert_ft.data.checks.columns import encode, has_target, plain
-from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt, listed
+from bert_ft.data.checks.findings import at, excerpt, listed
+from bert_ft.data.finding import KEPT, Finding, Severity
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
 from bert_ft.families import coverage, tokenization
@@ -91,7 +92,7 @@ def check(
         has_labels = adapter.labels and has_target(rows, family.target)
         counts = labels.label_counts(rows.table[family.target]) if has_labels else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": counts}
-    findings = texts.of_rows(adapter, sets)
+    findings = [*splits.findings, *texts.of_rows(adapter, sets)]
     for name, rows in sets.items():
         try:
             adapter.check(name, rows)

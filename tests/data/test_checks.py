@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_ft.data.checks.findings import Finding
 from bert_ft.data.checks.texts import of_texts
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Rows
 from bert_ft.families.classification import checks
 from bert_ft.tools import check as tool

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data.checks.columns import encode, fold, has_target, is_text, mask_of, numbers, plain
-from bert_ft.data.checks.findings import KEPT, Finding, Severity, at, excerpt
+from bert_ft.data.checks.findings import at, excerpt
+from bert_ft.data.finding import KEPT, Finding, Severity
 from bert_ft.data.loading import Family
 from bert_ft.data.rows import Rows
 

@@ -14,7 +14,7 @@ from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
-from bert_ft.data.checks.findings import Finding
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.data.checks.columns import encode, fold, has_target, mask_of, plain
-from bert_ft.data.checks.findings import KEPT, Finding, at, listed
+from bert_ft.data.checks.findings import at, listed
 from bert_ft.data.checks.labels import FEW, cell, gives_away, label_counts
 from bert_ft.data.columns import flat
+from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Rows
 
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little

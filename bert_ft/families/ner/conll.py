@@ -11,12 +11,13 @@ import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
 from bert_ft.data.formats.delimited import decode
+from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 
 DEFAULTS = {"tokens": 0, "tags": -1}
 
 
-def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
+def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
     """The sentences of a column file.
 
     Columns are parted by tabs where the first line has one, otherwise by spaces. `data.columns` gives their
@@ -79,7 +80,7 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
         out["document"] = pa.array(np.cumsum(docstart)[lines[starts]], pa.int32())
     here = pa.DictionaryArray.from_arrays(np.zeros(len(starts), np.int32), [str(path)])
     out |= {"file": here, "line": pa.ListArray.from_arrays(offsets, pa.array(lines + 1, pa.int32()))}
-    return pa.table(out)
+    return Raw(pa.table(out), str(path))
 
 
 def _number(name: str, role: str, default: int, width: int, path: Path) -> int | None:

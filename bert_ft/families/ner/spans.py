@@ -12,6 +12,7 @@ from bert_ft import reading
 from bert_ft.config.schema import Data
 from bert_ft.data.formats import json_rows
 from bert_ft.data.formats.delimited import decode
+from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 
 READ = ("text", "data", "answer", "label", "labels", "spans", "entities", "annotations")
@@ -19,7 +20,7 @@ KEYS = READ[3:]
 SPANS = pa.list_(pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()}))
 
 
-def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
+def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
     """Rows of words and tags as they are; rows of text as strings under the words' name, with `SPANS` (ends
     exclusive) under the tags'.
 
@@ -35,7 +36,7 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     words, tags = (data.columns.get(role, role) for role in ("tokens", "tags"))
     spoken = next((row[words] for row in rows if row.get(words)), None)
     if isinstance(spoken, list) and not isinstance(spoken[0], dict):
-        return json_rows.table(rows, path, wanted, optional)
+        return Raw(json_rows.table(rows, path, wanted, optional), str(path))
     texts = []
     spans = []
     for number, row in enumerate(rows, 1):
@@ -65,8 +66,10 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
             None if key is None else [_checked(mark, text, where) for mark in _marks(row[key], where)]
         )
     columns = {words: pa.array(texts, pa.string()), tags: pa.array(spans, SPANS)}
-    others = [name for name in wanted if name not in columns]
-    return pa.table(columns | {name: json_rows.table(rows, path, [name])[name] for name in others})
+    for name in wanted:
+        if name not in columns:
+            columns[name] = json_rows.table(rows, path, [name])[name]
+    return Raw(pa.table(columns), str(path))
 
 
 def _marks(value: Any, where: str) -> list[tuple[Any, ...]]:

@@ -14,12 +14,13 @@ from bert_ft import reading
 from bert_ft.config.schema import Data
 from bert_ft.data.formats import chosen, json_rows
 from bert_ft.data.formats.delimited import decode
+from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 
 KEYS = {"id": "query_id", "question": "query_text"}  # ours -> CMRC 2018's
 
 
-def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> pa.Table:
+def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
     """The questions of a nested file as rows: id, question, context, answers, title; other JSON as
     `json_rows` reads it.
 
@@ -35,12 +36,14 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
     elif isinstance(tree, list) and tree and isinstance(tree[0], dict) and "context_text" in tree[0]:
         articles = [{"title": part.get("title"), "paragraphs": [part]} for part in tree]
     else:
-        return json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
+        table = json_rows.read(path, wanted, encoding=data.encoding, optional=optional)
+        return Raw(table, str(path))
     rows = list(_flat(articles, path))
     if not rows:
         raise InputError("there is no question in it", where=str(path))
     columns = chosen(list(rows[0]), wanted, optional, str(path))
-    return pa.table({key: json_rows.array([row[key] for row in rows], key, path) for key in columns})
+    arrays = {key: json_rows.array([row[key] for row in rows], key, path) for key in columns}
+    return Raw(pa.table(arrays), str(path))
 
 
 def _flat(articles: list[Any], path: Path) -> Iterator[dict[str, Any]]:
