@@ -108,7 +108,12 @@ class Data(Strict):
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv'
     )
-    quoting: bool = Field(True, description="whether CSV/TSV cells may be quoted")
+    quoting: bool | Literal["backslash"] = Field(
+        True, description='whether CSV/TSV cells may be quoted; backslash: a quote within one is \\"'
+    )
+    names: list[str] | None = Field(
+        None, min_length=1, description="column names of CSV/TSV files that have no header line"
+    )
     limit_train: int | None = Field(
         None, gt=0, description="train on the first N rows after the seeded shuffle"
     )

@@ -136,15 +136,17 @@ def _file(path: Path, selection: Selection) -> Raw:
     if suffix in selection.readers:
         return selection.readers[suffix](path, columns, data, optional)
     if suffix in (".csv", ".tsv"):
-        table = delimited.read(
+        read = delimited.read(
             path,
             columns,
             delimiter=data.delimiter,
             quoting=data.quoting,
             encoding=data.encoding,
+            names=data.names,
             optional=optional,
         )
-    elif suffix in (".json", ".jsonl"):
+        return Raw(read.table, str(path), notes=read.notes, findings=read.findings)
+    if suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
         table = _arrow(path, selection)
@@ -197,7 +199,7 @@ def _original(folder: Path, split: str, selection: Selection, original: Original
         names=original.names,
         optional=selection.optional,
         skipped=skipped,
-    )
+    ).table
     # without quotes an empty cell can only be an empty text
     table = pa.table({name: table[name].fill_null("") for name in table.column_names})
     notes = []

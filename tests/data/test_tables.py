@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bert_ft.config.task import Task
 from bert_ft.data.formats import OTHERS, delimited
@@ -66,7 +70,9 @@ def cases(number: int) -> Iterator[tuple[bytes, dict[str, Any]]]:
 def trained_on(file: Path, first: str, form: dict[str, Any]) -> dict[str, list[Any]] | str:
     """What training reads, or what it says."""
     try:
-        columns: dict[str, list[Any]] = delimited.read(file, [first], optional=(OTHERS,), **form).to_pydict()
+        columns: dict[str, list[Any]] = delimited.read(
+            file, [first], optional=(OTHERS,), **form
+        ).table.to_pydict()
     except InputError as error:
         return str(error)
     return columns
@@ -109,3 +115,76 @@ def test_training_and_predict_read_the_same_tables(tmp_path: Path) -> None:
             assert trained == streamed, told
             seen["read"] += 1
     assert min(seen.values()) > 50, seen
+
+
+WELL_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+OPENINGS = ['"', '"" ', "", "", "", "(", '"Tis ', "« "]
+CLOSINGS = ['"', '" said', "", "", "", '".', '""']
+
+
+def test_lines_of_texts_joined_by_tabs_are_as_many_rows(tmp_path: Path) -> None:
+    """What nobody quoted: a line is a row whatever quotes are in it, and each text is what stands there, unless
+    it is quoted itself. The count of lines is that of the file, not of a reader."""
+    draw = random.Random(20)
+    literal = 0
+    for _ in range(2000):
+        lines = [
+            [
+                f"{draw.choice(OPENINGS)}{draw.choice(['a film', '好 片', 'x, y', ''])}{draw.choice(CLOSINGS)}",
+                draw.choice("ab"),
+            ]
+            for _ in range(draw.randint(1, 12))
+        ]
+        file = tmp_path / "rows.tsv"
+        file.write_text("".join("\t".join(line) + "\n" for line in [["text", "label"], *lines]))
+        read = delimited.read(file, ["text", "label"])
+        expected = [
+            WELL_QUOTED.sub(lambda match: match[1].replace('""', '"'), text)
+            if WELL_QUOTED.fullmatch(text)
+            else text or None
+            for text, _ in lines
+        ]
+        assert read.table["text"].to_pylist() == expected, file.read_text()
+        assert read.table["label"].to_pylist() == [label for _, label in lines]
+        opens = [text.startswith('"') and not WELL_QUOTED.fullmatch(text) for text, _ in lines]
+        literal += sum(opens)
+        if any(opens):
+            assert f"line {opens.index(True) + 2}" in read.notes[0], read.notes
+        assert len(read.notes) == any(opens) and not read.findings
+    assert literal > 2000
+
+
+def test_a_quoted_cell_of_several_lines_stays_one(tmp_path: Path) -> None:
+    """As a program writes it; where each of its lines could be a row too, that is told in a CSV."""
+    (tmp_path / "a.csv").write_text('text,label\n"two\nlines, one cell",a\n"x, y\nz",b\n')
+    read = delimited.read(tmp_path / "a.csv", ["text", "label"])
+    assert read.table["text"].to_pylist() == ["two\nlines, one cell", "x, y\nz"]
+    assert not read.notes and [finding.places for finding in read.findings] == [
+        [f"{tmp_path / 'a.csv'}, line 4"]
+    ]
+
+
+def test_quotes_escaped_by_backslashes(tmp_path: Path) -> None:
+    cells = ['he said "good"', "C:\\", '"', 'a\\"b', "two\nlines", "好,片", r"a\nb", ""]
+    with (tmp_path / "a.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, doublequote=False, escapechar="\\", quoting=csv.QUOTE_ALL)
+        writer.writerows([["text", "label"], *([cell, "a"] for cell in cells)])
+    with (tmp_path / "a.csv").open(newline="") as stream:  # an independent reader of that form
+        expected = [row[0] for row in csv.reader(stream, doublequote=False, escapechar="\\")][1:]
+    assert expected == cells
+    read = delimited.read(tmp_path / "a.csv", ["text"], quoting="backslash")
+    assert read.table["text"].to_pylist() == cells
+    with pytest.raises(InputError, match="--set quoting=backslash"):
+        delimited.read(tmp_path / "a.csv", ["text"])
+
+
+@pytest.mark.parametrize(("names", "wanted"), [(None, ["1", "0"]), (["label", "text"], ["text", "label"])])
+def test_a_file_without_a_header_line(tmp_path: Path, names: list[str] | None, wanted: list[str]) -> None:
+    (tmp_path / "a.csv").write_text('ham,"Go until, say, five"\nspam,"Win now\n')
+    read = delimited.read(tmp_path / "a.csv", wanted, names=names)
+    assert read.table[wanted[0]].to_pylist() == ["Go until, say, five", '"Win now']
+    assert read.table[wanted[1]].to_pylist() == ["ham", "spam"]
+    assert ("first line is a row and no header" in read.notes[0]) == (names is None)
+    (tmp_path / "b.csv").write_text("ham,Go until jurong point crazy\nspam,Win a prize now in this\n")
+    with pytest.raises(InputError, match=r"no column 'text'\n.*its first line is .*--text 1 --label 0"):
+        delimited.read(tmp_path / "b.csv", ["text", "label"])

@@ -151,7 +151,7 @@ def test_ten_malformed_rows_give_ten_named_lines(
 
 def test_malformed_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text('text,n\na good film,1\ntoo,many,cells\n"never closed,1\n')
+    file.write_text('text,n\na good film,1\ntoo,many,cells\n"never closed\n')
     done = cli("predict", str(run.path), str(file))
     assert (
         done.code == 2
@@ -267,10 +267,16 @@ def test_what_would_lose_a_column_is_refused(
 def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     rows = [{"text": '"a good film', "n": "1"}, {"text": 'a bad film"', "n": "2"}]
     (tmp_path / "plain.tsv").write_text("text\tn\n" + "".join(f"{row['text']}\t{row['n']}\n" for row in rows))
-    merged = cli("predict", str(run.path), str(tmp_path / "plain.tsv"), "--to", "jsonl")
-    assert (
-        merged.err == "1 rows hold line breaks within quotes; where each line is a row: --set quoting=false\n"
-    )
+    literal = cli("predict", str(run.path), str(tmp_path / "plain.tsv"), "--to", "jsonl")
+    assert [json.loads(line)["text"] for line in literal.out.splitlines()] == [row["text"] for row in rows]
+    assert literal.err.startswith("1 row has a cell that begins with a quote") and "line 2" in literal.err
+    (tmp_path / "broken.tsv").write_text('text\tn\n"a\nb"\t1\n')
+    broken = cli("predict", str(run.path), str(tmp_path / "broken.tsv"), "--to", "jsonl")
+    assert broken.err.startswith("1 rows hold line breaks within quotes; where each line is a row")
+    (tmp_path / "plain.csv").write_text("text,n\n" + "".join(f"{row['text']},{row['n']}\n" for row in rows))
+    doubtful = cli("predict", str(run.path), str(tmp_path / "plain.csv"), "--to", "jsonl")
+    assert "each line of which could be a row: is a quote left open?" in doubtful.err
+    (tmp_path / "wide.csv").write_bytes("text,n\n好看的电影,4\n".encode("utf-16"))
     (tmp_path / "semicolons.csv").write_text(
         "text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows)
     )
@@ -280,6 +286,7 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
         ("plain.tsv", ["quoting=false"], [row["text"] for row in rows]),
         ("semicolons.csv", ["delimiter=;", "quoting=false"], [row["text"] for row in rows]),
         ("document.json", [], [row["text"] for row in rows]), ("latin.csv", ["encoding=latin-1"], ["ein schöner Film"]),
+        ("wide.csv", [], ["好看的电影"]), ("wide.csv", ["encoding=utf-16"], ["好看的电影"]),
     ):  # fmt: skip
         settings = [word for key in sets for word in ("--set", key)]
         done = cli("predict", str(run.path), str(tmp_path / file), *settings, "--to", "jsonl")
@@ -321,19 +328,18 @@ def test_an_empty_cell_is_no_text_and_a_quoted_one_is(run: bert_ft.Run, tmp_path
 def test_rows_behind_one_at_fault_are_answered(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     """Also behind several lines of one row: the line that is named is the one where the row begins."""
     (tmp_path / "a.csv").write_text(
-        'text,n\n"two\nlines",1\n"Good" he said,2\na,b,3\n\n好看的电影,4\n"open,5\nx,6\n'
+        'text,n\n"two\nlines",1\n"Good" he, said,2\na,b,3\n\n好看的电影,4\n"open\nx,6\n'
     )
     done = cli("predict", str(run.path), "a.csv", "--to", "jsonl")
     assert [json.loads(line)["text"] for line in done.out.splitlines()] == ["two\nlines", "好看的电影"]
     told = done.err.splitlines()
-    assert told[0].endswith("line 4: text stands behind a closing quote: ' he said,2'")
+    assert told[0].endswith("line 4: text stands behind a closing quote: ' he, said,2'")
     assert told[1].endswith("line 5: 3 cells where the header has 2")
     assert "line 8: a quote opens a cell and is never closed" in told[2]
 
 
 @pytest.mark.parametrize(("content", "encoding", "what"), [
-    ("text\na film\n".encode("utf-16"), "utf-8", "the file is UTF-16, not UTF-8\n  set data.encoding"),
-    ("text\na film\n".encode("utf-16-le"), "utf-8", "the file is UTF-16, not UTF-8"),
+    ("text\na film\n".encode("utf-16-le"), "utf-8", "the file is UTF-16 without a byte-order mark\n  set data.encoding"),
     ("text\na film\n".encode("utf-16")[:-1], "utf-16", "the bytes are not utf-16: truncated data\n  name their encoding"),
     (b"", "utf-8", "the file is empty\n  it needs a header"),
     (b"\ntext\n", "utf-8", "the first line is empty\n  it has to name"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bert_ft import reading
 from bert_ft.data.formats import OTHERS
-from bert_ft.data.formats.delimited import decode
+from bert_ft.data.formats.encodings import decode
 from bert_ft.errors import InputError, did_you_mean
 
 

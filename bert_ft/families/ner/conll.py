@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
-from bert_ft.data.formats.delimited import decode
+from bert_ft.data.formats.encodings import decode
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 

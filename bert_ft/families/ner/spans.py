@@ -11,7 +11,7 @@ import pyarrow as pa
 from bert_ft import reading
 from bert_ft.config.schema import Data
 from bert_ft.data.formats import json_rows
-from bert_ft.data.formats.delimited import decode
+from bert_ft.data.formats.encodings import decode
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from bert_ft import reading
+from bert_ft.data.formats.records import Remarks
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
 from bert_ft.modeling.model import Model
@@ -77,11 +78,17 @@ def predict(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
     answering = _Answering(model, names, read_as, write_as, keep_bad, tell)
-    with reading_rows(source, read_as, needed, task) as lines, writing_rows(target, write_as, tell) as write:
+    remarks = Remarks()
+    with (
+        reading_rows(source, read_as, needed, task, remarks) as lines,
+        writing_rows(target, write_as, tell) as write,
+    ):
         rows = answering.rows(lines)
         if escape_formulas:
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
+    for line in remarks.lines():
+        tell(line)
     outcome = answering.outcome
     if outcome.broken:
         tell(

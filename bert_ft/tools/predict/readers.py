@@ -12,7 +12,8 @@ from typing import Any, TextIO
 
 from bert_ft import reading
 from bert_ft.config.task import Task
-from bert_ft.data.formats import chosen, delimited, distinct, json_rows
+from bert_ft.data.formats import delimited, distinct, encodings, json_rows, records
+from bert_ft.data.formats.records import Remarks
 from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
@@ -36,12 +37,15 @@ def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
 
 
 @contextmanager
-def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Iterator[Iterator[Line]]:
-    """The rows of a file or of standard input, as they are read."""
+def reading_rows(
+    source: str, kind: str, needed: list[str], task: Task, remarks: Remarks | None = None
+) -> Iterator[Iterator[Line]]:
+    """The rows of a file or of standard input, as they are read; `remarks` takes what there is to know of a
+    table's quotes."""
     encoding = task.data.encoding
     if source == "-":
-        text = delimited.opened(sys.stdin.buffer, encoding, "standard input")
-        yield _rows(text, kind, "standard input", needed, task)
+        text = encodings.opened(sys.stdin.buffer, encoding, "standard input")
+        yield _rows(text, kind, "standard input", needed, task, remarks)
         return
     if not Path(source).is_file():
         there = Path(source).exists()
@@ -53,16 +57,18 @@ def reading_rows(source: str, kind: str, needed: list[str], task: Task) -> Itera
     if kind == "parquet":
         yield _parquet(source)
         return
-    with delimited.opened(Path(source).open("rb"), encoding, source) as stream:
+    with encodings.opened(Path(source).open("rb"), encoding, source) as stream:
         if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
             rows = json_rows.objects(Path(source), encoding)
             yield (_clean(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
             return
         stream.seek(0)
-        yield _rows(stream, kind, source, needed, task)
+        yield _rows(stream, kind, source, needed, task, remarks)
 
 
-def _rows(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
+def _rows(
+    stream: TextIO, kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
+) -> Iterator[Line]:
     try:
         if kind == "txt":
             for number, line in enumerate(stream, 1):
@@ -72,9 +78,9 @@ def _rows(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) 
                 if line.strip():
                     yield _object(line, f"{where}, line {number}")
         else:
-            yield from _table(stream, kind, where, needed, task)
+            yield from _table(stream, kind, where, needed, task, remarks)
     except UnicodeDecodeError as error:
-        encoding = delimited.known(task.data.encoding)
+        encoding = encodings.known(task.data.encoding)
         raise InputError(
             f"the bytes are not {encoding}: {error.reason}",
             where=where,
@@ -92,14 +98,24 @@ def _object(line: str, where: str) -> Line:
     )
 
 
-def _table(stream: TextIO, kind: str, where: str, needed: list[str], task: Task) -> Iterator[Line]:
+def _table(
+    stream: TextIO, kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
+) -> Iterator[Line]:
+    data = task.data
     # benchmarks' original files are tab-separated and not quoted, and the training rows were read so
-    plain = not task.data.quoting or (kind == "tsv" and task.run.data_dir is not None)
-    delimiter = delimited.delimiter_of(task.data.delimiter, kind)
-    header, rows = delimited.rows(stream, where, delimiter=delimiter, quoting=not plain)
-    chosen(header, needed, (), where)
-    columns = distinct(header)  # each is kept
-    for line, cells, fault in rows:
+    original = kind == "tsv" and task.run.data_dir is not None
+    layout = records.table(
+        stream,
+        where,
+        delimiter=delimited.delimiter_of(data.delimiter, kind),
+        quoting=data.quoting and not original,
+        names=data.names,
+        wanted=needed,
+        remarks=remarks,
+    )
+    layout.select(needed, (), where)
+    columns = distinct(layout.columns)  # each is kept
+    for line, cells, fault in layout.rows:
         place = f"{where}, line {line}"
         if fault:
             yield place, None, fault
