@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
+from bert_ft.data.columns import flat
 from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows, Splits
 from bert_ft.data.splitting import has_classes, split_off
@@ -29,6 +31,9 @@ class Family(Protocol):
     def canonical(
         cls, raw: sources.Raw, task: Task, columns: Mapping[str, str], labelled: bool
     ) -> Canonical: ...
+
+    @classmethod
+    def has_labels(cls, task: Task) -> bool: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -61,9 +66,9 @@ def load(
         )
     train = reader.rows("train", data.train, labelled=True) if training else None
     if train is not None and data.validation is not None:
-        train, held_out = split_off(train, family.target, data)
+        train, held_out = split_off(train, family.target, data, family.has_labels(task))
         evaluation = {"validation": held_out}
-        reader.notes.append(_held_out(train, held_out, family.target, data))
+        reader.notes += _held_out(train, held_out, family.target, data, family.has_labels(task))
     else:
         evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
     test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
@@ -126,17 +131,25 @@ class _Reader:
         return sources.read(split, selection)
 
 
-def _held_out(train: Rows, held_out: Rows, target: str, data: Data) -> str:
-    """The note on a validation set that was held out of the training rows."""
+def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bool) -> list[str]:
+    """The notes on a validation set that was held out of the training rows."""
     how = ""
     if data.group:
         how = f"by {data.group}, "
     elif has_classes(train, target):
         how = "stratified, "
-    return (
+    notes = [
         f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
         f"({data.validation}, {how}split_seed {data.split_seed})"
-    )
+    ]
+    if labelled and not data.group and "/" not in str(data.validation):
+        there, held = (pac.unique(flat(rows.table[target])[0]) for rows in (train, held_out))
+        alone = there.filter(pac.invert(pac.is_in(there, held))).drop_null().to_pylist()
+        if alone and len(there) > 2:
+            names = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+            what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
+            notes.append(f"validation: {what} in training, with too few rows to hold any out: {names}")
+    return notes
 
 
 def local_layout(task: Task) -> Data:

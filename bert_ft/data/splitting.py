@@ -2,55 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
 import pyarrow as pa
 
 from bert_ft.config.schema import Data
-from bert_ft.data.columns import codes
+from bert_ft.data.columns import codes, flat
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
 
 
-def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
+def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tuple[Rows, Rows]:
     """Holds out the rows that `data.validation` asks for: by whole groups, or stratified by label; the seed
-    alone decides which.
+    alone decides which. Of a share, a row whose label would then be in no training row stays in training.
 
+    Args:
+        labelled: whether the target holds labels, or lists of them.
     Returns:
         the rest, and the rows that are held out.
     Raises:
         InputError: rows, groups or labels that are too few for it.
     """
-    from sklearn import model_selection as sk
-
     held_out = str(data.validation)
-    indices = np.arange(len(rows))
     classes = codes(rows.table[target]) if has_classes(rows, target) else None
     groups = None if data.group is None else codes(rows.table["group"])
-    kind = groups is not None, classes is not None
-    folds = {
-        (False, False): sk.KFold,
-        (False, True): sk.StratifiedKFold,
-        (True, False): sk.GroupKFold,
-        (True, True): sk.StratifiedGroupKFold,
-    }
-    shares = {(False, False): sk.ShuffleSplit, (False, True): sk.StratifiedShuffleSplit}
     try:
         if "/" in held_out:
-            part, of = map(int, held_out.split("/"))
-            if part > of:
-                raise ValueError(f"there is no fold {part} of {of}")
-            parts = folds[kind](of, shuffle=True, random_state=data.split_seed)
+            rest, selected = _fold(len(rows), held_out, data.split_seed, classes, groups)
         else:
-            part = 1
-            share = float(held_out[:-1]) / 100
-            parts = shares.get(kind, sk.GroupShuffleSplit)(1, test_size=share, random_state=data.split_seed)
-        with warnings.catch_warnings():  # a class of fewer rows than folds is as even as it can be
-            warnings.simplefilter("ignore")
-            rest, selected = list(parts.split(indices, classes, groups))[part - 1]
+            rest, selected = _share(len(rows), float(held_out[:-1]) / 100, data.split_seed, classes, groups)
+            if labelled and groups is None:
+                rest, selected = _with_every_label(rows.table[target], rest, selected)
         if not len(selected):  # scikit-learn can leave one without a group
-            raise ValueError("there are too few groups for so many folds")
+            raise ValueError("none would be held out; there are too few rows, groups or rows of each label")
     except ValueError as error:
         remedy = "use fewer folds" if "/" in held_out else "use a validation file, or a larger share"
         raise InputError(
@@ -59,6 +45,80 @@ def split_off(rows: Rows, target: str, data: Data) -> tuple[Rows, Rows]:
             remedy=remedy,
         ) from None
     return rows.take(np.sort(rest)), rows.take(np.sort(selected))
+
+
+def _fold(
+    n: int, held_out: str, seed: int, classes: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the rest, and of fold "i/k"."""
+    from sklearn import model_selection as sk
+
+    part, of = map(int, held_out.split("/"))
+    if part > of:
+        raise ValueError(f"there is no fold {part} of {of}")
+    kinds = {
+        (False, False): sk.KFold,
+        (False, True): sk.StratifiedKFold,
+        (True, False): sk.GroupKFold,
+        (True, True): sk.StratifiedGroupKFold,
+    }
+    folds = kinds[groups is not None, classes is not None](of, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # a class of fewer rows than folds is as even as it can be
+        warnings.simplefilter("ignore")
+        rest, selected = list(folds.split(np.arange(n), classes, groups))[part - 1]
+    return rest, selected
+
+
+def _share(
+    n: int, share: float, seed: int, classes: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the rest, and of a share of the rows."""
+    from sklearn import model_selection as sk
+
+    if groups is not None:
+        splitter = sk.GroupShuffleSplit(1, test_size=share, random_state=seed)
+    elif classes is None:
+        splitter = sk.ShuffleSplit(1, test_size=share, random_state=seed)
+    elif (counts := np.bincount(classes)).min() < 2 or _fewest(n, share) < len(counts):
+        return _apportioned(classes, share, seed)  # scikit-learn refuses these
+    else:
+        splitter = sk.StratifiedShuffleSplit(1, test_size=share, random_state=seed)
+    rest, selected = next(splitter.split(np.arange(n), classes, groups))
+    return rest, selected
+
+
+def _fewest(n: int, share: float) -> int:
+    """The rows of the smaller of both parts."""
+    return min(math.ceil(share * n), n - math.ceil(share * n))
+
+
+def _apportioned(classes: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As a stratified share, where some labels have too few rows: those with the largest remainders give one
+    row more, and every label keeps one in training."""
+    draw = np.random.default_rng(seed)
+    counts = np.bincount(classes)
+    taken = np.minimum(np.floor(counts * share).astype(int), counts - 1)
+    by_remainder = np.lexsort([draw.random(len(counts)), taken - counts * share])
+    spare = by_remainder[(taken < counts - 1)[by_remainder]]
+    missing = max(0, math.ceil(share * len(classes)) - int(taken.sum()))
+    taken[spare[:missing]] += 1
+    shuffled = draw.permutation(len(classes))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    first = np.cumsum(counts) - counts
+    place = np.arange(len(classes)) - np.repeat(first, counts)
+    chosen = place < np.repeat(taken, counts)
+    return by_class[~chosen], by_class[chosen]
+
+
+def _with_every_label(
+    column: pa.ChunkedArray, rest: np.ndarray, selected: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rest and the rows held out of it, less those with a label that would be in no row of the rest."""
+    labels, owners = flat(column)
+    numbers = codes(labels)
+    in_rest = np.isin(owners, rest)
+    strange = np.unique(owners[~in_rest & ~np.isin(numbers, numbers[in_rest])])
+    return np.union1d(rest, strange), np.setdiff1d(selected, strange)
 
 
 def has_classes(rows: Rows, target: str) -> bool:

@@ -1,0 +1,81 @@
+"""Rows that are held out: as scikit-learn divides them where it does, and without losing a label to learn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from bert_ft.config.schema import Data
+from bert_ft.data import splitting
+from bert_ft.data.rows import Rows
+from bert_ft.errors import InputError
+from bert_ft.tools import check as tool
+
+
+def rows_of(labels: list[str] | list[list[str]]) -> Rows:
+    return Rows(pa.table({"label": pa.array(labels)}), "rows")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    st.sampled_from([5, 10, 25, 50, 80]),
+    st.integers(0, 9),
+)
+def test_a_share_of_any_labels(counts: list[int], percent: int, seed: int) -> None:
+    labels = [f"l{k:02}" for k, n in enumerate(counts) for _ in range(n)]
+    keys = Data(validation=f"{percent}%", split_seed=seed)
+    try:
+        rest, held_out = splitting.split_off(rows_of(labels), "label", keys)
+    except InputError as error:
+        if max(counts) > 1 or "none would be held out" not in str(error):
+            raise
+        return
+    assert rest.numbers is not None and held_out.numbers is not None
+    assert sorted([*rest.numbers, *held_out.numbers]) == list(range(len(labels)))
+    assert set(held_out.table["label"].to_pylist()) <= set(rest.table["label"].to_pylist())
+    size = math.ceil(percent / 100 * len(labels))
+    try:
+        oracle = StratifiedShuffleSplit(1, test_size=percent / 100, random_state=seed)
+        expected = next(oracle.split(np.zeros(len(labels)), labels))[1]
+    except ValueError:
+        each, everyone = Counter(held_out.table["label"].to_pylist()), Counter(labels)
+        assert 0 < len(held_out) <= size
+        assert all(
+            abs(each[label] - n * percent / 100) < 1 or each[label] == n - 1 for label, n in everyone.items()
+        )
+    else:
+        lost = set(labels) - {labels[i] for i in set(range(len(labels))) - set(expected.tolist())}
+        assert [i for i in sorted(expected) if labels[i] not in lost] == held_out.numbers.tolist()
+
+
+def test_one_row_of_a_label_among_ten_thousand_stops_nothing() -> None:
+    texts = [f"text number {i}" for i in range(10_000)]
+    train = {"text": texts, "label": ["a", "b"] * 4999 + ["a", "rare"]}
+    report = tool.check("classification", train=train, **{"data.validation": "10%"})
+    assert (report.sets["train"]["rows"], report.sets["validation"]["rows"]) == (9000, 1000)
+    assert report.sets["train"]["labels"]["rare"] == 1 and "rare" not in report.sets["validation"]["labels"]
+    assert "validation: 1 label stays in training, with too few rows to hold any out: rare" in report.notes
+
+
+def test_ten_thousand_labels() -> None:
+    labels = [f"l{k}" for k in range(10_000) for _ in range(2)]
+    rest, held_out = splitting.split_off(rows_of(labels), "label", Data(validation="10%"))
+    assert len(held_out) == 2000 and len(set(rest.table["label"].to_pylist())) == 10_000
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_label_of_one_row_among_sets_of_labels_stays_in_training(seed: int) -> None:
+    labels = [["a"] if k % 3 else ["a", "b"] for k in range(40)]
+    labels += [["a", f"once{k}"] for k in range(20)]
+    rest, held_out = splitting.split_off(rows_of(labels), "label", Data(validation="25%", split_seed=seed))
+    learned = {name for row in rest.table["label"].to_pylist() for name in row}
+    assert {name for row in held_out.table["label"].to_pylist() for name in row} <= learned
+    assert 0 < len(held_out) <= 15 and len(rest) + len(held_out) == 60
