@@ -100,6 +100,9 @@ class Data(Strict):
         description="label in the data -> its name; or a list, or a file of lines, of the "
         "names of codes 0, 1, ...",
     )
+    skip_labels: list[str] = Field(
+        [], description='labels, as in the data, whose rows are left out, such as "-" for no consensus'
+    )
     label_delimiter: str | None = Field(
         None, min_length=1, description="between the labels of one cell of text"
     )

@@ -197,15 +197,17 @@ def name_sets(
         )
     label_names = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
     fault(pac.is_null(label_names), "a label is missing", "write an empty list where a row has no label")
+    sizes = np.diff(cells.offsets.to_numpy())
+    if len(rows) and sizes.min() == sizes.max() > 1 and codes is None and not is_text(values.type):
+        bits = pac.all(pac.is_in(label_names, pa.array(["0", "1", "True", "False"]))).as_py()
+        all_ = pa.array(np.full(len(rows), bits))
+        fault(all_, "a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
     encoded = label_names.dictionary_encode()
     distinct = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
     # a set has neither order nor doubles: equal sets are equal cells, whatever the source
     unique = np.unique(rows.astype(np.int64) * distinct + rank[encoded.indices.to_numpy()])
     if repeated := len(rows) - len(unique):
-        bits = not is_text(values.type) and set(encoded.dictionary.to_pylist()) <= {"0", "1", "True", "False"}
-        all_ = pa.array(np.full(len(rows), bits))
-        fault(all_, "a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
         notes.append(f"{repeated:,} labels are repeated within their row in column '{name}', and count once")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // distinct, minlength=len(column)))]).astype(
         np.int32

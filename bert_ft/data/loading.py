@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
@@ -115,7 +116,12 @@ class _Reader:
         self.findings.extend(replace(found, set=name) for found in [*raw.findings, *canonical.findings])
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
         others = rest if self.others and len(rest) == len(table) else None
-        return Rows(table, raw.where, others=others, label_order=canonical.label_order)
+        rows = Rows(table, raw.where, others=others, label_order=canonical.label_order)
+        if canonical.used is None:
+            return rows
+        if not canonical.used.any():
+            raise InputError("every row is left out", where=raw.where, remedy="; ".join(canonical.notes))
+        return rows.take(np.flatnonzero(canonical.used))
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together

@@ -69,12 +69,15 @@ class Canonical:
         notes: a line for each thing that was detected, mended or left out.
         label_order: as `Rows` has it.
         findings: what may be wrong with it, of a set that has no name yet.
+        used: (N,) whether each row is one to learn from or to score; None: all are. The others are left out,
+            which a note says.
     """
 
     table: pa.Table
     notes: Sequence[str] = ()
     label_order: Sequence[str] = ()
     findings: Sequence[Finding] = ()
+    used: np.ndarray | None = None
 
 
 @dataclass

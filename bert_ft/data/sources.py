@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from bert_ft import reading
@@ -31,6 +32,7 @@ class Raw:
         class_names: column -> the names of its integer codes.
         notes: what a person should know: a line each.
         findings: what may be wrong with it, of a set that has no name yet.
+        used: as `Canonical` has it.
     """
 
     table: pa.Table
@@ -38,6 +40,7 @@ class Raw:
     class_names: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    used: np.ndarray | None = None
 
 
 Reader = Callable[[Path, list[str], Data, tuple[str, ...]], Raw]

@@ -75,21 +75,17 @@ def _share(
     """Row numbers of the rest, and of a share of the rows."""
     from sklearn import model_selection as sk
 
+    smaller = min(math.ceil(share * n), n - math.ceil(share * n))
     if groups is not None:
         splitter = sk.GroupShuffleSplit(1, test_size=share, random_state=seed)
     elif classes is None:
         splitter = sk.ShuffleSplit(1, test_size=share, random_state=seed)
-    elif (counts := np.bincount(classes)).min() < 2 or _fewest(n, share) < len(counts):
+    elif smaller > 0 and (smaller <= classes.max() or np.bincount(classes).min() < 2):
         return _apportioned(classes, share, seed)  # scikit-learn refuses these
     else:
         splitter = sk.StratifiedShuffleSplit(1, test_size=share, random_state=seed)
     rest, selected = next(splitter.split(np.arange(n), classes, groups))
     return rest, selected
-
-
-def _fewest(n: int, share: float) -> int:
-    """The rows of the smaller of both parts."""
-    return min(math.ceil(share * n), n - math.ceil(share * n))
 
 
 def _apportioned(classes: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

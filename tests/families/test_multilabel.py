@@ -97,7 +97,7 @@ def test_every_source_gives_the_same_sets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "keys", "message"), [
     (["a,b", "a,,b"], {"label_delimiter": ","}, "row 2: column 'label' has 'a,,b': an empty label"),
-    (["a", "['a', 'b']"], {"label_delimiter": ","}, "row 2: column 'label' has \"['a', 'b']\": a list written as text"),
+    (["a", "['a', b]"], {"label_delimiter": ","}, "row 2: column 'label' has \"['a', b]\": a list written as text"),
     (["a,b", "a"], {}, "column 'label' holds text, not lists of labels\n  set what separates"),
     ([["a"], [None]], {}, r"row 2: column 'label' has [None]: a label is missing"),
     ([[1], [1, 0.5]], {}, "row 2: column 'label' has 0.5: a number with a fraction"),

@@ -21,8 +21,15 @@ def read(path: Path, keys: list[str], *, encoding: str = "utf-8", optional: tupl
     Raises:
         InputError: not JSON (with the line), not objects, a key that no row has, a key whose type changes.
     """
+    return columns_of(objects(path, encoding), path, keys, encoding, optional)
+
+
+def columns_of(
+    rows: list[dict[str, Any]], path: Path, keys: list[str], encoding: str, optional: tuple[str, ...]
+) -> pa.Table:
+    """`read` of the objects of a file that are parsed already."""
     try:
-        return table(objects(path, encoding), path, keys, optional)
+        return table(rows, path, keys, optional)
     except InputError as error:
         if isinstance(error.__context__, UnicodeEncodeError):
             decode(path, encoding)  # says which byte it is, where it is not an escape that stands there

@@ -16,10 +16,11 @@ from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows
-from bert_ft.data.sources import Raw
+from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import tokenization
 from bert_ft.families.base import Adapter, problem_type
+from bert_ft.families.classification import exports
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
 from bert_ft.families.classification.checks import of_classes, of_numbers
@@ -47,6 +48,7 @@ class Classification(Adapter):
     Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
+    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys((".json", ".jsonl"), exports.read)
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
     def __init__(

@@ -3,6 +3,8 @@ learned."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +18,8 @@ from bert_ft.data.columns import flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Rows
 
+# what people and programs write for no label; "none" and "other" are classes as often as not
+NO_LABEL = {"-", "--", "?", "n/a", "na", "nan", "null", "<na>", "#n/a"}
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
 
 
@@ -47,6 +51,7 @@ def of_classes(
             "labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles
         )
     yield from _near_equal(counts)
+    yield from _no_labels(counts)
     train = {label: counts["train"].get(label, 0) for label in names} if "train" in counts else {}
     even = sum(train.values()) / max(1, len(train))
     absent = [label for label, n in train.items() if not n]
@@ -79,6 +84,21 @@ def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
             elif np.ptp(numbers) <= 1e-6 * np.abs(numbers).max():
                 message = f"rows with nearly the same target, {numbers[0]:.9g} to {numbers[-1]:.9g}"
                 yield Finding("balance", "warning", name, len(rows), message)
+
+
+def _no_labels(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    """Labels that are no class by what they are called."""
+    total = Counter[str]()
+    for found in counts.values():
+        total.update(found)
+    told = {label: f"{label!r} ({n:,} rows)" for label, n in total.items()}
+    empty = [label for label in total if label.strip().lower() in NO_LABEL]
+    key = f"data.skip_labels={json.dumps(empty, ensure_ascii=False)}"
+    message = f"labels that may mean no label; --set '{key}' leaves their rows out"
+    yield from listed("warning", "all", message, [told[label] for label in empty], "labels")
+    lists = [label for label in total if label[:1] in ("[", "{")]
+    message = "labels written as lists or JSON; --multi-label learns several labels a row"
+    yield from listed("warning", "all", message, [told[label] for label in lists], "labels")
 
 
 def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:

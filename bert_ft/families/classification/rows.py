@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
+from bert_ft.data import lists
+from bert_ft.data.columns import is_list
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
@@ -27,51 +30,83 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
         InputError: the first cell that is no text, no number or no label, with its place.
     """
     table = raw.table
+    data = task.data
     out = {
         role: cells.texts(table[columns[role]], columns[role], raw.where)
         for role in ("text", "text_pair")
         if role in columns
     }
-    column = columns["label"]
-    codes = raw.class_names.get(column)
+    name = columns["label"]
+    codes = raw.class_names.get(name)
     notes: list[str] = []
-    if column not in table.column_names:
-        out["label"] = pa.nulls(len(table), TYPES.get(task.data.problem_type, pa.string()))
-    elif task.data.problem_type == "regression":
-        out["label"] = _numbers(raw, task, column, labelled)
-    elif task.data.problem_type == "multi_label_classification":
-        out["label"], notes = cells.name_sets(table[column], codes, task.data, column, raw.where)
+    used = raw.used
+    if name not in table.column_names:
+        out["label"] = pa.nulls(len(table), TYPES.get(data.problem_type, pa.string()))
     else:
-        out["label"] = _names(raw, task, column, labelled)
+        column = table[name]
+        if data.skip_labels:
+            used, notes = _skip(column, data.skip_labels, used, Rows(table, raw.where))
+        if used is not None:
+            column = pac.if_else(pa.array(used), column, pa.scalar(None, column.type))
+        if data.problem_type == "regression":
+            out["label"] = _numbers(column, name, task, raw.where, labelled)
+        elif data.problem_type == "multi_label_classification":
+            column, more = lists.in_texts(column, data.label_delimiter)
+            out["label"], last = cells.name_sets(column, codes, data, name, raw.where)
+            notes += [*more, *last]
+        else:
+            column, more = lists.of_one(column, name, raw.where)
+            out["label"] = _names(column, name, codes, task, raw.where, labelled)
+            notes += more
     if labelled:
+        missing = pac.is_null(out["label"])
+        missing = missing if used is None else pac.and_(missing, pa.array(used))
         cells.refuse(
-            pac.is_null(out["label"]),
+            missing,
             raw.where,
-            f"{out['label'].null_count} rows have no label",
-            f"give column '{column}' a value there, or remove the rows",
+            f"{pac.sum(missing)} rows have no label",
+            f"give column '{name}' a value there, or remove the rows",
         )
-    names = [task.data.label_names.get(name, name) for name in codes or []]
-    return Canonical(pa.table(out), notes, label_order=list(dict.fromkeys(names)))
+    names = [data.label_names.get(name, name) for name in codes or []]
+    return Canonical(pa.table(out), notes, label_order=list(dict.fromkeys(names)), used=used)
 
 
-def _numbers(raw: Raw, task: Task, column: str, labelled: bool) -> pa.ChunkedArray:
+def _skip(
+    column: pa.ChunkedArray, labels: Sequence[str], used: np.ndarray | None, here: Rows
+) -> tuple[np.ndarray, list[str]]:
+    """Whether each row is used (N,), without those that have one of these labels; and the note on them."""
+    texts = column if is_list(column.type) else column.cast(pa.string())
+    skipped = np.zeros(len(column), bool)
+    if not is_list(texts.type):
+        skipped = pac.is_in(texts, pa.array(labels, pa.string())).to_numpy()
+    rows = np.flatnonzero(skipped)
+    notes = []
+    if len(rows):
+        count = "1 row is" if len(rows) == 1 else f"{len(rows):,} rows are"
+        notes = [f"{count} left out, by data.skip_labels; the first: {here.place(int(rows[0]))}"]
+    return ~skipped if used is None else used & ~skipped, notes
+
+
+def _numbers(column: pa.ChunkedArray, name: str, task: Task, where: str, labelled: bool) -> pa.ChunkedArray:
     """(N,) float64; nulls where the hub hides the scores of a test set."""
-    numbers = cells.numbers(raw.table[column], column, raw.where)
+    numbers = cells.numbers(column, name, where)
     if task.run.data_dir is not None:  # as STS-B is on the hub, so that both give the same rows
-        numbers = cells.numbers(numbers.cast(pa.float32()), column, raw.where)
+        numbers = cells.numbers(numbers.cast(pa.float32()), name, where)
     hidden = not labelled and pac.all(pac.equal(numbers, -1)).as_py()
     return pa.nulls(len(numbers), pa.float64()) if hidden else numbers
 
 
-def _names(raw: Raw, task: Task, column: str, labelled: bool) -> pa.ChunkedArray:
+def _names(
+    column: pa.ChunkedArray, name: str, codes: list[str] | None, task: Task, where: str, labelled: bool
+) -> pa.ChunkedArray:
     """(N,) strings; null where a row without a need for one has no label."""
-    names = cells.names(raw.table[column], raw.class_names.get(column), task.data, column, raw.where)
+    names = cells.names(column, codes, task.data, name, where)
     empty = pac.equal(names, "")
     if labelled:
         cells.refuse(
             empty,
-            raw.where,
-            f"column '{column}' has an empty label",
+            where,
+            f"column '{name}' has an empty label",
             'remove the row, or name it: data.label_names = { "" = "none" }',
         )
     return pac.if_else(empty, None, names)
