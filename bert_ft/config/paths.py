@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def anchor(data: Any, folder: Path, by: Path | None = None) -> None:
     it alone."""
 
     def absolute(path: str) -> str:
-        return path if "\0" in path else str((folder / reading.path(path)).resolve())
+        # a link is read by its own name, whose suffix says what it is
+        return path if "\0" in path else os.path.abspath(folder / reading.path(path))
 
     def file(split: Any) -> Any:
         if not isinstance(split, str) or not Path(split).suffix:

@@ -54,10 +54,11 @@ class Strict(BaseModel):
 
 
 class Original(Strict):
-    """The files of the benchmark's original distribution, read with `--data-dir DIR`; tables among them are
-    tab-separated and not quoted."""
+    """The files of the benchmark's original distribution, read with `--data-dir DIR`."""
 
-    folder: Place = Field("", description="the distribution's folder name, below DIR (or DIR itself)")
+    folder: Place | list[Place] = Field(
+        "", description="the distribution's folder name, or names, below DIR (or DIR itself)"
+    )
     train: Place | None = None
     evaluate: Splits = "dev.tsv"
     test: Splits | None = None
@@ -65,6 +66,21 @@ class Original(Strict):
     names: list[str] | None = Field(None, description="column names of the files that have no header")
     label_names: LabelNames = Field({}, description="as data.label_names, for these files")
     skip_ragged: bool = Field(False, description="leave out, and tell, rows with too few or too many cells")
+    delimiter: str = Field("\t", min_length=1, max_length=1, description="of the tables among them")
+    quoting: bool = Field(False, description="whether cells of the tables may be quoted")
+    encoding: str = Field("utf-8", description="of texts and tables")
+    pattern: str | None = Field(None, description="as data.pattern, for these files")
+    rename: dict[str, str] = Field(
+        {}, description="column as it is called in some of the files -> in the others"
+    )
+    join: dict[str, list[str]] = Field({}, description="column -> those whose texts it joins by a space")
+    only: dict[str, str] = Field({}, description="column -> the value of the rows that are meant")
+    label_folders: dict[str, Place] = Field(
+        {}, description="label -> its folder in that of a split, with a file for each text"
+    )
+    label_files: dict[str, Place] = Field(
+        {}, description='label -> the file of its texts, a line each; a split is a part of each, "0%:80%"'
+    )
 
 
 class Data(Strict):
@@ -116,6 +132,11 @@ class Data(Strict):
     )
     names: list[str] | None = Field(
         None, min_length=1, description="column names of CSV/TSV files that have no header line"
+    )
+    pattern: str | None = Field(
+        None,
+        description="of files with a row a line: an RE2 expression whose named groups are the columns, "
+        "'(?P<label>\\S+) (?P<text>.*)'",
     )
     limit_train: int | None = Field(
         None, gt=0, description="train on the first N rows after the seeded shuffle"

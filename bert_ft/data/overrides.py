@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _without_share(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
 
 def _place(value: Any) -> str:
     """The file of a set, or its files joined by "+"."""
-    return "+".join(str(reading.path(file, "the rows").resolve()) for file in _files(value)) or OBJECT
+    return "+".join(os.path.abspath(reading.path(file, "the rows")) for file in _files(value)) or OBJECT
 
 
 def _files(value: Any) -> list[Path]:

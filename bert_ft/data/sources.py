@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from bert_ft import reading
 from bert_ft.config.schema import Data, Original
-from bert_ft.data import hub
+from bert_ft.data import hub, originals
 from bert_ft.data.finding import Finding
 from bert_ft.data.formats import chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
+TABLES = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TABLES, ".json", ".jsonl", ".parquet", ".arrow")
 LARGEST_LIST = 10_000_000  # bytes of a saved data set's list of its files
 ALIASES = {"validation": ("validation", "valid", "val", "dev"), "train": ("train",), "test": ("test",)}
 
@@ -136,9 +137,12 @@ def _file(path: Path, selection: Selection) -> Raw:
     data = selection.data
     columns = selection.columns
     optional = selection.optional
+    if data.pattern is not None:
+        table = originals.lines(path, data.pattern, data.encoding)
+        return Raw(table.select(chosen(table.column_names, columns, optional, str(path))), str(path))
     if suffix in selection.readers:
         return selection.readers[suffix](path, columns, data, optional)
-    if suffix in (".csv", ".tsv"):
+    if suffix in TABLES:
         read = delimited.read(
             path,
             columns,
@@ -185,31 +189,14 @@ def _ipc(path: Path) -> pa.Table:
 
 
 def _original(folder: Path, split: str, selection: Selection, original: Original) -> Raw:
-    inner = folder / original.folder
-    path = (inner if inner.is_dir() else folder) / split
-    if not path.is_file():
-        remedy = "name the folder of the original distribution, or the one above it, with --data-dir"
-        message = f"no '{original.folder}/{split}' and no '{split}'" if original.folder else f"no '{split}'"
-        raise InputError(message, where=str(folder), remedy=remedy)
-    if path.suffix.lower() in (*selection.readers, ".json", ".jsonl"):
+    if original.label_files:
+        found = originals.of_files(folder, split, original)
+        return Raw(found.table, found.where)
+    path = originals.place(folder, split, original)
+    if path.suffix.lower() in (*selection.readers, ".json", ".jsonl") and original.pattern is None:
         return _file(path, selection)
-    skipped: list[int] | None = [] if original.skip_ragged else None
-    table = delimited.read(
-        path,
-        selection.columns,
-        delimiter="\t",
-        quoting=False,
-        names=original.names,
-        optional=selection.optional,
-        skipped=skipped,
-    ).table
-    # without quotes an empty cell can only be an empty text
-    table = pa.table({name: table[name].fill_null("") for name in table.column_names})
-    notes = []
-    if skipped:
-        count = f"{len(skipped)} rows with too few or too many cells are left out"
-        notes.append(f"{count}; the first is row {skipped[0]}")
-    return Raw(table, str(path), notes=notes)
+    found = originals.read(path, selection.columns, selection.optional, original)
+    return Raw(found.table, found.where, notes=found.notes)
 
 
 def _folder(path: Path, split: str, selection: Selection) -> Raw:

@@ -41,7 +41,7 @@ class Delimited:
 
 def delimiter_of(given: str | None, kind: str) -> str:
     """What stands between the cells of a csv or a tsv, unless a delimiter is given."""
-    return given or ("\t" if kind == "tsv" else ",")
+    return given or ("\t" if kind in ("tsv", "txt") else ",")
 
 
 def read(
