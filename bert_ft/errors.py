@@ -100,12 +100,34 @@ def machine() -> Iterator[None]:
         raise
 
 
+ELSEWHERE = {
+    "lr": "learning_rate", "peak_learning_rate": "learning_rate",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size",
+    "per_device_eval_batch_size": "eval_tokens", "eval_batch_size": "eval_tokens",
+    "max_seq_length": "max_length", "max_seq_len": "max_length", "model_max_length": "max_length",
+    "warmup": "warmup_ratio", "lr_scheduler_type": "schedule", "scheduler": "schedule",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "model": "checkpoint", "model_name_or_path": "checkpoint", "model_name": "checkpoint",
+    "output_dir": "output", "dataset": "path", "dataset_name": "path", "dev": "validation",
+    "metric_for_best_model": "best", "metrics": "compute", "sep": "delimiter", "fp16": "precision",
+    "doc_stride": "stride", "max_answer_len": "max_answer_length", "version_2_with_negative": "no_answer",
+    "f1_binary": "f1", "binary_f1": "f1", "seqeval": "f1", "overall_f1": "f1", "entity_f1": "f1",
+    "macro_f1": "f1_macro", "micro_f1": "f1_micro", "weighted_f1": "f1_weighted", "acc": "accuracy",
+    "em": "exact_match", "exact": "exact_match", "mcc": "matthews_correlation",
+    "matthews_corrcoef": "matthews_correlation", "spearman": "spearmanr", "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+}  # fmt: skip
+"""What a setting or a metric is called in other tools -> here."""
+
+
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     """A remedy line: the nearest valid name where there is one, otherwise all of them."""
     names = sorted(set(valid))
     comparable = [name for name in names[:MANY] if len(name) <= 100]
-    matches = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
-    if matches:
+    elsewhere = ELSEWHERE.get(wrong.lower(), "")
+    near = difflib.get_close_matches(wrong[:100], comparable, n=1, cutoff=0.6)
+    if matches := [elsewhere] if elsewhere in names else near:
         return f"did you mean '{matches[0]}'?"
     quoted = [shown(name) if len(name) < 50 else f"'{shown(name, most=50)}'" for name in names[:30]]
     if not names:

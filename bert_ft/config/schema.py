@@ -45,6 +45,8 @@ LabelNames = Annotated[
     ),
 ]
 """Label as it stands in the data -> its name; as a list, the names of the codes 0, 1, ..."""
+Names = Annotated[list[str], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]
+"""Several names, or one."""
 
 
 class Strict(BaseModel):
@@ -159,7 +161,7 @@ class Data(Strict):
 class Metric(Strict):
     """What is computed, and what picks the best checkpoint."""
 
-    compute: list[str] = Field(["accuracy"], min_length=1, description="the family's own by default")
+    compute: Names = Field(["accuracy"], min_length=1, description="the family's own by default")
     mode: Literal["conlleval", "seqeval-strict", "partial-overlap"] = Field(
         "conlleval", description="how NER counts"
     )

@@ -15,7 +15,7 @@ from bert_ft.config import families
 from bert_ft.config.catalog import builtin, load_suite, load_task, references_file, suites, tasks_root
 from bert_ft.config.references import Reference, Suite
 from bert_ft.config.task import Task, dotted_keys
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import ELSEWHERE, InputError, did_you_mean
 from bert_ft.metrics import METRIC_NAMES
 
 Write = Callable[[str, str], Path]
@@ -60,7 +60,7 @@ def toml(tmp_path: Path) -> Write:
     ("[data]\ntest = { train = 'x' }", "data: two sets have one name: train"),
     ("[metric]\ncompute = ['acuracy']", "metric.compute.0 = 'acuracy': unknown metric 'acuracy'; did you"),
     ("[metric]\ncompute = []", "metric.compute = []: List should have at least 1 item"),
-    ("[metric]\nbest = 'dev/accuracy'", "metric.best names the evaluation set 'dev'; known: validation"),
+    ("[metric]\nbest = 'dev/accuracy'", "metric.best names the evaluation set 'dev'; did you mean 'validation'"),
     ("[[reference]]\ncheckpoint = 'x'", "reference.0.split"),
     ("data = 3", "data = 3: Input should be a valid dictionary"),
     ("name = 'ner'", "'ner' is the name of a family, so no task can bear it\n  rename the file"),
@@ -398,3 +398,30 @@ def test_task_without_training(toml: Write) -> None:
     assert load_task("ax").best_metric == ("test", "matthews_correlation")
     with pytest.raises(InputError, match=r"data\.evaluate is empty, but training needs"):
         load_task(toml("own.toml", "[data]\nevaluate = ''"))
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [
+    ("lr", "learning_rate"), ("num_train_epochs", "epochs"), ("per_device_train_batch_size", "batch_size"),
+    ("max_seq_length", "max_length"), ("sep", "delimiter"), ("learning_rat", "learning_rate"),
+])  # fmt: skip
+def test_a_key_of_another_tool_is_answered_with_ours(wrong: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"unknown key '{wrong}'\n  did you mean '{meant}'"):
+        load_task("classification").override({wrong: 1})
+
+
+@pytest.mark.parametrize(("task", "wrong", "meant"), [
+    ("classification", "f1_binary", "f1"), ("ner", "seqeval", "f1"), ("classification", "macro_f1", "f1_macro"), ("qa", "em", "exact_match"),
+])  # fmt: skip
+def test_a_metric_of_another_tool_is_answered_with_ours(task: str, wrong: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"unknown metric '{wrong}'; did you mean '{meant}'"):
+        load_task(task).override({"metric.compute": wrong})
+    assert load_task(task).override({"metric.compute": meant}).metric.compute == [meant]
+
+
+def test_what_is_meant_exists() -> None:
+    keys = {
+        key.rpartition(".")[2]
+        for name in ("classification", "ner", "qa")
+        for key in dotted_keys(load_task(name))
+    }
+    assert set(ELSEWHERE.values()) <= keys | {*METRIC_NAMES, "output"}, "an answer that is no key"
