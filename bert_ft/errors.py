@@ -7,6 +7,8 @@ import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MANY = 2000  # names that a wrong one is compared with
@@ -73,6 +75,51 @@ class InputError(BertFtError):
     """What the user gave is at fault: a key, a file, a row, a checkpoint (exit code 2)."""
 
     exit_code = 2
+
+
+@dataclass
+class RowFaults:
+    """Rows that could not be read, where they are collected instead of ending the reading.
+
+    Attributes:
+        errors: what is wrong with each.
+        rows: their numbers in the source, from 1.
+    """
+
+    errors: list[InputError] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+
+_collected: ContextVar[RowFaults | None] = ContextVar("row faults", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[RowFaults]:
+    """Collects what `row_fault` is told of, in place of an exception at the first: a reader goes on behind a
+    row that can't be read."""
+    token = _collected.set(RowFaults())
+    try:
+        yield _collected.get() or RowFaults()
+    finally:
+        _collected.reset(token)
+
+
+def row_fault(error: InputError, row: int) -> None:
+    """Raises the error of a row, or has it collected: then the reader leaves the row out.
+
+    Args:
+        row: its number in the source, from 1.
+    """
+    faults = _collected.get()
+    if faults is None:
+        raise error
+    faults.errors.append(error)
+    faults.rows.append(row)
+
+
+def is_collecting() -> bool:
+    """Whether faults of rows are collected."""
+    return _collected.get() is not None
 
 
 class MachineError(BertFtError):

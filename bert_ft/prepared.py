@@ -50,13 +50,14 @@ def read(
     *,
     training: bool = True,
     others: bool = False,
+    lenient: bool = False,
 ) -> Prepared:
     """Reads a task's sets and finds its labels; neither prepares the adapter to train nor checks the rows.
 
     Args:
         rows: Python objects in place of files, as `loading.load` takes them; the other arguments as there.
     """
-    splits = loading.load(task, family, rows, training=training, others=others)
+    splits = loading.load(task, family, rows, training=training, others=others, lenient=lenient)
     adapter = family(task, family.find_labels(splits.train, task))
     return Prepared(task, adapter, splits, tuple(splits.notes))
 

@@ -272,7 +272,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
                              {"train": "t.jsonl"}, "t.jsonl, row 2: .* 0.5", "regression"),
     "no number": (nothing, {"regression": True}, "train.csv, row 1: column 'label' has 'pos'", "number"),
     "no file": (nothing, {"train": "nowhere.csv"}, "nowhere.csv: no such file", ""),
-    "kind of file": (file("t.txt", "x"), {"train": "t.txt"}, "t.txt: a '.txt' file", "use one of .csv, .tsv"),
+    "kind of file": (file("t.xls", "x"), {"train": "t.xls"}, "t.xls: a '.xls' file", "use one of .json"),
     "folder for a file": (nothing, {"train": "bert"}, "bert: this is a folder, not a file", "--set data.path=DIR"),
     "no validation": (nothing, {"validation": None}, "no data for 'validation'", "--validation 10%"),
     "share": (nothing, {"validation": "ten%"}, "data.validation = 'ten%'", "10%"),

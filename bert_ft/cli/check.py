@@ -59,5 +59,7 @@ def check(
         print_json(report.dump(limit))
     else:
         checking.show(report, limit, width=None if sys.stdout.isatty() else 200)
+    if not report.readable:
+        raise SystemExit(2)
     if strict and not report.clean:
         raise SystemExit(1)

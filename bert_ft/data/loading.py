@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
@@ -17,7 +18,7 @@ from bert_ft.data.columns import flat
 from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows, Splits
 from bert_ft.data.splitting import has_classes, split_off
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, collecting
 
 
 class Family(Protocol):
@@ -46,6 +47,7 @@ def load(
     *,
     training: bool = True,
     others: bool = False,
+    lenient: bool = False,
 ) -> Splits:
     """Reads every split of a task as canonical rows of its family.
 
@@ -54,10 +56,11 @@ def load(
             dicts.
         training: whether the training rows are wanted; without them `train` is the first other set.
         others: whether `Rows.others` is wanted, where the family has a canonical row for each raw one.
+        lenient: rows that can't be read are findings, and left out: for whoever wants to know them all.
     Raises:
         InputError: a file, row or column that is at fault, with its place and the remedy.
     """
-    reader = _Reader(task, family, objects or {}, others)
+    reader = (_Lenient if lenient else _Reader)(task, family, objects or {}, others)
     data = reader.data
     if training and not data.train:
         raise InputError(
@@ -104,8 +107,7 @@ class _Reader:
     def rows(self, name: str, split: str, labelled: bool) -> Rows:
         """The canonical rows of a set; `labelled`: each has to have its target."""
         names = list(self.columns.values())
-        raw = self._raw(name, split, labelled, names)
-        canonical = self.family.canonical(raw, self.task, self.columns, labelled)
+        raw, canonical, numbers = self.read(name, split, labelled, names)
         table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
@@ -116,12 +118,19 @@ class _Reader:
         self.findings.extend(replace(found, set=name) for found in [*raw.findings, *canonical.findings])
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
         others = rest if self.others and len(rest) == len(table) else None
-        rows = Rows(table, raw.where, others=others, label_order=canonical.label_order)
+        rows = Rows(table, raw.where, numbers, others=others, label_order=canonical.label_order)
         if canonical.used is None:
             return rows
         if not canonical.used.any():
             raise InputError("every row is left out", where=raw.where, remedy="; ".join(canonical.notes))
         return rows.take(np.flatnonzero(canonical.used))
+
+    def read(
+        self, name: str, split: str, labelled: bool, names: list[str]
+    ) -> tuple[sources.Raw, Canonical, np.ndarray | None]:
+        """The raw and the canonical rows of a set; their numbers in the source where some are left out."""
+        raw = self._raw(name, split, labelled, names)
+        return raw, self.family.canonical(raw, self.task, self.columns, labelled), None
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
@@ -135,6 +144,50 @@ class _Reader:
             self.data, names, tuple(optional), self.task.run.data_dir, self.family.readers
         )
         return sources.read(split, selection)
+
+
+class _Lenient(_Reader):
+    """Goes on behind a row that can't be read, and has a finding for it."""
+
+    most = 20  # rows of a set; the next one ends the reading
+
+    def read(
+        self, name: str, split: str, labelled: bool, names: list[str]
+    ) -> tuple[sources.Raw, Canonical, np.ndarray | None]:
+        with collecting() as faults:
+            raw = self._raw(name, split, labelled, names)
+        self.findings += [_refused(name, error, error.where) for error in faults.errors]
+        numbers = np.setdiff1d(np.arange(len(raw.table) + len(faults.rows)), np.array(faults.rows) - 1)
+        for _ in range(self.most):
+            try:
+                canonical = self.family.canonical(raw, self.task, self.columns, labelled)
+                return raw, canonical, numbers if len(numbers) == len(canonical.table) else None
+            except InputError as error:
+                if (at := _row_of(error, raw)) is None:
+                    raise
+                self.findings.append(_refused(name, error, f"{raw.where}, row {numbers[at] + 1}"))
+                rest = np.delete(np.arange(len(raw.table)), at)
+                raw.table = raw.table.take(pa.array(rest))
+                raw.used = None if raw.used is None else raw.used[rest]
+                numbers = numbers[rest]
+        return raw, self.family.canonical(raw, self.task, self.columns, labelled), numbers
+
+
+def _row_of(error: InputError, raw: sources.Raw) -> int | None:
+    """The place in a raw table of the row that an error is about."""
+    match = re.fullmatch(re.escape(raw.where) + r", row (\d+)(, word \d+)?", error.where)
+    if match:
+        return int(match[1]) - 1
+    line = re.search(r", line (\d+)$", error.where)
+    if line is None or "line" not in raw.table.column_names:
+        return None
+    lines = (i for i, lines in enumerate(raw.table["line"].to_pylist()) if int(line[1]) in (lines or ()))
+    return next(lines, None)
+
+
+def _refused(name: str, error: InputError, where: str) -> Finding:
+    message = f"rows that can't be read: {error.message}"
+    return Finding("unreadable", "fault", name, 1, message, [error.remedy], [where])
 
 
 def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bool) -> list[str]:

@@ -51,6 +51,11 @@ class Report:
     skipped: list[str] = field(default_factory=list)
 
     @property
+    def readable(self) -> bool:
+        """Whether every row could be read, so that a training can begin."""
+        return all(finding.check != "unreadable" for finding in self.findings)
+
+    @property
     def clean(self) -> bool:
         """Whether there is neither a fault nor a warning."""
         return all(finding.severity == "note" for finding in self.findings)
@@ -83,7 +88,7 @@ def check(
     bound = overrides.bound(load_task(task), sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
     family = families.find(bound.family)
     training = bool(loading.local_layout(bound).train)
-    prepared = read(bound, family, overrides.objects(sets_), training=training, others=True)
+    prepared = read(bound, family, overrides.objects(sets_), training=training, others=True, lenient=True)
     adapter = prepared.adapter
     splits = prepared.splits
     sets = splits.all() if training else prepared.scored
@@ -250,7 +255,8 @@ def show(report: Report, limit: int, width: int | None = None) -> None:
         for least in (7, max(map(len, report.sets)), 6):
             head.add_column(min_width=least, justify="right" if least == 6 else "left", no_wrap=True)
         share = finding.count / report.sets.get(finding.set, {"rows": np.inf})["rows"]
-        part = f" ({share:.1%} of the set)" if finding.message.startswith("rows") and share >= 0.001 else ""
+        of_rows = finding.message.startswith("rows") and finding.check != "unreadable"
+        part = f" ({share:.1%} of the set)" if of_rows and share >= 0.001 else ""
         head.add_row(
             cell(finding.severity, STYLES[finding.severity]),
             cell(finding.set),

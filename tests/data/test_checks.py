@@ -360,7 +360,7 @@ def test_strict_decides_the_exit_code(cli: Any, files: Path) -> None:
     assert cli(*flags).code == 0
     (files / "train.csv").write_text(train + '"a text","pos","more"\n')
     refused = cli(*flags)
-    assert refused.code == 2 and "row 61" in refused.err and not refused.out
+    assert refused.code == 2 and re.search(r"row 61\b.*\n", refused.out) and "3 cells" in refused.out
 
 
 def test_json_has_everything(cli: Any, files: Path) -> None:
@@ -399,3 +399,48 @@ def test_the_short_form_stands_before_training(cli: Any, reviews: Path, tiny_che
     told = [line for line in cli(*flags).err.splitlines() if line.startswith("check:")]
     assert told == ["check: validation: 12 rows also found in train (rows 1, 2, 3, ...)"]
     assert "check:" not in cli(*flags, "--no-check", "--overwrite").err
+
+
+GOOD = "good film,a\nbad film,b\nfine film,a\nugly film,b\n"
+BAD = {"x,y,z": "3 cells", ",a": "no text", "no label,": "no label", "one": "1 cells"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_check_lists_every_row_that_can_not_be_read(tmp_path: Path, cli: Any, kind: str) -> None:
+    """One bad row does not hide the rest; read and refused rows are as many as an independent count has."""
+    if kind == "csv":
+        lines = ["text,label", *(line for bad in BAD for line in [*GOOD.splitlines(), bad])]
+        places = [5, 10, 15, 20]
+    else:
+        good = [json.dumps({"text": f"film {i}", "label": "ab"[i % 2]}) for i in range(4)]
+        bad = ['{"text":', "[1]", '{"text": null, "label": "a"}', '{"text": "x", "label": ""}']
+        lines = [line for each in bad for line in [*good, each]]
+        places = [5, 10, 15, 20]
+    file = tmp_path / f"rows.{kind}"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    done = cli(
+        "check", "classification", "--train", str(file), "--validation", str(file), "--json", "--limit", "9"
+    )
+    report = json.loads(done.out)
+    refused = [f for f in report["findings"] if f["check"] == "unreadable" and f["set"] == "train"]
+    assert done.code == 2 and {f["severity"] for f in refused} == {"fault"}
+    assert report["sets"]["train"]["rows"] + len(refused) == len(lines) - (kind == "csv")
+    header = kind == "csv"
+    found = sorted(
+        int(number) - (header and unit == "line")
+        for f in refused
+        for unit, number in re.findall(r", (line|row) (\d+)$", f["places"][0])
+    )
+    assert found == places
+    trained = cli(
+        "train", "classification", "--train", str(file), "--validation", str(file), "--checkpoint", "x"
+    )
+    assert trained.code == 2 and len(trained.err.splitlines()) <= 2  # training stops at the first
+
+
+def test_rows_behind_an_unreadable_one_keep_their_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\nx,y,z\ngood,a\nbad,b\n" + "other,a\nthing,b\n" * 9 + "good,a\n")
+    report = tool.check("classification", train=str(file), validation=str(file))
+    repeated = next(f for f in report.findings if f.check == "overlap")
+    assert repeated.places[0] == f"{file}, row 2 (train row 2)"

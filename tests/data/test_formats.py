@@ -137,7 +137,7 @@ FAULTS: list[tuple[str, bytes, str]] = [
     ("half.jsonl", b'{"text": "a", "label": 1}\n{"text": "b \\ud83d", "label": 0}', "half.jsonl, row 2: 'text'"),
     ("big.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1%s}' % (b"0" * 30), "big.jsonl, row 2: 'label'"),
     ("numbers.json", b'[{"text": 3, "label": 1}]', "numbers.json: column 'text' holds int64, not text\n  name the"),
-    ("lists.json", b'[{"text": "a", "label": [1]}]', "lists.json: column 'label' holds list<item: int64>, not labels"),
+    ("lists.json", b'[{"text": "a", "label": [1, 2]}]', "lists.json, row 1: column 'label' has 2 labels\n  --multi-label"),
     ("no.parquet", b"text,label\n", "no.parquet: not a parquet file"),
     ("no.arrow", b"text,label\n", "no.arrow: not a arrow file"),
 ]  # fmt: skip

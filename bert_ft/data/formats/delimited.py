@@ -22,7 +22,7 @@ from bert_ft.data.finding import Finding
 from bert_ft.data.formats import distinct
 from bert_ft.data.formats.encodings import decode
 from bert_ft.data.formats.records import QUOTES, UNEVEN, Quoting, Remarks, Table, table, uneven
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, is_collecting, row_fault
 from bert_ft.reading import HALF
 
 NO_CHARACTER = "\ufdd0"  # Unicode has promised never to give it a meaning
@@ -128,9 +128,11 @@ def _is_plain(text: str, delimiter: str, quoting: Quoting) -> bool:
 def _by_rows(path: Path, layout: Table, columns: list[str], selected: list[str]) -> pa.Table:
     """The selected columns, a row at a time."""
     rows = []
-    for line, cells, fault in layout.rows:
+    for number, (line, cells, fault) in enumerate(layout.rows, 1):
         if fault:
-            raise InputError(fault, where=f"{path}, line {line}", remedy=QUOTES)
+            remedy = UNEVEN if fault == uneven(len(cells), len(columns)) else QUOTES
+            row_fault(InputError(fault, where=f"{path}, line {line}", remedy=remedy), number)
+            continue
         rows.append([cell and HALF.sub(NO_CHARACTER, cell) for cell in cells])
     places = [columns.index(name) for name in selected]
     return pa.table([pa.array([cells[k] for cells in rows], pa.string()) for k in places], names=selected)
@@ -158,26 +160,32 @@ def _by_arrow(
 
     def note(row: pc.InvalidRow) -> str:
         uneven_rows.append(row)
-        return "error" if skipped is None else "skip"
+        return "error" if skipped is None and not is_collecting() else "skip"
 
     try:
         found = _parsed(_content(body), columns, selected, separator, quoting, note)
     except pa.ArrowInvalid as error:
         if not uneven_rows:
             raise InputError(str(error).splitlines()[0], where=str(path)) from None
-        row = uneven_rows[0]
-        start = row.text[:80].replace(separator, delimiter)
-        raise InputError(
-            f"{uneven(row.actual_columns, row.expected_columns)}: {start!r}",
-            where=str(path) if row.number is None else f"{path}, row {row.number}",
-            remedy=UNEVEN if quoting else "the file is read without quoting",
-        ) from None
+        raise _uneven(uneven_rows[0], path, separator, delimiter, quoting) from None
     if skipped is not None:
         skipped.extend(row.number or 0 for row in uneven_rows)
+    else:
+        for row in uneven_rows:
+            row_fault(_uneven(row, path, separator, delimiter, quoting), row.number or 0)
     if separator != delimiter:
         cells = [pac.replace_substring(column, separator, delimiter) for column in found.columns]
         found = pa.table(cells, names=found.column_names)
     return found
+
+
+def _uneven(row: pc.InvalidRow, path: Path, separator: str, delimiter: str, quoting: bool) -> InputError:
+    start = row.text[:80].replace(separator, delimiter)
+    return InputError(
+        f"{uneven(row.actual_columns, row.expected_columns)}: {start!r}",
+        where=str(path) if row.number is None else f"{path}, row {row.number}",
+        remedy=UNEVEN if quoting else "the file is read without quoting",
+    )
 
 
 def _content(body: str) -> pa.Buffer:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from bert_ft import reading
 from bert_ft.data.formats import OTHERS
 from bert_ft.data.formats.encodings import decode
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError, did_you_mean, row_fault
 
 
 def read(path: Path, keys: list[str], *, encoding: str = "utf-8", optional: tuple[str, ...] = ()) -> pa.Table:
@@ -131,17 +131,22 @@ def loads(document: str) -> Any:
 
 def _lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    row_number = 0
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        row_number += 1
+        fault = ""
         try:
             row = loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"expected a JSON object, got {type(row).__name__}", where=f"{path}, line {number}"
-            )
+            fault = f"not JSON: {error.msg}"
+        else:
+            if not isinstance(row, dict):
+                fault = f"expected a JSON object, got {type(row).__name__}"
+        if fault:
+            row_fault(InputError(fault, where=f"{path}, line {number}"), row_number)
+            continue
         rows.append(row)
     return rows
 
