@@ -91,6 +91,11 @@ class Adapter(ABC):
         return other
 
     @property
+    def reading(self) -> type[Adapter]:
+        """What reads rows for this adapter's model: its class, where they are read as when it was trained."""
+        return type(self)
+
+    @property
     def inputs(self) -> dict[str, bool]:
         """The roles that `rows` takes of a raw input, in order -> whether each must be there."""
         return {"text": True}

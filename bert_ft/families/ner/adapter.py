@@ -38,12 +38,20 @@ COLUMN_FILES = (
 """Suffixes of files with a word a line."""
 
 
+WORDS = "unspaced"
+"""What a model says of the words it was trained with: those of `words.split`, `unspaced` ones too."""
+
+
 class Ner(Adapter):
     """A tag a word.
 
     Canonical rows: tokens (list of strings), tags (list of strings, IOB2; null where a row has none),
-    document (int32, where the source has documents); of raw text also text, starts and ends (lists of int64,
-    characters of each word).
+    document (int32, where the source has documents). Where raw text has spans that no words express: learned
+    (as tags, with the words that such spans lie in) and missed (list of strings, the types of these spans).
+    Of raw inputs also text, starts and ends (lists of int64, characters of each word).
+
+    Attributes:
+        unspaced: how raw text is cut into words, as `words.split` takes it.
     """
 
     family: ClassVar[str] = "ner"
@@ -56,6 +64,18 @@ class Ner(Adapter):
         (".json", ".jsonl"), spans.read
     )
     pipeline_tag: ClassVar[str | None] = "token-classification"
+    unspaced: bool = True
+
+    def __init__(
+        self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(task, labels, {"words": WORDS} if tuned is None else tuned)
+        # a model that says nothing of it goes on with the words that it was trained with
+        self.unspaced = self.tuned.get("words") == WORDS
+
+    @property
+    def reading(self) -> type[Adapter]:
+        return type(self) if self.unspaced else type("AsTrained", (type(self),), {"unspaced": False})
 
     @property
     def options(self) -> own.Options:
@@ -67,7 +87,7 @@ class Ner(Adapter):
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
-        out, notes = tagged.canonical(raw, task, columns, labelled)
+        out, notes, findings = tagged.canonical(raw, task, columns, labelled, cls.unspaced)
         document = columns.get("document", "document")
         if document in raw.table.column_names:
             changes = np.zeros(len(raw.table), bool)
@@ -75,7 +95,7 @@ class Ner(Adapter):
                 changes[1:] |= np.diff(cells.codes(raw.table[name])) != 0
             out["document"] = pa.array(np.cumsum(changes), pa.int32())
         out |= {name: raw.table[name] for name in PLACES if name in raw.table.column_names}
-        return Canonical(pa.table(out), notes)
+        return Canonical(pa.table(out), notes, findings=findings)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -85,7 +105,8 @@ class Ner(Adapter):
             return list(
                 names if set(names) <= known and "O" in names else schemes.labels_of(schemes.types_of(names))
             )
-        found = sorted(schemes.types_of(pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()))
+        tags = pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()
+        found = sorted({*schemes.types_of(tags), *_missed(train.table)})
         if not found:
             remedy = "is this the column of the tags?"
             raise InputError("no word is part of an entity", where=train.where, remedy=remedy)
@@ -93,7 +114,18 @@ class Ner(Adapter):
 
     def check(self, name: str, rows: Rows) -> None:
         values, offsets = tagged.flat(rows.table["tags"])
-        strange = pac.is_null(pac.index_in(values, value_set=pa.array(self.names, pa.string())))
+        self._refuse_unknown(rows, values, offsets, words=True)
+        if "missed" in rows.table.column_names:
+            kinds, offsets = tagged.flat(rows.table["missed"])
+            self._refuse_unknown(rows, pac.binary_join_element_wise("B", kinds, "-"), offsets, words=False)
+        if self.options.context == "document" and "document" not in rows.table.column_names:
+            remedy = 'name their column (data.columns.document), or context = "sentence"'
+            message = 'ner.context = "document", but these rows have no documents'
+            raise InputError(message, where=rows.where, remedy=remedy)
+
+    def _refuse_unknown(self, rows: Rows, tags: pa.Array, offsets: np.ndarray, words: bool) -> None:
+        """Refuses tags that are none of the labels; `words`: each is a word's."""
+        strange = pac.is_null(pac.index_in(tags, value_set=pa.array(self.names, pa.string())))
         if (k := pac.index(strange, True).as_py()) >= 0:
             row = int(np.searchsorted(offsets, k, "right")) - 1
             source = (
@@ -101,16 +133,11 @@ class Ner(Adapter):
                 if self.task.data.labels
                 else "the training rows do not have it"
             )
-            message = f"tag '{values[k]}': {source}"
             raise InputError(
-                message,
-                where=rows.place(row, k - int(offsets[row])),
-                remedy=did_you_mean(str(values[k]), self.names),
+                f"tag '{tags[k]}': {source}",
+                where=rows.place(row, k - int(offsets[row]) if words else None),
+                remedy=did_you_mean(str(tags[k]), self.names),
             )
-        if self.options.context == "document" and "document" not in rows.table.column_names:
-            remedy = 'name their column (data.columns.document), or context = "sentence"'
-            message = 'ner.context = "document", but these rows have no documents'
-            raise InputError(message, where=rows.where, remedy=remedy)
 
     def prepare(self, train: Rows) -> None:
         task = self.task
@@ -142,7 +169,7 @@ class Ner(Adapter):
         """Texts, or lists of words."""
         nothing = pa.nulls(len(inputs), pa.list_(pa.string()))
         if all(isinstance(each, str) for each in inputs):
-            found = words.split(inputs)
+            found = words.split(inputs, self.unspaced)
             offsets = pa.array(found.offsets, pa.int32())
             columns = {
                 "tokens": pa.array(found.words, pa.string()),
@@ -164,6 +191,14 @@ class Ner(Adapter):
         """(W,) tag ids of all words, in their order."""
         ids = pac.index_in(tagged.flat(rows.table["tags"])[0], value_set=pa.array(self.names, pa.string()))
         numbers: np.ndarray = pac.fill_null(ids, -1).to_numpy().astype(np.int64)
+        return numbers
+
+    def _learned(self, rows: Rows) -> np.ndarray:
+        """(W,) tag ids of all words as a training learns them."""
+        if "learned" not in rows.table.column_names:
+            return self.references(rows)
+        ids = pac.index_in(tagged.flat(rows.table["learned"])[0], value_set=pa.array(self.names, pa.string()))
+        numbers: np.ndarray = ids.to_numpy().astype(np.int64)
         return numbers
 
     # --- the model's side
@@ -202,7 +237,7 @@ class Ner(Adapter):
         labels = np.full(len(at), -100, np.int64)
         weights = np.zeros(len(begin))
         if not rows.table["tags"].null_count:
-            gold = self.references(rows)[spoken]
+            gold = self._learned(rows)[spoken]
             if self.options.label_all_tokens:  # as transformers' run_ner: I- behind the first
                 sizes = np.diff(pieces)[spoken]
                 every = ranges(pieces[spoken], sizes)
@@ -307,7 +342,9 @@ class Ner(Adapter):
         gold = self.references(rows)
         found = predictions["prediction"]
         offsets = tagged.flat(rows.table["tags"])[1]
-        result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
+        result = entities.score(
+            gold, found, offsets, self.names, self.task.metric.mode, missed=_missed(rows.table)
+        )
         overall = result.pop("") | {
             "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0
         }
@@ -326,13 +363,15 @@ class Ner(Adapter):
         offsets = tagged.flat(rows.table["tokens"])[1].tolist()
         named = np.array(self.names, object)[predictions["prediction"]].tolist()
         columns = rows.table["tokens"].to_pylist(), rows.table["tags"].to_pylist()
+        missed = rows.table["missed"].to_pylist() if "missed" in rows.table.column_names else None
         for row, (texts, gold) in enumerate(zip(*columns, strict=True)):
-            yield {
+            line = {
                 "row": row,
                 "tokens": texts,
                 "prediction": named[offsets[row] : offsets[row + 1]],
                 "label": gold,
             }
+            yield line if missed is None else line | {"missed": missed[row]}
 
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """Of a text, its entities (start and end in characters, label, score: the mean of its words', as in
@@ -354,3 +393,8 @@ class Ner(Adapter):
             answers[r].append({"start": starts[a].as_py(), "end": ends[b], "label": kinds[k], "score": score})
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}
+
+
+def _missed(table: pa.Table) -> list[str]:
+    """The types of the spans that no tag stands for."""
+    return tagged.flat(table["missed"])[0].to_pylist() if "missed" in table.column_names else []
