@@ -66,8 +66,8 @@ def to_iob2(
             remedy = "mend it there, or leave the scheme to be found out: --set ner.scheme=auto"
             if not head:
                 remedy = (
-                    f'mend it there; if it stands for words outside, data.label_names = {{ "{name}" = "O" }}; '
-                    "if all tags are types, --set ner.spelling=TYPE"
+                    f'mend it there; if it is for words outside, data.label_names = {{ "{name}" = "O" }};'
+                    " if all tags are types, --set ner.spelling=TYPE"
                 )
             where = place(int(np.argmax(ids == names.index(name))))
             raise InputError(f"tag '{name}' {what}", where=where, remedy=remedy)

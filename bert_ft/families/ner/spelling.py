@@ -1,6 +1,6 @@
-"""Tags in another spelling than B-PER become that: B_PER, PER-B, b-per, "(PERSON*", "-" for outside, types whose
-names are letters. What they mean is told from the set of a file's tags, and only where one reading makes
-sense."""
+"""Tags in another spelling than B-PER become that: B_PER, PER-B, b-per, "(PERSON*", "-" for outside, types
+that are called as a scheme's letters. What they mean is told from the tags of a file alone, and only where
+one reading makes sense."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _found(
     if doubts:
         name, like = doubts[0]
         message = (
-            f'tags that may be {name}, but are read as types of their own: {KEY} = "{name}" takes the '
+            f'tags perhaps written {name}, read as types of their own: {KEY} = "{name}" takes the '
             'letter for the scheme\'s, "TYPE" keeps them and this warning away'
         )
         findings = [Finding("tags", "warning", "", len(like), message, sorted(like)[:10])]
@@ -182,7 +182,7 @@ def _plain(
         return not alone and not attached and (letters == {"I"} or not repeated & new.keys())
     if not any(len(of) > 1 and of & {"B", "I"} for of in heads.values()):
         return False
-    if attached and any(not {"B", "I"} <= of for of in heads.values()):
+    if attached and any("B" not in of and "I" in of for of in heads.values()):
         return False
     table = pa.array([new.get(name, "O") for name in names], pa.string())
     respelled = table.take(tags.flatten().dictionary_encode().indices)
@@ -202,7 +202,7 @@ def _of_letters(
         return "TYPE", {name: f"I-{name}" for name in inner}, []
     if {"B", "I"} & set(letters) and not (letters == ["B"] and "B" in repeated):
         return None, None, []
-    message = f'tags that are read as letters of a scheme: if they are types, {KEY} = "TYPE"'
+    message = f'tags read as letters of a scheme: if they are types, {KEY} = "TYPE"'
     return None, None, [Finding("tags", "warning", "", len(letters), message, sorted(letters))]
 
 
