@@ -65,6 +65,7 @@ class Original(Strict):
     names: list[str] | None = Field(None, description="column names of the files that have no header")
     label_names: LabelNames = Field({}, description="as data.label_names, for these files")
     skip_ragged: bool = Field(False, description="leave out, and tell, rows with too few or too many cells")
+    word_end: str = Field("", description="regular expression of what stands behind each word in these files")
 
 
 class Data(Strict):

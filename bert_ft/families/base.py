@@ -140,6 +140,11 @@ class Adapter(ABC):
         does."""
         return None
 
+    @property
+    def windowed(self) -> bool:
+        """Whether a row too long for `max_length` is read whole, in several windows; otherwise it is cut."""
+        return False
+
     @classmethod
     def report(cls, task: Task) -> type[Scored]:
         """Returns how a report shows a scored set of such a task, and how `compare` counts it. By default a

@@ -83,6 +83,10 @@ class Ner(Adapter):
         assert isinstance(self.task.options, own.Options)
         return self.task.options
 
+    @property
+    def windowed(self) -> bool:
+        return True
+
     # --- rows
 
     @classmethod

@@ -188,7 +188,7 @@ def _plain(
     respelled = table.take(tags.flatten().dictionary_encode().indices)
     _, _, wrong = schemes.to_iob2(pa.ListArray.from_arrays(tags.offsets, respelled), "auto", str)
     entities = np.count_nonzero(respelled.to_numpy(zero_copy_only=False) != "O")
-    return len(wrong) <= BROKEN * entities
+    return bool(len(wrong) <= BROKEN * entities)
 
 
 def _of_letters(

@@ -47,6 +47,10 @@ def canonical(
         lists = _lists(raw.table[name], name, here, columns, task)
         found = {} if given is None else {"tags": _lists(given, columns["tags"], here, columns, task)}
         notes, findings = [], []
+    original = task.data.original if task.run.data_dir is not None else None
+    if original is not None and original.word_end:
+        lists, more = _without_end(lists, original.word_end)
+        notes += more
     offsets = lists.offsets.to_numpy()
 
     def place(word: int) -> str:
@@ -131,6 +135,16 @@ def _given(raw: Raw, name: str, labelled: bool, here: Rows) -> tuple[pa.ChunkedA
     if given is None and labelled:
         raise InputError(f"no column '{name}'", where=raw.where, remedy="name it: --tags COLUMN")
     return given, untold
+
+
+def _without_end(lists: pa.ListArray, end: str) -> tuple[pa.ListArray, list[str]]:
+    """Words without what a distribution writes behind each, and what to tell of it."""
+    texts = lists.flatten()
+    cut = pac.replace_substring_regex(texts, f"(?s)^(.+){end}$", r"\1")
+    if not (changed := pac.sum(pac.not_equal(cut, texts)).as_py()):
+        return lists, []
+    note = f"{changed:,} of {len(texts):,} words end in {end}, which these files add and is cut off"
+    return pa.ListArray.from_arrays(lists.offsets, cut), [note]
 
 
 def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
