@@ -134,8 +134,8 @@ def tag(
             "others end within a word, the whole word is learned"
         )
     message = (
-        "spans whose ends lie within a word, so that predict can never give them: where they are scored they "
-        "count as missed, where they are learned the whole word is"
+        "spans whose ends lie within a word: predict can't give them, so they count as missed where they are "
+        "scored; training learns the whole word"
     )
     finding = Finding("spans", "warning", "", len(examples), message, examples[:KEPT], places[:KEPT])
     return Tagged(words, tags, learned, missed), notes, [finding]
