@@ -83,6 +83,21 @@ def test_the_saved_model_alone_gives_the_same(run: bert_ft.Run) -> None:
         ]
 
 
+def test_a_pipeline_reads_a_long_text_with_stride(run: bert_ft.Run) -> None:
+    """As the card and the pages say: without it, nothing beyond `max_length` tokens."""
+    from transformers import pipeline
+
+    text = "Anna went to New Rome . " * 40
+    ours = [(e["start"], e["end"], e["label"]) for e in run.predict(text)[0]["entities"]]
+    model = str(run.path / "model")
+    short, long = (
+        pipeline("token-classification", model, aggregation_strategy="first", **more)(text)
+        for more in ({}, {"stride": 14})
+    )
+    assert len(ours) == 80 and max(entity["end"] for entity in short) < 200
+    assert [(e["start"], e["end"], e["entity_group"]) for e in long] == ours
+
+
 def test_options_are_kept_with_the_model(run: bert_ft.Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Viterbi, document context and the way of counting, from JSONL and over a run that starts from a run."""
     rows = [{"tokens": ["Anna", "went"], "tags": ["S-PER", "O"], "doc": k // 3} for k in range(12)]

@@ -1,7 +1,8 @@
 """Entity precision, recall and F1 over flat arrays of tags, in three named ways of counting.
 
-`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl,
-which are those of seqeval's default mode; an inconsistent tag starts an entity. `seqeval-strict`: seqeval's
+`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl as
+seqeval's default mode has them; an inconsistent tag starts an entity. (Behind E and S, conlleval.pl itself
+goes on with an entity of the same type; on IO, IOB and IOE tags the two agree.) `seqeval-strict`: seqeval's
 `mode="strict"`; what does not follow the scheme is no entity. `partial-overlap`: an entity is found where one
 of the same type shares a word with it (recall counts gold entities, precision predicted ones).
 
@@ -119,7 +120,7 @@ def score(
         mode: one of `MODES`.
         scheme: one of `SCHEMES`; by default conlleval's reading, and for the strict mode what the prefixes
             say (IOB2, BIOES or BILOU; IOB1 only if it is named).
-        missed: the types of gold entities that no tags can express, and so none can find.
+        missed: the types of gold entities that no tags can express: missed in every mode.
     Returns:
         type -> {"precision", "recall", "f1", "number"}; "" -> the same of all types, and "accuracy", of the
         words.
