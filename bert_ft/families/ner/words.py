@@ -101,6 +101,7 @@ def tag(
     examples = []
     places = []
     bare = 0
+    padded = []
     for row, marks in enumerate(kept):
         begin = words.offsets[row]
         starts = words.starts[begin : words.offsets[row + 1]]
@@ -111,6 +112,8 @@ def tag(
             if last <= first:
                 raise InputError(f"the span {start} to {end} ({kind}) holds no word", where=place(row))
             exact = starts[first] >= start and ends[last - 1] <= end
+            if exact and (starts[first] > start or ends[last - 1] < end):
+                padded.append(row)
             inner = slice(begin + first + (starts[first] < start), begin + last)
             for target in (tags, learned) if exact else (learned,):
                 target[inner] = f"I-{kind}"
@@ -125,6 +128,11 @@ def tag(
     if nested:
         notes.append(
             f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}"
+        )
+    if padded:
+        notes.append(
+            f"{len(padded):,} spans begin or end with white space, which is no part of an entity; the first: "
+            f"{place(padded[0])}"
         )
     if not examples:
         return Tagged(words, tags, learned, missed), notes, []
