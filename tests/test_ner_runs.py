@@ -88,16 +88,14 @@ def test_a_pipeline_reads_a_long_text_with_stride(run: bert_ft.Run) -> None:
     from transformers import pipeline
 
     text = "Anna went to New Rome . " * 40
-    ours = [(e["start"], e["end"], e["label"]) for e in run.predict(text)[0]["entities"]]
+    ours = run.predict(text)[0]["entities"]
     model = str(run.path / "model")
     short, long = (
         pipeline("token-classification", model, aggregation_strategy="first", **more)(text)
         for more in ({}, {"stride": 14})
     )
-    last = len(text) - 10
-    assert max(entity["end"] for entity in short) < 200 and ours[-1][1] > last < long[-1]["end"]
-    theirs = {(e["start"], e["end"], e["entity_group"]) for e in long}
-    assert len(theirs & set(ours)) > 0.9 * len(ours), "where windows begin differs"
+    ends = [max(entity["end"] for entity in found) for found in (short, long, ours)]
+    assert ends[0] < 200 and min(ends[1:]) > len(text) - 40
 
 
 def test_options_are_kept_with_the_model(run: bert_ft.Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -199,6 +197,26 @@ def test_told_and_handled(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> No
     counts = json.loads(done.out)["counts"]
     assert counts["validation"]["words"] == 5000 and counts["train"]["words"] == 5000 + 2 + 1
     assert len(bert_ft.load("run").predictions()[0]["prediction"]) == 5000
+
+
+def test_who_named_the_columns_is_not_told_to(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("words,marks\na b,O O\n")
+    named = (
+        "check",
+        "ner",
+        "--train",
+        "a.csv",
+        "--validation",
+        "a.csv",
+        "--tokens",
+        "words",
+        "--tags",
+        "marks",
+    )
+    done = cli(*named)
+    assert (
+        done.code == 2 and "lists of words and of tags are wanted" in done.err and "--tokens" not in done.err
+    )
 
 
 def test_a_tokenizer_without_offsets(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Adapter(ABC):
     Attributes:
         task: what to learn, with the family's options as `task.options`.
         labels: the label names in the order of the head.
-        tuned: what `tune` found, kept with the model: thresholds.
+        tuned: what is kept with the model: what `tune` found, such as thresholds, or how its rows were read.
     """
 
     family: ClassVar[str]
@@ -67,7 +67,7 @@ class Adapter(ABC):
         """Binds the family to a task.
 
         Args:
-            tuned: what `tune` found when the model was trained, of a model that is loaded.
+            tuned: what a model that is loaded kept; None where one is trained.
         Raises:
             InputError: a task whose options are another family's.
         """

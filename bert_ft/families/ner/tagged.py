@@ -41,11 +41,11 @@ def canonical(
     given, untold = _given(raw, columns["tags"], labelled, here)
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if text:
-        found, notes, findings = _of_text(raw.table[name], given, here, unspaced)
+        found, notes, findings = _of_text(raw.table[name], given, here, task, unspaced)
         lists = found.pop("tokens")
     else:
-        lists = _lists(raw.table[name], name, here, columns, task)
-        found = {} if given is None else {"tags": _lists(given, columns["tags"], here, columns, task)}
+        lists = _lists(raw.table[name], name, here, task)
+        found = {} if given is None else {"tags": _lists(given, columns["tags"], here, task)}
         notes, findings = [], []
     original = task.data.original if task.run.data_dir is not None else None
     if original is not None and original.word_end:
@@ -155,17 +155,21 @@ def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     return whole.flatten(), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _lists(
-    column: pa.ChunkedArray, name: str, here: Rows, columns: Mapping[str, str], task: Task
-) -> pa.ListArray:
+def _lists_wanted(task: Task) -> str:
+    """The remedy where words and tags are no lists."""
+    if {"tokens", "tags"} <= set(task.data.columns):
+        return (
+            "lists of words and of tags are wanted: JSONL and Parquet hold them, or a file of a word a line"
+        )
+    return "name the columns that hold lists of words and of tags: --tokens COLUMN --tags COLUMN"
+
+
+def _lists(column: pa.ChunkedArray, name: str, here: Rows, task: Task) -> pa.ListArray:
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind)):
-        remedy = "name the columns of words and tags: --tokens COLUMN --tags COLUMN"
-        if {"tokens", "tags"} <= set(task.data.columns):
-            remedy = (
-                "a list is wanted in each row: JSONL or Parquet hold them, a file with a word a line does"
-            )
-        raise InputError(f"column '{name}' holds {kind}, not lists", where=here.where, remedy=remedy)
+        raise InputError(
+            f"column '{name}' holds {kind}, not lists", where=here.where, remedy=_lists_wanted(task)
+        )
     refuse(pac.is_null(column), here.place, f"no '{name}'", "a list is wanted; [] where it is empty")
     values, offsets = flat(column)
     values = values.cast(pa.string()) if is_text(values.type) else values
@@ -173,7 +177,7 @@ def _lists(
 
 
 def _of_text(
-    texts: pa.ChunkedArray, given: pa.ChunkedArray | None, here: Rows, unspaced: bool
+    texts: pa.ChunkedArray, given: pa.ChunkedArray | None, here: Rows, task: Task, unspaced: bool
 ) -> tuple[dict[str, pa.ListArray], list[str], list[Finding]]:
     """The words of raw text as the column tokens, with `tags`, `learned` and `missed` where spans are given,
     the last two only if a span is missed; what to tell, and the findings."""
@@ -185,7 +189,7 @@ def _of_text(
         raise InputError(
             f"raw text needs spans (start, end, label), not {given.type if given is not None else ''}",
             where=here.where,
-            remedy="or give lists of words with their tags: --tokens COLUMN --tags COLUMN",
+            remedy=_lists_wanted(task),
         ) from None
     found, notes, findings = words.tag(texts.to_pylist(), spans, here.place, unspaced)
     offsets = pa.array(found.words.offsets, pa.int32())
