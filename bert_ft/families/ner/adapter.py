@@ -20,7 +20,7 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import conll, schemes, spans, tagged, words
+from bert_ft.families.ner import conll, decoding, schemes, spans, tagged, words
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.metrics import entities
@@ -247,7 +247,9 @@ class Ner(Adapter):
                 every = ranges(pieces[spoken], sizes)
                 last = np.repeat(end[window], sizes)
                 seen = every < last
-                labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
+                labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(
+                    decoding.inner(self.names)[gold], sizes
+                )[seen]
             labels[place] = gold
             weights = np.add.reduceat(labels >= 0, starts[:-1]).astype(np.float64)
         counts = {
@@ -260,21 +262,6 @@ class Ner(Adapter):
         }
         counts |= coverage.counts(*coverage.of_texts(tokenizer, texts.to_pylist()))
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
-
-    def _iob2(self) -> np.ndarray:
-        """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
-        names = self.names
-        letters = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
-        read = [
-            f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names
-        ]
-        return np.array([names.index(name) if name in names else k for k, name in enumerate(read)])
-
-    def _inner(self) -> np.ndarray:
-        """(C,) the tag that continues each: I-X of B-X, else itself."""
-        names = self.names
-        inner = {f"B-{name[2:]}": k for k, name in enumerate(names) if name.startswith("I-")}
-        return np.array([inner.get(name, k) for k, name in enumerate(names)])
 
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
@@ -304,32 +291,8 @@ class Ner(Adapter):
         prediction[spoken] = chosen
         score[spoken] = np.exp(scores[np.arange(len(chosen)), chosen])
         if len(silent := np.flatnonzero(prediction < 0)):
-            prediction[silent] = self._between(prediction, spoken, silent, offsets)
+            prediction[silent] = decoding.between(prediction, spoken, silent, offsets, self.names)
         return {"prediction": prediction, "score": score}
-
-    def _between(
-        self, prediction: np.ndarray, spoken: np.ndarray, silent: np.ndarray, offsets: np.ndarray
-    ) -> np.ndarray:
-        """The tags of words without tokens."""
-        outside = self.names.index("O") if "O" in self.names else 0
-        if not len(spoken):
-            return np.full(len(silent), outside)
-        prefix, kind, _ = entities.parse(self.names, entities.ALIASES)
-        after = np.searchsorted(spoken, silent)
-        left = spoken[np.maximum(after - 1, 0)]
-        right = spoken[np.minimum(after, len(spoken) - 1)]
-        a = prediction[left]
-        b = prediction[right]
-        row = np.searchsorted(offsets, [left, silent, right], "right")
-        inside = (
-            (left < silent)
-            & (silent < right)
-            & (row[0] == row[1])
-            & (row[1] == row[2])
-            & (kind[a] == kind[b])
-        )
-        inside &= np.isin(prefix[a], [entities.B, entities.I]) & np.isin(prefix[b], [entities.I, entities.E])
-        return np.where(inside, self._inner()[a], outside)
 
     # --- predictions
 
@@ -350,7 +313,7 @@ class Ner(Adapter):
             gold, found, offsets, self.names, self.task.metric.mode, missed=_missed(rows.table)
         )
         overall = result.pop("") | {
-            "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0
+            "accuracy": float((decoding.iob2(self.names)[found] == gold).mean()) if len(gold) else 0.0
         }
         types = {f"f1_{kind}": scores["f1"] for kind, scores in result.items()}
         return {name: overall[name] for name in self.task.metric.compute} | types
@@ -384,17 +347,8 @@ class Ner(Adapter):
             yield from super().decode_raw(predictions, rows)
             return
         starts, offsets = tagged.flat(rows.table["starts"])
-        ends = tagged.flat(rows.table["ends"])[0].to_pylist()
-        prefix, kind, kinds = entities.parse(self.names, entities.ALIASES)
-        codes = (entities.apart(table[predictions["prediction"]], offsets) for table in (prefix, kind))
-        first, last, found = entities.chunks(*codes)
-        row = np.searchsorted(offsets[1:] + np.arange(len(rows)), first)
-        answers: list[list[dict[str, Any]]] = [[] for _ in range(len(rows))]
-        for r, a, b, k in zip(
-            row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True
-        ):
-            score = float(np.nanmean(predictions["score"][a : b + 1]))
-            answers[r].append({"start": starts[a].as_py(), "end": ends[b], "label": kinds[k], "score": score})
+        limits = starts.to_pylist(), tagged.flat(rows.table["ends"])[0].to_pylist()
+        answers = decoding.in_characters(predictions, offsets, limits, self.names)
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}
 
