@@ -84,13 +84,7 @@ def tag(
     kept = []
     nested = []
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
-        for start, end, kind in marks:
-            if not 0 <= start < end <= len(text):
-                raise InputError(
-                    f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
-                    where=place(row),
-                    remedy="spans are [start, end) in characters",
-                )
+        _refuse_outside(text, marks, place, row)
         clear = _apart(marks)
         nested += [row] * (len(set(marks)) - len(clear))
         kept.append(sorted(clear))
@@ -147,6 +141,18 @@ def tag(
     )
     finding = Finding("spans", "warning", "", len(examples), message, examples[:KEPT], places[:KEPT])
     return Tagged(words, tags, learned, missed), notes, [finding]
+
+
+def _refuse_outside(
+    text: str, marks: Sequence[tuple[int, int, str]], place: Callable[[int], str], row: int
+) -> None:
+    for start, end, kind in marks:
+        if not 0 <= start < end <= len(text):
+            raise InputError(
+                f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
+                where=place(row),
+                remedy="spans are [start, end) in characters",
+            )
 
 
 def _short(text: str) -> str:
