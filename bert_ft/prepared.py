@@ -101,7 +101,7 @@ def prepare_for(
 ) -> Prepared:
     """Reads a task's sets for the adapter of a trained model, which has its labels already; refuses rows that
     it can't score. Without `training` the training rows are not read."""
-    splits = loading.load(task, type(adapter), rows, training=training)
+    splits = loading.load(task, adapter.reading, rows, training=training)
     result = Prepared(task, adapter, splits, tuple(splits.notes))
     for name, part in result.scored.items():
         adapter.check(name, part)

@@ -83,6 +83,21 @@ def test_the_saved_model_alone_gives_the_same(run: bert_ft.Run) -> None:
         ]
 
 
+def test_a_pipeline_reads_a_long_text_with_stride(run: bert_ft.Run) -> None:
+    """As the card and the pages say: without it, nothing beyond `max_length` tokens."""
+    from transformers import pipeline
+
+    text = "Anna went to New Rome . " * 40
+    ours = run.predict(text)[0]["entities"]
+    model = str(run.path / "model")
+    short, long = (
+        pipeline("token-classification", model, aggregation_strategy="first", **more)(text)
+        for more in ({}, {"stride": 14})
+    )
+    ends = [max(entity["end"] for entity in found) for found in (short, long, ours)]
+    assert ends[0] < 200 and min(ends[1:]) > len(text) - 40
+
+
 def test_options_are_kept_with_the_model(run: bert_ft.Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Viterbi, document context and the way of counting, from JSONL and over a run that starts from a run."""
     rows = [{"tokens": ["Anna", "went"], "tags": ["S-PER", "O"], "doc": k // 3} for k in range(12)]
@@ -176,12 +191,32 @@ def test_told_and_handled(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> No
                "--max-length", "32", "--max-steps", "1", "--json")  # fmt: skip
     assert done.code == 0, done.err
     for told in ("train: 1 spans overlap a longer one and are left out; the first: .*train.jsonl, row 2",
-                 "train: 1 ends of spans lie within a word, which is parted there; the first: .*train.jsonl, row 2",
+                 r"check: train: 1 span whose ends lie within a word.*\(row 2\)",
                  "train: 1 rows have no words; the first: .*train.jsonl, row 3", "validation: tags are IO, read as IOB2"):  # fmt: skip
         assert re.search(told, done.err), (told, done.err)
     counts = json.loads(done.out)["counts"]
-    assert counts["validation"]["words"] == 5000 and counts["train"]["words"] == 5000 + 2 + 2
+    assert counts["validation"]["words"] == 5000 and counts["train"]["words"] == 5000 + 2 + 1
     assert len(bert_ft.load("run").predictions()[0]["prediction"]) == 5000
+
+
+def test_who_named_the_columns_is_not_told_to(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("words,marks\na b,O O\n")
+    named = (
+        "check",
+        "ner",
+        "--train",
+        "a.csv",
+        "--validation",
+        "a.csv",
+        "--tokens",
+        "words",
+        "--tags",
+        "marks",
+    )
+    done = cli(*named)
+    assert (
+        done.code == 2 and "lists of words and of tags are wanted" in done.err and "--tokens" not in done.err
+    )
 
 
 def test_a_tokenizer_without_offsets(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> None:

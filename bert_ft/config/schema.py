@@ -83,6 +83,7 @@ class Original(Strict):
     label_files: dict[str, Place] = Field(
         {}, description='label -> the file of its texts, a line each; a split is a part of each, "0%:80%"'
     )
+    word_end: str = Field("", description="regular expression of what stands behind each word in these files")
 
 
 class Data(Strict):

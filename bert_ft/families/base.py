@@ -48,7 +48,7 @@ class Adapter(ABC):
     Attributes:
         task: what to learn, with the family's options as `task.options`.
         labels: the label names in the order of the head.
-        tuned: what `tune` found, kept with the model: thresholds.
+        tuned: what is kept with the model: what `tune` found, such as thresholds, or how its rows were read.
     """
 
     family: ClassVar[str]
@@ -67,7 +67,7 @@ class Adapter(ABC):
         """Binds the family to a task.
 
         Args:
-            tuned: what `tune` found when the model was trained, of a model that is loaded.
+            tuned: what a model that is loaded kept; None where one is trained.
         Raises:
             InputError: a task whose options are another family's.
         """
@@ -89,6 +89,11 @@ class Adapter(ABC):
         other.labels = list(self.labels)
         other.tuned = dict(self.tuned)
         return other
+
+    @property
+    def reading(self) -> type[Adapter]:
+        """What reads rows for this adapter's model: its class, where they are read as when it was trained."""
+        return type(self)
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -134,6 +139,11 @@ class Adapter(ABC):
         """Which end of a long text the tokenizer of a saved model cuts off, "left" or "right"; None: as it
         does."""
         return None
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a row too long for `max_length` is read whole, in several windows; otherwise it is cut."""
+        return False
 
     @classmethod
     def report(cls, task: Task) -> type[Scored]:

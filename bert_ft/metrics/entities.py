@@ -1,7 +1,8 @@
 """Entity precision, recall and F1 over flat arrays of tags, in three named ways of counting.
 
-`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl,
-which are those of seqeval's default mode; an inconsistent tag starts an entity. `seqeval-strict`: seqeval's
+`conlleval` (the default, what papers report): the chunk rules of the CoNLL-2000 shared task's conlleval.pl as
+seqeval's default mode has them; an inconsistent tag starts an entity. (Behind E and S, conlleval.pl itself
+goes on with an entity of the same type; on IO, IOB and IOE tags the two agree.) `seqeval-strict`: seqeval's
 `mode="strict"`; what does not follow the scheme is no entity. `partial-overlap`: an entity is found where one
 of the same type shares a word with it (recall counts gold entities, precision predicted ones).
 
@@ -11,7 +12,7 @@ U and M: there they only part entities of different types, as in seqeval; `schem
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -108,6 +109,7 @@ def score(
     names: Sequence[str],
     mode: str = "conlleval",
     scheme: str | None = None,
+    missed: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 (fractions; a quotient 0/0 is 0) with the number of gold entities, by type.
 
@@ -118,6 +120,7 @@ def score(
         mode: one of `MODES`.
         scheme: one of `SCHEMES`; by default conlleval's reading, and for the strict mode what the prefixes
             say (IOB2, BIOES or BILOU; IOB1 only if it is named).
+        missed: the types of gold entities that no tags can express: missed in every mode.
     Returns:
         type -> {"precision", "recall", "f1", "number"}; "" -> the same of all types, and "accuracy", of the
         words.
@@ -126,7 +129,10 @@ def score(
     """
     (gold, predicted), hits, kinds = matched(references, predictions, offsets, names, mode, scheme)
     selected = gold[2][hits[0]], predicted[2][hits[1]], gold[2], predicted[2]
+    beside = Counter(missed)
+    kinds = [*kinds, *(kind for kind in beside if kind not in kinds)]
     counts = np.stack([np.bincount(types, minlength=len(kinds)) for types in selected], axis=1)
+    counts[:, 2] += [beside[kind] for kind in kinds]
     present = sorted(np.flatnonzero(counts.any(axis=1)).tolist(), key=kinds.__getitem__)
     result = {kinds[k]: _quotients(*counts[k].tolist()) for k in present}
     total = _quotients(*counts.sum(axis=0).tolist())

@@ -41,10 +41,24 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         licence=licence,
         hub=hub,
         pipeline=families.known(task.family).pipeline_tag,
+        arguments=_pipeline_arguments(task),
         scale=families.known(task.family).metric_scale,
         base=short_name(task.run.checkpoint or "a model object"),
         recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True),
     )
+
+
+def _pipeline_arguments(task: Task) -> str | None:
+    """What a pipeline has to be told to answer texts beyond `max_length`, as Python writes it; None: there is
+    no such pipeline (transformers 5 has none for question answering)."""
+    tag = families.known(task.family).pipeline_tag
+    if tag == "text-classification":
+        return ", truncation=True"
+    if tag != "token-classification":
+        return None
+    longest = max(0, task.recipe.max_length // 2 - 2)  # half a window, as in training, without special tokens
+    stride = min(getattr(task.options, "stride", longest), longest)
+    return f', aggregation_strategy="first", stride={stride}'
 
 
 def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence: Any, hub: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from bert_ft.data.finding import KEPT, Finding, Severity
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
 from bert_ft.families import coverage, tokenization
+from bert_ft.families.base import Adapter
 from bert_ft.modeling import remote_code, vocabulary
 from bert_ft.prepared import read
 
@@ -123,7 +124,7 @@ def check(
         report.notes = [*report.notes, *notes]
         for name, rows in sets.items():
             report.sets[name]["tokens"], more = _of_tokens(
-                name, rows, adapter.texts, tokenizer, bound.recipe.max_length
+                name, rows, adapter, tokenizer, bound.recipe.max_length
             )
             findings += more
     report.findings = sorted(findings, key=lambda f: list(STYLES).index(f.severity))
@@ -181,10 +182,11 @@ def _comparable(column: pa.Array) -> pa.Array | None:
 
 
 def _of_tokens(
-    name: str, rows: Rows, roles: Sequence[str], tokenizer: Any, max_length: int
+    name: str, rows: Rows, adapter: Adapter, tokenizer: Any, max_length: int
 ) -> tuple[dict[str, int], list[Finding]]:
     """Median, 95 % quantile and maximum of the tokens in a row, before truncation and with special tokens;
     and findings on long rows, unknown tokens and characters in no token."""
+    roles = adapter.texts
     columns = [plain(rows.table[role]) for role in roles if role in rows.table.column_names]
     lengths = np.full(len(rows), tokenizer.num_special_tokens_to_add(pair=len(columns) > 1))
     unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))
@@ -202,6 +204,9 @@ def _of_tokens(
     message = f"rows longer than max_length = {max_length}, which cuts off {lost:.1%} of all tokens"
     beside = [f"{n:,} tokens" for n in lengths[long][:KEPT]]
     severity: Severity = "warning" if long.mean() > LONG else "note"
+    if adapter.windowed:
+        message = f"rows read in more than one window of max_length = {max_length}: nothing is cut off"
+        severity = "note"
     findings = [*at("length", severity, name, rows, long, message, roles, beside)]
     lacking = {
         "unknown": (unknown, lengths, "with unknown tokens", "tokens"),

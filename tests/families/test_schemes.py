@@ -118,13 +118,16 @@ ANY = st.text(
 @given(st.lists(ANY | st.sampled_from(TEXTS), min_size=1, max_size=4), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=100)
 def test_spans_come_back_from_the_words(texts: list[str], chance: random.Random) -> None:
-    """Any spans that do not overlap and hold more than white space: their words cover them and nothing else."""
+    """Any spans that do not overlap and hold more than white space: those that are whole words come back, the
+    others are missed, and the words are those without spans."""
     spans = []
     for text in texts:
         edges = sorted(chance.sample(range(len(text) + 1), min(len(text) + 1, 6)))
         pairs = list(zip(edges[::2], edges[1::2], strict=False))
         spans.append([(a, b, chance.choice(KINDS)) for a, b in pairs if words.split([text[a:b]]).words])
-    found, got, notes = words.tag(texts, spans, str)
+    tagged, _, findings = words.tag(texts, spans, str)
+    found = tagged.words
+    assert found.words == words.split(texts).words
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
         part = slice(*found.offsets[row : row + 2])
         limits = list(zip(found.starts[part].tolist(), found.ends[part].tolist(), strict=True))
@@ -133,22 +136,29 @@ def test_spans_come_back_from_the_words(texts: list[str], chance: random.Random)
         assert not "".join(text[b:c] for b, c in zip([0, *[b for _, b in limits]], [*[a for a, _ in limits], len(text)],
                                                      strict=True)).strip()  # fmt: skip
         entities = [
-            (kind, text[limits[a][0] : limits[b][1]]) for kind, a, b in get_entities(got[part].tolist())
+            (limits[a][0], limits[b][1], kind) for kind, a, b in get_entities(tagged.tags[part].tolist())
         ]
-        assert entities == [(kind, text[a:b].strip()) for a, b, kind in marks]
-    assert bool(notes) == bool(found.cut) == (len(words.split(texts).words) < len(found.words))
+        bare = [
+            (b - len(text[a:b].lstrip()), a + len(text[a:b].rstrip()), kind) for a, b, kind in sorted(marks)
+        ]
+        starts, ends = ({limit[side] for limit in limits} for side in (0, 1))
+        whole = [mark for mark in bare if mark[0] in starts and mark[1] in ends]
+        assert entities == whole
+        assert tagged.missed[row] == [mark[2] for mark in bare if mark not in whole]
+    assert sum(map(len, tagged.missed)) == sum(finding.count for finding in findings)
 
 
 def test_overlaps_and_faults() -> None:
     text = "the Bank of England rose"
-    found, got, notes = words.tag(
+    tagged, notes, findings = words.tag(
         [text], [[(4, 8, "A"), (4, 19, "B"), (4, 19, "B")]], lambda row: f"row {row + 1}"
     )
-    assert got.tolist() == ["O", "B-B", "I-B", "I-B", "O"]
-    assert notes == ["1 spans overlap a longer one and are left out; the first: row 1"]
-    found, got, notes = words.tag(["iPhone13 x"], [[(0, 6, "A")]], lambda row: f"row {row + 1}")
-    assert found.words == ["iPhone", "13", "x"] and got.tolist() == ["B-A", "O", "O"]
-    assert notes == ["1 ends of spans lie within a word, which is parted there; the first: row 1"]
+    assert tagged.tags.tolist() == ["O", "B-B", "I-B", "I-B", "O"] == tagged.learned.tolist()
+    assert notes == ["1 spans overlap a longer one and are left out; the first: row 1"] and not findings
+    tagged, notes, findings = words.tag(["iPhone13 x"], [[(0, 6, "A")]], lambda row: f"row {row + 1}")
+    assert tagged.words.words == ["iPhone13", "x"] and tagged.missed == [["A"]]
+    assert tagged.tags.tolist() == ["O", "O"] and tagged.learned.tolist() == ["B-A", "O"]
+    assert [(each.severity, each.count, each.places) for each in findings] == [("warning", 1, ["row 1"])]
     for span, message in {(4, 99, "A"): "outside the text of 24", (5, 5, "A"): "outside", (-1, 3, "A"): "outside",
                           (3, 4, "A"): "holds no word"}.items():  # fmt: skip
         with pytest.raises(InputError, match=f"row 1: the span .*{message}"):

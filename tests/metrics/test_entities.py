@@ -69,7 +69,7 @@ def test_equals_seqeval(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(("gold", "found", "expected"), [
-    # worked by hand with conlleval.pl's startOfChunk and endOfChunk: (gold, predicted, both)
+    # worked by hand with conlleval.pl's startOfChunk and endOfChunk, E and S as in seqeval: (gold, predicted, both)
     ("I-PER I-PER O I-LOC", "I-PER I-PER O I-LOC", (2, 2, 2)),  # IO
     ("I-PER I-PER O I-LOC", "I-PER O O I-LOC", (2, 2, 1)),
     ("I-PER I-LOC I-LOC", "I-PER I-PER I-LOC", (2, 2, 0)),
@@ -86,6 +86,25 @@ def test_conlleval_by_hand(gold: str, found: str, expected: tuple[int, int, int]
     number, guessed, right = expected
     assert result["number"] == number
     assert (result["precision"], result["recall"]) == pytest.approx((right / guessed, right / number))
+
+
+@pytest.mark.parametrize(("tags", "by_seqeval"), [
+    ("S-A S-A", 2), ("B-A E-A B-A E-A", 2), ("U-A U-A", 1), ("B-A L-A B-A L-A", 1), ("B-A L-A O B-A L-A", 2),
+])  # fmt: skip
+def test_raw_letters_are_counted_as_seqeval_does(tags: str, by_seqeval: int) -> None:
+    """What tasks/ner/README.md says; conlleval.pl counts one each, but for the last."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    assert ours([tags.split()], [tags.split()])[""]["number"] == len(get_entities(tags.split())) == by_seqeval
+
+
+def test_gold_entities_that_no_tags_express_are_missed() -> None:
+    (gold, found), offsets, names = entities.flat([["B-A", "O"]], [["B-A", "O"]])
+    for mode in entities.MODES:
+        result = entities.score(gold, found, offsets, names, mode, missed=["A", "A", "C"])
+        assert result[""] | {"accuracy": 1.0} == result[""] and result[""]["number"] == 4
+        assert result[""]["recall"] == 0.25 and result[""]["precision"] == 1 and result["A"]["number"] == 3
+        assert result["C"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 1}
 
 
 def test_a_scheme_reads_letters_that_conlleval_does_not_know() -> None:

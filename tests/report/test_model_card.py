@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -35,6 +37,38 @@ def test_the_card_has_the_results(runs: Runs, kind: str) -> None:
         and "<img" not in parsed.text
     )
     assert str(run.path) not in parsed.content and "learning_rate: 0.003" in parsed.text.replace("\\", "")
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [
+    ("classes", ", truncation=True"),
+    ("entities", ', aggregation_strategy="first", stride='),
+    ("questions", None),
+])  # fmt: skip
+def test_the_code_of_the_card_runs(runs: Runs, kind: str, arguments: str | None) -> None:
+    """On a text beyond `max_length`, of which the pipeline reads what `predict` reads."""
+    run = runs[kind]
+    code = re.search("```python\n(.*?)```", (run.path / "model" / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    if arguments is None:  # transformers 5 has no such pipeline any more
+        assert "pipeline" not in code[1]
+        exec(code[1].replace("PATH_OF_THIS_MODEL", str(run.path / "model")), {})
+        return
+    assert f'"PATH_OR_ID_OF_THIS_MODEL"{arguments}' in code[1]
+    first, _, second = code[1].partition("# or, ")
+    scope: dict[str, Any] = {}
+    exec(first.replace("PATH_OR_ID_OF_THIS_MODEL", str(run.path / "model")), scope)
+    theirs = scope["model"]
+    exec(f"# {second}".replace("PATH_OF_THIS_MODEL", str(run.path / "model")), scope)
+    mine = scope["model"]
+    assert theirs.tokenizer.model_max_length == run.task.recipe.max_length
+    text = "Anna went to Rome " * run.task.recipe.max_length
+    if kind == "classes":
+        answer = mine.predict(text)[0]
+        assert theirs(text)[0]["label"] == answer["prediction"]
+        assert theirs(text)[0]["score"] == pytest.approx(max(answer["probabilities"].values()), abs=1e-5)
+    if kind == "entities":
+        ends = [max(entity["end"] for entity in found) for found in (theirs(text), mine(text)["entities"])]
+        assert min(ends) > len(text) - 20
 
 
 def test_base_model_and_licence(runs: Runs, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def lines(findings: Sequence[Finding], limit: int = 5) -> list[str]:
     grave.sort(key=lambda finding: finding.severity)  # "fault" < "warning"
     result = []
     for finding in grave[:limit]:
-        numbers = re.findall(r", row (\d+)(?: \(|$)", "\n".join(finding.places[:3]), re.MULTILINE)
+        first = "\n".join([*dict.fromkeys(finding.places)][:3])
+        numbers = re.findall(r", row (\d+)(?: \(|$)", first, re.MULTILINE)
         more = ", ..." if finding.count > len(numbers) else ""
         unit = "rows" if finding.count > 1 else "row"
         place = f" ({unit} {', '.join(numbers)}{more})" if numbers else ""

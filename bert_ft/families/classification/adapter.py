@@ -203,6 +203,10 @@ class Classification(Adapter):
         return {"data": {"labels": list(labels), "problem_type": kind}}
 
     @property
+    def windowed(self) -> bool:
+        return self.options.windows
+
+    @property
     def truncation_side(self) -> str | None:
         return "left" if self.options.truncation == "tail" else "right"
 

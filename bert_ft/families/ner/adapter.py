@@ -20,7 +20,7 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import conll, schemes, spans, tagged, words
+from bert_ft.families.ner import conll, decoding, schemes, spans, tagged, words
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.metrics import entities
@@ -38,12 +38,20 @@ COLUMN_FILES = (
 """Suffixes of files with a word a line."""
 
 
+WORDS = "unspaced"
+"""What a model says of the words it was trained with: those of `words.split`, `unspaced` ones too."""
+
+
 class Ner(Adapter):
     """A tag a word.
 
     Canonical rows: tokens (list of strings), tags (list of strings, IOB2; null where a row has none),
-    document (int32, where the source has documents); of raw text also text, starts and ends (lists of int64,
-    characters of each word).
+    document (int32, where the source has documents). Where raw text has spans that no words express: learned
+    (as tags, with the words that such spans lie in) and missed (list of strings, the types of these spans).
+    Of raw inputs also text, starts and ends (lists of int64, characters of each word).
+
+    Attributes:
+        unspaced: how raw text is cut into words, as `words.split` takes it.
     """
 
     family: ClassVar[str] = "ner"
@@ -56,6 +64,18 @@ class Ner(Adapter):
         (".json", ".jsonl"), spans.read
     )
     pipeline_tag: ClassVar[str | None] = "token-classification"
+    unspaced: bool = True
+
+    def __init__(
+        self, task: Task, labels: Sequence[Label] = (), tuned: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(task, labels, {"words": WORDS} if tuned is None else tuned)
+        # a model that says nothing of it goes on with the words that it was trained with
+        self.unspaced = self.tuned.get("words") == WORDS
+
+    @property
+    def reading(self) -> type[Adapter]:
+        return type(self) if self.unspaced else type("AsTrained", (type(self),), {"unspaced": False})
 
     @property
     def options(self) -> own.Options:
@@ -63,11 +83,15 @@ class Ner(Adapter):
         assert isinstance(self.task.options, own.Options)
         return self.task.options
 
+    @property
+    def windowed(self) -> bool:
+        return True
+
     # --- rows
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
-        out, notes = tagged.canonical(raw, task, columns, labelled)
+        out, notes, findings = tagged.canonical(raw, task, columns, labelled, cls.unspaced)
         document = columns.get("document", "document")
         if document in raw.table.column_names:
             changes = np.zeros(len(raw.table), bool)
@@ -75,7 +99,7 @@ class Ner(Adapter):
                 changes[1:] |= np.diff(cells.codes(raw.table[name])) != 0
             out["document"] = pa.array(np.cumsum(changes), pa.int32())
         out |= {name: raw.table[name] for name in PLACES if name in raw.table.column_names}
-        return Canonical(pa.table(out), notes)
+        return Canonical(pa.table(out), notes, findings=findings)
 
     @classmethod
     def find_labels(cls, train: Rows, task: Task) -> list[Label]:
@@ -85,7 +109,8 @@ class Ner(Adapter):
             return list(
                 names if set(names) <= known and "O" in names else schemes.labels_of(schemes.types_of(names))
             )
-        found = sorted(schemes.types_of(pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()))
+        tags = pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()
+        found = sorted({*schemes.types_of(tags), *_missed(train.table)})
         if not found:
             remedy = "is this the column of the tags?"
             raise InputError("no word is part of an entity", where=train.where, remedy=remedy)
@@ -93,7 +118,18 @@ class Ner(Adapter):
 
     def check(self, name: str, rows: Rows) -> None:
         values, offsets = tagged.flat(rows.table["tags"])
-        strange = pac.is_null(pac.index_in(values, value_set=pa.array(self.names, pa.string())))
+        self._refuse_unknown(rows, values, offsets, words=True)
+        if "missed" in rows.table.column_names:
+            kinds, offsets = tagged.flat(rows.table["missed"])
+            self._refuse_unknown(rows, pac.binary_join_element_wise("B", kinds, "-"), offsets, words=False)
+        if self.options.context == "document" and "document" not in rows.table.column_names:
+            remedy = 'name their column (data.columns.document), or context = "sentence"'
+            message = 'ner.context = "document", but these rows have no documents'
+            raise InputError(message, where=rows.where, remedy=remedy)
+
+    def _refuse_unknown(self, rows: Rows, tags: pa.Array, offsets: np.ndarray, words: bool) -> None:
+        """Refuses tags that are none of the labels; `words`: each is a word's."""
+        strange = pac.is_null(pac.index_in(tags, value_set=pa.array(self.names, pa.string())))
         if (k := pac.index(strange, True).as_py()) >= 0:
             row = int(np.searchsorted(offsets, k, "right")) - 1
             source = (
@@ -101,16 +137,11 @@ class Ner(Adapter):
                 if self.task.data.labels
                 else "the training rows do not have it"
             )
-            message = f"tag '{values[k]}': {source}"
             raise InputError(
-                message,
-                where=rows.place(row, k - int(offsets[row])),
-                remedy=did_you_mean(str(values[k]), self.names),
+                f"tag '{tags[k]}': {source}",
+                where=rows.place(row, k - int(offsets[row]) if words else None),
+                remedy=did_you_mean(str(tags[k]), self.names),
             )
-        if self.options.context == "document" and "document" not in rows.table.column_names:
-            remedy = 'name their column (data.columns.document), or context = "sentence"'
-            message = 'ner.context = "document", but these rows have no documents'
-            raise InputError(message, where=rows.where, remedy=remedy)
 
     def prepare(self, train: Rows) -> None:
         task = self.task
@@ -142,7 +173,7 @@ class Ner(Adapter):
         """Texts, or lists of words."""
         nothing = pa.nulls(len(inputs), pa.list_(pa.string()))
         if all(isinstance(each, str) for each in inputs):
-            found = words.split(inputs)
+            found = words.split(inputs, self.unspaced)
             offsets = pa.array(found.offsets, pa.int32())
             columns = {
                 "tokens": pa.array(found.words, pa.string()),
@@ -164,6 +195,14 @@ class Ner(Adapter):
         """(W,) tag ids of all words, in their order."""
         ids = pac.index_in(tagged.flat(rows.table["tags"])[0], value_set=pa.array(self.names, pa.string()))
         numbers: np.ndarray = pac.fill_null(ids, -1).to_numpy().astype(np.int64)
+        return numbers
+
+    def _learned(self, rows: Rows) -> np.ndarray:
+        """(W,) tag ids of all words as a training learns them."""
+        if "learned" not in rows.table.column_names:
+            return self.references(rows)
+        ids = pac.index_in(tagged.flat(rows.table["learned"])[0], value_set=pa.array(self.names, pa.string()))
+        numbers: np.ndarray = ids.to_numpy().astype(np.int64)
         return numbers
 
     # --- the model's side
@@ -202,13 +241,15 @@ class Ner(Adapter):
         labels = np.full(len(at), -100, np.int64)
         weights = np.zeros(len(begin))
         if not rows.table["tags"].null_count:
-            gold = self.references(rows)[spoken]
+            gold = self._learned(rows)[spoken]
             if self.options.label_all_tokens:  # as transformers' run_ner: I- behind the first
                 sizes = np.diff(pieces)[spoken]
                 every = ranges(pieces[spoken], sizes)
                 last = np.repeat(end[window], sizes)
                 seen = every < last
-                labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(self._inner()[gold], sizes)[seen]
+                labels[(every + np.repeat(shift, sizes))[seen]] = np.repeat(
+                    decoding.inner(self.names)[gold], sizes
+                )[seen]
             labels[place] = gold
             weights = np.add.reduceat(labels >= 0, starts[:-1]).astype(np.float64)
         counts = {
@@ -221,21 +262,6 @@ class Ner(Adapter):
         }
         counts |= coverage.counts(*coverage.of_texts(tokenizer, texts.to_pylist()))
         return Features(starts, tokens, {}, weights, counts, {"labels": labels}, {"word": word})
-
-    def _iob2(self) -> np.ndarray:
-        """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
-        names = self.names
-        letters = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
-        read = [
-            f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names
-        ]
-        return np.array([names.index(name) if name in names else k for k, name in enumerate(read)])
-
-    def _inner(self) -> np.ndarray:
-        """(C,) the tag that continues each: I-X of B-X, else itself."""
-        names = self.names
-        inner = {f"B-{name[2:]}": k for k, name in enumerate(names) if name.startswith("I-")}
-        return np.array([inner.get(name, k) for k, name in enumerate(names)])
 
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
@@ -265,32 +291,8 @@ class Ner(Adapter):
         prediction[spoken] = chosen
         score[spoken] = np.exp(scores[np.arange(len(chosen)), chosen])
         if len(silent := np.flatnonzero(prediction < 0)):
-            prediction[silent] = self._between(prediction, spoken, silent, offsets)
+            prediction[silent] = decoding.between(prediction, spoken, silent, offsets, self.names)
         return {"prediction": prediction, "score": score}
-
-    def _between(
-        self, prediction: np.ndarray, spoken: np.ndarray, silent: np.ndarray, offsets: np.ndarray
-    ) -> np.ndarray:
-        """The tags of words without tokens."""
-        outside = self.names.index("O") if "O" in self.names else 0
-        if not len(spoken):
-            return np.full(len(silent), outside)
-        prefix, kind, _ = entities.parse(self.names, entities.ALIASES)
-        after = np.searchsorted(spoken, silent)
-        left = spoken[np.maximum(after - 1, 0)]
-        right = spoken[np.minimum(after, len(spoken) - 1)]
-        a = prediction[left]
-        b = prediction[right]
-        row = np.searchsorted(offsets, [left, silent, right], "right")
-        inside = (
-            (left < silent)
-            & (silent < right)
-            & (row[0] == row[1])
-            & (row[1] == row[2])
-            & (kind[a] == kind[b])
-        )
-        inside &= np.isin(prefix[a], [entities.B, entities.I]) & np.isin(prefix[b], [entities.I, entities.E])
-        return np.where(inside, self._inner()[a], outside)
 
     # --- predictions
 
@@ -307,9 +309,11 @@ class Ner(Adapter):
         gold = self.references(rows)
         found = predictions["prediction"]
         offsets = tagged.flat(rows.table["tags"])[1]
-        result = entities.score(gold, found, offsets, self.names, self.task.metric.mode)
+        result = entities.score(
+            gold, found, offsets, self.names, self.task.metric.mode, missed=_missed(rows.table)
+        )
         overall = result.pop("") | {
-            "accuracy": float((self._iob2()[found] == gold).mean()) if len(gold) else 0.0
+            "accuracy": float((decoding.iob2(self.names)[found] == gold).mean()) if len(gold) else 0.0
         }
         types = {f"f1_{kind}": scores["f1"] for kind, scores in result.items()}
         return {name: overall[name] for name in self.task.metric.compute} | types
@@ -326,13 +330,15 @@ class Ner(Adapter):
         offsets = tagged.flat(rows.table["tokens"])[1].tolist()
         named = np.array(self.names, object)[predictions["prediction"]].tolist()
         columns = rows.table["tokens"].to_pylist(), rows.table["tags"].to_pylist()
+        missed = rows.table["missed"].to_pylist() if "missed" in rows.table.column_names else None
         for row, (texts, gold) in enumerate(zip(*columns, strict=True)):
-            yield {
+            line = {
                 "row": row,
                 "tokens": texts,
                 "prediction": named[offsets[row] : offsets[row + 1]],
                 "label": gold,
             }
+            yield line if missed is None else line | {"missed": missed[row]}
 
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """Of a text, its entities (start and end in characters, label, score: the mean of its words', as in
@@ -341,16 +347,12 @@ class Ner(Adapter):
             yield from super().decode_raw(predictions, rows)
             return
         starts, offsets = tagged.flat(rows.table["starts"])
-        ends = tagged.flat(rows.table["ends"])[0].to_pylist()
-        prefix, kind, kinds = entities.parse(self.names, entities.ALIASES)
-        codes = (entities.apart(table[predictions["prediction"]], offsets) for table in (prefix, kind))
-        first, last, found = entities.chunks(*codes)
-        row = np.searchsorted(offsets[1:] + np.arange(len(rows)), first)
-        answers: list[list[dict[str, Any]]] = [[] for _ in range(len(rows))]
-        for r, a, b, k in zip(
-            row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True
-        ):
-            score = float(np.nanmean(predictions["score"][a : b + 1]))
-            answers[r].append({"start": starts[a].as_py(), "end": ends[b], "label": kinds[k], "score": score})
+        limits = starts.to_pylist(), tagged.flat(rows.table["ends"])[0].to_pylist()
+        answers = decoding.in_characters(predictions, offsets, limits, self.names)
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}
+
+
+def _missed(table: pa.Table) -> list[str]:
+    """The types of the spans that no tag stands for."""
+    return tagged.flat(table["missed"])[0].to_pylist() if "missed" in table.column_names else []

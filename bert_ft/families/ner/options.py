@@ -17,9 +17,26 @@ class Options(schema.Options):
 
     table: ClassVar[str] = "ner"
 
-    scheme: Literal["auto", "IO", "IOB1", "IOB2", "BIOES", "BILOU"] = Field(
+    scheme: Literal["auto", "IO", "IOB1", "IOB2", "IOE1", "IOE2", "BIOES", "BILOU"] = Field(
         "auto", description="of the files' tags"
     )
+    spelling: (
+        Literal[
+            "PREFIX-TYPE",
+            "PREFIX_TYPE",
+            "PREFIX:TYPE",
+            "PREFIX/TYPE",
+            "PREFIX.TYPE",
+            "PREFIXTYPE",
+            "TYPE-PREFIX",
+            "TYPE_PREFIX",
+            "TYPE:PREFIX",
+            "TYPE/PREFIX",
+            "TYPE.PREFIX",
+            "TYPE",
+        ]
+        | None
+    ) = Field(None, description="of the files' tags: B-PER is PREFIX-TYPE; found out where it is plain")
     label_all_tokens: bool = Field(False, description="learn every sub-token of a word, not the first alone")
     context: Literal["sentence", "document"] = Field(
         "sentence", description="document: neighbours fill the window"

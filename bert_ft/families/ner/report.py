@@ -26,6 +26,11 @@ class Entities(Scored):
         return gold, found, offsets, names
 
     @cached_property
+    def missed(self) -> list[list[str]]:
+        """Of each row, the types of the gold spans that no tags of its words express."""
+        return [line.get("missed", []) for line in self.lines]
+
+    @cached_property
     def resamples(self) -> Resamples:
         gold, found, offsets, _ = self.tags
         sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
@@ -36,6 +41,7 @@ class Entities(Scored):
             np.bincount(self.sentences(places), minlength=len(rows))
             for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)
         ]
+        keys[2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
         return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), bootstrap.entities)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
@@ -47,7 +53,8 @@ class Entities(Scored):
         return np.diff(self.tags[2])
 
     def sections(self) -> list[Table | Chart]:
-        scores = entities.score(*self.tags, self.task.metric.mode)
+        missed = [kind for kinds in self.missed for kind in kinds]
+        scores = entities.score(*self.tags, self.task.metric.mode, missed=missed)
         scores.pop("")
         rows = [
             [kind, *(found[key] for key in ("number", "precision", "recall", "f1"))]
@@ -57,7 +64,8 @@ class Entities(Scored):
             "entities",
             ["type", "gold", "precision", "recall", "f1"],
             rows,
-            f"counted as {self.task.metric.mode}",
+            f"counted as {self.task.metric.mode}"
+            + (f"; {len(missed):,} gold spans end within a word, and count as missed" if missed else ""),
             bars={4: 1.0},
         )
         return [table, *super().sections()]
@@ -67,7 +75,9 @@ class Entities(Scored):
         sides, hits, kinds = entities.matched(*self.tags, self.task.metric.mode)
         offsets = self.tags[2]
         tokens = self.column("tokens")
-        told: list[tuple[list[str], list[str]]] = [([], []) for _ in tokens]
+        told: list[tuple[list[str], list[str]]] = [
+            ([f"{kind}: a part of a word" for kind in kinds], []) for kinds in self.missed
+        ]
         for which, ((first, last, kind), hit) in enumerate(zip(sides, hits, strict=True)):
             at = self.sentences(first)
             for row, a, b, k in zip(at[~hit], first[~hit], last[~hit], kind[~hit], strict=True):

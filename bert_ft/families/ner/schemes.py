@@ -1,9 +1,11 @@
-"""Tags as files have them (IO, IOB1, IOB2, BIOES/BMES, BILOU) become IOB2; what breaks its scheme is found on
-the way."""
+"""Tags as files have them (IO, IOB1, IOB2, IOE1, IOE2, BIOES/BMES, BILOU) become IOB2; what breaks its scheme
+is found on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,19 @@ import pyarrow as pa
 from bert_ft.errors import InputError
 from bert_ft.metrics.entities import ALIASES, B, E, I, O, S, apart, parse, shifted, starts_and_ends
 
-LETTERS = {"": "", "IO": "I", "IOB1": "BI", "IOB2": "BI", "BIOES": "BIESM", "BILOU": "BILU"}
+LETTERS = {
+    "": "",
+    "IO": "I",
+    "IOB1": "BI",
+    "IOB2": "BI",
+    "IOE1": "IE",
+    "IOE2": "IE",
+    "BIOES": "BIESM",
+    "BILOU": "BILU",
+}
+SIGNS = {"IOB2": "B", "IOB1": "B", "IOE2": "E", "IOE1": "E", "BIOES": "ESM", "BILOU": "LU"}
+"""The letters that a scheme is known by. A set that breaks several equally is read by the first."""
+STRAY = 0.01  # share of the tags up to which those with a letter are slips, and no sign of a scheme
 
 
 def to_iob2(
@@ -41,17 +55,27 @@ def to_iob2(
     codes, types = (apart(table[ids], offsets) for table in (prefix, kind))
     before = shifted(codes)
     same = shifted(types) == types
-    found = _detect(set(heads.values()), codes, before, same) if scheme == "auto" else scheme
+    steps = _Steps(before, codes, same)
+    counts = np.bincount(ids, minlength=len(names))
+    letters = [heads.get(name, "O") for name in names]
+    found = _detect(letters, counts, steps) if scheme == "auto" else scheme
+    prefixed = any(heads.values())
     for name, head in heads.items():
-        if head not in LETTERS[found] or (not head and any(heads.values())) or not name:
+        if (scheme != "auto" and head not in LETTERS[found]) or (not head and prefixed) or not name:
             what = f"is none of {found}" if head else "has no prefix (B-, I-, ...) where others have one"
-            remedy = "mend it there, or name the tags' scheme: --set ner.scheme=IOB2"
-            raise InputError(
-                f"tag '{name}' {what}", where=place(int(np.argmax(ids == names.index(name)))), remedy=remedy
-            )
-    breaks = breaking(found, before, codes, same)
+            remedy = "mend it there, or leave the scheme to be found out: --set ner.scheme=auto"
+            if not head:
+                remedy = (
+                    f'mend it there; if it is for words outside, data.label_names = {{ "{name}" = "O" }};'
+                    " if all tags are types, --set ner.spelling=TYPE"
+                )
+            where = place(int(np.argmax(ids == names.index(name))))
+            raise InputError(f"tag '{name}' {what}", where=where, remedy=remedy)
+    breaks = breaking(found, *steps)
     stops = offsets[1:] + np.arange(len(offsets) - 1)  # where `apart` put the O behind each sentence
-    wrong = np.union1d(np.flatnonzero(np.delete(breaks, stops)), offsets[1:][breaks[stops]] - 1)
+    foreign = np.array([head not in {"O", "", *LETTERS[found]} for head in letters], bool)[ids]
+    within = np.flatnonzero(np.delete(breaks, stops) | foreign)
+    wrong = np.union1d(within, offsets[1:][breaks[stops]] - 1)
     starts = np.delete(starts_and_ends(codes, types)[0], stops)
     out = np.where(prefix[ids] == O, 0, 1 + 2 * kind[ids] + ~starts)
     table = pa.array(labels_of(kinds), pa.string())
@@ -79,6 +103,8 @@ def breaking(scheme: str, before: np.ndarray, prefix: np.ndarray, same: np.ndarr
         broken = (prefix == (B if scheme == "IOB1" else I)) & ~(opened & same)
     if scheme in ("BIOES", "BILOU"):
         broken = (opened | inner) & ~(opened & inner & same)
+    if scheme in ("IOE1", "IOE2"):
+        broken = (before == (E if scheme == "IOE1" else I)) & ~(inner & same)
     return broken
 
 
@@ -125,13 +151,37 @@ def _head(name: str) -> str:
     return head if head in ALIASES and (dash or not kind) else ""
 
 
-def _detect(heads: set[str], prefix: np.ndarray, before: np.ndarray, same: np.ndarray) -> str:
-    if heads & {"L", "U"}:
-        return "BILOU"
-    if heads & {"E", "S", "M"}:
-        return "BIOES"
-    if "B" not in heads:
-        return "IO" if heads else ""
-    # IOB1 has a B only where an entity meets another of its type; IOB2 has one at every start
-    alone = (before == O) | ~same
-    return "IOB1" if not (alone & (prefix == B)).any() and (alone & (prefix == I)).any() else "IOB2"
+class _Steps(NamedTuple):
+    """(T,) each: the prefix before each tag and its own, and whether the types of both are the same."""
+
+    before: np.ndarray
+    prefix: np.ndarray
+    same: np.ndarray
+
+
+def _detect(letters: Sequence[str], counts: np.ndarray, steps: _Steps) -> str:
+    """The scheme that the fewest tags break, of those that have every letter that is no slip.
+
+    Args:
+        letters: of each tag name ("" where it has none, "O" outside). counts: how often each occurs.
+    """
+    totals = Counter[str]()
+    for letter, count in zip(letters, counts.tolist(), strict=True):
+        totals[letter] += count
+    del totals["O"]
+    if set(totals) <= {"I", ""}:
+        return "IO" if totals else ""
+    least = STRAY * sum(totals.values())
+    usual = {letter for letter, count in totals.items() if letter and count > least}
+    fitting = [
+        scheme
+        for scheme, signs in SIGNS.items()
+        if usual <= set(LETTERS[scheme]) and totals.keys() & set(signs)
+    ]
+    return min(fitting or ["BIOES"], key=lambda scheme: _broken(scheme, totals, steps))
+
+
+def _broken(scheme: str, totals: Mapping[str, int], steps: _Steps) -> int:
+    """How many tags break a scheme, or have a letter that it lacks."""
+    foreign = sum(count for letter, count in totals.items() if letter not in LETTERS[scheme])
+    return foreign + int(breaking(scheme, *steps).sum())

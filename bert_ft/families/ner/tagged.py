@@ -3,7 +3,7 @@ spans."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,46 +12,45 @@ import pyarrow.compute as pac
 
 from bert_ft.config.task import Task
 from bert_ft.data.columns import is_text, names, refuse
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
-from bert_ft.families.ner import schemes, words
+from bert_ft.families.ner import schemes, spelling, words
 from bert_ft.families.ner.options import Options
+
+MANY = 10  # words with a tag from which on the number of their types says something
 
 
 def canonical(
-    raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """The columns tokens and tags (lists of strings; IOB2, or null where there are none), and what to tell of
-    them.
+    raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool, unspaced: bool
+) -> tuple[dict[str, Any], list[str], list[Finding]]:
+    """The columns tokens and tags (lists of strings; IOB2, or null where there are none); where raw text has
+    spans that its words can't express also learned and missed, as `words.Tagged` has them; what to tell of
+    them; and the findings.
 
+    Args:
+        unspaced: how raw text is cut into words, as `words.split` takes it.
     Raises:
         InputError: columns of another kind, a row without words or tags, or with a tag too many; with its
             place.
     """
     here = Rows(raw.table, raw.where)
     name = columns["tokens"]
-    given = raw.table[columns["tags"]] if columns["tags"] in raw.table.column_names else None
-    untold = list[str]()
-    if given is not None and given.null_count:
-        if labelled:
-            refuse(
-                pac.is_null(given),
-                here.place,
-                f"{given.null_count} rows have no tags",
-                f"give '{columns['tags']}' a value there, or remove the rows",
-            )
-        if given.null_count < len(given):
-            untold = [f"{given.null_count:,} of {len(given):,} rows have no tags, so that none is scored"]
-        given = None
-    if given is None and labelled:
-        raise InputError(f"no column '{columns['tags']}'", where=raw.where, remedy="name it: --tags COLUMN")
-    notes: list[str] = []
-    if pa.types.is_string(raw.table[name].type) or pa.types.is_large_string(raw.table[name].type):
-        lists, found, notes = _of_text(raw.table[name], given, here)
+    kind = raw.table[name].type
+    given, untold = _given(raw, columns["tags"], labelled, here)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if text:
+        found, notes, findings = _of_text(raw.table[name], given, here, task, unspaced)
+        lists = found.pop("tokens")
     else:
-        lists = _lists(raw.table[name], name, here)
-        found = None if given is None else _lists(given, columns["tags"], here)
+        lists = _lists(raw.table[name], name, here, task)
+        found = {} if given is None else {"tags": _lists(given, columns["tags"], here, task)}
+        notes, findings = [], []
+    original = task.data.original if task.run.data_dir is not None else None
+    if original is not None and original.word_end:
+        lists, more = _without_end(lists, original.word_end)
+        notes += more
     offsets = lists.offsets.to_numpy()
 
     def place(word: int) -> str:
@@ -66,24 +65,86 @@ def canonical(
         notes.append(
             f"{(sizes == 0).sum():,} rows have no words; the first: {here.place(int(np.argmin(sizes)))}"
         )
-    if found is None:
-        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes
-    if len(odd := np.flatnonzero(np.diff(found.offsets.to_numpy()) != sizes)):
-        row = int(odd[0])
-        message = f"{sizes[row]} words and {len(found[row])} tags"
-        raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
-    found = _named(found, raw.class_names.get(columns["tags"]), task, columns["tags"], raw.where, place)
+    if not found:
+        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
+    missed = {"missed": found.pop("missed")} if "missed" in found else {}
+    codes = raw.class_names.get(columns["tags"])
+    for role, tags in found.items():
+        if len(odd := np.flatnonzero(np.diff(tags.offsets.to_numpy()) != sizes)):
+            row = int(odd[0])
+            message = f"{sizes[row]} words and {len(tags[row])} tags"
+            raise InputError(message, where=here.place(row), remedy="a tag is wanted for every word")
+        found[role] = _named(tags, codes, task, columns["tags"], raw.where, place)
+    if text:  # IOB2 already
+        read = {role: schemes.to_iob2(tags, "IOB2", place)[0] for role, tags in found.items()}
+        return {"tokens": lists, **read, **missed}, notes, findings
+    tags, more, beside = _in_iob2(found["tags"], task, place)
+    findings += [*beside, *_suspicious(tags, columns, "line" in raw.table.column_names)]
+    return {"tokens": lists, "tags": tags}, notes + more, findings
+
+
+def _in_iob2(
+    tags: pa.ListArray, task: Task, place: Callable[[int], str]
+) -> tuple[pa.ListArray, list[str], list[Finding]]:
+    """Tags of any spelling and scheme as IOB2, what to tell of them, and the findings."""
     assert isinstance(task.options, Options)
-    read, scheme, wrong = schemes.to_iob2(found, task.options.scheme, place)
+    given, notes, findings = spelling.read(tags, task.options.spelling, place)
+    read, scheme, wrong = schemes.to_iob2(given, task.options.scheme, place)
     if scheme:
         notes.append("tags are IOB2" if scheme == "IOB2" else f"tags are {scheme}, read as IOB2")
     if wrong:
-        tag = found.flatten()[wrong[0]]
-        first = f"{tag} at {place(wrong[0])}"
+        first = f"{tags.flatten()[wrong[0]]} at {place(wrong[0])}"
         notes.append(
             f"{len(wrong):,} tags break {scheme} and are read by conlleval's rules; the first: {first}"
         )
-    return {"tokens": lists, "tags": read}, notes
+    return read, notes, findings
+
+
+def _suspicious(tags: pa.ListArray, columns: Mapping[str, str], numbered: bool) -> list[Finding]:
+    """The finding of tags that can hardly be tags; `numbered`: the file's columns have no names."""
+    values = tags.flatten()
+    inside = values.filter(pac.not_equal(values, "O"))
+    few = len(inside) < len(values)
+    if not len(values) or (few and (len(inside) < MANY or len(pac.unique(inside)) * 2 <= len(inside))):
+        return []
+    names = columns["tokens"], columns["tags"]
+    tokens, given = ("0", "-1") if numbered and names == ("tokens", "tags") else names
+    what = "which have nearly as many types as there are of them" if few else "none of them O"
+    message = (
+        f"words with a tag, {what}: are --tokens and --tags swapped (--tokens {given} --tags {tokens})? If "
+        'words outside have another tag, name it: data.label_names = { OTHER = "O" }'
+    )
+    return [Finding("tags", "warning", "", len(inside), message)]
+
+
+def _given(raw: Raw, name: str, labelled: bool, here: Rows) -> tuple[pa.ChunkedArray | None, list[str]]:
+    """The column of the tags, None where there is none or a row has none, and what to tell of that."""
+    given = raw.table[name] if name in raw.table.column_names else None
+    untold = list[str]()
+    if given is not None and given.null_count:
+        if labelled:
+            refuse(
+                pac.is_null(given),
+                here.place,
+                f"{given.null_count} rows have no tags",
+                f"give '{name}' a value there, or remove the rows",
+            )
+        if given.null_count < len(given):
+            untold = [f"{given.null_count:,} of {len(given):,} rows have no tags, so that none is scored"]
+        given = None
+    if given is None and labelled:
+        raise InputError(f"no column '{name}'", where=raw.where, remedy="name it: --tags COLUMN")
+    return given, untold
+
+
+def _without_end(lists: pa.ListArray, end: str) -> tuple[pa.ListArray, list[str]]:
+    """Words without what a distribution writes behind each, and what to tell of it."""
+    texts = lists.flatten()
+    cut = pac.replace_substring_regex(texts, f"(?s)^(.+){end}$", r"\1")
+    if not (changed := pac.sum(pac.not_equal(cut, texts)).as_py()):
+        return lists, []
+    note = f"{changed:,} of {len(texts):,} words end in {end}, which these files add and is cut off"
+    return pa.ListArray.from_arrays(lists.offsets, cut), [note]
 
 
 def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
@@ -94,13 +155,20 @@ def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     return whole.flatten(), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _lists(column: pa.ChunkedArray, name: str, here: Rows) -> pa.ListArray:
+def _lists_wanted(task: Task) -> str:
+    """The remedy where words and tags are no lists."""
+    if {"tokens", "tags"} <= set(task.data.columns):
+        return (
+            "lists of words and of tags are wanted: JSONL and Parquet hold them, or a file of a word a line"
+        )
+    return "name the columns that hold lists of words and of tags: --tokens COLUMN --tags COLUMN"
+
+
+def _lists(column: pa.ChunkedArray, name: str, here: Rows, task: Task) -> pa.ListArray:
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind)):
         raise InputError(
-            f"column '{name}' holds {kind}, not lists",
-            where=here.where,
-            remedy="name the columns of words and tags: --tokens COLUMN --tags COLUMN",
+            f"column '{name}' holds {kind}, not lists", where=here.where, remedy=_lists_wanted(task)
         )
     refuse(pac.is_null(column), here.place, f"no '{name}'", "a list is wanted; [] where it is empty")
     values, offsets = flat(column)
@@ -109,22 +177,34 @@ def _lists(column: pa.ChunkedArray, name: str, here: Rows) -> pa.ListArray:
 
 
 def _of_text(
-    texts: pa.ChunkedArray, given: Any, here: Rows
-) -> tuple[pa.ListArray, pa.ListArray | None, list[str]]:
+    texts: pa.ChunkedArray, given: pa.ChunkedArray | None, here: Rows, task: Task, unspaced: bool
+) -> tuple[dict[str, pa.ListArray], list[str], list[Finding]]:
+    """The words of raw text as the column tokens, with `tags`, `learned` and `missed` where spans are given,
+    the last two only if a span is missed; what to tell, and the findings."""
     refuse(pac.is_null(texts), here.place, "no text")
     marks = [[] for _ in texts] if given is None else given.to_pylist()
     try:
         spans = [[(mark["start"], mark["end"], mark["label"]) for mark in row] for row in marks]
     except (TypeError, KeyError):
         raise InputError(
-            f"raw text needs spans (start, end, label), not {given.type}",
+            f"raw text needs spans (start, end, label), not {given.type if given is not None else ''}",
             where=here.where,
-            remedy="or give lists of words with their tags: --tokens COLUMN --tags COLUMN",
+            remedy=_lists_wanted(task),
         ) from None
-    found, labels, notes = words.tag(texts.to_pylist(), spans, here.place)
-    offsets = pa.array(found.offsets, pa.int32())
-    tagged = None if given is None else pa.ListArray.from_arrays(offsets, pa.array(labels, pa.string()))
-    return pa.ListArray.from_arrays(offsets, pa.array(found.words, pa.string())), tagged, notes
+    found, notes, findings = words.tag(texts.to_pylist(), spans, here.place, unspaced)
+    offsets = pa.array(found.words.offsets, pa.int32())
+    columns: dict[str, Sequence[str] | np.ndarray] = {"tokens": found.words.words}
+    if given is not None:
+        columns["tags"] = found.tags
+    if findings:
+        columns["learned"] = found.learned
+    lists = {
+        role: pa.ListArray.from_arrays(offsets, pa.array(values, pa.string()))
+        for role, values in columns.items()
+    }
+    if findings:
+        lists["missed"] = pa.array(found.missed, pa.list_(pa.string()))
+    return lists, notes, findings
 
 
 def _named(

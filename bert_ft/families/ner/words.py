@@ -1,4 +1,4 @@
-"""Raw text becomes words, and character spans become tags of words."""
+"""Raw text becomes words, whatever its gold spans are, and character spans become tags of words."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bert_ft.data.checks.findings import excerpt
+from bert_ft.data.finding import KEPT, Finding
 from bert_ft.errors import InputError
 
 CJK = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ceaf\U0002f800-\U0002fa1f]"
+UNSPACED = r"[\p{Hiragana}\p{Katakana}\u30fc\uff70\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+"""Letters of the scripts, beside Chinese, that put no space between words."""
+MARKS = r"[\p{M}\uff9e\uff9f]*"  # what stands on or under a letter, and the voicing of half-width kana
+TOLD = 60  # characters of a word, or of a span, in an example
 
 
 class Words(NamedTuple):
@@ -21,85 +27,136 @@ class Words(NamedTuple):
     offsets: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-    cut: list[int]  # texts of which a word was parted at a cut, once for each
+
+
+class Tagged(NamedTuple):
+    """Texts with character spans, as words with tags.
+
+    Attributes:
+        tags: (W,) IOB2, strings: the spans that begin and end where words do.
+        learned: (W,) what a training learns: the others too, on the words whose first character they hold.
+        missed: of each text the types of those others, in their order.
+    """
+
+    words: Words
+    tags: np.ndarray
+    learned: np.ndarray
+    missed: list[list[str]]
 
 
 @cache
-def _splitter() -> Any:
+def _splitter(unspaced: bool) -> Any:
     from tokenizers import Regex, pre_tokenizers
 
+    single = f"{CJK}|{UNSPACED}{MARKS}" if unspaced else CJK
     return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(CJK), "isolated"), pre_tokenizers.BertPreTokenizer()]
+        [pre_tokenizers.Split(Regex(single), "isolated"), pre_tokenizers.BertPreTokenizer()]
     )
 
 
-def split(texts: Sequence[str], cuts: Sequence[Sequence[int]] = ()) -> Words:
+def split(texts: Sequence[str], unspaced: bool = True) -> Words:
     """Words as BERT's basic tokenizer has them (Devlin et al. 2019): parted at white space, every punctuation
-    mark and every Chinese character by itself; and parted at the places `cuts` of each text."""
-    found = [[span for _, span in _splitter().pre_tokenize_str(text)] for text in texts]
-    cut = []
-    for row, places in enumerate(cuts):
-        for place in places:
-            inside = next((k for k, (start, end) in enumerate(found[row]) if start < place < end), None)
-            if inside is not None:
-                start, end = found[row][inside]
-                found[row][inside : inside + 1] = [(start, place), (place, end)]
-                cut.append(row)
+    mark and every Chinese character by itself; if `unspaced`, every `UNSPACED` letter too."""
+    splitter = _splitter(unspaced)
+    found = [[span for _, span in splitter.pre_tokenize_str(text)] for text in texts]
     words = [text[start:end] for text, spans in zip(texts, found, strict=True) for start, end in spans]
     limits = np.array([span for spans in found for span in spans], np.int64).reshape(-1, 2)
-    return Words(words, np.cumsum([0, *map(len, found)]), limits[:, 0], limits[:, 1], cut)
+    return Words(words, np.cumsum([0, *map(len, found)]), limits[:, 0], limits[:, 1])
 
 
 def tag(
-    texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int, str]]], place: Callable[[int], str]
-) -> tuple[Words, np.ndarray, list[str]]:
-    """Texts with character spans (start, end, type), ends exclusive, as words with tags.
-
-    A word that a span cuts through is parted there; of spans that overlap the longest stays. Both are told.
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int, str]]],
+    place: Callable[[int], str],
+    unspaced: bool = True,
+) -> tuple[Tagged, list[str], list[Finding]]:
+    """Texts with character spans (start, end, type), ends exclusive, as words with tags. White space at the
+    edges of a span is no part of it; of spans that overlap the longest stays.
 
     Args:
         place: number of the text -> where it stands, for a message.
+        unspaced: as `split` takes it.
     Returns:
-        the words; (W,) their IOB2 tags, strings; the lines to tell.
+        the words with their tags; the lines to tell; the findings.
     Raises:
         InputError: a span outside its text, or without a word in it.
     """
     kept = []
     nested = []
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
-        for start, end, kind in marks:
-            if not 0 <= start < end <= len(text):
-                raise InputError(
-                    f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
-                    where=place(row),
-                    remedy="spans are [start, end) in characters",
-                )
+        _refuse_outside(text, marks, place, row)
         clear = _apart(marks)
         nested += [row] * (len(set(marks)) - len(clear))
-        kept.append(clear)
-    words = split(texts, [[edge for start, end, _ in marks for edge in (start, end)] for marks in kept])
+        kept.append(sorted(clear))
+    words = split(texts, unspaced)
     tags = np.full(len(words.words), "O", object)
+    learned = tags.copy()
+    missed: list[list[str]] = [[] for _ in texts]
+    examples = []
+    places = []
+    bare = 0
+    padded = []
     for row, marks in enumerate(kept):
         begin = words.offsets[row]
-        stop = words.offsets[row + 1]
+        starts = words.starts[begin : words.offsets[row + 1]]
+        ends = words.ends[begin : words.offsets[row + 1]]
         for start, end, kind in marks:
-            first = begin + np.searchsorted(words.starts[begin:stop], start)
-            last = begin + np.searchsorted(words.ends[begin:stop], end, "right")
+            first = np.searchsorted(ends, start, "right")  # the words that the span has characters of
+            last = np.searchsorted(starts, end)
             if last <= first:
                 raise InputError(f"the span {start} to {end} ({kind}) holds no word", where=place(row))
-            tags[first:last] = f"I-{kind}"
-            tags[first] = f"B-{kind}"
+            exact = starts[first] >= start and ends[last - 1] <= end
+            if exact and (starts[first] > start or ends[last - 1] < end):
+                padded.append(row)
+            inner = slice(begin + first + (starts[first] < start), begin + last)
+            for target in (tags, learned) if exact else (learned,):
+                target[inner] = f"I-{kind}"
+                target[inner.start : min(inner.start + 1, inner.stop)] = f"B-{kind}"
+            if not exact:
+                missed[row].append(kind)
+                bare += inner.start == inner.stop
+                whole = texts[row][starts[first] : ends[last - 1]]
+                examples.append(f"{_short(texts[row][start:end])} ({kind}) in {_short(whole)}")
+                places.append(place(row))
     notes = []
     if nested:
         notes.append(
             f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}"
         )
-    if words.cut:
-        first = place(words.cut[0])
+    if padded:
         notes.append(
-            f"{len(words.cut):,} ends of spans lie within a word, which is parted there; the first: {first}"
+            f"{len(padded):,} spans begin or end with white space, which is no part of an entity; the first: "
+            f"{place(padded[0])}"
         )
-    return words, tags, notes
+    if not examples:
+        return Tagged(words, tags, learned, missed), notes, []
+    if bare:
+        notes.append(
+            f"{bare:,} spans hold no beginning of a word, so that no word is learned with their type; where "
+            "others end within a word, the whole word is learned"
+        )
+    message = (
+        "spans whose ends lie within a word: predict can't give them, so they count as missed where they are "
+        "scored; training learns the whole word"
+    )
+    finding = Finding("spans", "warning", "", len(examples), message, examples[:KEPT], places[:KEPT])
+    return Tagged(words, tags, learned, missed), notes, [finding]
+
+
+def _refuse_outside(
+    text: str, marks: Sequence[tuple[int, int, str]], place: Callable[[int], str], row: int
+) -> None:
+    for start, end, kind in marks:
+        if not 0 <= start < end <= len(text):
+            raise InputError(
+                f"the span {start} to {end} ({kind}) lies outside the text of {len(text)} characters",
+                where=place(row),
+                remedy="spans are [start, end) in characters",
+            )
+
+
+def _short(text: str) -> str:
+    return excerpt(text, most=TOLD)
 
 
 def _apart(marks: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

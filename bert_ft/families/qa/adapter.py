@@ -55,6 +55,10 @@ class ExtractiveQa(Adapter):
         assert isinstance(self.task.options, own.Options)
         return self.task.options
 
+    @property
+    def windowed(self) -> bool:
+        return True
+
     # --- rows
 
     @classmethod

@@ -1,0 +1,78 @@
+"""From the tags of a head to those that are scored, and to entities in characters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_ft.metrics import entities
+
+
+def iob2(names: Sequence[str]) -> np.ndarray:
+    """(C,) the tag that each is in IOB2, as gold tags are, where the head has one in BIOES or BILOU."""
+    letters = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
+    read = [f"{letters.get(name[:1], name[:1])}{name[1:]}" if name[1:2] == "-" else name for name in names]
+    return np.array([names.index(name) if name in names else k for k, name in enumerate(read)])
+
+
+def inner(names: Sequence[str]) -> np.ndarray:
+    """(C,) the tag that continues each: I-X of B-X, else itself."""
+    following = {f"B-{name[2:]}": k for k, name in enumerate(names) if name.startswith("I-")}
+    return np.array([following.get(name, k) for k, name in enumerate(names)])
+
+
+def between(
+    prediction: np.ndarray, spoken: np.ndarray, silent: np.ndarray, offsets: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """The tags of words without tokens: they go on with the entity that their neighbours are both in, and are
+    O otherwise.
+
+    Args:
+        prediction: (W,) tag ids, right at the words `spoken`, which have tokens.
+        silent: the words without.
+        offsets: (N + 1,) sentence i is the words offsets[i] to offsets[i + 1].
+    """
+    outside = names.index("O") if "O" in names else 0
+    if not len(spoken):
+        return np.full(len(silent), outside)
+    prefix, kind, _ = entities.parse(names, entities.ALIASES)
+    after = np.searchsorted(spoken, silent)
+    left = spoken[np.maximum(after - 1, 0)]
+    right = spoken[np.minimum(after, len(spoken) - 1)]
+    a = prediction[left]
+    b = prediction[right]
+    row = np.searchsorted(offsets, [left, silent, right], "right")
+    inside = (
+        (left < silent) & (silent < right) & (row[0] == row[1]) & (row[1] == row[2]) & (kind[a] == kind[b])
+    )
+    inside &= np.isin(prefix[a], [entities.B, entities.I]) & np.isin(prefix[b], [entities.I, entities.E])
+    return np.where(inside, inner(names)[a], outside)
+
+
+def in_characters(
+    predictions: Mapping[str, np.ndarray],
+    offsets: np.ndarray,
+    limits: tuple[Sequence[int], Sequence[int]],
+    names: Sequence[str],
+) -> list[list[dict[str, Any]]]:
+    """The entities of each text: start and end in its characters, label, and score, the mean of its words'.
+
+    Args:
+        predictions: `prediction` and `score` (W,) of all words.
+        offsets: (N + 1,) text i is the words offsets[i] to offsets[i + 1].
+        limits: where each word starts and ends in its text.
+    """
+    prefix, kind, kinds = entities.parse(names, entities.ALIASES)
+    codes = (entities.apart(table[predictions["prediction"]], offsets) for table in (prefix, kind))
+    first, last, found = entities.chunks(*codes)
+    row = np.searchsorted(offsets[1:] + np.arange(len(offsets) - 1), first)
+    answers: list[list[dict[str, Any]]] = [[] for _ in range(len(offsets) - 1)]
+    starts, ends = limits
+    for r, a, b, k in zip(
+        row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True
+    ):
+        score = float(np.nanmean(predictions["score"][a : b + 1]))
+        answers[r].append({"start": starts[a], "end": ends[b], "label": kinds[k], "score": score})
+    return answers
