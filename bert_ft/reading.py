@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import stat
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,11 @@ from bert_ft.errors import UNSEEN, InputError
 
 DEEPEST = 50  # levels of a JSON value that are read
 HALF = re.compile("[\ud800-\udfff]")  # half a surrogate pair: no character, and nothing that UTF-8 can hold
+PYTHON = re.compile(
+    r"""\s*(?:(?P<text>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")|(?P<name>True|False|None)\b|(?P<close>[\])}])
+    |[\[({,:]|-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*""",
+    re.VERBOSE | re.DOTALL,
+)
 TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
@@ -72,6 +79,40 @@ def text(file: Path, most: int) -> str:
 
 
 # --- JSON
+
+
+def of_python(document: str) -> str | None:
+    """The JSON text that says what a text of Python literals says: lists, tuples, dicts, strings, numbers,
+    True, False and None. None where it is anything else. Nothing is evaluated."""
+    parts = []
+    end = 0
+    while token := PYTHON.match(document, end):
+        end = token.end()
+        if token["text"] is not None:
+            if (text := python_string(token["text"])) is None:
+                return None
+            parts.append(json.dumps(text))
+        elif token["name"] is not None:
+            parts.append({"True": "true", "False": "false", "None": "null"}[token["name"]])
+        elif token["close"] is not None:
+            if parts and parts[-1] == ",":  # ("a",) and ["a", "b",]
+                parts.pop()
+            parts.append(token["close"].replace(")", "]"))
+        else:
+            parts.append(token[0].strip().replace("(", "["))
+    return " ".join(part for part in parts if part) if end == len(document) and parts else None
+
+
+def python_string(literal: str) -> str | None:
+    """The string that a Python literal with its quotes stands for; None where it stands for none."""
+    if "\\" not in literal:
+        return literal[1:-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an escape that Python does not know, which stays as it is
+            return str(ast.literal_eval(literal))
+    except (ValueError, SyntaxError, MemoryError):
+        return None
 
 
 class Huge(str):

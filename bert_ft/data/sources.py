@@ -52,7 +52,7 @@ class Selection:
         columns: the required ones.
         optional: columns that may be missing; `formats.OTHERS` adds every column nobody asked for.
         data_dir: the folder that holds the benchmark's original files.
-        readers: file suffix -> reader of the family's own formats.
+        readers: file suffix -> reader of the family's own formats; "/" is a folder's.
     """
 
     data: Data
@@ -73,6 +73,11 @@ def read(split: str, selection: Selection) -> Raw:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
         where = " + ".join(raw.where for raw in raws)
+        if any(raw.class_names != raws[0].class_names for raw in raws):
+            remedy = "convert the codes to names, or the files to ones with the same features"
+            raise InputError(
+                "the files name the codes of their labels differently", where=where, remedy=remedy
+            )
         notes = [note for raw in raws for note in raw.notes]
         findings = [finding for raw in raws for finding in raw.findings]
         return Raw(table, where, raws[0].class_names, notes, findings)
@@ -116,6 +121,8 @@ def files(split: str) -> list[str]:
 
 def _file(path: Path, selection: Selection) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
+    if path.is_dir() and "/" in selection.readers:
+        return selection.readers["/"](path, selection.columns, selection.data, selection.optional)
     if path.is_dir():
         raise InputError(
             "this is a folder, not a file",
@@ -126,7 +133,9 @@ def _file(path: Path, selection: Selection) -> Raw:
         raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
     if (suffix := path.suffix.lower()) not in (valid := dict.fromkeys((*selection.readers, *SUFFIXES))):
         raise InputError(
-            f"a '{suffix}' file can't be read", where=str(path), remedy="use one of " + ", ".join(valid)
+            f"a '{suffix}' file can't be read",
+            where=str(path),
+            remedy="use one of " + ", ".join(name for name in valid if name != "/"),
         )
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
@@ -147,12 +156,13 @@ def _file(path: Path, selection: Selection) -> Raw:
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        table = _arrow(path, selection)
+        return _arrow(path, selection)
     return Raw(table, str(path))
 
 
-def _arrow(path: Path, selection: Selection) -> pa.Table:
-    """The columns of a Parquet or Arrow file whose values are what their types say."""
+def _arrow(path: Path, selection: Selection) -> Raw:
+    """The columns of a Parquet or Arrow file whose values are what their types say, and the label names that
+    `datasets` wrote into its metadata."""
     import pyarrow.parquet as pq
 
     try:
@@ -167,7 +177,25 @@ def _arrow(path: Path, selection: Selection) -> pa.Table:
             if name in selection.columns:
                 raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
             table = table.drop_columns([name])
-    return table
+    return Raw(table, str(path), _class_names(table.schema, selection.columns))
+
+
+def _class_names(schema: pa.Schema, columns: list[str]) -> dict[str, list[str]]:
+    """Column -> the names of its codes, by the features that `datasets` keeps in a file's metadata."""
+    try:
+        features = reading.strict((schema.metadata or {})[b"huggingface"].decode())["info"]["features"]
+    except (LookupError, TypeError, ValueError):
+        return {}
+    out = {}
+    for column in columns if isinstance(features, dict) else ():
+        kind = features.get(column)
+        if isinstance(kind, list) and len(kind) == 1:  # a list, as older releases wrote it
+            kind = kind[0]
+        kind = kind.get("feature", kind) if isinstance(kind, dict) else {}
+        names = kind.get("names") if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" else None
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            out[column] = names
+    return out
 
 
 def _ipc(path: Path) -> pa.Table:

@@ -92,12 +92,34 @@ def objects(path: Path, encoding: str = "utf-8") -> list[dict[str, Any]]:
     Raises:
         InputError: none, or a line that is no object.
     """
-    text = decode(path, encoding, lenient=True)
+    return of_text(decode(path, encoding, lenient=True), path)
+
+
+def of_text(text: str, path: Path) -> list[dict[str, Any]]:
+    """`objects` of a text that was read from a file already."""
     rows = _whole(path, text) if path.suffix.lower() == ".json" else None
     rows = _lines(path, text) if rows is None else rows
     if not rows:
         raise InputError("the file is empty", where=str(path), remedy="it needs at least one object")
     return rows
+
+
+def loads(document: str) -> Any:
+    """The value of a JSON text, or of Python literals, as `str` and `print` write them.
+
+    Raises:
+        json.JSONDecodeError: it is neither.
+    """
+    try:
+        return reading.loads(document)
+    except json.JSONDecodeError as error:
+        literal = reading.of_python(document) if error.msg.startswith("Expecting") else None
+        if literal is None:
+            raise
+        try:
+            return reading.loads(literal)
+        except json.JSONDecodeError:
+            raise error from None
 
 
 def _lines(path: Path, text: str) -> list[dict[str, Any]]:
@@ -106,7 +128,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = reading.loads(line)
+            row = loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg}", where=f"{path}, line {number}") from None
         if not isinstance(row, dict):
@@ -120,7 +142,7 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
 def _whole(path: Path, text: str) -> list[dict[str, Any]] | None:
     """The rows of a file that is one JSON document; None where it must be read line by line."""
     try:
-        value = reading.loads(text)
+        value = loads(text)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("["):
             return None
