@@ -13,7 +13,7 @@ from bert_ft import reading
 from bert_ft.config.schema import Data, Original
 from bert_ft.data import hub
 from bert_ft.data.finding import Finding
-from bert_ft.data.formats import chosen, delimited, json_rows
+from bert_ft.data.formats import arrow, chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
@@ -156,55 +156,9 @@ def _file(path: Path, selection: Selection) -> Raw:
     elif suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        return _arrow(path, selection)
+        table, class_names = arrow.read(path, columns, optional=optional)
+        return Raw(table, str(path), class_names)
     return Raw(table, str(path))
-
-
-def _arrow(path: Path, selection: Selection) -> Raw:
-    """The columns of a Parquet or Arrow file whose values are what their types say, and the label names that
-    `datasets` wrote into its metadata."""
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
-    table = table.select(chosen(table.column_names, selection.columns, selection.optional, str(path)))
-    for name in table.column_names:
-        try:
-            table[name].validate(full=True)  # its texts are UTF-8, its offsets within
-        except pa.ArrowInvalid as error:
-            if name in selection.columns:
-                raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
-            table = table.drop_columns([name])
-    return Raw(table, str(path), _class_names(table.schema, selection.columns))
-
-
-def _class_names(schema: pa.Schema, columns: list[str]) -> dict[str, list[str]]:
-    """Column -> the names of its codes, by the features that `datasets` keeps in a file's metadata."""
-    try:
-        features = reading.strict((schema.metadata or {})[b"huggingface"].decode())["info"]["features"]
-    except (LookupError, TypeError, ValueError):
-        return {}
-    out = {}
-    for column in columns if isinstance(features, dict) else ():
-        kind = features.get(column)
-        if isinstance(kind, list) and len(kind) == 1:  # a list, as older releases wrote it
-            kind = kind[0]
-        kind = kind.get("feature", kind) if isinstance(kind, dict) else {}
-        names = kind.get("names") if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" else None
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            out[column] = names
-    return out
-
-
-def _ipc(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:  # `datasets` writes the streaming format
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
 
 
 def _original(folder: Path, split: str, selection: Selection, original: Original) -> Raw:

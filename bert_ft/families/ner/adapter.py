@@ -20,8 +20,8 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import schemes, tagged, words
 from bert_ft.families.ner import options as own
+from bert_ft.families.ner import schemes, tagged, words
 from bert_ft.families.ner.encoding import windows
 from bert_ft.families.ner.formats.readers import READERS
 from bert_ft.metrics import entities

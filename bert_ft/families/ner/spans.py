@@ -249,8 +249,8 @@ def _checked(mark: Mark, text: str, where: str) -> dict[str, Any]:
             f"the span {start} to {end} is {text[start:end]!r:.60} in the text, and {surface!r:.60} beside "
             "it",
             where=where,
-            remedy="what counts are the offsets, in characters (code points), not bytes or UTF-16 units; where they "
-            'are right, as Label Studio has them with granularity="word", take "text" out of the spans',
+            remedy="what counts are the offsets, in characters (code points), not bytes or UTF-16 units; if "
+            'they are right, as Label Studio has them with granularity="word", take "text" out of the spans',
         )
     return {"start": start, "end": end, "label": label}
 

@@ -123,10 +123,11 @@ def _span(annotation: Annotation, unit: Unit, place: str, collected: Collected) 
     found = (unit.text or "")[max(start, 0) : max(start + length, 0)]
     if surface is not None and not same_surface(found, surface):
         raise InputError(
-            f"the span {start} to {start + length} is {found!r:.60} in the passage, and {surface!r:.60} beside it",
+            f"the span {start} to {start + length} is {found!r:.60} in the passage, and "
+            f"{surface!r:.60} beside it",
             where=place,
-            remedy="offsets count characters (code points) from the document's start; a passage's own start is "
-            "its offset",
+            remedy="offsets count characters (code points) from the document's start; a passage's own start "
+            "is its offset",
         )
     return {"start": start, "end": start + length, "label": label}
 
@@ -143,7 +144,9 @@ def _tree(path: Path) -> ElementTree.Element:
         nonlocal depth
         depth += 1
         if depth > DEEPEST:
-            raise InputError(f"elements more than {DEEPEST} levels deep", where=f"{path}, {_line()}")
+            raise InputError(
+                f"elements more than {DEEPEST} levels deep", where=f"{path}, {_line()}", remedy="no BioC"
+            )
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:

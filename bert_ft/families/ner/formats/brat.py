@@ -73,7 +73,8 @@ def _spans(file: Path, text: str, collected: Collected) -> Spans:
         start, end = map(int, numbers)
         if not same_surface(text[start:end], surface):
             raise InputError(
-                f"the span {start} to {end} is {text[start:end]!r:.60} in the text, and {surface!r:.60} beside it",
+                f"the span {start} to {end} is {text[start:end]!r:.60} in the text, and "
+                f"{surface!r:.60} beside it",
                 where=place,
                 remedy="offsets count characters (code points) of the .txt as it was annotated: line ends of "
                 "another system (\\r\\n) and another encoding move them",

@@ -162,6 +162,7 @@ def of_token_spans(length: int, spans: list[tuple[int, int, str]], place: str, l
             raise InputError(
                 f"the span of the words {start} to {end - 1} ({kind}) lies outside the {length} words",
                 where=place,
+                remedy="words count from 0, and the last one of a span is in it",
             )
         if any(tag != "O" for tag in tags[start:end]):
             left.add("spans that overlap a longer one", place)

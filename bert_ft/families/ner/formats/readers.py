@@ -13,8 +13,8 @@ from bert_ft.families.ner.formats import bioc, brat, conllu, tables, webanno
 from bert_ft.families.ner.formats.collected import Asked
 
 COLUMN_FILES = (
-    ".conll", ".txt", ".tsv", ".conllu", ".iob", ".iob2", ".bio", ".bioes", ".bmes", ".train", ".dev", ".test",
-    ".testa", ".testb", ".annotated",
+    ".conll", ".txt", ".tsv", ".conllu", ".iob", ".iob2", ".bio", ".bioes", ".bmes", ".train", ".dev",
+    ".test", ".testa", ".testb", ".annotated",
 )  # fmt: skip
 """Suffixes of files with a word a line."""
 

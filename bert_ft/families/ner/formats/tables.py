@@ -26,7 +26,10 @@ ITEM = re.compile(
 )
 NUMBER = re.compile(r"-?\d{1,9}")
 LIST = re.compile(r"\s*(?:array\()?[\[(].*[\])]\s*", re.DOTALL)
-HOW = "name the column of the sentences' ids: --set 'data.columns.sentence=COLUMN'; or put a blank line behind each"
+HOW = (
+    "name the column of the sentences' ids: --set 'data.columns.sentence=COLUMN'; or put a blank line behind "
+    "each sentence"
+)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from bert_ft.data.sources import Raw
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError
 from bert_ft.families.ner.formats.collected import Asked, LeftOut, of_token_spans, word_lists
 
 HEADER = "#FORMAT=WebAnno TSV 3"
@@ -93,12 +93,12 @@ def _column(layers: list[str], asked: Asked) -> int:
     if wanted is None:
         found = [name for name in found if name in ("NamedEntity|value", "NamedEntity|entity")] or found
     if len(found) != 1:
+        what = "may be the tags" if wanted is None else f"are called '{wanted}'"
         raise InputError(
-            f"{len(found)} features {'are called ' + repr(wanted) if wanted else 'may be the tags'}",
+            f"{len(found)} features {what}",
             where=str(asked.path),
-            remedy=f"name one: --tags '{did_you_mean(wanted or '', list(features))}'"
-            if not found
-            else "name one: " + ", ".join(f"--tags '{name}'" for name in found),
+            remedy="name one: "
+            + (", ".join(f"--tags '{name}'" for name in found or features) or "it has none"),
         )
     return features[found[0]]
 
