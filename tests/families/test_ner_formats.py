@@ -405,7 +405,7 @@ def test_every_row_of_json(tmp_path: Path, kinds: list[tuple[str, bool]], form: 
     content = json.dumps([row(*kind) for kind in kinds])
     accepted = sum(answer == "accept" for answer, _ in kinds)
     if not accepted:
-        with pytest.raises(InputError, match="no row is left|no pair|not JSON"):
+        with pytest.raises(InputError, match="no row is left"):
             direct(tmp_path / "a.json", content)
         return
     raw = direct(tmp_path / "a.json", content)

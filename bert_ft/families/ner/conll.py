@@ -125,10 +125,10 @@ def _comments(
     if not len(other):
         return comment
     verdict = _verdicts(cells, widths == width, tag, candidate) if width > 1 else lambda cell: "word"
-    for line in other.tolist():
+    for line, parts in zip(other.tolist(), cells.filter(pa.array(candidate)).to_pylist(), strict=True):
         same = widths[line] == width
         number = tag if same and tag is not None else -1
-        found = verdict(cells[line][number].as_py().strip()) if not same or tag is not None else "word"
+        found = verdict(parts[number].strip()) if not same or tag is not None else "word"
         if same:
             comment[line] = found == "comment"
             unsure[line] = found == "unsure"
@@ -147,7 +147,8 @@ def _comments(
             where=f"{path}, line {line + 1}",
             remedy="delete it if it is a comment; if it is a word, its tag is one that no other line has",
         )
-    return comment & before
+    out: np.ndarray = comment & before
+    return out
 
 
 def _verdicts(cells: Any, whole: np.ndarray, tag: int | None, candidate: np.ndarray) -> Callable[[str], str]:

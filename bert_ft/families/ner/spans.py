@@ -134,11 +134,7 @@ def _of_texts(rows: list[dict[str, Any]], asked: Asked) -> Raw:
     units = 0
     for number, row in enumerate(rows, 1):
         where = f"{asked.path}, row {number}"
-        if faults := {
-            key: fault
-            for key, fault in getattr(row, "faults", {}).items()
-            if key in (asked.words, asked.tags, *READ)
-        }:
+        if isinstance(row, reading.Row) and (faults := _faults(row, asked)):
             raise InputError("'{}' {}".format(*min(faults.items())), where=where)
         if row.get("answer", "accept") != "accept":  # Prodigy's
             collected.skip(f"rows whose answer is {row['answer']!r:.40}")
@@ -175,6 +171,10 @@ def _of_texts(rows: list[dict[str, Any]], asked: Asked) -> Raw:
     return collected.raw([f"{units:,} {UTF16}"] if units else None)
 
 
+def _faults(row: reading.Row, asked: Asked) -> dict[str, str]:
+    return {key: fault for key, fault in row.faults.items() if key in (asked.words, asked.tags, *READ)}
+
+
 def _text(row: dict[str, Any], asked: Asked, where: str) -> str:
     inner = row["data"] if isinstance(row.get("data"), dict) else row
     text = inner.get(asked.words) if isinstance(inner.get(asked.words), str) else inner.get("text")
@@ -186,7 +186,7 @@ def _text(row: dict[str, Any], asked: Asked, where: str) -> str:
             where=where,
             remedy="name the keys: --tokens KEY --tags KEY; this row has " + ", ".join(list(row)[:20]),
         )
-    if reading.HALF.search(text):
+    if not text.isascii() and reading.HALF.search(text):
         # says which byte it is, where it is not an escape that stands there
         decode(asked.path, asked.data.encoding)
         raise InputError("the text holds half a surrogate pair", where=where)
@@ -236,7 +236,7 @@ def _is_span(mark: Any) -> bool:
         and type(mark[0]) is int
         and type(mark[1]) is int
         and isinstance(mark[2], str)
-        and not reading.HALF.search(mark[2])
+        and (mark[2].isascii() or not reading.HALF.search(mark[2]))
     )
 
 

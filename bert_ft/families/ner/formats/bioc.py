@@ -144,9 +144,8 @@ def _tree(path: Path) -> ElementTree.Element:
         nonlocal depth
         depth += 1
         if depth > DEEPEST:
-            raise InputError(
-                f"elements more than {DEEPEST} levels deep", where=f"{path}, {_line()}", remedy="no BioC"
-            )
+            message = f"elements more than {DEEPEST} levels deep"
+            raise InputError(message, where=f"{path}, {_line()}", remedy="BioC has a dozen at most")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:

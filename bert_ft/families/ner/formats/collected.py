@@ -91,8 +91,8 @@ class Collected:
         """Takes in the next row; one that nobody has annotated is left out where each must have tags."""
         self.total += 1
         place = (str(file or self.asked.path), self.total)
-        labels = [each["label"] if isinstance(each, dict) else str(each) for each in tags or ()]
-        if any(reading.HALF.search(each) for each in ([words] if isinstance(words, str) else words) + labels):
+        texts = [words] if isinstance(words, str) else words
+        if any(not each.isascii() and reading.HALF.search(each) for each in texts):
             raise InputError("half a surrogate pair is no character", where=f"{place[0]}, row {place[1]}")
         if tags is None and self.asked.labelled:
             self.left.add(NOT_ANNOTATED, f"{place[0]}, row {place[1]}")

@@ -65,7 +65,7 @@ def read(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -
         if set(pair) <= set(table.columns) and words not in table.columns and tags not in table.columns:
             words, tags = pair
     _choose(table, {asked.words: words, asked.tags: tags}, asked)
-    ids = table.columns.get(id_column) if id_column != words else None
+    ids = table.columns.get(id_column) if id_column and id_column != words else None
     layout = _layout(table, words, tags, ids, explicit="sentence" in data.columns, asked=asked)
     if layout == "words":
         return _words(table, words, tags, ids, asked)
@@ -219,7 +219,7 @@ def _tags(cells: list[str | None], name: str, lines: list[int], path: Path) -> p
     lists = [_list(cell, name, f"{path}, line {line}") for cell, line in zip(cells, lines, strict=True)]
     items = [item for row in lists for item in row or ()]
     if items and all(NUMBER.fullmatch(item) for item in items):
-        return pa.array([row and list(map(int, row)) for row in lists], pa.list_(pa.int64()))
+        return pa.array([row and [int(item) for item in row] for row in lists], pa.list_(pa.int64()))
     return pa.array(lists, pa.list_(pa.string()))
 
 

@@ -94,11 +94,11 @@ def _column(layers: list[str], asked: Asked) -> int:
         found = [name for name in found if name in ("NamedEntity|value", "NamedEntity|entity")] or found
     if len(found) != 1:
         what = "may be the tags" if wanted is None else f"are called '{wanted}'"
+        valid = ", ".join(f"--tags '{name}'" for name in found or features)
         raise InputError(
             f"{len(found)} features {what}",
             where=str(asked.path),
-            remedy="name one: "
-            + (", ".join(f"--tags '{name}'" for name in found or features) or "it has none"),
+            remedy=f"name one: {valid}" if valid else "its head (#T_SP=...) names none",
         )
     return features[found[0]]
 
