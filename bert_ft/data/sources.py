@@ -197,7 +197,7 @@ def _folder(path: Path, split: str, selection: Selection) -> Raw:
         )
     for stem in ALIASES.get(split, (split,)):
         for suffix in dict.fromkeys((*selection.readers, *SUFFIXES)):
-            if (file := path / f"{stem}{suffix}").is_file():
+            if suffix != "/" and (file := path / f"{stem}{suffix}").is_file():
                 return _file(file, selection)
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
         return _hub(split, selection)

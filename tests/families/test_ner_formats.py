@@ -239,6 +239,22 @@ def test_unlabelled_rows_stay_where_nothing_has_to_be_scored(tmp_path: Path) -> 
     assert len(raw.notes) == 2 and not any("nobody has annotated" in note for note in raw.notes)
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.conllu", CONLLU.format(misc="_").replace("PRON", "_").replace("AUX", "_").replace("PROPN", "_")),
+    ("a.tsv", "#FORMAT=WebAnno TSV 3.3\n\n\n#Text=It's Rome\n1-1\t0-2\tIt\t\n1-2\t2-4\t's\t\n1-3\t5-9\tRome\t\n"),
+])  # fmt: skip
+def test_files_without_annotations_can_be_predicted(tmp_path: Path, name: str, content: str) -> None:
+    raw = direct(tmp_path / name, content, labelled=False)
+    assert raw.table["tokens"].to_pylist() == [["It", "'s", "Rome"]] and "tags" not in raw.table.column_names
+    with pytest.raises(InputError, match=r"'_' in each line|0 features may be the tags"):
+        direct(tmp_path / name, content)
+
+
+def test_an_answer_that_is_not_prodigys_leaves_nothing_out(tmp_path: Path) -> None:
+    raw = direct(tmp_path / "a.jsonl", json.dumps(PRODIGY | {"answer": "Rome"}))
+    assert raw.table.num_rows == 1 and not raw.notes
+
+
 def test_places_are_those_of_the_file(read: Read, tmp_path: Path) -> None:
     rows = [
         {"text": "a", "answer": "reject"},
@@ -455,3 +471,74 @@ def test_every_passage_of_bioc(tmp_path: Path, passages: list[tuple[bool, int]])
     assert raw.table.num_rows == texts and texts + left(raw, "passages") == len(passages)
     spans = sum(map(len, raw.table["tags"].to_pylist()))
     assert spans + left(raw, "annotations") == content.count("<annotation>")
+
+
+@SLOW
+@given(SENTENCES, st.data())
+def test_every_line_of_webanno(tmp_path: Path, sentences: list[list[str]], data: st.DataObject) -> None:
+    lines = [*WEBANNO.split("\n")[:1], "#T_SP=x.NamedEntity|value", ""]
+    parts = 0
+    tags = []
+    for number, words in enumerate(sentences, 1):
+        lines.append("#Text=" + " ".join(words))
+        tags.append(
+            data.draw(
+                st.lists(
+                    st.sampled_from(["_", "X", "X[1]", "X|Y[2]"]), min_size=len(words), max_size=len(words)
+                )
+            )
+        )
+        for at, (word, tag) in enumerate(zip(words, tags[-1], strict=True), 1):
+            tag = tag.replace("1]", f"1{at}]").replace("2]", f"2{at}]")
+            lines.append(f"{number}-{at}\t0-1\t" + re.sub(r"([\\|\[\]])", r"\\\1", word) + f"\t{tag}\t")
+            if data.draw(st.booleans()):
+                lines.append(f"{number}-{at}.1\t0-1\tx\tZ\t")
+                parts += 1
+        lines.append("")
+    raw = direct(tmp_path / "a.tsv", "\n".join(lines))
+    assert raw.table["tokens"].to_pylist() == sentences
+    assert sum(map(len, sentences)) + left(raw, "parts of words") == sum(line[:1].isdigit() for line in lines)
+    found = sum(tag[0] == "B" for row in raw.table["tags"].to_pylist() for tag in row)
+    assert found + left(raw, "spans") == sum(
+        0 if tag == "_" else tag.count("|") + 1 for row in tags for tag in row
+    )
+
+
+@SLOW
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "T1\tX 0 4\tAnna",
+                "T2\tX 0 4;5 9\tAnna Bell",
+                "R1\tat Arg1:T1 Arg2:T2",
+                "#1\tNote T1\tx",
+                "*\tEquiv T1",
+                "",
+            ]
+        )
+    )
+)
+def test_every_line_of_brat(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    raw = direct(tmp_path / "a.ann", "\n".join(lines))
+    spans = raw.table["tags"].to_pylist()[0]
+    assert len(spans) + left(raw, "relations") + left(raw, "discontinuous") == sum(map(bool, lines))
+
+
+@SLOW
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)).map(sorted), max_size=4) | st.none(),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_every_row_of_gliner(tmp_path: Path, rows: list[Any]) -> None:
+    spans = [None if row is None else [[*span, "X"] for span in row] for row in rows]
+    content = "\n".join(json.dumps({"tokenized_text": WORDS[0], "ner": row}) for row in spans)
+    raw = direct(tmp_path / "a.jsonl", content)
+    assert raw.table.num_rows == len(rows)
+    if any(spans):
+        found = sum(tag[0] == "B" for row in raw.table["tags"].to_pylist() for tag in row or ())
+        assert found + left(raw, "spans") == sum(len({tuple(span) for span in row}) for row in spans if row)

@@ -31,6 +31,7 @@ from bert_ft.families.ner.formats.collected import (
 READ = ("text", "data", "answer", "label", "labels", "spans", "entities", "annotations", "completions")
 KEYS = READ[3:]
 GLINER = ("tokenized_text", "ner")
+UNACCEPTED = ("reject", "ignore")  # answers that Prodigy writes
 PAIRS = re.compile(r"\s*\[\s*(?:\[|null)")  # spaCy's, of a whole document
 UTF16 = "rows whose offsets count UTF-16 units, as browsers do, are read so"
 
@@ -104,7 +105,7 @@ def _of_words(rows: list[dict[str, Any]], words: str, asked: Asked) -> Raw:
 
 def _kept(row: dict[str, Any], number: int, asked: Asked, left: LeftOut) -> bool:
     """Whether the answer of a row, which Prodigy writes, is that it is right."""
-    if (answer := row.get("answer", "accept")) == "accept":
+    if (answer := row.get("answer")) not in UNACCEPTED:
         return True
     left.add(f"rows whose answer is {answer!r:.40}", f"{asked.path}, row {number}")
     return False
@@ -136,12 +137,12 @@ def _of_texts(rows: list[dict[str, Any]], asked: Asked) -> Raw:
         where = f"{asked.path}, row {number}"
         if isinstance(row, reading.Row) and (faults := _faults(row, asked)):
             raise InputError("'{}' {}".format(*min(faults.items())), where=where)
-        if row.get("answer", "accept") != "accept":  # Prodigy's
+        if row.get("answer") in UNACCEPTED:
             collected.skip(f"rows whose answer is {row['answer']!r:.40}")
             continue
         text = _text(row, asked, where)
         key = next((key for key in (asked.tags, *KEYS) if key in row), None)
-        marks: list[Mark] | None = [] if "annotation_id" in row or "answer" in row else None
+        marks: list[Mark] | None = [] if "annotation_id" in row or row.get("answer") == "accept" else None
         if key is not None and label_studio.is_export(row, key):
             items, skipped = label_studio.results(row[key], where)
             if skipped:

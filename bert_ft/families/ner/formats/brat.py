@@ -29,7 +29,8 @@ def read(asked: Asked) -> Raw:
             raise InputError(
                 f"no text beside '{alone[0].name}'" if alone else "no texts (*.txt) in this folder",
                 where=str(path),
-                remedy="BRAT's NAME.ann lies beside NAME.txt",
+                remedy="a folder is read as BRAT's, NAME.ann beside NAME.txt; files that are called as their "
+                "splits are (train.conll, ...) are read with --set data.path=DIR",
             )
     else:
         texts = [path.with_suffix(".txt")]

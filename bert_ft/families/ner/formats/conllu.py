@@ -61,6 +61,8 @@ def read(text: str, asked: Asked) -> Raw:
     words = _column(sentences, asked.data.columns.get("tokens", str(FORM)), asked)
     tags, note = _tags(sentences, asked)
     columns = word_lists(list(zip(words, tags, strict=True)), lines, asked)
+    if not asked.labelled and all(tag == "_" for sentence in tags for tag in sentence):
+        del columns[asked.tags]
     if documents[-1]:
         columns["document"] = pa.array(documents, pa.int32())
     for name in asked.wanted:

@@ -16,7 +16,8 @@ WORD = re.compile(r"(\d+)-(\d+)")
 PART = re.compile(r"\d+-\d+(?:\.\d+)+")
 BAR = re.compile(r"(?<!\\)\|")
 NUMBERED = re.compile(r"(.*)(?<!\\)\[(\d+)\]", re.DOTALL)
-ESCAPE = re.compile(r"\\(->|.)", re.DOTALL)
+ESCAPE = re.compile(r"\\(->|[\\\[\]|_;*])")
+WITHOUT = 2  # the column of the words, whose cells are read as tags and left out
 FIXED = 3  # columns before those of the layers: the word's number, its characters, the word
 
 
@@ -32,7 +33,7 @@ def read(text: str, asked: Asked) -> Raw:
     words: list[list[str]] = [[]]
     cells: list[list[str]] = [[]]
     lines: list[list[int]] = [[]]
-    number_of_column: int | None = None
+    feature = 0
     for number, line in enumerate(text.split("\n"), 1):
         line = line.rstrip("\r")
         place = f"{asked.path}, line {number}"
@@ -44,37 +45,41 @@ def read(text: str, asked: Asked) -> Raw:
                 cells.append([])
                 lines.append([])
         else:
-            if number_of_column is None:
-                number_of_column = _column(layers, asked)
+            feature = feature or _column(layers, asked)
             parts = line.split("\t")
             if PART.fullmatch(parts[0]):
                 left.add("parts of words (1-2.1), with their annotations,", place)
                 continue
-            if not WORD.fullmatch(parts[0]) or len(parts) <= number_of_column:
+            if not WORD.fullmatch(parts[0]) or len(parts) <= feature:
                 raise InputError(
                     f"no line of WebAnno TSV 3: {line[:60]!r}",
                     where=place,
                     remedy="it begins 1-1, a tab, 0-4, a tab, the word, and has a column for each feature",
                 )
             words[-1].append(_plain(parts[2]))
-            cells[-1].append(parts[number_of_column])
+            cells[-1].append(parts[feature])
             lines[-1].append(number)
     if not words[-1]:
         del words[-1], cells[-1], lines[-1]
     if not words:
         raise InputError("no words", where=str(asked.path), remedy="; ".join(left.notes()))
     tags = [
-        of_token_spans(
+        ["O"] * len(row)
+        if feature == WITHOUT
+        else of_token_spans(
             len(row), _spans(row, f"{asked.path}, line {at[0]}"), f"{asked.path}, line {at[0]}", left
         )
         for row, at in zip(cells, lines, strict=True)
     ]
     columns = word_lists(list(zip(words, tags, strict=True)), lines, asked)
+    if feature == WITHOUT:
+        del columns[asked.tags]
     return Raw(pa.table(columns), str(asked.path), notes=left.notes())
 
 
 def _column(layers: list[str], asked: Asked) -> int:
-    """The number of the column of the feature that is asked for."""
+    """The number of the column of the feature that is asked for; `WITHOUT` where there is none, and need not
+    be."""
     features: dict[str, int] = {}
     at = FIXED
     for line in layers:
@@ -88,6 +93,8 @@ def _column(layers: list[str], asked: Asked) -> int:
                 features[f"{name.rpartition('.')[2]}|{feature}"] = at
             at += 1
         at += not names
+    if not features and not asked.labelled:
+        return WITHOUT
     wanted = asked.data.columns.get("tags")
     found = [name for name in features if wanted is None or wanted in (name, name.partition("|")[2])]
     if wanted is None:
