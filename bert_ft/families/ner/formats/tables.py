@@ -219,7 +219,9 @@ def _tags(cells: list[str | None], name: str, lines: list[int], path: Path) -> p
     lists = [_list(cell, name, f"{path}, line {line}") for cell, line in zip(cells, lines, strict=True)]
     items = [item for row in lists for item in row or ()]
     if items and all(NUMBER.fullmatch(item) for item in items):
-        return pa.array([row and [int(item) for item in row] for row in lists], pa.list_(pa.int64()))
+        return pa.array(
+            [None if row is None else [int(item) for item in row] for row in lists], pa.list_(pa.int64())
+        )
     return pa.array(lists, pa.list_(pa.string()))
 
 
