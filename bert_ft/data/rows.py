@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from bert_ft.data.finding import Finding
 
-PLACES = ("file", "line")
-"""Columns that say where a row stands (a string, and a list of line numbers by item), and are no part of the
-data."""
+PLACES = ("file", "line", "row")
+"""Columns that say where a row stands (a string, a list of line numbers by item, the row's number from 1 in a
+file some of whose rows are left out), and are no part of the data."""
 
 
 @dataclass
@@ -50,10 +50,12 @@ class Rows:
 
     def place(self, index: int, item: int | None = None) -> str:
         """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a
-        header is row 1; in a file that says so in `PLACES`, its line."""
+        header is row 1; in a file that says so in `PLACES`, its line or its own number."""
         if "line" in self.table.column_names and (lines := self.table["line"][index].as_py()):
             return f"{self.table['file'][index]}, line {lines[item or 0]}"
         row = f"{self.where}, row {self.number(index)}"
+        if "row" in self.table.column_names and (number := self.table["row"][index].as_py()):
+            row = f"{self.table['file'][index]}, row {number}"
         return row if item is None else f"{row}, word {item + 1}"
 
     def number(self, index: int) -> int:

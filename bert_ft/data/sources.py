@@ -14,7 +14,7 @@ from bert_ft import reading
 from bert_ft.config.schema import Data, Original
 from bert_ft.data import hub, originals
 from bert_ft.data.finding import Finding
-from bert_ft.data.formats import chosen, delimited, json_rows
+from bert_ft.data.formats import arrow, chosen, delimited, json_rows
 from bert_ft.errors import InputError, did_you_mean
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
@@ -56,7 +56,7 @@ class Selection:
         columns: the required ones.
         optional: columns that may be missing; `formats.OTHERS` adds every column nobody asked for.
         data_dir: the folder that holds the benchmark's original files.
-        readers: file suffix -> reader of the family's own formats.
+        readers: file suffix -> reader of the family's own formats; "/" is a folder's.
     """
 
     data: Data
@@ -77,6 +77,11 @@ def read(split: str, selection: Selection) -> Raw:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(f"the files have different columns: {error}", where=split) from None
         where = " + ".join(raw.where for raw in raws)
+        if any(raw.class_names != raws[0].class_names for raw in raws):
+            remedy = "convert the codes to names, or the files to ones with the same features"
+            raise InputError(
+                "the files name the codes of their labels differently", where=where, remedy=remedy
+            )
         notes = [note for raw in raws for note in raw.notes]
         findings = [finding for raw in raws for finding in raw.findings]
         return Raw(table, where, raws[0].class_names, notes, findings)
@@ -120,6 +125,8 @@ def files(split: str) -> list[str]:
 
 def _file(path: Path, selection: Selection) -> Raw:
     """One CSV, TSV, JSON, JSONL, Parquet or Arrow file, or one that a reader of the family knows."""
+    if path.is_dir() and "/" in selection.readers:
+        return selection.readers["/"](path, selection.columns, selection.data, selection.optional)
     if path.is_dir():
         raise InputError(
             "this is a folder, not a file",
@@ -130,7 +137,9 @@ def _file(path: Path, selection: Selection) -> Raw:
         raise InputError("not a regular file" if path.exists() else "no such file", where=str(path))
     if (suffix := path.suffix.lower()) not in (valid := dict.fromkeys((*selection.readers, *SUFFIXES))):
         raise InputError(
-            f"a '{suffix}' file can't be read", where=str(path), remedy="use one of " + ", ".join(valid)
+            f"a '{suffix}' file can't be read",
+            where=str(path),
+            remedy="use one of " + ", ".join(name for name in valid if name != "/"),
         )
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=str(path))
@@ -156,36 +165,9 @@ def _file(path: Path, selection: Selection) -> Raw:
     if suffix in (".json", ".jsonl"):
         table = json_rows.read(path, columns, encoding=data.encoding, optional=optional)
     else:
-        table = _arrow(path, selection)
+        table, class_names = arrow.read(path, columns, optional=optional)
+        return Raw(table, str(path), class_names)
     return Raw(table, str(path))
-
-
-def _arrow(path: Path, selection: Selection) -> pa.Table:
-    """The columns of a Parquet or Arrow file whose values are what their types say."""
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
-    table = table.select(chosen(table.column_names, selection.columns, selection.optional, str(path)))
-    for name in table.column_names:
-        try:
-            table[name].validate(full=True)  # its texts are UTF-8, its offsets within
-        except pa.ArrowInvalid as error:
-            if name in selection.columns:
-                raise InputError(f"column '{name}' can't be read: {error}", where=str(path)) from None
-            table = table.drop_columns([name])
-    return table
-
-
-def _ipc(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:  # `datasets` writes the streaming format
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
 
 
 def _original(folder: Path, split: str, selection: Selection, original: Original) -> Raw:
@@ -207,7 +189,7 @@ def _folder(path: Path, split: str, selection: Selection) -> Raw:
         )
     for stem in ALIASES.get(split, (split,)):
         for suffix in dict.fromkeys((*selection.readers, *SUFFIXES)):
-            if (file := path / f"{stem}{suffix}").is_file():
+            if suffix != "/" and (file := path / f"{stem}{suffix}").is_file():
                 return _file(file, selection)
     if (path / "README.md").is_file():  # a data set cloned or downloaded from the hub
         return _hub(split, selection)

@@ -160,7 +160,7 @@ def test_forms_of_spans(read: Read, form: str) -> None:
     ([{"text": "a b", "label": ["X"]}], "row 1: no span: ('X',)"),
     ([{"text": "a b"}], "row 1: 1 rows have no tags"),
     ([{"text": "a b", "label": {"X": {"b": [[0, 0]]}}}], "row 1: the span 0 to 1 is 'a' in the text, and 'b' beside it"),
-    ([{"text": "a", "spans": [], "answer": "reject"}], "row 1: this row's answer is 'reject'"),
+    ([{"text": "a", "spans": [], "answer": "reject"}], "no row is left\n  1 rows whose answer is 'reject'"),
     ([{"data": {"text": "a"}, "annotations": [{"result": []}, {"result": []}]}], "row 1: 2 annotations of one text"),
 ])  # fmt: skip
 def test_json_refused(read: Read, rows: list[dict[str, Any]], message: str) -> None:

@@ -126,7 +126,7 @@ def table(
     """
     remaining = _Lines(lines)
     taken: list[str] = []
-    first = next(_records(_noting(remaining, taken), 1, delimiter, quoting, None, None), None)
+    first = next(records(_noting(remaining, taken), delimiter, quoting), None)
     if first is None:
         remedy = "it needs a header line and at least one row"
         raise InputError("the file is empty", where=where, remedy=remedy)
@@ -140,13 +140,14 @@ def table(
         if names is None:
             names = [str(number) for number in range(len(_single(taken[0], delimiter) if fault else cells))]
         width = len(names)
-        below = _records(remaining, 1, delimiter, quoting, width, remarks)
+        below = records(remaining, delimiter, quoting, width=width, remarks=remarks)
         return Table(list(names), 0, _below(below, width))
     if fault:
         raise InputError(f"the header can't be read: {fault}", where=where, remedy=QUOTES)
     if cells == [None]:
         raise InputError("the first line is empty", where=where, remedy="it has to name the columns")
-    below = _records(remaining, 1 + len(taken), delimiter, quoting, len(cells), remarks)
+    first_line = 1 + len(taken)
+    below = records(remaining, delimiter, quoting, first=first_line, width=len(cells), remarks=remarks)
     return Table(header, len(taken), _below(below, len(cells)))
 
 
@@ -185,24 +186,32 @@ def uneven(cells: int, width: int) -> str:
     return f"{cells} cells where the header has {width}"
 
 
-def _records(
+def records(
     lines: Iterable[str],
-    first: int,
     delimiter: str,
-    quoting: Quoting,
-    width: int | None,
-    remarks: Remarks | None,
+    quoting: Quoting = True,
+    *,
+    first: int = 1,
+    width: int | None = None,
+    header: bool = False,
+    remarks: Remarks | None = None,
 ) -> Iterator[Record]:
-    """The records of lines, of which the first is the `first` of the file.
+    """What stands in each line, or in several where a quoted cell holds line breaks; an empty line is one
+    empty cell.
 
     Args:
+        first: the number of the first line in its file.
         width: the cells of a row; where it is not known no quote is taken as text.
+        header: whether the first line that is not empty has as many cells as a row.
+        remarks: takes what there is to know of quotes.
     """
     remaining = _Lines(lines)
     number = first
     while (line := next(remaining, None)) is not None:
         if not quoting or '"' not in line:
-            yield number, [cell or None for cell in line.rstrip("\r\n").split(delimiter)], ""
+            plain = [cell or None for cell in line.rstrip("\r\n").split(delimiter)]
+            width = len(plain) if header and width is None and plain != [None] else width
+            yield number, plain, ""
             number += 1
             continue
         taken: list[str] = []
@@ -219,6 +228,7 @@ def _records(
                     remarks.literal.append(number)
             elif alone is not None and width > 1 and remarks is not None:
                 remarks.doubtful.append((number, line.rstrip("\r\n")))
+        width = len(cells) if header and width is None and not fault else width
         yield number, cells, fault
         number += 1 + len(taken)
 

@@ -20,22 +20,16 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import conll, decoding, schemes, spans, tagged, words
+from bert_ft.families.ner import decoding, schemes, tagged, words
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
+from bert_ft.families.ner.formats.readers import READERS
 from bert_ft.metrics import entities
 
 if TYPE_CHECKING:
     import torch
 
     from bert_ft.report.scored_set import Scored
-
-
-COLUMN_FILES = (
-    ".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio", ".bioes", ".bmes", ".train", ".dev", ".test", ".testa",
-    ".testb", ".annotated",
-)  # fmt: skip
-"""Suffixes of files with a word a line."""
 
 
 WORDS = "unspaced"
@@ -57,12 +51,10 @@ class Ner(Adapter):
     family: ClassVar[str] = "ner"
     Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForTokenClassification"
-    roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False}
+    roles: ClassVar[Mapping[str, bool]] = {"tokens": True, "tags": True, "document": False, "sentence": False}
     target: ClassVar[str] = "tags"
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
-    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(COLUMN_FILES, conll.read) | dict.fromkeys(
-        (".json", ".jsonl"), spans.read
-    )
+    readers: ClassVar[Mapping[str, Reader]] = READERS
     pipeline_tag: ClassVar[str | None] = "token-classification"
     unspaced: bool = True
 
