@@ -21,6 +21,8 @@ class Family(Protocol):
     """What reading and checking need of an adapter."""
 
     roles: ClassVar[Mapping[str, bool]]
+    spare: ClassVar[tuple[str, ...]]
+    group_by: ClassVar[str | None]
     target: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
     readers: ClassVar[Mapping[str, sources.Reader]]
@@ -85,7 +87,7 @@ class _Reader:
         self.columns = {
             role: data.columns.get(role, role)
             for role, needed in family.roles.items()
-            if needed or role in data.columns
+            if needed or role in data.columns or role in family.spare
         }
         if unknown := set(data.columns) - set(family.roles):
             raise InputError(
@@ -115,6 +117,7 @@ class _Reader:
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
         spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
+        spare += [role for role in self.family.spare if role not in self.data.columns]
         optional = [self.columns[role] for role in spare if role in self.columns]
         if self.others:
             optional.append(formats.OTHERS)

@@ -42,10 +42,14 @@ class ExtractiveQa(Adapter):
     family: ClassVar[str] = "qa"
     Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
-    roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
+    roles: ClassVar[Mapping[str, bool]] = {
+        "id": True, "question": True, "context": True, "answers": True, "answer_start": False, "is_impossible": False
+    }
+    spare: ClassVar[tuple[str, ...]] = reading.BESIDE
+    group_by: ClassVar[str | None] = "context"
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read}
+    readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read, ".jsonl": squad.read}
     metric_scale: ClassVar[int] = 100
     pipeline_tag: ClassVar[str | None] = "question-answering"
 
