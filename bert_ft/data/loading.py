@@ -133,13 +133,24 @@ def _held_out(train: Rows, held_out: Rows, target: str, data: Data) -> str:
     """The note on a validation set that was held out of the training rows."""
     how = ""
     if data.group:
-        how = f"by {data.group}, "
+        how = f"by {data.group}, so that none is on both sides, "
     elif has_classes(train, target):
         how = "stratified, "
     return (
         f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
         f"({data.validation}, {how}split_seed {data.split_seed})"
     )
+
+
+def with_group(task: Task, family: type[Family]) -> Task:
+    """The task of a new run, which says by what rows are held out where its family does: what an earlier run
+    held out row by row stays as its task has it."""
+    data = task.data
+    holds_out = data.validation is not None or task.run.folds is not None
+    if not holds_out or data.group is not None or family.group_by is None:
+        return task
+    columns = data.columns if task.run.data_dir is None or data.original is None else data.original.columns
+    return task.override({"data.group": columns.get(family.group_by, family.group_by)})
 
 
 def local_layout(task: Task) -> Data:

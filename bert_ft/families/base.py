@@ -164,6 +164,15 @@ class Adapter(ABC):
         """
         return []
 
+    def encoded(self, name: str, rows: Rows, parts: Iterable[Features]) -> list[Finding]:
+        """What a person should know of a set once it is encoded, such as gold items that no prediction can
+        be. `warnings` says the same of predictions.
+
+        Args:
+            parts: the features of all its rows, in parts that follow one another.
+        """
+        return []
+
     def config(self) -> dict[str, Any]:
         """What the checkpoint's config must say: num_labels, id2label, problem_type."""
         names = dict(enumerate(self.names))

@@ -1,9 +1,10 @@
-"""Answers in other languages than English, scored as the official scripts of their benchmarks do. Pure functions.
+"""Answers in other languages than English, scored as the official scripts of their benchmarks do. Pure
+functions.
 
-Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts), and returns two metrics that
-bear its name, 0 to 100: whether the prediction equals a gold answer, and its best F1 over them. A missing prediction
-counts 0. Sources: cmrc2018_evaluate.py (Cui et al. 2019), mlqa_evaluation_v1.py (Lewis et al. 2020), KorQuAD's
-evaluate-v1.0.py (Lim et al. 2019), and what the paper of DRCD says (Shao et al. 2018).
+Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts), and returns two
+metrics that bear its name, 0 to 100: whether the prediction equals a gold answer, and its best F1 over them.
+A missing prediction counts 0. Sources: cmrc2018_evaluate.py (Cui et al. 2019), mlqa_evaluation_v1.py (Lewis
+et al. 2020), KorQuAD's evaluate-v1.0.py (Lim et al. 2019), and the paper of DRCD (Shao et al. 2018), which has no script.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ def score(
     return {f"{name}_exact_match": exact, f"{name}_f1": f1}
 
 
-def named(metrics: Sequence[str]) -> list[str]:
+def named(metrics: Iterable[str]) -> list[str]:
     """The keys of `METRICS` whose values are among the metrics, each once."""
     return [name for name in METRICS if {f"{name}_exact_match", f"{name}_f1"} & set(metrics)]
 
@@ -121,6 +122,13 @@ def _mlqa_text(text: str, language: str) -> str:
     return " ".join(bare.split())
 
 
+def _mlqa(language: str) -> Metric:
+    def parts(text: str) -> list[str]:
+        return _mlqa_text(text, language).split()
+
+    return Metric(partial(_mlqa_text, language=language), parts)
+
+
 # --- KorQuAD, DRCD
 
 
@@ -142,13 +150,5 @@ METRICS = {
     "drcd": Metric(_drcd_text, lambda text: _characters(_drcd_text(text))),
     "korquad": Metric(_korquad_text, lambda text: _characters(_korquad_text(text))),
 }
-METRICS |= {
-    f"mlqa_{language}": Metric(
-        partial(_mlqa_text, language=language),
-        lambda text, language=language: _mlqa_text(text, language).split(),
-    )
-    for language in ARTICLES
-}
-"""Name -> how it scores."""
-
-NAMES = tuple(f"{name}_{kind}" for name in METRICS for kind in ("f1", "exact_match"))
+METRICS |= {f"mlqa_{language}": _mlqa(language) for language in ARTICLES}
+"""Name, one of `bert_ft.metrics.BENCHMARKS` -> how it scores."""

@@ -125,7 +125,10 @@ def raw_scores(predictions: Iterable[str], answers: Iterable[Sequence[str]]) -> 
         targets = [gold for text in golds if (gold := tokens(text))] or [()]
         exact.append(max(predicted == gold for gold in targets))
         f1.append(
-            max(f1_of_bags(predicted, gold) if predicted and gold else float(predicted == gold) for gold in targets)
+            max(
+                f1_of_bags(predicted, gold) if predicted and gold else float(predicted == gold)
+                for gold in targets
+            )
         )
     return {"exact": np.array(exact, np.float64), "f1": np.array(f1, np.float64)}
 

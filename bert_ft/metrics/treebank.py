@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 
 ABBREVIATIONS = frozenset(
-    "adm aug ave bros calif co col colo corp cos dec dr feb fla ga gen ill inc jan jr lt ltd maj messrs mg mr mrs ms "
-    "nov oct ph.d prof rep sen sep sept sr st va vs".split()
-)
-INITIALS = re.compile(r"(?!e\.g$|i\.e$)[a-z](\.[a-z])+")  # "u.s", "p.m"; Punkt ends a sentence behind "e.g."
+    ["adm", "aug", "ave", "bros", "calif", "co", "col", "colo", "corp", "cos", "dec", "dr", "feb", "fla",
+     "ga", "gen", "ill", "inc", "jan", "jr", "lt", "ltd", "maj", "messrs", "mg", "mr", "mrs", "ms", "nov", "oct",
+     "ph.d", "prof", "rep", "sen", "sep", "sept", "sr", "st", "va", "vs"]
+)  # fmt: skip
+INITIALS = re.compile(r"(?!e\.g$|i\.e$)[a-z](\.[a-z])+")
+"""As in "u.s" and "p.m"; behind "e.g." Punkt ends a sentence."""
 CLOSING = "]) }>\"'»”’"
 """What may stand between the last period of a sentence and its end."""
 SENTENCE_END = re.compile(r"(\S*)([.?!])(?=[)\";}\]*:@'({\[!?]|\s+(\S))")
 CLOSED = re.compile(r"[\"')\]}]+(?=\s|$)")
 CLITICS = "re|ve|ll|m|s|d"
-TWO_WORDS = re.compile(r"\b(can)(not)\b|\b(d)('ye)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b|\b(more)('n)\b")
+TWO_WORDS = re.compile(
+    r"\b(can)(not)\b|\b(d)('ye)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b|\b(more)('n)\b"
+)
 """Contractions without a sign between their two words."""
 
 

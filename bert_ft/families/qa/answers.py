@@ -1,4 +1,5 @@
-"""What a cell of answers holds, whatever file it is of; and the notes on what was read otherwise than it stands."""
+"""What a cell of answers holds, whatever file it is of; and the notes on what is read otherwise than it
+stands."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import json
 import math
 import tokenize
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from bert_ft import reading
@@ -18,12 +20,12 @@ NOTES = {
     "found": "answers have no answer_start; found, as their text occurs once in the context",
     "lost": "answers are not where they should be, and occur never or several times in the context: good for "
     "scoring, not for training",
+    "column": "answers have their answer_start in a column of its own; read",
     "number": "answers are numbers, not texts; read as the text of the number",
     "blank": "answers are empty texts, the only ones of their questions; read as no answer",
     "empty": "questions are empty texts; kept, as the official scripts score every question",
-    "undetected": "answers stand in `answers` alone, without a place in `detected_answers`; good for scoring",
-    "html": "answers are read as `text` and `answer_start` of `context`; what KorQuAD 2.0 has of the HTML page "
-    "(`html_answer_text`, `html_answer_start`, `raw_html`) is left out",
+    "html": "answers are read as `text` and `answer_start` of `context`; what KorQuAD 2.0 has of the HTML "
+    "page (`html_answer_text`, `html_answer_start`, `raw_html`) is left out",
 }
 """What is said of answers that are read otherwise than they stand in the data."""
 
@@ -89,6 +91,8 @@ def pairs(
         if len(given) != len(golds):
             raise ValueError(f"{len(golds)} answer texts have {len(given)} answer_starts")
         golds = [(text, start) for (text, _), start in zip(golds, given, strict=True)]
+        for _ in golds:
+            note("column")
     return golds
 
 
@@ -104,7 +108,9 @@ def _golds(cell: Any, note: Note) -> list[tuple[str, int | None]] | None:
         cell = [cell]
     golds = []
     for item in cell:
-        text, start = (item.get("text"), item.get("answer_start")) if isinstance(item, Mapping) else (item, None)
+        text, start = (
+            (item.get("text"), item.get("answer_start")) if isinstance(item, Mapping) else (item, None)
+        )
         golds.append((_text(text, note), start_of(start)))
     return golds
 
@@ -198,7 +204,7 @@ def _literal(text: str) -> Any:
         return None
     kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline)]
     kinds = [kind for kind in kinds if kind != tokenize.NL]
-    if any(kind == after == tokenize.STRING for kind, after in zip(kinds, kinds[1:], strict=False)):
+    if any(kind == after == tokenize.STRING for kind, after in pairwise(kinds)):
         raise ValueError("texts without commas between them, as NumPy prints them: write JSON")
     return value
 
@@ -206,6 +212,6 @@ def _literal(text: str) -> Any:
 class _Arrays(ast.NodeTransformer):
     """`array([...], dtype=object)` as `[...]`, `np.int64(3)` as `3`."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - the name that ast calls
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         return node.args[0] if len(node.args) == 1 else node

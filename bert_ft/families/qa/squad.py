@@ -158,9 +158,10 @@ def _answers(question: Mapping[str, Any], context: str, note: Note) -> dict[str,
         cell = question.get("answers", question.get("answer"))
         if isinstance(cell, Mapping) and "html_answer_text" in cell:
             note("html")
-        golds = pairs(cell, note, impossible=question.get("is_impossible"))
-    if golds is None:
-        return None
+        read = pairs(cell, note, impossible=question.get("is_impossible"))
+        if read is None:
+            return None
+        golds = read
     return {"text": [text for text, _ in golds], "answer_start": [start for _, start in golds]}
 
 
