@@ -4,7 +4,8 @@ functions.
 Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts), and returns two
 metrics that bear its name, 0 to 100: whether the prediction equals a gold answer, and its best F1 over them.
 A missing prediction counts 0. Sources: cmrc2018_evaluate.py (Cui et al. 2019), mlqa_evaluation_v1.py (Lewis
-et al. 2020), KorQuAD's evaluate-v1.0.py (Lim et al. 2019), and the paper of DRCD (Shao et al. 2018), which has no script.
+et al. 2020), KorQuAD's evaluate-v1.0.py (Lim et al. 2019), and the paper of DRCD (Shao et al. 2018), which
+has no script: its F1 counts characters.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import re
 
 ABBREVIATIONS = frozenset(
     ["adm", "aug", "ave", "bros", "calif", "co", "col", "colo", "corp", "cos", "dec", "dr", "feb", "fla",
-     "ga", "gen", "ill", "inc", "jan", "jr", "lt", "ltd", "maj", "messrs", "mg", "mr", "mrs", "ms", "nov", "oct",
-     "ph.d", "prof", "rep", "sen", "sep", "sept", "sr", "st", "va", "vs"]
+     "ga", "gen", "ill", "inc", "jan", "jr", "lt", "ltd", "maj", "messrs", "mg", "mr", "mrs", "ms", "nov",
+     "oct", "ph.d", "prof", "rep", "sen", "sep", "sept", "sr", "st", "va", "vs"]
 )  # fmt: skip
 INITIALS = re.compile(r"(?!e\.g$|i\.e$)[a-z](\.[a-z])+")
 """As in "u.s" and "p.m"; behind "e.g." Punkt ends a sentence."""
