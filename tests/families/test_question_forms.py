@@ -163,6 +163,20 @@ def test_a_start_in_a_column_of_its_own(write: Write) -> None:
     assert golds(read(rows)) == [("5", ["Otto Kern"], [30])]
 
 
+def test_rows_whose_answers_differ_in_form(write: Write) -> None:
+    """Which one column can't hold as they stand."""
+    forms = [
+        "Rome",
+        ["Rome"],
+        {"text": ["Rome"], "answer_start": [22]},
+        [{"text": 1954, "answer_start": "30"}],
+    ]
+    rows = [{"id": str(i), "question": "?", "context": BELL, "answers": form} for i, form in enumerate(forms)]
+    splits = read(write("a.jsonl", rows))
+    assert golds(splits) == [(str(i), ["Rome"], [22]) for i in range(3)] + [("3", ["1954"], [30])]
+    assert any("1 answers are numbers" in note and "(questions 3)" in note for note in splits.notes)
+
+
 def test_cmrc_2018_in_both_forms(write: Write) -> None:
     """Answers that are numbers, -1 for no place, and an empty question."""
     qas = [

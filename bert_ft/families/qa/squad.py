@@ -77,6 +77,7 @@ def _flat(
     path: Path, items: list[Any] | None, wanted: list[str], data: Data, optional: tuple[str, ...]
 ) -> Raw:
     """Rows of a question each; `items` where they are a part of the document."""
+    answers = data.columns.get("answers", "answers")
     try:
         if items is None:
             return Raw(json_rows.read(path, wanted, encoding=data.encoding, optional=optional), str(path))
@@ -86,7 +87,23 @@ def _flat(
     except InputError as error:
         if error.message.startswith("no key"):
             error.remedy = f"{error.remedy}; {FORMS}" if error.remedy else FORMS
-        raise
+        if not error.message.startswith(f"'{answers}' "):
+            raise
+    # answers of several forms, or numbers among texts, which a column can't hold
+    tally = Tally()
+    rows = json_rows.objects(path, data.encoding) if items is None else items
+    rows = [_alike(row, answers, tally.of(str(row.get(data.columns.get("id", "id"))))) for row in rows]
+    return Raw(json_rows.table(rows, path, wanted, optional), str(path), notes=tally.notes())
+
+
+def _alike(row: dict[str, Any], answers: str, note: Note) -> dict[str, Any]:
+    """The row with its answers in the hub's form, where they can be read."""
+    if isinstance(row, reading.Row):  # its faults are told
+        return row
+    try:
+        return row | {answers: _hub_form(pairs(row.get(answers), note))}
+    except (ValueError, AttributeError, TypeError):
+        return row
 
 
 # --- nested
@@ -153,15 +170,16 @@ class _Nested:
 def _answers(question: Mapping[str, Any], context: str, note: Note) -> dict[str, list[Any]] | None:
     """The gold answers of a question in the hub's form; None where it says nothing of them."""
     if "detected_answers" in question:
-        golds = _detected(question, context)
-    else:
-        cell = question.get("answers", question.get("answer"))
-        if isinstance(cell, Mapping) and "html_answer_text" in cell:
-            note("html")
-        read = pairs(cell, note, impossible=question.get("is_impossible"))
-        if read is None:
-            return None
-        golds = read
+        return _hub_form(_detected(question, context))
+    cell = question.get("answers", question.get("answer"))
+    if isinstance(cell, Mapping) and "html_answer_text" in cell:
+        note("html")
+    return _hub_form(pairs(cell, note, impossible=question.get("is_impossible")))
+
+
+def _hub_form(golds: list[tuple[str, int | None]] | None) -> dict[str, list[Any]] | None:
+    if golds is None:
+        return None
     return {"text": [text for text, _ in golds], "answer_start": [start for _, start in golds]}
 
 
