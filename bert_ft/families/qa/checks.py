@@ -126,11 +126,10 @@ def _finding(
 def _longer(needed: np.ndarray, options: Options) -> str:
     """The settings at which answers of so many tokens fit a window, and may be predicted."""
     longest = int(np.abs(needed).max(initial=0))
-    room = _rounded(longest + options.max_query_length + 4, 32)
-    answer = (
-        f" --set qa.max_answer_length={_rounded(longest, 8)}" if longest > options.max_answer_length else ""
-    )
-    return f"--set max_length={room} or more, where the checkpoint reads so many tokens{answer}"
+    keys = f"--set max_length={_rounded(longest + options.max_query_length + 4, 32)}"
+    if longest > options.max_answer_length:
+        keys += f" --set qa.max_answer_length={_rounded(longest, 8)}"
+    return f"{keys}, where the checkpoint reads so many tokens"
 
 
 def _rounded(number: int, to: int) -> int:
