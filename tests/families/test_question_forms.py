@@ -325,6 +325,26 @@ def test_a_task_of_an_earlier_run_keeps_its_rows(write: Write) -> None:
     assert held[0] == held[1], "--set group=id holds out what was held out before"
 
 
+def test_an_earlier_run_is_evaluated_on_what_it_held_out(
+    write: Write, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("a.jsonl", shared(8, 3))
+    folder = tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(families.find("qa"), "group_by", None)
+        run = bert_ft.finetune(
+            "qa",
+            str(tiny_checkpoint),
+            train=path,
+            validation="25%",
+            output=folder,
+            max_steps=1,
+            max_length=40,
+        )
+    assert "group" not in run.task.dump()["data"]
+    assert bert_ft.Run(folder).evaluate()["validation"] == pytest.approx(run.metrics["validation"])
+
+
 def rows_of(tokens: int, count: int = 3, filler: int = 5) -> list[dict[str, Any]]:
     answer = " ".join(["film"] * (tokens - 1) + ["heart"])
     around = " ".join(["the"] * filler)
