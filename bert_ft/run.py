@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_ft import files
 from bert_ft.config.task import Task
-from bert_ft.data import overrides
+from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
 from bert_ft.display import Display
 from bert_ft.errors import InputError, did_you_mean
@@ -212,6 +212,8 @@ def evaluate(
         model = load_folder(str(run.path), task, run._trusted, run._stored)
     else:
         model = run
+    if not its_own:  # what a run holds out is in its task
+        task = loading.with_group(task, type(model.adapter))
     sets = overrides.sets(None, rows, None)
     # a file of the user's has the task's columns, not the original's
     changes = {"data.test": None} if sets else {}

@@ -37,3 +37,8 @@ class Finding:
     def phrase(self) -> str:
         """The message, in the number of the count: "rows ..." or "row ..."."""
         return re.sub(r"^(\w+)s\b", r"\1", self.message) if self.count == 1 else self.message
+
+    @property
+    def statement(self) -> str:
+        """The count and the message."""
+        return f"{self.count:,} {self.phrase}"

@@ -25,6 +25,8 @@ class Family(Protocol):
     """What reading and checking need of an adapter."""
 
     roles: ClassVar[Mapping[str, bool]]
+    spare: ClassVar[tuple[str, ...]]
+    group_by: ClassVar[str | None]
     target: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
     readers: ClassVar[Mapping[str, sources.Reader]]
@@ -94,7 +96,7 @@ class _Reader:
         self.columns = {
             role: data.columns.get(role, role)
             for role, needed in family.roles.items()
-            if needed or role in data.columns
+            if needed or role in data.columns or role in family.spare
         }
         if unknown := set(data.columns) - set(family.roles):
             raise InputError(
@@ -135,6 +137,7 @@ class _Reader:
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
         spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
+        spare += [role for role in self.family.spare if role not in self.data.columns]
         optional = [self.columns[role] for role in spare if role in self.columns]
         if self.others:
             optional.append(formats.OTHERS)
@@ -194,7 +197,7 @@ def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bo
     """The notes on a validation set that was held out of the training rows."""
     how = ""
     if data.group:
-        how = f"by {data.group}, "
+        how = f"by {data.group}, so that none is on both sides, "
     elif has_classes(train, target):
         how = "stratified, "
     notes = [
@@ -209,6 +212,17 @@ def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bo
             what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
             notes.append(f"validation: {what} in training, with too few rows to hold any out: {names}")
     return notes
+
+
+def with_group(task: Task, family: type[Family]) -> Task:
+    """The task of a new run, which says by what rows are held out where its family does: what an earlier run
+    held out row by row stays as its task has it."""
+    data = task.data
+    holds_out = data.validation is not None or task.run.folds is not None
+    if not holds_out or data.group is not None or family.group_by is None:
+        return task
+    columns = data.columns if task.run.data_dir is None or data.original is None else data.original.columns
+    return task.override({"data.group": columns.get(family.group_by, family.group_by)})
 
 
 def local_layout(task: Task) -> Data:

@@ -39,6 +39,8 @@ def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tup
             raise ValueError("none would be held out; there are too few rows, groups or rows of each label")
     except ValueError as error:
         remedy = "use fewer folds" if "/" in held_out else "use a validation file, or a larger share"
+        if data.group is not None:
+            remedy += f", or another group than '{data.group}' (--set group=COLUMN)"
         raise InputError(
             f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: {error}',
             where=rows.where,

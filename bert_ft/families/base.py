@@ -39,6 +39,9 @@ class Adapter(ABC):
         Options: its table of the task file, its default metrics, and its usual length.
         head: the `transformers` auto class that loads a checkpoint with this family's head.
         roles: column roles of the canonical rows -> whether a task must have them.
+        spare: roles that are read without being named, where a column is called like them.
+        group_by: the role whose equal values a held-out set is not to share with training, where the task
+            names no `data.group`; None: rows are held out one by one.
         target: the role that holds what is learned.
         texts: the roles that the model reads, strings or lists of strings: what equal rows are told by.
         readers: file suffix -> the reader of the family's own formats, before the common ones.
@@ -55,6 +58,8 @@ class Adapter(ABC):
     Options: ClassVar[type[schema.Options]] = schema.Options
     head: ClassVar[str]
     roles: ClassVar[Mapping[str, bool]]
+    spare: ClassVar[tuple[str, ...]] = ()
+    group_by: ClassVar[str | None] = None
     target: ClassVar[str] = "label"
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     readers: ClassVar[Mapping[str, Reader]] = {}
@@ -166,6 +171,15 @@ class Adapter(ABC):
 
         Args:
             sets: "train" and the other sets by name, test sets without labels among them.
+        """
+        return []
+
+    def encoded(self, name: str, rows: Rows, parts: Iterable[Features]) -> list[Finding]:
+        """What a person should know of a set once it is encoded, such as gold items that no prediction can
+        be. `warnings` says the same of predictions.
+
+        Args:
+            parts: the features of all its rows, in parts that follow one another.
         """
         return []
 

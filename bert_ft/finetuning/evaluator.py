@@ -22,6 +22,7 @@ class Evaluator:
 
     Attributes:
         counts: set name -> what happened while its rows were encoded.
+        findings: what a person should know of the encoded sets, whatever the weights are.
         rows, seconds: how many rows were predicted so far, and in what time.
     """
 
@@ -37,6 +38,11 @@ class Evaluator:
         for name, blocks in self.blocks.items():
             keys = blocks[0][1].counts
             self.counts[name] = {key: sum(part.counts[key] for _, part in blocks) for key in keys}
+        self.findings = [
+            found
+            for name, blocks in self.blocks.items()
+            for found in self.adapter.encoded(name, self.scored[name], (part for _, part in blocks))
+        ]
         self.latest: dict[str, Predictions] = {}
         self.rows = 0
         self.seconds = 1e-9
@@ -52,8 +58,10 @@ class Evaluator:
         metrics = {}
         for name, rows, predictions in self.predicted(self.evaluation):
             metrics[name] = self.model.score(predictions, rows)
+            known = {found.statement for found in self.findings if found.set == name}
             for warning in self.adapter.warnings(predictions, rows):
-                self.say(f"{name}: {warning}", "yellow")
+                if warning not in known:
+                    self.say(f"{name}: {warning}", "yellow")
         return {name: metrics[name] for name in self.evaluation}
 
     def predicted(self, sets: Mapping[str, Rows]) -> Iterator[tuple[str, Rows, Predictions]]:

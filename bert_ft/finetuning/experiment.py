@@ -13,7 +13,7 @@ from bert_ft import families
 from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
-from bert_ft.data import overrides
+from bert_ft.data import loading, overrides
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.jobs.base import Job
 from bert_ft.modeling import remote_code
@@ -127,6 +127,7 @@ class Experiment:
         if output is None and "IPython" in sys.modules and not bound.execution.overwrite:
             folder = naming.numbered(folder, bound.execution.resume)
         family = objects.adapter or families.find(bound.family)
+        bound = loading.with_group(bound, family)
         result = cls(bound, family, overrides.objects(sets), objects, folder, trusted, began)
         result._refuse_contradictions(sets)
         return result

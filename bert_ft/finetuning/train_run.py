@@ -76,6 +76,9 @@ def _train_and_write(experiment: Experiment, prepared: Prepared, identity: dict[
     evaluator = Evaluator(model, prepared, recorder.say)
     counts = {"train": features.counts, **evaluator.counts}
     recorder.describe(prepared, counts)
+    of_training = model.adapter.encoded("train", prepared.splits.train, [features])
+    for line in findings.lines([*of_training, *evaluator.findings]):
+        recorder.note(line, "yellow")
 
     trained = train(experiment, model, features, evaluator, recorder, checkpoints)
 

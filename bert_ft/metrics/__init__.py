@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from evaluate import Metric
 
 
-ANSWERS = ("exact_match", "best_f1", "best_exact", "cmrc_f1", "cmrc_exact_match")
+BENCHMARKS = (
+    "cmrc", "drcd", "korquad", "mlqa_ar", "mlqa_de", "mlqa_en", "mlqa_es", "mlqa_hi", "mlqa_vi", "mlqa_zh",
+)  # fmt: skip
+"""Sets of questions whose scripts `bert_ft.metrics.answers` follows."""
+OF_BENCHMARKS = tuple(f"{name}_{kind}" for name in BENCHMARKS for kind in ("f1", "exact_match"))
+ANSWERS = ("exact_match", "best_f1", "best_exact", *OF_BENCHMARKS)
 
 METRIC_NAMES = tuple(dict.fromkeys((*CLASSIFICATION, *MULTILABEL, *TUNED, *ANSWERS)))
 """What a task's `metric.compute` may name beside a family's own; the family says which of them it has."""

@@ -1,12 +1,13 @@
-"""Answers to questions, scored as the official scripts do: SQuAD 1.1, SQuAD 2.0, CMRC 2018. Pure functions.
+"""Answers to questions, scored as the official scripts do: SQuAD 1.1, SQuAD 2.0. Pure functions.
 
 Each takes `predictions` (question id -> text) and `answers` (question id -> gold texts); values are on the
-scripts' scale, 0 to 100. Sources: evaluate-v1.1.py and evaluate-v2.0.py (Rajpurkar et al. 2016, 2018),
-cmrc2018_evaluate.py (Cui et al. 2019).
+scripts' scale, 0 to 100. Their rules are those of English; `answers.py` has other languages'. Sources:
+evaluate-v1.1.py and evaluate-v2.0.py (Rajpurkar et al. 2016, 2018).
 """
 
 from __future__ import annotations
 
+import operator
 import re
 import string
 from collections import Counter
@@ -18,8 +19,6 @@ import numpy as np
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-CMRC_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-CMRC_SEGMENTS = re.compile(r"[\u4e00-\u9fa5]|[^\W\u4e00-\u9fa5]+|[^\w\s]")
 
 
 @lru_cache(1 << 12)  # gold answers often agree
@@ -28,11 +27,12 @@ def tokens(text: str) -> tuple[str, ...]:
     return tuple(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def _f1(prediction: Sequence[str], gold: Sequence[str]) -> float:
-    return _mean_rate(sum((Counter(prediction) & Counter(gold)).values()), len(prediction), len(gold))
+def f1_of_bags(prediction: Sequence[str], gold: Sequence[str]) -> float:
+    """F1 by the parts that both have, each as often as it stands in both."""
+    return mean_rate(sum((Counter(prediction) & Counter(gold)).values()), len(prediction), len(gold))
 
 
-def _mean_rate(same: int, predicted: int, gold: int) -> float:
+def mean_rate(same: int, predicted: int, gold: int) -> float:
     """The harmonic mean of precision and recall."""
     if not same:
         return 0.0
@@ -46,18 +46,23 @@ def squad(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
     Raises:
         ValueError: a question without a gold answer, which the script cannot score.
     """
-    exact, f1 = _best_golds(predictions, answers, tokens, _f1)
+    exact, f1 = best_golds(predictions, answers, tokens, operator.eq, f1_of_bags)
     return {"exact_match": exact, "f1": f1}
 
 
-def _best_golds(
+def best_golds(
     predictions: Mapping[str, str],
     answers: Mapping[str, Sequence[str]],
     normal: Callable[[str], Any],
-    rate: Callable[..., float],
+    equal: Callable[[Any, Any], bool],
+    rate: Callable[[Any, Any], float],
 ) -> tuple[float, float]:
-    """Means over the questions, 0 to 100: whether the prediction is a gold answer, and its best rate among
-    them."""
+    """Means over the questions, 0 to 100: whether the prediction is `equal` to a gold answer, and its best
+    rate among them.
+
+    Raises:
+        ValueError: a question without a gold answer.
+    """
     exact, f1 = 0.0, 0.0
     for key, golds in answers.items():
         if not golds:
@@ -65,7 +70,7 @@ def _best_golds(
         if key in predictions:
             predicted = normal(predictions[key])
             targets = [normal(gold) for gold in golds]
-            exact += max(predicted == gold for gold in targets)
+            exact += max(equal(predicted, gold) for gold in targets)
             f1 += max(rate(predicted, gold) for gold in targets)
     return 100.0 * exact / len(answers), 100.0 * f1 / len(answers)
 
@@ -120,7 +125,10 @@ def raw_scores(predictions: Iterable[str], answers: Iterable[Sequence[str]]) -> 
         targets = [gold for text in golds if (gold := tokens(text))] or [()]
         exact.append(max(predicted == gold for gold in targets))
         f1.append(
-            max(_f1(predicted, gold) if predicted and gold else float(predicted == gold) for gold in targets)
+            max(
+                f1_of_bags(predicted, gold) if predicted and gold else float(predicted == gold)
+                for gold in targets
+            )
         )
     return {"exact": np.array(exact, np.float64), "f1": np.array(f1, np.float64)}
 
@@ -141,28 +149,3 @@ def null_threshold(scores: np.ndarray, has: np.ndarray, answered: np.ndarray, od
     best."""
     at = _sweep(scores, has, answered, np.argsort(odds, kind="stable"))[1]
     return float(odds[at]) if at >= 0 else float(odds.min()) - 1.0
-
-
-def cmrc(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """`cmrc_exact_match` and `cmrc_f1` of cmrc2018_evaluate.py: F1 over the longest common run of segments.
-
-    A segment is a Chinese character or a word of another script. The script cuts the latter with NLTK's
-    `word_tokenize`; here they are runs of letters and digits, and single signs.
-    """
-    exact, f1 = _best_golds(predictions, answers, _cmrc_text, _run_f1)
-    return {"cmrc_exact_match": exact, "cmrc_f1": f1}
-
-
-def _cmrc_text(text: str) -> str:
-    return text.lower().strip().translate(CMRC_PUNCTUATION)
-
-
-def _run_f1(prediction: str, gold: str) -> float:
-    mine = CMRC_SEGMENTS.findall(prediction)
-    theirs = CMRC_SEGMENTS.findall(gold)
-    longest = 0
-    above = [0] * (len(theirs) + 1)
-    for segment in mine:
-        above = [0, *(above[i] + 1 if segment == other else 0 for i, other in enumerate(theirs))]
-        longest = max(longest, *above)
-    return _mean_rate(longest, len(mine), len(theirs))

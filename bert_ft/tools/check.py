@@ -24,6 +24,7 @@ from bert_ft.errors import InputError, shown
 from bert_ft.families import coverage, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import remote_code, vocabulary
+from bert_ft.modeling.model import BLOCK
 from bert_ft.prepared import read
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
@@ -88,6 +89,7 @@ def check(
     sets_ = overrides.sets(train, validation, test)
     bound = overrides.bound(load_task(task), sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
     family = families.find(bound.family)
+    bound = loading.with_group(bound, family)
     training = bool(loading.local_layout(bound).train)
     prepared = read(bound, family, overrides.objects(sets_), training=training, others=True, lenient=True)
     adapter = prepared.adapter
@@ -127,6 +129,9 @@ def check(
                 name, rows, adapter, tokenizer, bound.recipe.max_length
             )
             findings += more
+            blocks = adapter.blocks(rows, BLOCK)
+            encoded = (adapter.encode(part, tokenizer, bound.recipe.max_length) for part in blocks)
+            findings += adapter.encoded(name, rows, encoded)
     report.findings = sorted(findings, key=lambda f: list(STYLES).index(f.severity))
     return report
 

@@ -323,10 +323,10 @@ QUESTION: dict[str, Any] = {
 }
 FAULTS: list[tuple[dict[str, Any], str]] = [
     (
-        {"answers": [{"text": "film", "answer_start": -1}]},
-        "'q7' has answers that can't be read: answer_start is -1",
+        {"answers": [{"text": "film", "answer_start": -2}]},
+        "'q7' has answers that can't be read: answer_start is -2",
     ),
-    ({"answers": [{"text": 3, "answer_start": 0}]}, "an answer is 3, not a text"),
+    ({"answers": [{"text": True, "answer_start": 0}]}, "an answer is True, not a text"),
     ({"answers": {"text": ["a", "b"], "answer_start": [1]}}, "2 answer texts have 1 answer_starts"),
     ({"answers": None}, "question 'q7' has no answers"),
     ({"answers": []}, "question 'q7' has no answer, as 1 of 1\n  --set no_answer=true"),

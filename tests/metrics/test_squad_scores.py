@@ -1,4 +1,4 @@
-"""SQuAD's and CMRC's scores against the official scripts: rewritten here step by step, and golden values they printed."""
+"""SQuAD's scores against the official scripts: rewritten here step by step, and golden values they printed."""
 
 from __future__ import annotations
 
@@ -102,38 +102,6 @@ def evaluate_v2(golds: dict[str, list[str]], predictions: dict[str, str], odds: 
     return out
 
 
-def evaluate_cmrc(golds: dict[str, list[str]], predictions: dict[str, str]) -> dict[str, float]:
-    """cmrc2018_evaluate.py; its word_tokenize stands here for white space, with signs apart."""
-    marks = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
-
-    def segments(text: str) -> list[str]:
-        out, run = [], ""
-        for char in [*(c for c in text.lower().strip() if c not in marks), "\u4e00"]:
-            if "\u4e00" <= char <= "\u9fa5" or not (char.isalnum() or char == "_"):
-                out += [run] * bool(run) + [char] * (not char.isspace())
-                run = ""
-            else:
-                run += char
-        return out[:-1]
-
-    f1 = exact = 0.0
-    for key, answers in golds.items():
-        if key in predictions:
-            one: list[float] = []
-            for answer in answers:
-                a, b = segments(answer), segments(predictions[key])
-                runs = [n for i in range(len(a)) for n in range(1, len(a) - i + 1) if any(a[i : i + n] == b[j : j + n] for j in range(len(b)))]  # fmt: skip
-                longest = max(runs, default=0)
-                p, r = (longest / len(b), longest / len(a)) if longest else (0, 0)
-                one.append(2 * p * r / (p + r) if longest else 0)
-            f1 += max(one)
-            plain = [
-                re.sub(f"[{re.escape(marks)}]", "", t.lower().strip()) for t in (predictions[key], *answers)
-            ]
-            exact += plain[0] in plain[1:]
-    return {"cmrc_exact_match": 100.0 * exact / len(golds), "cmrc_f1": 100.0 * f1 / len(golds)}
-
-
 # --- generated predictions --------------------------------------------------------------------------------------------
 
 
@@ -144,7 +112,6 @@ def test_scores_equal_version_1(golds: list[list[str]], data: st.DataObject) -> 
     near = TEXT | st.sampled_from([text for texts in golds for text in texts])
     predictions = data.draw(st.dictionaries(st.sampled_from([*KEYS, "another"]), near))
     assert squad.squad(predictions, answers) == evaluate_v1(answers, predictions)
-    assert squad.cmrc(predictions, answers) == pytest.approx(evaluate_cmrc(answers, predictions), rel=1e-12)
 
 
 @examples

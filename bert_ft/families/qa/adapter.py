@@ -13,14 +13,16 @@ import pyarrow.compute as pac
 from bert_ft.config import schema
 from bert_ft.config.task import Task
 from bert_ft.data.columns import refuse
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
-from bert_ft.families.qa import decoding, encoding, squad
+from bert_ft.families.qa import checks, decoding, encoding, squad
 from bert_ft.families.qa import options as own
 from bert_ft.families.qa import rows as reading
+from bert_ft.metrics import answers as others
 from bert_ft.metrics import squad as scores
 
 if TYPE_CHECKING:
@@ -42,10 +44,19 @@ class ExtractiveQa(Adapter):
     family: ClassVar[str] = "qa"
     Options: ClassVar[type[schema.Options]] = own.Options
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
-    roles: ClassVar[Mapping[str, bool]] = {"id": True, "question": True, "context": True, "answers": True}
+    roles: ClassVar[Mapping[str, bool]] = {
+        "id": True,
+        "question": True,
+        "context": True,
+        "answers": True,
+        "answer_start": False,
+        "is_impossible": False,
+    }
+    spare: ClassVar[tuple[str, ...]] = reading.BESIDE
+    group_by: ClassVar[str | None] = "context"
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read}
+    readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read, ".jsonl": squad.read}
     metric_scale: ClassVar[int] = 100
     pipeline_tag: ClassVar[str | None] = "question-answering"
 
@@ -77,6 +88,24 @@ class ExtractiveQa(Adapter):
                 lambda row: f"question '{ids[row]}' has no answer, as {n:,} of {len(rows):,}",
                 "--set no_answer=true, as for SQuAD 2.0",
             )
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
+        return checks.of_rows(sets, self.task.metric.compute, self.options)
+
+    def encoded(self, name: str, rows: Rows, parts: Iterable[Features]) -> list[Finding]:
+        needed = []
+        learned = []
+        for features in parts:
+            _, first = np.unique(features.values["row"], return_index=True)
+            needed.append(features.values["needed"][first])
+            whole = features.values["start_positions"] != features.values["cls"]
+            learned.append(np.bincount(features.values["row"], whole) > 0)
+        said = np.concatenate(needed)
+        about = (rows.table["id"], self.options, self.task.recipe.max_length)
+        if name != "train":
+            return checks.of_lengths(name, said, *about)
+        unlearned = (_golds(rows)[:, 0] >= 0) & ~np.concatenate(learned)
+        return checks.of_training(name, unlearned, said, *about)
 
     def prepare(self, train: Rows) -> None:
         kind = "with" if self.options.no_answer else "without"
@@ -144,7 +173,10 @@ class ExtractiveQa(Adapter):
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         questions = rows.table["question"].to_pylist()
         contexts = rows.table["context"].to_pylist()
-        features = encoding.encode(tokenizer, questions, contexts, _golds(rows), max_length, self.options)
+        answers = _answers(rows, contexts)
+        features = encoding.encode(
+            tokenizer, questions, contexts, _golds(rows), max_length, self.options, answers
+        )
         features.weights = _weights(rows)[features.values["row"]]
         features.values["weight"] = features.weights.astype(np.float32)
         return features
@@ -167,7 +199,8 @@ class ExtractiveQa(Adapter):
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """`spans` (N, n, 2), characters, the best first; `scores` (N, n), start plus end logit; `null` (N,);
-        `prediction` (N,): texts, empty where the null odds are above the threshold."""
+        `needed` (N,), as of the features; `prediction` (N,): texts, empty where the null odds are above the
+        threshold."""
         found, score, null = decoding.n_best(
             logits,
             features,
@@ -175,7 +208,9 @@ class ExtractiveQa(Adapter):
             n=self.options.n_best,
             max_answer_length=self.options.max_answer_length,
         )
-        columns = {"spans": found, "scores": score, "null": null}
+        needed = np.zeros(len(rows), np.int64)
+        needed[features.values["row"]] = features.values["needed"]
+        columns = {"spans": found, "scores": score, "null": null, "needed": needed}
         return columns | {"prediction": self._texts(columns, rows)}
 
     # --- predictions
@@ -237,8 +272,8 @@ class ExtractiveQa(Adapter):
         texts = dict(zip(ids, self._texts(predictions, rows, forced=True), strict=True))
         if not self.options.no_answer:
             found = scores.squad(texts, answers)
-            if any(name.startswith("cmrc") for name in self.task.metric.compute):
-                found |= scores.cmrc(texts, answers)
+            for name in others.named(self.task.metric.compute):
+                found |= others.score(name, texts, answers)
             return {name: found[name] for name in self.task.metric.compute}
         odds = dict(zip(ids, self._odds(predictions).tolist(), strict=True))
         found = scores.squad_v2(texts, answers, odds, 0.0)
@@ -250,11 +285,14 @@ class ExtractiveQa(Adapter):
         return named
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+        about = (rows.table["id"], self.options, self.task.recipe.max_length)
+        limits = [found.statement for found in checks.of_lengths("", predictions["needed"], *about)]
         if len(rows) < 2 or not self._empty(predictions).all():
-            return []
+            return limits
         return [
+            *limits,
             "every prediction is that there is no answer: the training has hardly begun, or the threshold "
-            "is off"
+            "is off",
         ]
 
     def _probabilities(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -321,6 +359,20 @@ def _golds(rows: Rows) -> np.ndarray:
                 out[i] = begin, begin + len(text.strip())
                 break
     return out
+
+
+def _answers(rows: Rows, contexts: Sequence[str]) -> encoding.Answers:
+    """Every gold answer; one without a place is where its text stands first."""
+    owners: list[int] = []
+    spans: list[tuple[int, int]] = []
+    golds = zip(rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist(), strict=True)
+    for i, (texts, starts) in enumerate(golds):
+        for text, start in zip(texts or [], starts or [], strict=True):
+            bare = text.strip()
+            begin = contexts[i].find(bare, max(start, 0)) if bare else -1
+            owners.append(i)
+            spans.append((begin, begin + len(bare) if begin >= 0 else -1))
+    return encoding.Answers(np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
 
 
 def _weights(rows: Rows) -> np.ndarray:

@@ -14,8 +14,20 @@ import numpy as np
 
 from bert_ft.errors import InputError
 from bert_ft.families import coverage, fast_tokenizer, tokenization
-from bert_ft.families.features import Features
+from bert_ft.families.features import Features, ranges
 from bert_ft.families.qa.options import Options
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Gold answers, several a question.
+
+    Attributes:
+        row: (G,) the question of each. spans: (G, 2) its characters of the context; -1 where it has no place.
+    """
+
+    row: np.ndarray
+    spans: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ def encode(
     golds: np.ndarray,
     max_length: int,
     options: Options,
+    answers: Answers | None = None,
 ) -> Features:
     """Every question on every window of its context.
 
@@ -71,11 +84,14 @@ def encode(
 
     Args:
         golds: (N, 2) characters of the context that the answer takes; -1 where there is none to learn.
+        answers: all answers that count as right, for `needed`; `golds` by default.
     Returns:
         Features, one a window. places: `begin`, `end`, characters of the context, equal outside it. values:
         `row`; `start_positions`, `end_positions`, tokens of the window, both on [CLS] where the answer is not
         whole in it; `low`, `high`, the tokens from which an answer may start: those that have their most
-        context here; `cls`.
+        context here; `cls`; `needed`, the tokens of the question's shortest answer that can be predicted at
+        any length: that is whole in the window in which its first token has the most context; less than 0,
+        the tokens of its shortest answer, where none can; 0 where there is no answer to find.
         counts: rows, windows, tokens, truncated (questions cut to `max_query_length`), unknown; characters
         and uncovered (those that no token stands for) of each question, and of each different context once.
     """
@@ -92,9 +108,10 @@ def encode(
     cls = np.full(len(parts.row), _cls(tokenizer, frame), np.int64)
     cls[cls < 0] += np.diff(offsets)[cls < 0]
     first = frame.parts[0][1] + parts.question + frame.parts[1][1]
-    answer = _answer_tokens(golds, texts)[parts.row] - parts.start[:, None]
+    answer = _answer_tokens(golds, texts, texts.which)[parts.row] - parts.start[:, None]
     inside = (answer[:, 0] >= 0) & (answer[:, 1] < parts.size) & (golds[parts.row, 0] >= 0)
     positions = np.where(inside[:, None], answer + first[:, None], cls[:, None])
+    answers = answers or Answers(np.arange(len(golds)), golds)
     counts = {
         "rows": len(questions),
         "windows": len(parts.row),
@@ -110,6 +127,7 @@ def encode(
         "low": parts.low + first,
         "high": parts.high + first,
         "cls": cls,
+        "needed": _needed(answers, texts, parts, len(questions))[parts.row],
     }
     places = {"begin": marks[:, 0], "end": marks[:, 1]}
     return Features(offsets, tokens, values, np.ones(len(parts.row)), counts, places=places)
@@ -168,16 +186,39 @@ def _cls(tokenizer: Any, frame: fast_tokenizer.Frame) -> int:
     return after.index(token) - len(after) if token in after and token not in before else 0
 
 
-def _answer_tokens(golds: np.ndarray, texts: _Texts) -> np.ndarray:
+def _answer_tokens(golds: np.ndarray, texts: _Texts, which: np.ndarray) -> np.ndarray:
     """(N, 2) first and last token, within the context's own, of the smallest run of tokens that covers each
-    answer; -1 where none does."""
+    answer, of the context `which` (N,); -1 where none does."""
     lengths = [len(context) for context in texts.contexts]
     base = np.cumsum([0, *lengths])[:-1]  # all contexts one behind the other
     places = texts.spans + np.repeat(base, np.diff(texts.given))[:, None]
-    wanted = golds + base[texts.which][:, None]
-    own = texts.given[texts.which]
+    wanted = golds + base[which][:, None]
+    own = texts.given[which]
     first = np.searchsorted(places[:, 1], wanted[:, 0], side="right") - own
     last = np.searchsorted(places[:, 0], wanted[:, 1], side="left") - 1 - own
     # a normaliser may have taken all characters of an answer
     lost = (golds[:, 0] < 0) | (last < first) | (first < 0)
     return np.where(lost[:, None], -1, np.stack([first, last], 1))
+
+
+def _needed(answers: Answers, texts: _Texts, parts: _Windows, questions: int) -> np.ndarray:
+    """(questions,) as `encode` describes it."""
+    tokens = _answer_tokens(answers.spans, texts, texts.which[answers.row])
+    located = tokens[:, 0] >= 0
+    row, tokens = answers.row[located], tokens[located]
+    # each answer beside each window of its question
+    count = np.bincount(parts.row, minlength=questions)
+    begin = np.concatenate([[0], np.cumsum(count)])[row]
+    window = ranges(begin, count[row])
+    answer = np.repeat(np.arange(len(row)), count[row])
+    first = tokens[answer, 0] - parts.start[window]
+    last = tokens[answer, 1] - parts.start[window]
+    fits = (first >= parts.low[window]) & (first <= parts.high[window]) & (last < parts.size[window])
+    whole = np.zeros(len(row), bool)
+    whole[answer[fits]] = True
+    length = tokens[:, 1] - tokens[:, 0] + 1
+    huge = np.iinfo(np.int64).max
+    of_whole, of_any = np.full(questions, huge), np.full(questions, huge)
+    np.minimum.at(of_whole, row[whole], length[whole])
+    np.minimum.at(of_any, row, length)
+    return np.where(of_whole < huge, of_whole, np.where(of_any < huge, -of_any, 0))

@@ -8,8 +8,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from bert_ft.config import schema
+from bert_ft.metrics import OF_BENCHMARKS
 
-ALL_ANSWERED = ("f1", "exact_match", "cmrc_f1", "cmrc_exact_match")
+ALL_ANSWERED = ("f1", "exact_match", *OF_BENCHMARKS)
 """Metrics where each question has an answer."""
 SOME_UNANSWERABLE = ("f1", "exact_match", "best_f1", "best_exact")
 """Metrics where some questions have none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from bert_ft import reading
 from bert_ft.errors import InputError
 from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
-from bert_ft.metrics import bootstrap, squad
+from bert_ft.metrics import answers, bootstrap, squad
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
@@ -72,9 +72,9 @@ class Answers(Scored):
         if self.no_answer:
             names = ["tuned_exact_match", "tuned_f1", "best_exact", "best_f1", *names]
             keys = [self.scores, self.scores, self.rate(self.at_zero())]
-        if any(name.startswith("cmrc") for name in self.metrics):
-            names += ["cmrc_exact_match", "cmrc_f1"]
-            keys.append(self.one_by_one(squad.cmrc, self.column("prediction")))
+        for name in answers.named(self.metrics):
+            names += [f"{name}_exact_match", f"{name}_f1"]
+            keys.append(self.one_by_one(partial(answers.score, name), self.column("prediction")))
         return Resamples(np.concatenate(keys, axis=1), bootstrap.means(names, 100.0))
 
     @property

@@ -10,16 +10,10 @@ import pyarrow as pa
 
 from bert_ft.data.rows import Canonical
 from bert_ft.errors import InputError
-from bert_ft.families.qa.squad import pairs
+from bert_ft.families.qa.answers import Note, Tally, pairs
 
-LISTED = 50  # ids that a note names
-NOTES = {
-    "mended": "answers had a wrong answer_start; mended, as their text occurs once in the context",
-    "found": "answers have no answer_start; found, as their text occurs once in the context",
-    "lost": "answers are not where they should be, and occur never or several times in the context: good for "
-    "scoring, not for training",
-}
-"""What is said of answers whose place in the context is not the one that the data gives."""
+BESIDE = ("answer_start", "is_impossible")
+"""Roles that say more of the answers, in columns of their own."""
 
 
 def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool) -> Canonical:
@@ -41,14 +35,19 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
     seen: dict[str, int] = {}
     answers: list[list[str] | None] = []
     starts: list[list[int] | None] = []
-    counted = {kind: dict[str, int]() for kind in NOTES}
+    tally = Tally()
+    all_blank = not any(isinstance(text, str) and text.strip() for text in cells["question"])
+    none = [None] * len(ids)
     for row, key in enumerate(ids):
         place = _Question(key or "", f"{where}, row {row + 1}")
         place.check_id(cells["question"][row], seen)
         seen[place.key] = row
-        for role in ("question", "context"):
-            place.check_text(role, cells[role][row])
-        golds = place.read_answers(cells["answers"][row]) if "answers" in cells else None
+        note = tally.of(place.key)
+        place.check_text("context", cells["context"][row])
+        if place.check_text("question", cells["question"][row], blank=not all_blank):
+            note("empty")
+        beside = {role: cells.get(role, none)[row] for role in BESIDE}
+        golds = place.read_answers(cells.get("answers", none)[row], note, beside)
         if golds is None:
             if labelled:
                 place.fail("has no answers", "an empty list [] says that there is none in the context")
@@ -58,7 +57,7 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
         located = [_locate(text, start, cells["context"][row]) for text, start in golds]
         for _, kind in located:
             if kind:
-                counted[kind][place.key] = counted[kind].get(place.key, 0) + 1
+                note(kind)
         answers.append([text for text, _ in golds])
         starts.append([start for start, _ in located])
     out = {
@@ -68,8 +67,7 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
         "answers": pa.array(answers, pa.list_(pa.string())),
         "answer_starts": pa.array(starts, pa.list_(pa.int64())),
     }
-    notes = [_note(questions, NOTES[kind]) for kind, questions in counted.items() if questions]
-    return Canonical(pa.table(out), notes)
+    return Canonical(pa.table(out), tally.notes())
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,21 @@ class _Question:
         if self.key in seen:
             self.fail(f"is there twice, first in row {seen[self.key] + 1}", remedy)
 
-    def check_text(self, role: str, text: Any) -> None:
-        """Refuses a question or a context that is no text, or a blank one."""
+    def check_text(self, role: str, text: Any, blank: bool = False) -> bool:
+        """Refuses a question or a context that is no text, or a blank one unless `blank` allows it; returns
+        whether it is blank."""
         if not isinstance(text, str):
             self.fail(f"has no {role}: {text!r} is no text")
-        if not text.strip():
+        if not blank and not text.strip():
             self.fail(f"has an empty {role}")
+        return not text.strip()
 
-    def read_answers(self, cell: Any) -> list[tuple[str, int | None]] | None:
-        """What `pairs` returns; a cell that it can't read is refused."""
+    def read_answers(
+        self, cell: Any, note: Note, beside: Mapping[str, Any]
+    ) -> list[tuple[str, int | None]] | None:
+        """What `pairs` returns; a cell that it can't read is refused. `beside`: role -> cell of `BESIDE`."""
         try:
-            return pairs(cell)
+            return pairs(cell, note, beside["answer_start"], beside["is_impossible"])
         except (ValueError, AttributeError, TypeError) as error:
             self.fail(
                 f"has answers that can't be read: {error}",
@@ -123,11 +125,3 @@ def _only(text: str, context: str) -> int:
     """Where the text begins in the context if it is there exactly once, else -1."""
     first = context.find(text) if text.strip() else -1
     return first if context.find(text, first + 1) < 0 else -1
-
-
-def _note(questions: dict[str, int], text: str) -> str:
-    """`questions`: id -> how many of its answers are concerned."""
-    names = ", ".join(list(questions)[:LISTED])
-    if len(questions) > LISTED:
-        names += f" and {len(questions) - LISTED} more"
-    return f"{sum(questions.values()):,} {text} (questions {names})"
