@@ -1,8 +1,8 @@
-"""Lower-case text as words by the conventions of the Penn Treebank, as NLTK's `word_tokenize` (Apache 2.0) cuts
-it: its rules, in words of our own, since CMRC's official script counts by them.
+"""Lower-case text as words by the conventions of the Penn Treebank, as NLTK's `word_tokenize` cuts it.
 
-What differs from NLTK: where a sentence ends within the text is told by a short list of abbreviations in the
-place of Punkt's trained model, which counts only for a period in the middle of a text.
+Its rules (NLTK, Apache 2.0) in words of our own, since CMRC's official script counts by them. What differs
+from NLTK: where a sentence ends within the text is told by a short list of abbreviations in the place of
+Punkt's trained model, which counts only for a period in the middle of a text.
 """
 
 from __future__ import annotations
