@@ -83,6 +83,12 @@ class Original(Strict):
     label_files: dict[str, Place] = Field(
         {}, description='label -> the file of its texts, a line each; a split is a part of each, "0%:80%"'
     )
+    suffix: str = Field(
+        "", description='the form of files that have no suffix of their own, such as ".conll"'
+    )
+    word_start: str = Field(
+        "", description="regular expression of what stands before each word in these files"
+    )
     word_end: str = Field("", description="regular expression of what stands behind each word in these files")
 
 

@@ -175,6 +175,8 @@ def _original(folder: Path, split: str, selection: Selection, original: Original
         found = originals.of_files(folder, split, original)
         return Raw(found.table, found.where)
     path = originals.place(folder, split, original)
+    if original.suffix in selection.readers:
+        return selection.readers[original.suffix](path, selection.columns, selection.data, selection.optional)
     if path.suffix.lower() in (*selection.readers, ".json", ".jsonl") and original.pattern is None:
         return _file(path, selection)
     found = originals.read(path, selection.columns, selection.optional, original)

@@ -103,6 +103,8 @@ FORMS: dict[str, tuple[str, str, list[Any], list[Any], list[str]]] = {
     "BRAT standoff": ("a.ann", "T1\tPER 0 9\tAnna Bell\nR1\tat Arg1:T1 Arg2:T2\nT2\tLOC 14 18\tRome\nT3\tX 0 4;14 18\tAnna Rome\n",
                       WORDS, TAGS, ["1 relations, events", "1 discontinuous spans"]),
     "BioC": ("a.xml", BIOC, WORDS, TAGS, ["1 passages without text", "1 discontinuous spans", "1 relations"]),
+    "PubTator": ("a.txt", "7|t|Anna Bell saw\n7|a|Rome.\n7\t0\t9\tAnna Bell\tPER\tx\n7\tin\ta\tb\n7\t14\t18\tRome\tLOC\n\n",
+                 WORDS, TAGS, ["1 relations"]),
     "Label Studio": ("a.json", json.dumps([
         {"data": {"text": TEXT}, "annotations": [{"result": [*STUDIO, {"type": "relation", "from_id": "a"}]}]},
         {"data": {"text": TEXT}, "annotations": []}, {"data": {"text": "x"}, "annotations": [{"result": []}]},

@@ -48,8 +48,8 @@ def canonical(
         found = {} if given is None else {"tags": _lists(given, columns["tags"], here, task)}
         notes, findings = [], []
     original = task.data.original if task.run.data_dir is not None else None
-    if original is not None and original.word_end:
-        lists, more = _without_end(lists, original.word_end)
+    if original is not None and (original.word_start or original.word_end):
+        lists, more = _bare(lists, original.word_start, original.word_end)
         notes += more
     offsets = lists.offsets.to_numpy()
 
@@ -137,13 +137,14 @@ def _given(raw: Raw, name: str, labelled: bool, here: Rows) -> tuple[pa.ChunkedA
     return given, untold
 
 
-def _without_end(lists: pa.ListArray, end: str) -> tuple[pa.ListArray, list[str]]:
-    """Words without what a distribution writes behind each, and what to tell of it."""
+def _bare(lists: pa.ListArray, start: str, end: str) -> tuple[pa.ListArray, list[str]]:
+    """Words without what a distribution writes before and behind each, and what to tell of it."""
     texts = lists.flatten()
-    cut = pac.replace_substring_regex(texts, f"(?s)^(.+){end}$", r"\1")
+    cut = pac.replace_substring_regex(texts, f"(?s)^(?:{start})(.+?)(?:{end})$", r"\1")
     if not (changed := pac.sum(pac.not_equal(cut, texts)).as_py()):
         return lists, []
-    note = f"{changed:,} of {len(texts):,} words end in {end}, which these files add and is cut off"
+    what = " and ".join(filter(None, [start and f"begin with {start}", end and f"end in {end}"]))
+    note = f"{changed:,} of {len(texts):,} words {what}, which these files add and is cut off"
     return pa.ListArray.from_arrays(lists.offsets, cut), [note]
 
 
@@ -183,8 +184,12 @@ def _of_text(
     the last two only if a span is missed; what to tell, and the findings."""
     refuse(pac.is_null(texts), here.place, "no text")
     marks = [[] for _ in texts] if given is None else given.to_pylist()
+    names = task.data.label_names
     try:
-        spans = [[(mark["start"], mark["end"], mark["label"]) for mark in row] for row in marks]
+        spans = [
+            [(mark["start"], mark["end"], names.get(mark["label"], mark["label"])) for mark in row]
+            for row in marks
+        ]
     except (TypeError, KeyError):
         raise InputError(
             f"raw text needs spans (start, end, label), not {given.type if given is not None else ''}",

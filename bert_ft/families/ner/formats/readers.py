@@ -9,7 +9,7 @@ from bert_ft.config.schema import Data
 from bert_ft.data.formats.encodings import decode
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.families.ner import conll, spans
-from bert_ft.families.ner.formats import bioc, brat, conllu, tables, webanno
+from bert_ft.families.ner.formats import bioc, brat, conllu, pubtator, tables, webanno
 from bert_ft.families.ner.formats.collected import Asked
 
 COLUMN_FILES = (
@@ -20,14 +20,16 @@ COLUMN_FILES = (
 
 
 def columns(path: Path, wanted: list[str], data: Data, optional: tuple[str, ...]) -> Raw:
-    """A file with a word a line: CoNLL, CoNLL-U, WebAnno TSV 3; a table with a header; or a text that has
-    BRAT's annotations beside it."""
+    """A file with a word a line: CoNLL, CoNLL-U, WebAnno TSV 3; a table with a header; PubTator; or a text
+    that has BRAT's annotations beside it."""
     asked = Asked(path, wanted, data, optional)
     if path.suffix.lower() == ".txt" and path.with_suffix(".ann").is_file():
         return brat.read(asked)
     text = decode(path, data.encoding)
     if text.startswith(webanno.HEADER):
         return webanno.read(text, asked)
+    if pubtator.matches(text):
+        return pubtator.read(text, asked)
     if path.suffix.lower() == ".conllu" or conllu.matches(text):
         return conllu.read(text, asked)
     if path.suffix.lower() == ".tsv" and tables.is_table(text, data, data.delimiter or "\t"):
