@@ -227,6 +227,11 @@ class Adapter(ABC):
         for start in range(0, len(rows), size):
             yield rows.part(start, start + size)
 
+    @property
+    def tunes(self) -> str:
+        """What `tune` chooses, as "thresholds were"; "" where it chooses nothing."""
+        return ""
+
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - few tune
         """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last
         for the weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in

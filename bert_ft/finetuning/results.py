@@ -31,6 +31,11 @@ def write_predictions(
     for name, rows, predictions in evaluator.predicted(evaluator.scored):
         metrics[name] = evaluator.model.score(predictions, rows)
         recorder.notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
+        if adapter.tunes and metrics[name] and name == evaluator.chosen_by:
+            recorder.notes.append(
+                f"{name}: {adapter.tunes} tuned on these very rows: the tuned scores of this set are "
+                "somewhat too high; those of another set are not"
+            )
         if recorder.main:
             files.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
             if metrics[name]:

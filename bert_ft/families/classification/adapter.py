@@ -292,6 +292,10 @@ class Classification(Adapter):
         thresholds = self.tuned.get("thresholds", {})
         return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
 
+    @property
+    def tunes(self) -> str:
+        return "thresholds were" if self.multilabel else ""
+
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
         """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own
         F1."""

@@ -250,6 +250,10 @@ class ExtractiveQa(Adapter):
         ]
         return np.where(empty, "", np.array(cut, object))
 
+    @property
+    def tunes(self) -> str:
+        return "the threshold of no answer was" if self.options.no_answer else ""
+
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
         """The threshold with the best F1 (exact match, where `metric.best` says so), as evaluate-v2.0.py
         finds it."""
