@@ -11,7 +11,6 @@ from bert_ft import files
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
-from bert_ft.display import Display
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.modeling import remote_code, weights
 from bert_ft.pages import run_page, scored_sets
@@ -224,6 +223,8 @@ def evaluate(
     prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
     if its_own and not sets:
         _refuse_other_data(run, prepared.splits.fingerprint())
+    from bert_ft.display import Display  # which loads torch
+
     say = Display(quiet or not files.first_process()).say
     for line in [*prepared.notes, *findings.lines(prepared.splits.findings)]:
         say(line)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import bert_ft
@@ -138,7 +140,7 @@ SPANS = '{"text": "Anna went", "label": [[0, 4, "PER"]]}\n'
     ("a.jsonl", SPANS + '{"text": "ab"}\n', SPANS, r"train-a.jsonl, row 2: 1 rows have no tags"),
     ("a.jsonl", SPANS + '{"text": "ab", "label": [[0, 9, "PER"]]}\n', SPANS, r"row 2: the span 0 to 9 \(PER\) lies outside"),
     ("a.jsonl", SPANS + "[]\n", SPANS, r"line 2: expected a JSON object"),
-    ("a.csv", "tokens,tags\na b,O O\n", "tokens,tags\na b,O O\n", r"raw text needs spans"),
+    ("a.csv", "tokens,tags\na b,O O\n", "tokens,tags\na b,O O\n", r"no word is part of an entity"),
 ])  # fmt: skip
 def test_refused(
     name: str, train: str, dev: str, message: str, cli: Cli, tiny_checkpoint: Path, tmp_path: Path
@@ -200,14 +202,15 @@ def test_told_and_handled(cli: Cli, tiny_checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_who_named_the_columns_is_not_told_to(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("words,marks\na b,O O\n")
+    frame = pa.table({"words": ["a b"], "marks": ["O O"]})
+    pq.write_table(frame, tmp_path / "a.parquet")
     named = (
         "check",
         "ner",
         "--train",
-        "a.csv",
+        "a.parquet",
         "--validation",
-        "a.csv",
+        "a.parquet",
         "--tokens",
         "words",
         "--tags",

@@ -78,6 +78,7 @@ def test_entities(made: tuple[np.ndarray, np.ndarray], mode: str) -> None:
             np.arange(0, 4 * len(sentences) + 1, 4),
             names,
         )
+        one.missed = [[]] * len(sentences)
         one.task = type("Task", (), {"metric": type("Metric", (), {"mode": mode})})  # type: ignore[assignment]
         return one
 

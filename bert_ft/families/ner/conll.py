@@ -47,7 +47,9 @@ def read(text: str, path: Path, wanted: list[str], data: Data, optional: tuple[s
     hashed = _mask(pac.starts_with(lines, "#"))
     if gap.all():
         raise InputError("no sentences", where=str(path), remedy="a word a line is wanted, with its tag")
-    first = int(np.argmax(~gap & ~hashed if (~gap & ~hashed).any() else ~gap))
+    candidate = ~gap & _mask(pac.match_substring_regex(lines, COMMENT))
+    plain = next(mask for mask in (~gap & ~hashed, ~gap & ~candidate, ~gap) if mask.any())
+    first = int(np.argmax(plain))
     tabbed = "\t" in lines[first].as_py()
     cells = pac.split_pattern(
         lines if tabbed else pac.replace_substring_regex(bare, "[ \t]+", " "), "\t" if tabbed else " "
@@ -57,7 +59,6 @@ def read(text: str, path: Path, wanted: list[str], data: Data, optional: tuple[s
     roles = {data.columns.get(role, role): (role, default) for role, default in DEFAULTS.items()}
     numbers = {name: _number(name, *roles.get(name, ("", 0)), width) for name in wanted}
     tag = numbers.get(data.columns.get("tags", "tags"))
-    candidate = ~gap & _mask(pac.match_substring_regex(lines, COMMENT))
     used = ~gap & ~_comments(cells, widths, width, tag, gap, candidate, path)
     if (odd := used & (widths != width)).any():
         line = int(np.argmax(odd))

@@ -158,7 +158,8 @@ class _Nested:
         names = ("qid", *IDS) if "detected_answers" in question else IDS
         key = _first(question, names)
         self.place += f" (question '{key}')"
-        row = {"id": key if key is None else str(key), "question": _first(question, QUESTIONS)}
+        fault = next(reading.faults(key), "")  # of a number with more digits than Python reads
+        row = {"id": key if key is None or fault else str(key), "question": _first(question, QUESTIONS)}
         row |= {"context": context, "answers": _answers(question, context, self.tally.of(str(key)))}
         row |= {name: _first_of(parts, name) for name in ("title", *self.wanted) if name not in row}
         for name, value in row.items():
