@@ -136,8 +136,10 @@ class Data(Strict):
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description='by default "," in .csv, tab in .tsv'
     )
-    quoting: bool | Literal["backslash"] = Field(
-        True, description='whether CSV/TSV cells may be quoted; backslash: a quote within one is \\"'
+    quoting: bool | Literal["backslash", "strict"] = Field(
+        True,
+        description='whether CSV/TSV cells may be quoted; backslash: a quote within one is \\"; strict: one '
+        "that opens a cell is never text",
     )
     names: list[str] | None = Field(
         None, min_length=1, description="column names of CSV/TSV files that have no header line"

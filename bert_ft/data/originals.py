@@ -64,10 +64,7 @@ def lines(path: Path, pattern: str, encoding: str) -> pa.Table:
     """
     text = pa.array(decode(path, encoding).replace("\r\n", "\n").split("\n"), pa.string())
     filled = pac.not_equal(pac.utf8_trim_whitespace(text), "")
-    try:
-        found = pac.extract_regex(text, f"^(?:{pattern})$")
-    except pa.ArrowInvalid as error:
-        raise InputError(f"this pattern can't be read: {error}", where="data.pattern") from None
+    found = _extracted(text, pattern)
     odd = pac.and_(filled, pac.is_null(found))
     if (at := pac.index(odd, True).as_py()) >= 0:
         raise InputError(
@@ -79,6 +76,19 @@ def lines(path: Path, pattern: str, encoding: str) -> pa.Table:
     if not len(rows):
         raise InputError("the file is empty", where=str(path))
     return pa.table({kind.name: rows.field(k) for k, kind in enumerate(rows.type)})
+
+
+def parted(texts: list[str], pattern: str) -> list[dict[str, str] | None]:
+    """The named groups of a pattern in each text; None where it does not match the whole."""
+    result: list[dict[str, str] | None] = _extracted(pa.array(texts, pa.string()), pattern).to_pylist()
+    return result
+
+
+def _extracted(texts: pa.Array, pattern: str) -> pa.Array:
+    try:
+        return pac.extract_regex(texts, f"^(?:{pattern})$")
+    except pa.ArrowInvalid as error:
+        raise InputError(f"this pattern can't be read: {error}", where="data.pattern") from None
 
 
 def of_files(folder: Path, split: str, original: Original) -> Texts:

@@ -12,7 +12,13 @@ from bert_ft.config.families import BUILTIN, options_of
 from bert_ft.config.task import Task, validated
 from bert_ft.errors import InputError
 
-FORM = {"encoding", "delimiter", "quoting", "names"}  # of the user's files: what `predict` reads has it too
+FORM = {
+    "encoding",
+    "delimiter",
+    "quoting",
+    "names",
+    "pattern",
+}  # of the user's files: what `predict` reads has it too
 SAVED = {"recipe": {"max_length"}, "data": {"problem_type", "columns", *FORM}}
 """Of a task, what is saved in the model's config, and taken from it; beside the family and its own table."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bert_ft import errors
 from bert_ft.config.task import Task
 from bert_ft.data.formats import OTHERS, delimited
 from bert_ft.errors import InputError
@@ -155,13 +156,70 @@ def test_lines_of_texts_joined_by_tabs_are_as_many_rows(tmp_path: Path) -> None:
 
 
 def test_a_quoted_cell_of_several_lines_stays_one(tmp_path: Path) -> None:
-    """As a program writes it; where each of its lines could be a row too, that is told in a CSV."""
-    (tmp_path / "a.csv").write_text('text,label\n"two\nlines, one cell",a\n"x, y\nz",b\n')
-    read = delimited.read(tmp_path / "a.csv", ["text", "label"])
-    assert read.table["text"].to_pylist() == ["two\nlines, one cell", "x, y\nz"]
-    assert not read.notes and [finding.places for finding in read.findings] == [
-        [f"{tmp_path / 'a.csv'}, line 4"]
-    ]
+    """As programs write it, also where each of its lines has as many cells as a row: no label stands there."""
+    texts = ["Dear Sir, a film\nBye, me", 'two\nlines, "one" cell', "x, y\nz"] * 20
+    for name in ("a.csv", "a.tsv"):
+        with (tmp_path / name).open("w", newline="") as stream:
+            writer = csv.writer(stream, delimiter="," if name == "a.csv" else "\t", quoting=csv.QUOTE_ALL)
+            writer.writerows([["label", "text"], *(["ab"[i % 2], text] for i, text in enumerate(texts))])
+        read = delimited.read(tmp_path / name, ["text", "label"])
+        assert read.table["text"].to_pylist() == texts and not read.notes and not read.findings
+
+
+SWALLOWED = [
+    "good film,a",
+    '"bad start,b',
+    "x y z,a",
+    "q r s,b",
+    'he said so",a',
+    *["fine end,b", "more,a"] * 3,
+]
+
+
+@pytest.mark.parametrize("ragged", ["", "ragged", "one, more,a"])
+def test_a_quote_left_open_in_a_csv_is_told(tmp_path: Path, ragged: str) -> None:
+    """Two readings are possible there; with tabs between the cells there is one. A ragged line hides nothing."""
+    lines = [*SWALLOWED[:3], *filter(None, [ragged]), *SWALLOWED[3:]]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *lines, ""]))
+    found = delimited.read(tmp_path / "a.csv", ["text"]).findings
+    assert [finding.places for finding in found] == [[f"{tmp_path / 'a.csv'}, line 3"]]
+    (tmp_path / "a.tsv").write_text(
+        "\n".join(["text\tlabel", *(line.replace(",", "\t") for line in lines), ""])
+    )
+    if ragged:
+        with pytest.raises(InputError, match=r"line 5: \d cells where the header has 2"):
+            delimited.read(tmp_path / "a.tsv", ["text"])
+    else:
+        assert delimited.read(tmp_path / "a.tsv", ["text"]).table.num_rows == len(lines)
+    strict = delimited.read(tmp_path / "a.csv", ["text"], quoting="strict")
+    assert strict.table.num_rows == len(lines) - 3 - bool(ragged) and not strict.findings
+
+
+def test_rows_behind_an_open_quote_are_no_part_of_its_fault(tmp_path: Path) -> None:
+    """Each of the rows between is read, and the ragged line is the one that is named."""
+    good = [f"film {i},{'ab'[i % 2]}" for i in range(6)]
+    (tmp_path / "a.csv").write_text(
+        "\n".join(["text,label", '"Tis a start,a', "ragged", *good, '"Twas,b', ""])
+    )
+    with errors.collecting() as faults:
+        read = delimited.read(tmp_path / "a.csv", ["text"])
+    assert read.table.num_rows == 8 and [error.where[-6:] for error in faults.errors] == ["line 3"]
+
+
+@pytest.mark.parametrize("first", ["1", "0", "2"])
+def test_a_number_in_the_first_row_is_no_header(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{first},a film\n2,another\n")
+    for wanted in (["1"], ["1", "0"]):
+        assert delimited.read(tmp_path / "a.csv", wanted).table["1"].to_pylist() == ["a film", "another"]
+    (tmp_path / "b.csv").write_text("id,0,1\n7,a,b\n")  # pandas' names of columns without one
+    assert delimited.read(tmp_path / "b.csv", ["0"]).table["0"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", "，"])
+def test_another_delimiter_is_named(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "a.csv").write_text(f"text{delimiter}label\nx{delimiter}y\n")
+    with pytest.raises(InputError, match="parted by another character: --set"):
+        delimited.read(tmp_path / "a.csv", ["text", "label"])
 
 
 def test_quotes_escaped_by_backslashes(tmp_path: Path) -> None:
@@ -186,5 +244,5 @@ def test_a_file_without_a_header_line(tmp_path: Path, names: list[str] | None, w
     assert read.table[wanted[1]].to_pylist() == ["ham", "spam"]
     assert ("first line is a row and no header" in read.notes[0]) == (names is None)
     (tmp_path / "b.csv").write_text("ham,Go until jurong point crazy\nspam,Win a prize now in this\n")
-    with pytest.raises(InputError, match=r"no column 'text'\n.*its first line is .*--text 1 --label 0"):
+    with pytest.raises(InputError, match=r"no column 'text'\n.*--text 1 --label 0"):
         delimited.read(tmp_path / "b.csv", ["text", "label"])

@@ -273,9 +273,10 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
     (tmp_path / "broken.tsv").write_text('text\tn\n"a\nb"\t1\n')
     broken = cli("predict", str(run.path), str(tmp_path / "broken.tsv"), "--to", "jsonl")
     assert broken.err.startswith("1 rows hold line breaks within quotes; where each line is a row")
-    (tmp_path / "plain.csv").write_text("text,n\n" + "".join(f"{row['text']},{row['n']}\n" for row in rows))
+    more = "".join(f"film {i},{i % 2}\n" for i in range(9))
+    (tmp_path / "plain.csv").write_text(f'text,n\n{more}"a good film,1\nx,0\na bad film",1\n{more}')
     doubtful = cli("predict", str(run.path), str(tmp_path / "plain.csv"), "--to", "jsonl")
-    assert "each line of which could be a row: is a quote left open?" in doubtful.err
+    assert "whose lines look like rows of their own: is a quote left open?" in doubtful.err
     (tmp_path / "wide.csv").write_bytes("text,n\n好看的电影,4\n".encode("utf-16"))
     (tmp_path / "semicolons.csv").write_text(
         "text;n\n" + "".join(f"{row['text']};{row['n']}\n" for row in rows)
@@ -291,6 +292,25 @@ def test_the_form_of_tables_and_documents(run: bert_ft.Run, tmp_path: Path, cli:
         settings = [word for key in sets for word in ("--set", key)]
         done = cli("predict", str(run.path), str(tmp_path / file), *settings, "--to", "jsonl")
         assert [json.loads(line)["text"] for line in done.out.splitlines()] == texts, (file, done)
+
+
+def test_texts_and_tables_in_text_files(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    """A line is a text, unless the first line is a header, or the task has a pattern that the line matches."""
+    (tmp_path / "table.txt").write_text("text\tlabel\na good film\tpos\n")
+    (tmp_path / "plain.txt").write_text("a good film\tpos\n好看的电影\n")
+    (tmp_path / "fast.txt").write_text("__label__pos a good film\n\na bad one\n")
+    pattern = r"data.pattern=__label__(?P<label>\S+) (?P<text>.*)"
+    for name, sets, texts in (
+        ("table.txt", [], ["a good film"]), ("plain.txt", [], ["a good film\tpos", "好看的电影"]),
+        ("fast.txt", ["--set", pattern], ["a good film", "a bad one"]),
+    ):  # fmt: skip
+        done = cli("predict", str(run.path), str(tmp_path / name), *sets, "--to", "jsonl")
+        assert [json.loads(line)["text"] for line in done.out.splitlines()] == texts, (name, done)
+    (tmp_path / "escaped.csv").write_text('text,n\n"a \\"good\\" film, yes",1\n')
+    done = cli(
+        "predict", str(run.path), str(tmp_path / "escaped.csv"), "--set", "quoting=backslash", "--to", "jsonl"
+    )
+    assert json.loads(done.out)["text"] == 'a "good" film, yes'
 
 
 @pytest.mark.parametrize(("key", "what"), [

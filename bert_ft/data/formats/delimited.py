@@ -21,7 +21,8 @@ import pyarrow.csv as pc
 from bert_ft.data.finding import Finding
 from bert_ft.data.formats import distinct
 from bert_ft.data.formats.encodings import decode
-from bert_ft.data.formats.records import QUOTES, UNEVEN, Quoting, Remarks, Table, table, uneven
+from bert_ft.data.formats.quotes import Remarks
+from bert_ft.data.formats.records import QUOTES, UNEVEN, Quoting, Table, table, uneven
 from bert_ft.errors import InputError, is_collecting, row_fault
 from bert_ft.reading import HALF
 
@@ -121,6 +122,8 @@ def _is_plain(text: str, delimiter: str, quoting: Quoting) -> bool:
         f'(?:[^"]*+(?:{quoted_cell}|(?<={inside})"))*+[^"]*+', text
     ):
         return False
+    if quoting == "strict":
+        return True
     several = (match[0] for match in re.finditer(quoted_cell, text))
     return not any(delimiter in cell and ("\n" in cell or "\r" in cell) for cell in several)
 

@@ -9,65 +9,24 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.formats import chosen
-from bert_ft.errors import InputError, shown
+from bert_ft.data.formats.quotes import Remarks
+from bert_ft.errors import InputError
 
-Quoting = bool | Literal["backslash"]
-"""Whether cells may be quoted, and how a quote within them is written: twice, or behind a backslash."""
+Quoting = bool | Literal["backslash", "strict"]
+"""Whether cells may be quoted, and how a quote within them is written: twice, or behind a backslash;
+"strict": a quote that opens a cell is never text."""
 
 Record = tuple[int, list[str | None], str]
 """(the line where a row begins, its cells, what is wrong with it); None is an empty cell without quotes."""
 
 UNEVEN = "quote cells that hold the delimiter; quotes that are plain text want --set quoting=false"
 QUOTES = "write a quote within a quoted cell twice; where quotes are plain text: --set quoting=false"
+DELIMITERS = ",;\t|，；"
 BACKSLASH = 'quotes are escaped by backslashes (\\"), which --set quoting=backslash reads'
-
-
-@dataclass
-class Remarks:
-    """What a person should know of the quotes of a table.
-
-    Attributes:
-        literal: the lines with a cell whose first quote is text.
-        doubtful: the lines where a quoted cell begins that holds several lines, each of which could be a row,
-            and what stands there.
-    """
-
-    literal: list[int] = field(default_factory=list)
-    doubtful: list[tuple[int, str]] = field(default_factory=list)
-
-    def note(self) -> str:
-        """Returns what was done, "" where nothing was."""
-        if not self.literal:
-            return ""
-        count = len(self.literal)
-        rows = "1 row has a cell" if count == 1 else f"{count:,} rows have a cell"
-        return (
-            f"{rows} that begins with a quote which is never closed, or not at its end, and is read as it "
-            f"stands; the first: line {self.literal[0]}"
-        )
-
-    def lines(self) -> list[str]:
-        """Returns all of it, a line each."""
-        first = f"; the first: line {self.doubtful[0][0]}" if self.doubtful else ""
-        doubtful = [f"{found.count:,} {found.phrase}{first}" for found in self.findings("")]
-        return [line for line in (self.note(), *doubtful) if line]
-
-    def findings(self, where: str) -> list[Finding]:
-        """Returns what may be wrong."""
-        if not self.doubtful:
-            return []
-        message = (
-            "cells with line breaks and delimiters within quotes, each line of which could be a row: "
-            "is a quote left open? --set quoting=false reads quotes as text"
-        )
-        examples = [shown(text) for _, text in self.doubtful[:KEPT]]
-        places = [f"{where}, line {line}" for line, _ in self.doubtful[:KEPT]]
-        return [Finding("quotes", "warning", "", len(self.doubtful), message, examples, places)]
 
 
 @dataclass(frozen=True)
@@ -78,11 +37,13 @@ class Table:
         columns: their names.
         header: how many lines they take; 0 in a table without a header line.
         rows: those below it, as they are asked for.
+        first: the first line, as it stands.
     """
 
     columns: list[str]
     header: int
     rows: Iterator[Record]
+    first: str = ""
 
     def select(self, wanted: Sequence[str], optional: Sequence[str], where: str) -> list[str]:
         """Returns what `formats.chosen` does; where a column is missing and the header looks like a row, the
@@ -90,15 +51,20 @@ class Table:
         try:
             return chosen(self.columns, wanted, optional, where)
         except InputError as error:
-            looks_like_a_row = any(len(name) > 40 or name.count(" ") > 3 for name in self.columns)
-            if self.header and looks_like_a_row and error.message.startswith("no column"):
-                first = "; ".join(shown(name, most=40) for name in self.columns[:4])
-                error.remedy = (
-                    f"its first line is {first}: where "
-                    "that is no header, give the columns by number, from 0 (--text 1 --label 0), or by name: "
-                    '--set \'data.names=["label", "text"]\''
-                )
+            if error.message.startswith("no column") and "did you mean" not in error.remedy:
+                error.remedy += self._remedy(wanted)
             raise
+
+    def _remedy(self, wanted: Sequence[str]) -> str:
+        """How a table is read whose columns are not those that are wanted."""
+        for delimiter in DELIMITERS:
+            if set(self.first.rstrip("\r\n").split(delimiter)) >= set(wanted):
+                value = "'delimiter=\"\\t\"'" if delimiter == "\t" else f'"delimiter={delimiter}"'
+                return f"; its columns are parted by another character: --set {value}"
+        return (
+            "; where the first line is no header, give the columns by number, from 0 (--text 1 --label 0), "
+            'or by name: --set \'data.names=["label", "text"]\''
+        )
 
 
 def table(
@@ -132,23 +98,21 @@ def table(
         raise InputError("the file is empty", where=where, remedy=remedy)
     _, cells, fault = first
     header = [cell or "" for cell in cells]
-    numbered = bool(wanted) and all(re.fullmatch("0|[1-9][0-9]*", name) for name in wanted)
-    if (names is not None and wanted and wanted[0] not in header) or (
-        numbered and not set(wanted) & set(header)
-    ):
+    by_name = bool(names) and bool(wanted) and wanted[0] not in header
+    if by_name or (names is None and _numbered(wanted, header)):
         remaining.put_back(taken)
         if names is None:
             names = [str(number) for number in range(len(_single(taken[0], delimiter) if fault else cells))]
         width = len(names)
         below = records(remaining, delimiter, quoting, width=width, remarks=remarks)
-        return Table(list(names), 0, _below(below, width))
+        return Table(list(names), 0, _below(below, width), taken[0])
     if fault:
         raise InputError(f"the header can't be read: {fault}", where=where, remedy=QUOTES)
     if cells == [None]:
         raise InputError("the first line is empty", where=where, remedy="it has to name the columns")
     first_line = 1 + len(taken)
     below = records(remaining, delimiter, quoting, first=first_line, width=len(cells), remarks=remarks)
-    return Table(header, len(taken), _below(below, len(cells)))
+    return Table(header, len(taken), _below(below, len(cells)), taken[0])
 
 
 class _Lines(Iterator[str]):
@@ -170,6 +134,16 @@ def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
     for line in lines:
         taken.append(line)
         yield line
+
+
+def _numbered(wanted: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether columns are asked for by number, from 0, of a table whose first line is a row: not where that
+    line counts the columns itself."""
+    if not wanted or not all(re.fullmatch("0|[1-9][0-9]*", name) for name in wanted):
+        return False
+    counted = [int(name) for name in header if re.fullmatch("0|[1-9][0-9]*", name)]
+    counts = len(counted) > 1 and counted == list(range(counted[0], counted[0] + len(counted)))
+    return not (counts and set(wanted) <= set(header)) and max(map(int, wanted)) < len(header)
 
 
 def _below(all_records: Iterator[Record], width: int) -> Iterator[Record]:
@@ -206,41 +180,43 @@ def records(
         remarks: takes what there is to know of quotes.
     """
     remaining = _Lines(lines)
+    remarks = remarks or Remarks()
     number = first
     while (line := next(remaining, None)) is not None:
         if not quoting or '"' not in line:
             plain = [cell or None for cell in line.rstrip("\r\n").split(delimiter)]
             width = len(plain) if header and width is None and plain != [None] else width
+            if quoting and plain != [None]:
+                remarks.seen.add(plain)
             yield number, plain, ""
             number += 1
             continue
         taken: list[str] = []
         cells, fault = _quoted(line, _noting(remaining, taken), delimiter, quoting == "backslash")
-        if width is not None and (fault or taken):
-            alone = _alone([line, *taken], delimiter, width) if quoting is True else None
-            if fault and any('\\"' in each for each in (line, *taken)) and quoting is True:
+        if width is not None and quoting is True and (fault or taken):
+            several = [line, *(each for each in taken if each.rstrip("\r\n"))]
+            whole = [row for each in several if len(row := _single(each, delimiter)) == width]
+            mostly_rows = len(whole) > len(several) / 2
+            if fault and any('\\"' in each for each in several):
                 fault = f"{fault}; {BACKSLASH}"
-            elif alone is not None and (fault or (delimiter == "\t" and width > 1)):
+            elif len(_single(line, delimiter)) == width and mostly_rows:
+                # nobody who quotes cells has tabs in them, unless what stands there can't be rows
+                by_tabs = delimiter == "\t" and width > 1 and remarks.seen.fit(whole) is not False
+                if fault or by_tabs:
+                    cells, fault = _single(line, delimiter), ""
+                    remarks.literal.append(number)
+                    remaining.put_back(taken)
+                    taken = []
+                elif width > 1:
+                    remarks.suspects.append((number, line.rstrip("\r\n"), whole))
+            if fault and mostly_rows:  # the others are rows, and read as such
                 remaining.put_back(taken)
                 taken = []
-                cells, fault = alone, ""
-                if remarks is not None:
-                    remarks.literal.append(number)
-            elif alone is not None and width > 1 and remarks is not None:
-                remarks.doubtful.append((number, line.rstrip("\r\n")))
+        if not fault and cells != [None]:
+            remarks.seen.add(cells)
         width = len(cells) if header and width is None and not fault else width
         yield number, cells, fault
         number += 1 + len(taken)
-
-
-def _alone(lines: list[str], delimiter: str, width: int) -> list[str | None] | None:
-    """The cells of the first of these lines, where each that is not empty is a whole row by itself; else
-    None."""
-    first, *others = lines
-    if any(len(_single(line, delimiter)) != width for line in others if line.rstrip("\r\n")):
-        return None
-    cells = _single(first, delimiter)
-    return cells if len(cells) == width else None
 
 
 def _single(line: str, delimiter: str) -> list[str | None]:

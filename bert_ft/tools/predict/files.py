@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from bert_ft import reading
-from bert_ft.data.formats.records import Remarks
+from bert_ft.data.formats.quotes import Remarks
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
 from bert_ft.modeling.model import Model
@@ -87,7 +87,7 @@ def predict(
         if escape_formulas:
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
-    for line in remarks.lines():
+    for line in remarks.lines(source):
         tell(line)
     outcome = answering.outcome
     if outcome.broken:

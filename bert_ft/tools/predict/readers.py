@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bert_ft import reading
 from bert_ft.config.task import Task
+from bert_ft.data import originals
 from bert_ft.data.formats import delimited, distinct, encodings, json_rows, records
-from bert_ft.data.formats.records import Remarks
+from bert_ft.data.formats.quotes import Remarks
 from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
@@ -67,11 +69,19 @@ def reading_rows(
 
 
 def _rows(
-    stream: TextIO, kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
+    stream: Iterable[str], kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
 ) -> Iterator[Line]:
     try:
-        if kind == "txt":
-            for number, line in enumerate(stream, 1):
+        if task.data.pattern is not None and kind != "jsonl":
+            yield from _of_pattern(stream, where, needed, task.data.pattern)
+        elif kind == "txt":
+            remaining = iter(stream)
+            first = next(remaining, "")
+            stream = chain([first], remaining)
+            if set(needed) <= set(first.rstrip("\r\n").split(task.data.delimiter or "\t")):  # a header
+                yield from _table(stream, kind, where, needed, task, remarks)
+                return
+            for number, line in enumerate(filter(None, stream), 1):
                 yield _clean(f"{where}, line {number}", {needed[0]: line.rstrip("\r\n")})
         elif kind == "jsonl":
             for number, line in enumerate(stream, 1):
@@ -98,8 +108,18 @@ def _object(line: str, where: str) -> Line:
     )
 
 
+def _of_pattern(stream: Iterable[str], where: str, needed: list[str], pattern: str) -> Iterator[Line]:
+    """Lines that the task's pattern matches, as it names their parts; another line is a text alone."""
+    numbered = enumerate(stream, 1)
+    while window := list(islice(numbered, WINDOW)):
+        texts = [line.rstrip("\r\n") for _, line in window]
+        for (number, _), text, parts in zip(window, texts, originals.parted(texts, pattern), strict=True):
+            if text.strip():
+                yield _clean(f"{where}, line {number}", parts or {needed[0]: text})
+
+
 def _table(
-    stream: TextIO, kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
+    stream: Iterable[str], kind: str, where: str, needed: list[str], task: Task, remarks: Remarks | None
 ) -> Iterator[Line]:
     data = task.data
     # benchmarks' original files are tab-separated and not quoted, and the training rows were read so
@@ -108,7 +128,7 @@ def _table(
         stream,
         where,
         delimiter=delimited.delimiter_of(data.delimiter, kind),
-        quoting=data.quoting and not original,
+        quoting=False if original else data.quoting,
         names=data.names,
         wanted=needed,
         remarks=remarks,

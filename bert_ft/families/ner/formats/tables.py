@@ -14,7 +14,8 @@ from bert_ft.config.schema import Data
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.formats import OTHERS, chosen, delimited
 from bert_ft.data.formats.encodings import decode
-from bert_ft.data.formats.records import QUOTES, UNEVEN, Remarks, records, uneven
+from bert_ft.data.formats.quotes import Remarks
+from bert_ft.data.formats.records import QUOTES, UNEVEN, records, uneven
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 from bert_ft.families.ner.formats.collected import Asked
