@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 SETTINGS = {"epochs": 1, "learning_rate": 1e-4}
@@ -68,7 +69,7 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
     trainer.train()
     part = splits.evaluation["validation"]
     logits = trainer.predict(rows(part)).predictions
-    return adapter.score(adapter.decode(logits, None, part), part), time.perf_counter() - start
+    return adapter.score(adapter.decode(logits, SimpleNamespace(values={}), part), part), time.perf_counter() - start
 
 
 def main() -> None:
