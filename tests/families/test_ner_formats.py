@@ -314,7 +314,8 @@ def test_sentences_of_a_table(tmp_path: Path) -> None:
     rows = "sentence_id,words,labels\n7,Anna,B-PER\n7,saw,O\n8,x,O\n7,y,O\n"
     raw = direct(tmp_path / "a.csv", rows)
     assert raw.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"], ["y"]]
-    assert [(each.count, each.places) for each in raw.findings] == [(1, [f"{tmp_path / 'a.csv'}, line 5"])]
+    (found,) = raw.findings
+    assert (found.count, found.examples, found.places) == (1, ["7"], [f"{tmp_path / 'a.csv'}, line 5"])
     blank = direct(tmp_path / "b.csv", "w,t\nAnna,B-PER\nsaw,O\n\nx,O\n", tokens="w", tags="t")
     assert blank.table["w"].to_pylist() == [["Anna", "saw"], ["x"]]
     tabs = direct(tmp_path / "c.tsv", rows.replace(",", "\t"), tokens="words", tags="labels")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -129,40 +129,58 @@ def _lower(spelling: Spelling) -> re.Pattern[str]:
 def _found(
     tags: pa.ListArray, names: list[str], inner: list[str], outside: str | None, repeated: set[str]
 ) -> tuple[str | None, dict[str, str] | None, list[Finding]]:
-    """The spelling of a set's tags with what it makes of them, where that is plain; what may be meant,
-    elsewhere."""
+    """The spelling of a set's tags with what it makes of them, where that is plain; what may be meant by
+    bare letters."""
     if any(SPELLINGS["PREFIX-TYPE"].pattern.fullmatch(name) for name in inner):
         return None, None, []
     letters = [name for name in inner if name in ALIASES]
     if letters:
         return _of_letters(inner, letters, repeated)
-    doubts = []
+    for spelling, new, heads in _matching(inner):
+        if len(new) == len(inner) and _plain(tags, names, new, heads, outside, repeated, spelling.attached):
+            return spelling.name, new, []
+    return None, None, []
+
+
+Heads = dict[str, set[str]]
+"""Type -> the letters that stand at it."""
+
+
+def _matching(inner: Sequence[str]) -> Iterator[tuple[Spelling, dict[str, str], Heads]]:
+    """Each spelling that some tags can have, in capitals or not, with what it makes of these."""
     for spelling in SPELLINGS.values():
         for pattern in (spelling.pattern, _lower(spelling)):
             matches = {name: match for name in inner if (match := pattern.fullmatch(name))}
-            if not matches:
-                continue
             new = {name: f"{match['letter'].upper()}-{match['kind']}" for name, match in matches.items()}
             heads = defaultdict(set)
             for tag in new.values():
                 heads[tag[2:]].add(tag[0])
-            shared = any(len(of) > 1 and of & {"B", "I"} for of in heads.values())
-            if len(matches) == len(inner) and _plain(
-                tags, names, new, heads, outside, repeated, spelling.attached
-            ):
-                return spelling.name, new, []
-            one = len(matches) == len(inner) and len({tag[0] for tag in new.values()} | {"B", "I"}) == 2
-            if (shared or one) and not spelling.attached:
-                doubts.append((spelling.name, list(matches)))
-    findings = []
-    if doubts:
-        name, like = doubts[0]
-        message = (
-            f'tags perhaps written {name}, read as types of their own: {KEY} = "{name}" takes the '
-            'letter for the scheme\'s, "TYPE" keeps them and this warning away'
-        )
-        findings = [Finding("tags", "warning", "", len(like), message, sorted(like)[:10])]
-    return None, None, findings
+            if new:
+                yield spelling, new, heads
+
+
+def doubts(name: str, types: Sequence[str]) -> Iterator[Finding]:
+    """The finding of types that may be a scheme's letters with a type, of the set `name`."""
+    for spelling, new, heads in _matching(types):
+        shared = any(len(of) > 1 and of & {"B", "I"} for of in heads.values())
+        one = len(new) == len(types) and len({tag[0] for tag in new.values()} | {"B", "I"}) == 2
+        if (shared or one) and not spelling.attached:
+            message = (
+                f"tags perhaps written {spelling.name}, read as types of their own: {KEY} = "
+                f'"{spelling.name}" takes the letter for the scheme\'s, '
+                '"TYPE" keeps them and this warning away'
+            )
+            yield Finding("tags", "warning", name, len(new), message, sorted(new)[:10])
+            return
+
+
+def by_types(types: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Type -> tag in the spelling under which the types of a set, too few to tell it, are known ones; empty
+    where there is none."""
+    for _, new, _ in _matching(types):
+        if len(new) == len(types) and all(tag[2:] in known for tag in new.values()):
+            return new
+    return {}
 
 
 def _plain(

@@ -220,7 +220,8 @@ def _words(table: Table, words: str, tags: str, ids: list[str | None] | None, as
     columns["line"] = lists(table.lines, pa.int32())
     message = "sentences whose id stands further above too; each is read as a sentence of its own"
     places = [f"{asked.path}, line {table.lines[starts[k]]}" for k in again[:KEPT]]
-    findings = [Finding("sentences", "warning", "", len(again), message, places=places)] if again else []
+    examples = [str(ids[starts[k]]) for k in again[:KEPT]] if ids else []
+    findings = [Finding("sentences", "warning", "", len(again), message, examples, places)] if again else []
     return Raw(pa.table(columns), str(asked.path), findings=findings)
 
 
