@@ -178,15 +178,52 @@ def test_comment_lines(read: Read, name: str) -> None:
     ("#\tO\n#begin\tO\n##\tI-PER\n\nx\tB-PER\n", [["#", "#begin", "##"], ["x"]]),
     ("# PER\nx PER\n", [["#", "x"]]),
     ("# O\n\n# O\n", [["#"], ["#"]]),
+    ("a DT\n# #\n# SYM\n1 CD\n", [["a", "#", "#", "1"]]),
+    ("a\tB-X\n#\tI-UNIT\n", [["a", "#"]]),
 ])  # fmt: skip
 def test_a_hash_can_be_a_word(tmp_path: Path, text: str, words: list[list[str]]) -> None:
     assert direct(tmp_path / "a.conll", text).table["tokens"].to_pylist() == words
 
 
+@pytest.mark.parametrize(("name", "content", "columns"), [
+    ("a.conll", "token\ttag\nAnna\tB-PER\nsaw\tO\n\nx\tO\n", {}),
+    ("a.txt", "Word POS Chunk NER\n\nAnna N B-NP B-PER\nsaw V O O\n\nx N O O\n", {}),
+    ("a.tsv", "Sentence #\tLABEL\tTokens\n1\tB-PER\tAnna\n1\tO\tsaw\n\n2\tO\tx\n", {"tokens": "-1", "tags": "1"}),
+    ("a.conll", "ner word lemma\nB-PER Anna a\nO saw see\n\nO x x\n", {"tokens": "word", "tags": "ner"}),
+])  # fmt: skip
+def test_a_header_is_no_word(read: Read, name: str, content: str, columns: dict[str, str]) -> None:
+    splits = read(name, content, **columns)
+    assert splits.train.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert splits.train.table["tags"].to_pylist() == [["B-PER", "O"], ["O"]]
+    assert any("the first line is a header and left out" in note for note in splits.notes)
+
+
+def test_sentences_of_several_widths(read: Read) -> None:
+    """CoNLL-2012 has a column for each predicate of a sentence."""
+    content = "#begin document (a); part 000\na 0 0 Anna (PER) *\na 0 1 saw * (V*)\n\na 1 0 x * * (A) -\n\n#end document\n"
+    splits = read("a.v4_gold_conll.conll", content, tokens="3", tags="4")
+    assert splits.train.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert splits.train.table["tags"].to_pylist() == [["B-PER", "O"], ["O"]]
+
+
+@pytest.mark.parametrize("filler", ["_", "-"])
+def test_a_test_set_that_nobody_has_tagged(tmp_path: Path, filler: str) -> None:
+    (tmp_path / "train.conll").write_text("Anna B-PER\n")
+    (tmp_path / "test.conll").write_text(f"Otto {filler}\nleft {filler}\n")
+    keys = {"data.train": str(tmp_path / "train.conll"), "data.evaluate": str(tmp_path / "train.conll"),
+            "data.test": str(tmp_path / "test.conll")}  # fmt: skip
+    splits = loading.load(bert_ft.load_task("ner").override(keys), Ner)
+    assert splits.test["test"].table["tags"].to_pylist() == [None]
+    assert any(f"'{filler}' stands at each word" in note for note in splits.notes)
+
+
 @pytest.mark.parametrize(("name", "content", "message", "columns"), [
     ("a.conll", "x LOC\n\n# Sport\ny O\n", "line 3: this line may be a comment or a word: '# Sport'", {}),
     ("a.conll", "x B-LOC\n# of it\ny O\n", "line 2: 3 columns", {}),
-    ("a.conll", "x B-LOC\n# it\ny O\n", "line 2: this line may be a comment", {}),
+    ("a.conll", "x B-LOC\n# it\ny O\n", "line 2: tag 'it' has no prefix", {}),
+    ("a.conll", "x a O\n\ny b c O\n", "give those of words and tags from the left: --tokens 3", {}),
+    ("a.conll", "x a O\n\ny b c O\nz O\n", "line 3: 4 columns", {"tokens": "0", "tags": "2"}),
+    ("a.conll", "x _\ny _\n", "line 1: no word has a tag: '_' stands at each", {}),
     ("a.conll", "x a b B-LOC\n\n# O\ny a b O\n", "line 3: this line may be a comment", {}),
     ("a.tsv", "1\tIn\tO\n2\tRom\tB-LOC\n", "the first column numbers the words", {}),
     ("a.conllu", "1\tx\n", "line 1: 2 columns where CoNLL-U has 10", {}),

@@ -38,6 +38,7 @@ def read(rows: Lists, **keys: Any) -> tuple[Lists, list[str], list[Finding]]:
     ([["(PERSON*", "*", "*)", "*", "(GPE)"], ["*"]], [["B-PERSON", "I-PERSON", "I-PERSON", "O", "B-GPE"], ["O"]],
      "tags are brackets ((PERSON*), read as IOB2"),
     ([["*", "*"]], [["O", "O"]], "'*' is read as O"),
+    ([["AT", "(", "NN", ")", "*"]], [["B-AT", "B-(", "B-NN", "B-)", "O"]], "'*' is read as O"),
     # real types, with a hyphen, an underscore or a letter for their name
     ([["B-creative-work", "I-creative-work", "O"]], [["B-creative-work", "I-creative-work", "O"]], "tags are IOB2"),
     ([["B_cell", "T_cell", "O", "e-mail"]], [["B-B_cell", "B-T_cell", "O", "B-e-mail"]], "tags are IO, read as IOB2"),

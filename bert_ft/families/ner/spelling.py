@@ -20,6 +20,7 @@ from bert_ft.metrics.entities import ALIASES
 OUTSIDE = ("O", "o", "-", "_", "0", "*")
 """What stands for no entity: the first of them that a file has."""
 BRACKETS = re.compile(r"\((?P<kind>[^()*]+)(\*\)?|\))|\*\)?|-")
+OPENED = re.compile(r"\(+[^()*\s]")
 KEY = "ner.spelling"
 BROKEN = 0.1  # share of the tags that may break every scheme, if read so
 
@@ -71,7 +72,8 @@ def read(tags: pa.ListArray, spelling: str | None, place: Callable[[int], str]) 
     ids = coded.indices.to_numpy()
     outside = _outside(names)
     inner = [name for name in names if name != outside]
-    if any("(" in name for name in inner) and any("*" in name for name in names) and spelling is None:
+    typed = any(OPENED.match(name) for name in inner)
+    if typed and any("*" in name for name in names) and spelling is None:
         out = _of_brackets(names, ids, tags.offsets.to_numpy(), place)
         note = f"tags are brackets ({next(name for name in inner if '(' in name)}), read as IOB2"
         return Spelled(pa.ListArray.from_arrays(tags.offsets, pa.array(out, pa.string())), [note], [])
@@ -233,7 +235,10 @@ def _of_brackets(
         match = BRACKETS.fullmatch(name) or (name == "O" and BRACKETS.fullmatch("-"))
         if not match:
             where = place(int(np.argmax(ids == names.index(name))))
-            remedy = "one bracket a word is read, as in (PERSON* * *)"
+            remedy = (
+                "one bracket a word is read, as in (PERSON* * *); tags that are no brackets: "
+                "--set ner.spelling=TYPE"
+            )
             raise InputError(f"the tag '{name}' can't be read", where=where, remedy=remedy)
         forms.append((match["kind"], name.endswith(")")))
     out = []

@@ -69,6 +69,15 @@ def canonical(
         )
     if not found:
         return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
+    if not text and (filler := _filler(found["tags"])):
+        if labelled:
+            raise InputError(
+                f"no word has a tag: '{filler}' stands at each of them",
+                where=place(0),
+                remedy="name the column of the tags: --tags COLUMN; words that are part of no entity have O",
+            )
+        notes.append(f"'{filler}' stands at each word, so that there are no tags and none is scored")
+        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
     missed = {"missed": found.pop("missed")} if "missed" in found else {}
     codes = raw.class_names.get(columns["tags"])
     for role, tags in found.items():
@@ -83,6 +92,12 @@ def canonical(
     tags, more, beside = _in_iob2(found["tags"], task, place)
     findings += [*beside, *_suspicious(texts, tags, columns, "line" in raw.table.column_names)]
     return {"tokens": lists, "tags": tags}, notes + more, findings
+
+
+def _filler(tags: pa.ListArray) -> str:
+    """What stands at each word where nobody has tagged any; "" where there are tags."""
+    values = pac.unique(tags.flatten()).to_pylist()
+    return values[0] if values in (["_"], ["-"]) else ""
 
 
 def _in_iob2(

@@ -107,7 +107,8 @@ def is_table(text: str, data: Data, delimiter: str) -> bool:
     names = [data.columns[role] for role in ("tokens", "tags") if role in data.columns]
     header = text.partition("\n")[0].rstrip("\r").split(delimiter)
     named = any(not name.lstrip("-").isdigit() and name in header for name in names)
-    return named or (len(header) > 2 and any(name in header for name in SENTENCE))
+    numbered = bool(names) and all(name.lstrip("-").isdigit() for name in names)
+    return named or (not numbered and len(header) > 2 and any(name in header for name in SENTENCE))
 
 
 def decoded(path: Path, data: Data) -> str:
