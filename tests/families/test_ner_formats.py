@@ -125,7 +125,7 @@ FORMS: dict[str, tuple[str, str, list[Any], list[Any], list[str]]] = {
     "NER annotator": ("a.json", json.dumps({"classes": ["PER"], "annotations": [None, SPACY]}), WORDS, TAGS,
                       ["1 rows that nobody has annotated are left out; the first: {file}, row 1"]),
     "GLiNER": ("a.jsonl", json.dumps({"tokenized_text": WORDS[0], "ner": [[0, 1, "PER"], [3, 3, "LOC"], [0, 0, "X"]]}), WORDS, TAGS,
-               ["1 spans that overlap a longer one"]),
+               ["1 spans that overlap a longer or equal one"]),
     "words and tags": ("a.jsonl", f"{{'tokens': {WORDS[0]}, 'tags': {tuple(TAGS[0])}}}\n", WORDS, TAGS, []),
     "CSV, a word a row": ("a.csv", "Sentence #,Word,Tag\nSentence: 1,Anna,B-PER\n,saw,O\nSentence: 2,x,O\n",
                           [["Anna", "saw"], ["x"]], [["B-PER", "O"], ["O"]], []),
@@ -241,6 +241,8 @@ def test_a_test_set_that_nobody_has_tagged(tmp_path: Path, filler: str) -> None:
     ("a.json", json.dumps([{"data": {"text": "ab"}, "annotations": []}]), "no row is left", {}),
     ("a.json", json.dumps([{"text": "ab", "label": [{"start": 0, "end": 2, "labels": ["A", "B"]}]}]), "has 2 labels: A, B", {}),
     ("a.json", json.dumps([{"text": "ab c", "label": [{"start": 0, "end": 2, "text": "b", "labels": ["A"]}]}]), 'take "text" out', {}),
+    ("a.json", json.dumps([{"text": "ab", "label": [{"label": ["A"], "points": [{"start": 0, "end": 1}]}]}]),
+     "without a start and an end: it has label, points", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2]]}]]), "row 1: no span", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2, "X"]]}], ["cd"]]), "row 2: no pair of a text", {}),
     ("a.jsonl", json.dumps({"tokenized_text": ["a"], "ner": [[0, 1, "X"]]}), "row 1: the span of the words 0 to 1", {}),
@@ -333,6 +335,17 @@ def test_offsets_of_browsers(tmp_path: Path) -> None:
         (8, 17),
     ]
     assert raw.notes == ["1 rows whose offsets count UTF-16 units, as browsers do, are read so"]
+
+
+@pytest.mark.parametrize(("row", "tags"), [
+    ({"text": "aspirin now", "entities": [{"start_idx": 0, "end_idx": 6, "type": "dru", "entity": "aspirin"}]}, ["B-dru", "O"]),
+    ({"text": "糖尿病", "entities": [{"start_idx": 0, "end_idx": 2, "type": "dis", "entity": "糖尿病"}]}, ["B-dis", "I-dis", "I-dis"]),
+    ({"text": "Anna Bell", "label": [[0, 9, "Z"], [0, 9, "A"]]}, ["B-Z", "I-Z"]),
+    ({"text": "Anna Bell", "spans": [{"start": 0, "end": 4, "type": "PER"}]}, ["B-PER", "O"]),
+])  # fmt: skip
+def test_more_forms_of_spans(read: Read, row: dict[str, Any], tags: list[str]) -> None:
+    splits = read("a.jsonl", json.dumps(row))
+    assert splits.train.table["tags"].to_pylist() == [tags]
 
 
 @pytest.mark.parametrize(("header", "cells", "columns"), [
