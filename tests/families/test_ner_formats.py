@@ -368,6 +368,19 @@ def test_sentences_of_a_table(tmp_path: Path) -> None:
     assert (found.count, found.examples, found.places) == (1, ["7"], [f"{tmp_path / 'a.csv'}, line 5"])
     blank = direct(tmp_path / "b.csv", "w,t\nAnna,B-PER\nsaw,O\n\nx,O\n", tokens="w", tags="t")
     assert blank.table["w"].to_pylist() == [["Anna", "saw"], ["x"]]
+    empty = direct(tmp_path / "e.csv", "w,t\nAnna,B-PER\nsaw,O\n,\nx,O\n,\n", tokens="w", tags="t")
+    assert empty.table["w"].to_pylist() == [["Anna", "saw"], ["x"]]
+    ids = direct(tmp_path / "f.csv", "Sentence #,Word,Tag\n1,Anna,B-PER\n,saw,O\n,,\n2,x,O\n")
+    assert ids.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    index = direct(tmp_path / "i.csv", ",Sentence #,Word,Tag\n0,1,Anna,B-PER\n1,2,x,O\n")
+    assert index.table["tokens"].to_pylist() == [["Anna"], ["x"]]
+    bare = "Anna,B-PER\nsaw,O\n\nx,O\n"
+    numbered = direct(tmp_path / "g.csv", bare, tokens="0", tags="1")
+    assert numbered.table["0"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert numbered.table["1"].to_pylist() == [["B-PER", "O"], ["O"]]
+    (tmp_path / "h.csv").write_text(bare)
+    named = READERS[".csv"](tmp_path / "h.csv", ["tokens", "tags"], Data(names=["tokens", "tags"]), ())
+    assert named.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
     tabs = direct(tmp_path / "c.tsv", rows.replace(",", "\t"), tokens="words", tags="labels")
     assert tabs.table["words"].to_pylist() == [["Anna", "saw"], ["x"], ["y"]]
 

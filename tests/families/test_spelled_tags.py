@@ -56,6 +56,8 @@ def test_one_reading_makes_sense(rows: Lists, expected: Lists, note: str) -> Non
     ([["B_cell", "B_cell", "O"]], 'tags perhaps written PREFIX_TYPE.*ner.spelling = "PREFIX_TYPE"'),
     ([["B_PER", "I_PER", "DATE", "O"]], "tags perhaps written PREFIX_TYPE"),
     ([["vitamin-B", "vitamin-E", "O", "vitamin-B"]], "tags perhaps written TYPE-PREFIX"),
+    ([["Begin-PER", "Inside-PER", "O"]], 'label_names = { "Begin-PER" = "B-PER"'),
+    ([["PER B", "PER I", "O"]], 'label_names = { "PER B" = "B-PER"'),
     ([["S", "O", "S"]], 'if they are types, ner.spelling = "TYPE"'),
     ([["what", "comedy", "films"], ["star"]], "more types than there are different words: are --tokens and --tags swapped"),
     ([["PER", "OTHER", "OTHER"]], 'none of them O: if .OTHER. is for words outside, data.label_names = { "OTHER" = "O" }'),

@@ -130,6 +130,7 @@ class Ner(Adapter):
             known = set(schemes.types_of(self.names)) if name != "train" else set()
             types = [kind for kind in schemes.types_of(tags) if kind not in known]
             yield from spelling.doubts(name, types)
+            yield from spelling.written_out(name, types)
 
     def _respell(self, rows: Rows) -> None:
         """Reads tags that are too few to tell their spelling in the one that makes them the model's: those of

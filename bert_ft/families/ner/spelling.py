@@ -21,6 +21,10 @@ OUTSIDE = ("O", "o", "-", "_", "0", "*")
 """What stands for no entity: the first of them that a file has."""
 BRACKETS = re.compile(r"\((?P<kind>[^()*]+)(\*\)?|\))|\*\)?|-")
 OPENED = re.compile(r"\(+[^()*\s]")
+IN_FULL = re.compile(
+    r"(?P<head>(?i:begin|beginning|inside|intermediate|end|single|last|unit)[-_ :/.]|[BIESLU] )(?P<type>.+)"
+    r"|(?P<kind>.+)(?P<tail> [BIESLU])"
+)
 KEY = "ner.spelling"
 BROKEN = 0.1  # share of the tags that may break every scheme, if read so
 
@@ -174,6 +178,19 @@ def doubts(name: str, types: Sequence[str]) -> Iterator[Finding]:
             )
             yield Finding("tags", "warning", name, len(new), message, sorted(new)[:10])
             return
+
+
+def written_out(name: str, types: Sequence[str]) -> Iterator[Finding]:
+    """The finding of types that may be a scheme's letter written in full, or parted by a blank."""
+    matches = {kind: match for kind in types if (match := IN_FULL.fullmatch(kind))}
+    if matches:
+        kind, match = next(iter(matches.items()))
+        tag = f"{(match['head'] or match['tail']).strip()[0].upper()}-{match['type'] or match['kind']}"
+        message = (
+            "tags that are perhaps a scheme's letter and a type, read as types of their own: "
+            f'data.label_names = {{ "{kind}" = "{tag}", ... }} says what each is'
+        )
+        yield Finding("tags", "warning", name, len(matches), message, sorted(matches)[:10])
 
 
 def by_types(types: Sequence[str], known: Collection[str]) -> dict[str, str]:

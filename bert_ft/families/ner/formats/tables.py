@@ -127,11 +127,15 @@ def _cells(text: str, asked: Asked) -> Table:
         place = f"{asked.path}, line {line}"
         if fault:
             raise InputError(fault, where=place, remedy=QUOTES)
-        if cells == [None]:
+        if not any(cell is not None for cell in cells):  # also ",,", as spreadsheets write it
             table.breaks.add(len(rows))
-        elif not header:
-            header = [cell or "" for cell in cells]
-        elif len(cells) != len(header):
+            continue
+        if not header:
+            first = [cell or "" for cell in cells]
+            header = _header(first, asked)
+            if header == first:
+                continue
+        if len(cells) != len(header):
             raise InputError(uneven(len(cells), len(header)), where=place, remedy=UNEVEN)
         else:
             rows.append(cells)
@@ -145,6 +149,16 @@ def _cells(text: str, asked: Asked) -> Table:
         if header.count(name) == 1
     }
     return table
+
+
+def _header(first: list[str], asked: Asked) -> list[str]:
+    """The names of the columns: the first line, unless the task names them (`data.names`), or by number."""
+    names = [name for name in (asked.words, asked.tags) if name in asked.wanted]
+    if asked.data.names is not None and asked.words not in first:
+        return list(asked.data.names)
+    if all(NUMBER.fullmatch(name) for name in names) and not set(names) & set(first):
+        return [str(number) for number in range(len(first))]
+    return first
 
 
 def _lines(text: str) -> Any:
