@@ -125,7 +125,7 @@ FORMS: dict[str, tuple[str, str, list[Any], list[Any], list[str]]] = {
     "NER annotator": ("a.json", json.dumps({"classes": ["PER"], "annotations": [None, SPACY]}), WORDS, TAGS,
                       ["1 rows that nobody has annotated are left out; the first: {file}, row 1"]),
     "GLiNER": ("a.jsonl", json.dumps({"tokenized_text": WORDS[0], "ner": [[0, 1, "PER"], [3, 3, "LOC"], [0, 0, "X"]]}), WORDS, TAGS,
-               ["1 spans that overlap a longer one"]),
+               ["1 spans that overlap a longer or equal one"]),
     "words and tags": ("a.jsonl", f"{{'tokens': {WORDS[0]}, 'tags': {tuple(TAGS[0])}}}\n", WORDS, TAGS, []),
     "CSV, a word a row": ("a.csv", "Sentence #,Word,Tag\nSentence: 1,Anna,B-PER\n,saw,O\nSentence: 2,x,O\n",
                           [["Anna", "saw"], ["x"]], [["B-PER", "O"], ["O"]], []),
@@ -178,15 +178,52 @@ def test_comment_lines(read: Read, name: str) -> None:
     ("#\tO\n#begin\tO\n##\tI-PER\n\nx\tB-PER\n", [["#", "#begin", "##"], ["x"]]),
     ("# PER\nx PER\n", [["#", "x"]]),
     ("# O\n\n# O\n", [["#"], ["#"]]),
+    ("a DT\n# #\n# SYM\n1 CD\n", [["a", "#", "#", "1"]]),
+    ("a\tB-X\n#\tI-UNIT\n", [["a", "#"]]),
 ])  # fmt: skip
 def test_a_hash_can_be_a_word(tmp_path: Path, text: str, words: list[list[str]]) -> None:
     assert direct(tmp_path / "a.conll", text).table["tokens"].to_pylist() == words
 
 
+@pytest.mark.parametrize(("name", "content", "columns"), [
+    ("a.conll", "token\ttag\nAnna\tB-PER\nsaw\tO\n\nx\tO\n", {}),
+    ("a.txt", "Word POS Chunk NER\n\nAnna N B-NP B-PER\nsaw V O O\n\nx N O O\n", {}),
+    ("a.tsv", "Sentence #\tLABEL\tTokens\n1\tB-PER\tAnna\n1\tO\tsaw\n\n2\tO\tx\n", {"tokens": "-1", "tags": "1"}),
+    ("a.conll", "ner word lemma\nB-PER Anna a\nO saw see\n\nO x x\n", {"tokens": "word", "tags": "ner"}),
+])  # fmt: skip
+def test_a_header_is_no_word(read: Read, name: str, content: str, columns: dict[str, str]) -> None:
+    splits = read(name, content, **columns)
+    assert splits.train.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert splits.train.table["tags"].to_pylist() == [["B-PER", "O"], ["O"]]
+    assert any("the first line is a header and left out" in note for note in splits.notes)
+
+
+def test_sentences_of_several_widths(read: Read) -> None:
+    """CoNLL-2012 has a column for each predicate of a sentence."""
+    content = "#begin document (a); part 000\na 0 0 Anna (PER) *\na 0 1 saw * (V*)\n\na 1 0 x * * (A) -\n\n#end document\n"
+    splits = read("a.v4_gold_conll.conll", content, tokens="3", tags="4")
+    assert splits.train.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert splits.train.table["tags"].to_pylist() == [["B-PER", "O"], ["O"]]
+
+
+@pytest.mark.parametrize("filler", ["_", "-"])
+def test_a_test_set_that_nobody_has_tagged(tmp_path: Path, filler: str) -> None:
+    (tmp_path / "train.conll").write_text("Anna B-PER\n")
+    (tmp_path / "test.conll").write_text(f"Otto {filler}\nleft {filler}\n")
+    keys = {"data.train": str(tmp_path / "train.conll"), "data.evaluate": str(tmp_path / "train.conll"),
+            "data.test": str(tmp_path / "test.conll")}  # fmt: skip
+    splits = loading.load(bert_ft.load_task("ner").override(keys), Ner)
+    assert splits.test["test"].table["tags"].to_pylist() == [None]
+    assert any(f"'{filler}' stands at each word" in note for note in splits.notes)
+
+
 @pytest.mark.parametrize(("name", "content", "message", "columns"), [
     ("a.conll", "x LOC\n\n# Sport\ny O\n", "line 3: this line may be a comment or a word: '# Sport'", {}),
     ("a.conll", "x B-LOC\n# of it\ny O\n", "line 2: 3 columns", {}),
-    ("a.conll", "x B-LOC\n# it\ny O\n", "line 2: this line may be a comment", {}),
+    ("a.conll", "x B-LOC\n# it\ny O\n", "line 2: tag 'it' has no prefix", {}),
+    ("a.conll", "x a O\n\ny b c O\n", "give those of words and tags from the left: --tokens 3", {}),
+    ("a.conll", "x a O\n\ny b c O\nz O\n", "line 3: 4 columns", {"tokens": "0", "tags": "2"}),
+    ("a.conll", "x _\ny _\n", "line 1: no word has a tag: '_' stands at each", {}),
     ("a.conll", "x a b B-LOC\n\n# O\ny a b O\n", "line 3: this line may be a comment", {}),
     ("a.tsv", "1\tIn\tO\n2\tRom\tB-LOC\n", "the first column numbers the words", {}),
     ("a.conllu", "1\tx\n", "line 1: 2 columns where CoNLL-U has 10", {}),
@@ -204,6 +241,8 @@ def test_a_hash_can_be_a_word(tmp_path: Path, text: str, words: list[list[str]])
     ("a.json", json.dumps([{"data": {"text": "ab"}, "annotations": []}]), "no row is left", {}),
     ("a.json", json.dumps([{"text": "ab", "label": [{"start": 0, "end": 2, "labels": ["A", "B"]}]}]), "has 2 labels: A, B", {}),
     ("a.json", json.dumps([{"text": "ab c", "label": [{"start": 0, "end": 2, "text": "b", "labels": ["A"]}]}]), 'take "text" out', {}),
+    ("a.json", json.dumps([{"text": "ab", "label": [{"label": ["A"], "points": [{"start": 0, "end": 1}]}]}]),
+     "without a start and an end: it has label, points", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2]]}]]), "row 1: no span", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2, "X"]]}], ["cd"]]), "row 2: no pair of a text", {}),
     ("a.jsonl", json.dumps({"tokenized_text": ["a"], "ner": [[0, 1, "X"]]}), "row 1: the span of the words 0 to 1", {}),
@@ -298,6 +337,17 @@ def test_offsets_of_browsers(tmp_path: Path) -> None:
     assert raw.notes == ["1 rows whose offsets count UTF-16 units, as browsers do, are read so"]
 
 
+@pytest.mark.parametrize(("row", "tags"), [
+    ({"text": "aspirin now", "entities": [{"start_idx": 0, "end_idx": 6, "type": "dru", "entity": "aspirin"}]}, ["B-dru", "O"]),
+    ({"text": "糖尿病", "entities": [{"start_idx": 0, "end_idx": 2, "type": "dis", "entity": "糖尿病"}]}, ["B-dis", "I-dis", "I-dis"]),
+    ({"text": "Anna Bell", "label": [[0, 9, "Z"], [0, 9, "A"]]}, ["B-Z", "I-Z"]),
+    ({"text": "Anna Bell", "spans": [{"start": 0, "end": 4, "type": "PER"}]}, ["B-PER", "O"]),
+])  # fmt: skip
+def test_more_forms_of_spans(read: Read, row: dict[str, Any], tags: list[str]) -> None:
+    splits = read("a.jsonl", json.dumps(row))
+    assert splits.train.table["tags"].to_pylist() == [tags]
+
+
 @pytest.mark.parametrize(("header", "cells", "columns"), [
     ("id,tokens,tags", "0,\"['Anna' 'saw']\",[1 0]", {}),
     ("id,tokens,tags", '0,"[""Anna"", ""saw""]","[1, 0]"', {}),
@@ -314,9 +364,23 @@ def test_sentences_of_a_table(tmp_path: Path) -> None:
     rows = "sentence_id,words,labels\n7,Anna,B-PER\n7,saw,O\n8,x,O\n7,y,O\n"
     raw = direct(tmp_path / "a.csv", rows)
     assert raw.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"], ["y"]]
-    assert [(each.count, each.places) for each in raw.findings] == [(1, [f"{tmp_path / 'a.csv'}, line 5"])]
+    (found,) = raw.findings
+    assert (found.count, found.examples, found.places) == (1, ["7"], [f"{tmp_path / 'a.csv'}, line 5"])
     blank = direct(tmp_path / "b.csv", "w,t\nAnna,B-PER\nsaw,O\n\nx,O\n", tokens="w", tags="t")
     assert blank.table["w"].to_pylist() == [["Anna", "saw"], ["x"]]
+    empty = direct(tmp_path / "e.csv", "w,t\nAnna,B-PER\nsaw,O\n,\nx,O\n,\n", tokens="w", tags="t")
+    assert empty.table["w"].to_pylist() == [["Anna", "saw"], ["x"]]
+    ids = direct(tmp_path / "f.csv", "Sentence #,Word,Tag\n1,Anna,B-PER\n,saw,O\n,,\n2,x,O\n")
+    assert ids.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
+    index = direct(tmp_path / "i.csv", ",Sentence #,Word,Tag\n0,1,Anna,B-PER\n1,2,x,O\n")
+    assert index.table["tokens"].to_pylist() == [["Anna"], ["x"]]
+    bare = "Anna,B-PER\nsaw,O\n\nx,O\n"
+    numbered = direct(tmp_path / "g.csv", bare, tokens="0", tags="1")
+    assert numbered.table["0"].to_pylist() == [["Anna", "saw"], ["x"]]
+    assert numbered.table["1"].to_pylist() == [["B-PER", "O"], ["O"]]
+    (tmp_path / "h.csv").write_text(bare)
+    named = READERS[".csv"](tmp_path / "h.csv", ["tokens", "tags"], Data(names=["tokens", "tags"]), ())
+    assert named.table["tokens"].to_pylist() == [["Anna", "saw"], ["x"]]
     tabs = direct(tmp_path / "c.tsv", rows.replace(",", "\t"), tokens="words", tags="labels")
     assert tabs.table["words"].to_pylist() == [["Anna", "saw"], ["x"], ["y"]]
 

@@ -301,6 +301,36 @@ def test_whole_contexts_are_held_out(write: Write) -> None:
     assert found.phrase.startswith("rows whose context stands in train too: --set group=context")
 
 
+def test_one_context_alone_names_the_way_out(write: Write) -> None:
+    path = write("a.jsonl", shared(1, 8))
+    with pytest.raises(InputError, match="--set group=id"):
+        check("qa", train=path, validation="25%")
+    assert check("qa", train=path, validation="25%", **{"data.group": "id"}).sets["validation"]["rows"] == 2
+
+
+def test_what_training_refuses_or_allows_check_does_too(write: Write) -> None:
+    rows = shared(4, 2)
+    rows[1]["question"] = " "
+    dev = write("dev.jsonl", shared(2, 2))
+    report = check("qa", train=write("a.jsonl", rows), validation=dev)
+    assert [f.severity for f in report.findings if f.check == "empty"] == ["note"]
+    settings = {"qa.no_answer": True, "metric.compute": ["korquad_f1"], "metric.best": "korquad_f1"}
+    faults = [
+        f
+        for f in check("qa", train=write("b.jsonl", rows), validation=dev, **settings).findings
+        if f.severity == "fault"
+    ]
+    assert len(faults) == 1 and "korquad_f1" in faults[0].message
+
+
+@pytest.mark.parametrize("start", ["-1", "-1.0"])
+def test_an_empty_answer_at_no_place_is_none(write: Write, start: str) -> None:
+    text = (
+        f'id,question,context,answers,answer_start\n1,Who?,"{MILL}",Otto Kern,41\n2,Why?,"{MILL}",,{start}\n'
+    )
+    assert golds(read(write("flat.csv", text), **{"qa.no_answer": True}))[1] == ("2", [], [])
+
+
 def test_files_that_share_contexts_are_told(write: Write) -> None:
     rows = shared(4, 3)
     train, dev = write("a.jsonl", rows[:8]), write("b.jsonl", rows[8:])

@@ -154,7 +154,9 @@ def test_overlaps_and_faults() -> None:
         [text], [[(4, 8, "A"), (4, 19, "B"), (4, 19, "B")]], lambda row: f"row {row + 1}"
     )
     assert tagged.tags.tolist() == ["O", "B-B", "I-B", "I-B", "O"] == tagged.learned.tolist()
-    assert notes == ["1 spans overlap a longer one and are left out; the first: row 1"] and not findings
+    assert (
+        notes == ["1 spans overlap a longer or equal one and are left out; the first: row 1"] and not findings
+    )
     tagged, notes, findings = words.tag(["iPhone13 x"], [[(0, 6, "A")]], lambda row: f"row {row + 1}")
     assert tagged.words.words == ["iPhone13", "x"] and tagged.missed == [["A"]]
     assert tagged.tags.tolist() == ["O", "O"] and tagged.learned.tolist() == ["B-A", "O"]

@@ -23,7 +23,8 @@ def read(rows: Lists, **keys: Any) -> tuple[Lists, list[str], list[Finding]]:
     task = bert_ft.load_task("ner").override({key.replace("__", "."): value for key, value in keys.items()})
     splits = loading.load(task, Ner, {"train": table, "validation": table})
     notes = [note.removeprefix("train: ") for note in splits.notes if note.startswith("train: ")]
-    return splits.train.table["tags"].to_pylist(), notes, [f for f in splits.findings if f.set == "train"]
+    findings = [*splits.findings, *Ner(task).checks(splits.all())]
+    return splits.train.table["tags"].to_pylist(), notes, [f for f in findings if f.set == "train"]
 
 
 @pytest.mark.parametrize(("rows", "expected", "note"), [
@@ -37,6 +38,7 @@ def read(rows: Lists, **keys: Any) -> tuple[Lists, list[str], list[Finding]]:
     ([["(PERSON*", "*", "*)", "*", "(GPE)"], ["*"]], [["B-PERSON", "I-PERSON", "I-PERSON", "O", "B-GPE"], ["O"]],
      "tags are brackets ((PERSON*), read as IOB2"),
     ([["*", "*"]], [["O", "O"]], "'*' is read as O"),
+    ([["AT", "(", "NN", ")", "*"]], [["B-AT", "B-(", "B-NN", "B-)", "O"]], "'*' is read as O"),
     # real types, with a hyphen, an underscore or a letter for their name
     ([["B-creative-work", "I-creative-work", "O"]], [["B-creative-work", "I-creative-work", "O"]], "tags are IOB2"),
     ([["B_cell", "T_cell", "O", "e-mail"]], [["B-B_cell", "B-T_cell", "O", "B-e-mail"]], "tags are IO, read as IOB2"),
@@ -54,14 +56,55 @@ def test_one_reading_makes_sense(rows: Lists, expected: Lists, note: str) -> Non
     ([["B_cell", "B_cell", "O"]], 'tags perhaps written PREFIX_TYPE.*ner.spelling = "PREFIX_TYPE"'),
     ([["B_PER", "I_PER", "DATE", "O"]], "tags perhaps written PREFIX_TYPE"),
     ([["vitamin-B", "vitamin-E", "O", "vitamin-B"]], "tags perhaps written TYPE-PREFIX"),
+    ([["Begin-PER", "Inside-PER", "O"]], 'label_names = { "Begin-PER" = "B-PER"'),
+    ([["PER B", "PER I", "O"]], 'label_names = { "PER B" = "B-PER"'),
     ([["S", "O", "S"]], 'if they are types, ner.spelling = "TYPE"'),
-    ([["what", "comedy", "films"], ["star"]], "none of them O: are --tokens and --tags swapped"),
+    ([["what", "comedy", "films"], ["star"]], "more types than there are different words: are --tokens and --tags swapped"),
+    ([["PER", "OTHER", "OTHER"]], 'none of them O: if .OTHER. is for words outside, data.label_names = { "OTHER" = "O" }'),
     ([["O", *(f"t{k}" for k in range(12))]], "nearly as many types"),
 ])  # fmt: skip
 def test_what_may_be_meant_is_told(rows: Lists, told: str) -> None:
     _, _, findings = read(rows)
     (found,) = findings
     assert found.severity == "warning" and re.search(told, found.message)
+
+
+@pytest.mark.parametrize("tags", [
+    "DET NOUN VERB ADP DET NOUN PUNCT",
+    "ART NN VVFIN APPR ART NN $. $, PRELS",
+    "DT NNP `` '' -LRB- -RRB- $ CD , . : PRP$",
+    "ADJ X SYM",
+])  # fmt: skip
+def test_parts_of_speech_are_tags_like_others(tags: str) -> None:
+    """No word is outside there, and nothing is wrong with that."""
+    got, _, findings = read([tags.split(), tags.split()[:2]])
+    assert not findings
+    assert [tag[2:] for tag in got[0]] == tags.split()
+
+
+@pytest.mark.parametrize(("train", "other", "expected"), [
+    (["B_PER", "I_PER", "O", "B_LOC"], ["B_PER", "O"], ["B-PER", "O"]),
+    (["B_PER", "I_PER", "O", "B_LOC"], ["B_LOC", "B_LOC", "-"], ["B-LOC", "B-LOC", "O"]),
+    (["PER-B", "PER-I", "O", "LOC-B"], ["O", "LOC-B", "PER-I"], ["O", "B-LOC", "B-PER"]),
+    (["BPER", "IPER", "O", "BLOC"], ["BLOC", "O"], ["B-LOC", "O"]),
+    (["B-PER", "I-PER", "O"], ["B_PER", "O"], ["B-PER", "O"]),
+    (["B_cell", "T_cell", "cell", "O"], ["B_cell", "O"], ["B-B_cell", "O"]),
+])  # fmt: skip
+def test_types_of_the_training_tell_the_spelling(
+    train: list[str], other: list[str], expected: list[str]
+) -> None:
+    """A set may have too few tags to tell it; the types are known from training."""
+    sets = {
+        name: [{"tokens": ["w"] * len(tags), "tags": tags}]
+        for name, tags in (("train", train), ("validation", other))
+    }
+    task = bert_ft.load_task("ner")
+    splits = loading.load(task, Ner, sets)
+    adapter = Ner(task, Ner.find_labels(splits.train, task))
+    rows = splits.evaluation["validation"]
+    assert not [*adapter.checks(splits.all())]
+    adapter.check("validation", rows)
+    assert rows.table["tags"].to_pylist() == [expected]
 
 
 def test_the_keys_that_are_named() -> None:

@@ -14,13 +14,14 @@ from bert_ft.config import schema
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import PLACES, Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import decoding, schemes, tagged, words
+from bert_ft.families.ner import decoding, schemes, spelling, tagged, words
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.families.ner.formats.readers import READERS
@@ -109,6 +110,7 @@ class Ner(Adapter):
         return list(schemes.labels_of(found))
 
     def check(self, name: str, rows: Rows) -> None:
+        self._respell(rows)
         values, offsets = tagged.flat(rows.table["tags"])
         self._refuse_unknown(rows, values, offsets, words=True)
         if "missed" in rows.table.column_names:
@@ -118,6 +120,34 @@ class Ner(Adapter):
             remedy = 'name their column (data.columns.document), or context = "sentence"'
             message = 'ner.context = "document", but these rows have no documents'
             raise InputError(message, where=rows.where, remedy=remedy)
+
+    def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
+        if self.options.spelling is not None:
+            return
+        for name, rows in sets.items():
+            self._respell(rows)
+            tags = pac.unique(tagged.flat(rows.table["tags"])[0]).to_pylist()
+            known = set(schemes.types_of(self.names)) if name != "train" else set()
+            types = [kind for kind in schemes.types_of(tags) if kind not in known]
+            yield from spelling.doubts(name, types)
+            yield from spelling.written_out(name, types)
+
+    def _respell(self, rows: Rows) -> None:
+        """Reads tags that are too few to tell their spelling in the one that makes them the model's: those of
+        a validation set with B_PER alone, where training has I_PER too."""
+        given = rows.table["tags"]
+        if self.options.spelling is not None or given.null_count or "missed" in rows.table.column_names:
+            return
+        values, offsets = tagged.flat(given)
+        tags = pac.unique(values).to_pylist()
+        known = set(schemes.types_of(self.names))
+        new = spelling.by_types([kind for kind in schemes.types_of(tags) if kind not in known], known)
+        if new:
+            names = [new.get(tag[2:], tag) for tag in tags]
+            respelled = pa.array(names, pa.string()).take(pac.index_in(values, value_set=pa.array(tags)))
+            lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), respelled)
+            read = schemes.to_iob2(lists, "auto", str)[0]
+            rows.table = rows.table.set_column(rows.table.column_names.index("tags"), "tags", read)
 
     def _refuse_unknown(self, rows: Rows, tags: pa.Array, offsets: np.ndarray, words: bool) -> None:
         """Refuses tags that are none of the labels; `words`: each is a word's."""

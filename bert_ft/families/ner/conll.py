@@ -14,12 +14,21 @@ import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
 from bert_ft.data.sources import Raw
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, shown
 
+WIDTHS = (
+    "columns are parted by tabs, or by spaces; where each sentence has a number of columns of its own, as in "
+    "CoNLL-2012, give those of words and tags from the left: --tokens 3 --tags 10"
+)
 DEFAULTS = {"tokens": 0, "tags": -1}
 COMMENT = "^#(?:[ \t#]|(?:begin|end)(?:[ \t]|$))"  # GermEval, KLUE, MultiCoNER, CoNLL-2012
 BOUNDARY = "^#(?:begin|end) document"  # CoNLL-2012's
 PREFIXED = re.compile(r"O|[A-Za-z][-_]\S+")
+NAME = re.compile(
+    "(?:tokens?|words?|forms?|tags?|labels?|ner|ner[-_]?tags?|iob|bio|pos|pos[-_]?tags?|upos|xpos|chunks?|chunk[-_]?tags?"
+    "|lemmas?|ids?|index|idx|entity|entities|types?|sentences?(?:[-_ ]?(?:id|idx|#))?|sent[-_]?ids?)",
+    re.IGNORECASE,
+)
 BARE = re.compile(r"[^\W\d][\w-]*")
 
 
@@ -51,19 +60,28 @@ def read(text: str, path: Path, wanted: list[str], data: Data, optional: tuple[s
     plain = next(mask for mask in (~gap & ~hashed, ~gap & ~candidate, ~gap) if mask.any())
     first = int(np.argmax(plain))
     tabbed = "\t" in lines[first].as_py()
+    header = _header(lines[first].as_py(), "\t" if tabbed else None)
+    gap[first] |= bool(header)
+    if gap.all():
+        raise InputError("no words below the header", where=f"{path}, line {first + 1}")
     cells = pac.split_pattern(
         lines if tabbed else pac.replace_substring_regex(bare, "[ \t]+", " "), "\t" if tabbed else " "
     )
     widths = pac.list_value_length(cells).to_numpy()
     width = int(widths[first])
     roles = {data.columns.get(role, role): (role, default) for role, default in DEFAULTS.items()}
-    numbers = {name: _number(name, *roles.get(name, ("", 0)), width) for name in wanted}
+    numbers = {
+        name: header.index(name) if name in header else _number(name, *roles.get(name, ("", 0)), width)
+        for name in wanted
+    }
+    if all(data.columns.get(role, "").isdigit() for role in DEFAULTS):
+        widths = _uneven(widths, width, gap | candidate, max(n or 0 for n in numbers.values()))
     tag = numbers.get(data.columns.get("tags", "tags"))
     used = ~gap & ~_comments(cells, widths, width, tag, gap, candidate, path)
     if (odd := used & (widths != width)).any():
         line = int(np.argmax(odd))
         message = f"{widths[line]} columns where the other lines have {width}: {lines[line].as_py()[:60]!r}"
-        remedy = "columns are parted by tabs, or by spaces"
+        remedy = WIDTHS
         if hashed[line]:
             remedy = "a comment stands before a sentence, and begins with '# '; elsewhere delete it"
         raise InputError(message, where=f"{path}, line {line + 1}", remedy=remedy)
@@ -88,7 +106,32 @@ def read(text: str, path: Path, wanted: list[str], data: Data, optional: tuple[s
         out["document"] = pa.array(np.cumsum(docstart)[rows[starts]], pa.int32())
     here = pa.DictionaryArray.from_arrays(np.zeros(len(starts), np.int32), [str(path)])
     out |= {"file": here, "line": pa.ListArray.from_arrays(offsets, pa.array(rows + 1, pa.int32()))}
-    return Raw(pa.table(out), str(path), notes=_notes(~gap & ~used | boundary, path))
+    notes = _notes(~gap & ~used | boundary, path)
+    if header:
+        notes.append(f"the first line is a header and left out: {shown(lines[first].as_py(), most=60)}")
+    return Raw(pa.table(out), str(path), notes=notes)
+
+
+def _header(line: str, delimiter: str | None) -> list[str]:
+    """The cells of a line, where each is the name of a column; else none."""
+    cells = [cell.strip() for cell in line.strip().split(delimiter)]
+    return cells if len(cells) > 1 and all(map(NAME.fullmatch, cells)) else []
+
+
+def _uneven(widths: np.ndarray, width: int, apart: np.ndarray, needed: int) -> np.ndarray:
+    """The widths of lines, where the columns that are needed are given from the left: a sentence of another
+    width has that of the file, if all its lines have it.
+
+    Args:
+        apart: lines that are no words.
+    """
+    out = widths.copy()
+    limits = np.flatnonzero(np.diff(np.concatenate([[True], apart, [True]]).astype(np.int8)))
+    for start, stop in limits.reshape(-1, 2).tolist():
+        inner = widths[start:stop]
+        if inner[0] > needed and (inner == inner[0]).all():
+            out[start:stop] = width
+    return out
 
 
 def _mask(values: Any) -> np.ndarray:
@@ -128,6 +171,8 @@ def _comments(
     verdict = _verdicts(cells, widths == width, tag, candidate) if width > 1 else lambda cell: "word"
     for line, parts in zip(other.tolist(), cells.filter(pa.array(candidate)).to_pylist(), strict=True):
         same = widths[line] == width
+        if same and line and not (gap[line - 1] or comment[line - 1] or unsure[line - 1]):
+            continue  # behind a word no comment stands
         number = tag if same and tag is not None else -1
         found = verdict(parts[number].strip()) if not same or tag is not None else "word"
         if same:
@@ -146,7 +191,8 @@ def _comments(
         raise InputError(
             f"this line may be a comment or a word: {shown[:60]!r}",
             where=f"{path}, line {line + 1}",
-            remedy="delete it if it is a comment; if it is a word, its tag is one that no other line has",
+            remedy="delete it if it is a comment; if it is a word, no other line has its "
+            "tag: give such a file as CSV or JSONL, where no line is a comment",
         )
     out: np.ndarray = comment & before
     return out

@@ -220,14 +220,23 @@ def _read_marks(value: Any, where: str) -> list[Mark] | None:
 def _mark(item: Any, where: str) -> Mark:
     if isinstance(item, dict):
         item = item.get("value", item)
-        label = item.get("label") or label_studio.label(item, where)
-        return (
-            item.get("start", item.get("start_offset")),
-            item.get("end", item.get("end_offset")),
-            label,
-            item.get("text"),
-        )
+        start = _first(item, ("start", "start_offset", "start_idx"))
+        end = _first(item, ("end", "end_offset", "end_idx"))
+        if start is None or end is None:
+            raise InputError(
+                f"a span without a start and an end: it has {', '.join(map(str, item)):.80}",
+                where=where,
+                remedy="a span is an object with start, end (exclusive) and label, or a list of these",
+            )
+        if "end_idx" in item and item.get("end") is None and isinstance(end, int):  # CMeEE's is inclusive
+            end += 1
+        label = item.get("label") or label_studio.label(item, where) or item.get("type")
+        return (start, end, label, item.get("text", item.get("entity")))
     return tuple(item) if isinstance(item, list) else (item,)
+
+
+def _first(item: dict[str, Any], names: tuple[str, ...]) -> Any:
+    return next((item[name] for name in names if item.get(name) is not None), None)
 
 
 def _is_span(mark: Any) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,11 @@ from bert_ft.metrics.entities import ALIASES
 OUTSIDE = ("O", "o", "-", "_", "0", "*")
 """What stands for no entity: the first of them that a file has."""
 BRACKETS = re.compile(r"\((?P<kind>[^()*]+)(\*\)?|\))|\*\)?|-")
+OPENED = re.compile(r"\(+[^()*\s]")
+IN_FULL = re.compile(
+    r"(?P<head>(?i:begin|beginning|inside|intermediate|end|single|last|unit)[-_ :/.]|[BIESLU] )(?P<type>.+)"
+    r"|(?P<kind>.+)(?P<tail> [BIESLU])"
+)
 KEY = "ner.spelling"
 BROKEN = 0.1  # share of the tags that may break every scheme, if read so
 
@@ -71,7 +76,8 @@ def read(tags: pa.ListArray, spelling: str | None, place: Callable[[int], str]) 
     ids = coded.indices.to_numpy()
     outside = _outside(names)
     inner = [name for name in names if name != outside]
-    if any("(" in name for name in inner) and any("*" in name for name in names) and spelling is None:
+    typed = any(OPENED.match(name) for name in inner)
+    if typed and any("*" in name for name in names) and spelling is None:
         out = _of_brackets(names, ids, tags.offsets.to_numpy(), place)
         note = f"tags are brackets ({next(name for name in inner if '(' in name)}), read as IOB2"
         return Spelled(pa.ListArray.from_arrays(tags.offsets, pa.array(out, pa.string())), [note], [])
@@ -129,40 +135,71 @@ def _lower(spelling: Spelling) -> re.Pattern[str]:
 def _found(
     tags: pa.ListArray, names: list[str], inner: list[str], outside: str | None, repeated: set[str]
 ) -> tuple[str | None, dict[str, str] | None, list[Finding]]:
-    """The spelling of a set's tags with what it makes of them, where that is plain; what may be meant,
-    elsewhere."""
+    """The spelling of a set's tags with what it makes of them, where that is plain; what may be meant by
+    bare letters."""
     if any(SPELLINGS["PREFIX-TYPE"].pattern.fullmatch(name) for name in inner):
         return None, None, []
     letters = [name for name in inner if name in ALIASES]
     if letters:
         return _of_letters(inner, letters, repeated)
-    doubts = []
+    for spelling, new, heads in _matching(inner):
+        if len(new) == len(inner) and _plain(tags, names, new, heads, outside, repeated, spelling.attached):
+            return spelling.name, new, []
+    return None, None, []
+
+
+Heads = dict[str, set[str]]
+"""Type -> the letters that stand at it."""
+
+
+def _matching(inner: Sequence[str]) -> Iterator[tuple[Spelling, dict[str, str], Heads]]:
+    """Each spelling that some tags can have, in capitals or not, with what it makes of these."""
     for spelling in SPELLINGS.values():
         for pattern in (spelling.pattern, _lower(spelling)):
             matches = {name: match for name in inner if (match := pattern.fullmatch(name))}
-            if not matches:
-                continue
             new = {name: f"{match['letter'].upper()}-{match['kind']}" for name, match in matches.items()}
             heads = defaultdict(set)
             for tag in new.values():
                 heads[tag[2:]].add(tag[0])
-            shared = any(len(of) > 1 and of & {"B", "I"} for of in heads.values())
-            if len(matches) == len(inner) and _plain(
-                tags, names, new, heads, outside, repeated, spelling.attached
-            ):
-                return spelling.name, new, []
-            one = len(matches) == len(inner) and len({tag[0] for tag in new.values()} | {"B", "I"}) == 2
-            if (shared or one) and not spelling.attached:
-                doubts.append((spelling.name, list(matches)))
-    findings = []
-    if doubts:
-        name, like = doubts[0]
+            if new:
+                yield spelling, new, heads
+
+
+def doubts(name: str, types: Sequence[str]) -> Iterator[Finding]:
+    """The finding of types that may be a scheme's letters with a type, of the set `name`."""
+    for spelling, new, heads in _matching(types):
+        shared = any(len(of) > 1 and of & {"B", "I"} for of in heads.values())
+        one = len(new) == len(types) and len({tag[0] for tag in new.values()} | {"B", "I"}) == 2
+        if (shared or one) and not spelling.attached:
+            message = (
+                f"tags perhaps written {spelling.name}, read as types of their own: {KEY} = "
+                f'"{spelling.name}" takes the letter for the scheme\'s, '
+                '"TYPE" keeps them and this warning away'
+            )
+            yield Finding("tags", "warning", name, len(new), message, sorted(new)[:10])
+            return
+
+
+def written_out(name: str, types: Sequence[str]) -> Iterator[Finding]:
+    """The finding of types that may be a scheme's letter written in full, or parted by a blank."""
+    matches = {kind: match for kind in types if (match := IN_FULL.fullmatch(kind))}
+    if matches:
+        kind, match = next(iter(matches.items()))
+        tag = f"{(match['head'] or match['tail']).strip()[0].upper()}-{match['type'] or match['kind']}"
         message = (
-            f'tags perhaps written {name}, read as types of their own: {KEY} = "{name}" takes the '
-            'letter for the scheme\'s, "TYPE" keeps them and this warning away'
+            "tags that are perhaps a scheme's letter and a type, read as types of their own: "
+            f'data.label_names = {{ "{kind}" = "{tag}", ... }} says what each is'
         )
-        findings = [Finding("tags", "warning", "", len(like), message, sorted(like)[:10])]
-    return None, None, findings
+        yield Finding("tags", "warning", name, len(matches), message, sorted(matches)[:10])
+
+
+def by_types(types: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Type -> tag in the spelling under which the types of a set, too few to tell it, are known ones; empty
+    where there is none."""
+    for _, new, _ in _matching(types):
+        if len(new) == len(types) and all(tag[2:] in known for tag in new.values()):
+            return new
+    return {}
 
 
 def _plain(
@@ -215,7 +252,10 @@ def _of_brackets(
         match = BRACKETS.fullmatch(name) or (name == "O" and BRACKETS.fullmatch("-"))
         if not match:
             where = place(int(np.argmax(ids == names.index(name))))
-            remedy = "one bracket a word is read, as in (PERSON* * *)"
+            remedy = (
+                "one bracket a word is read, as in (PERSON* * *); tags that are no brackets: "
+                "--set ner.spelling=TYPE"
+            )
             raise InputError(f"the tag '{name}' can't be read", where=where, remedy=remedy)
         forms.append((match["kind"], name.endswith(")")))
     out = []

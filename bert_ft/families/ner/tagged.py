@@ -20,6 +20,8 @@ from bert_ft.families.ner import schemes, spelling, words
 from bert_ft.families.ner.options import Options
 
 MANY = 10  # words with a tag from which on the number of their types says something
+OTHER = ("other", "none", "null", "nil", "out", "outside", "na", "n/a")
+"""Tags, in lower case, that can hardly be types."""
 
 
 def canonical(
@@ -67,6 +69,15 @@ def canonical(
         )
     if not found:
         return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
+    if not text and (filler := _filler(found["tags"])):
+        if labelled:
+            raise InputError(
+                f"no word has a tag: '{filler}' stands at each of them",
+                where=place(0),
+                remedy="name the column of the tags: --tags COLUMN; words that are part of no entity have O",
+            )
+        notes.append(f"'{filler}' stands at each word, so that there are no tags and none is scored")
+        return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
     missed = {"missed": found.pop("missed")} if "missed" in found else {}
     codes = raw.class_names.get(columns["tags"])
     for role, tags in found.items():
@@ -79,8 +90,14 @@ def canonical(
         read = {role: schemes.to_iob2(tags, "IOB2", place)[0] for role, tags in found.items()}
         return {"tokens": lists, **read, **missed}, notes, findings
     tags, more, beside = _in_iob2(found["tags"], task, place)
-    findings += [*beside, *_suspicious(tags, columns, "line" in raw.table.column_names)]
+    findings += [*beside, *_suspicious(texts, tags, columns, "line" in raw.table.column_names)]
     return {"tokens": lists, "tags": tags}, notes + more, findings
+
+
+def _filler(tags: pa.ListArray) -> str:
+    """What stands at each word where nobody has tagged any; "" where there are tags."""
+    values = pac.unique(tags.flatten()).to_pylist()
+    return values[0] if values in (["_"], ["-"]) else ""
 
 
 def _in_iob2(
@@ -100,16 +117,32 @@ def _in_iob2(
     return read, notes, findings
 
 
-def _suspicious(tags: pa.ListArray, columns: Mapping[str, str], numbered: bool) -> list[Finding]:
-    """The finding of tags that can hardly be tags; `numbered`: the file's columns have no names."""
+def _suspicious(
+    words: pa.Array, tags: pa.ListArray, columns: Mapping[str, str], numbered: bool
+) -> list[Finding]:
+    """The finding of tags that can hardly be tags: nearly each is of a type of its own, or they have more
+    values than the words. Tags without O are as usual as words (parts of speech); `numbered`: the file's
+    columns have no names."""
     values = tags.flatten()
     inside = values.filter(pac.not_equal(values, "O"))
-    few = len(inside) < len(values)
-    if not len(values) or (few and (len(inside) < MANY or len(pac.unique(inside)) * 2 <= len(inside))):
+    types = pac.unique(pac.utf8_slice_codeunits(inside, 2))
+    outside = len(inside) < len(values)
+    many = len(inside) >= MANY
+    what = ""
+    if outside and many and len(types) * 2 > len(inside):
+        what = "which have nearly as many types as there are of them"
+    elif (many or not outside) and len(types) > len(pac.unique(words)):
+        what = "which have more types than there are different words"
+    elif not outside and (other := [kind for kind in types.to_pylist() if kind.lower() in OTHER]):
+        message = (
+            f"words with a tag, none of them O: if '{other[0]}' is for words outside, "
+            f'data.label_names = {{ "{other[0]}" = "O" }}'
+        )
+        return [Finding("tags", "warning", "", len(inside), message)]
+    if not what:
         return []
     names = columns["tokens"], columns["tags"]
     tokens, given = ("0", "-1") if numbered and names == ("tokens", "tags") else names
-    what = "which have nearly as many types as there are of them" if few else "none of them O"
     message = (
         f"words with a tag, {what}: are --tokens and --tags swapped (--tokens {given} --tags {tokens})? If "
         'words outside have another tag, name it: data.label_names = { OTHER = "O" }'

@@ -121,7 +121,8 @@ def tag(
     notes = []
     if nested:
         notes.append(
-            f"{len(nested):,} spans overlap a longer one and are left out; the first: {place(nested[0])}"
+            f"{len(nested):,} spans overlap a longer or equal one and are left out; the first: "
+            f"{place(nested[0])}"
         )
     if padded:
         notes.append(
@@ -162,7 +163,7 @@ def _short(text: str) -> str:
 def _apart(marks: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """The spans without those that overlap a longer one (of equals, the first stays)."""
     kept: list[tuple[int, int, str]] = []
-    for mark in sorted(set(marks), key=lambda mark: (mark[0] - mark[1], mark)):
+    for mark in sorted(dict.fromkeys(marks), key=lambda mark: (mark[0] - mark[1], mark[0])):
         if all(mark[1] <= other[0] or other[1] <= mark[0] for other in kept):
             kept.append(mark)
     return kept

@@ -74,10 +74,21 @@ class ExtractiveQa(Adapter):
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
+        context = columns["context"]
+        held_out = task.data.validation is not None or task.run.folds is not None
+        if labelled and held_out and task.data.group == context and len(raw.table[context].unique()) == 1:
+            raise InputError(
+                "all questions are on one context, and whole contexts are held out",
+                where=raw.where,
+                remedy="give a validation file, or hold out single questions: --set group=id",
+            )
         named = {role: column for role, column in columns.items() if role in cls.roles}
         return reading.canonical(raw.table, named, raw.where, labelled)
 
     def check(self, name: str, rows: Rows) -> None:
+        kind = "with" if self.options.no_answer else "without"
+        known = self.options.metric_names(self.task.data.problem_type)
+        self.require_metrics(known, f"not one of questions {kind} no_answer")
         none = pac.equal(pac.list_value_length(rows.table["answers"]), 0)
         if not self.options.no_answer:
             ids = rows.table["id"]
@@ -108,9 +119,6 @@ class ExtractiveQa(Adapter):
         return checks.of_training(name, unlearned, said, *about)
 
     def prepare(self, train: Rows) -> None:
-        kind = "with" if self.options.no_answer else "without"
-        known = self.options.metric_names(self.task.data.problem_type)
-        self.require_metrics(known, f"not one of questions {kind} no_answer")
         for key in ("label_smoothing", "class_weights"):
             if getattr(self.task.recipe, key):
                 raise InputError(

@@ -80,8 +80,8 @@ def pairs(
         if any(text.strip() for text, _ in golds or []):
             raise ValueError("is_impossible is true, and yet there are answers")
         return []
-    if golds is None:
-        return None
+    if golds is None:  # -1 beside an empty cell says that there is no answer
+        return [] if str(starts).strip() in ("-1", "-1.0") else None
     if golds and not any(text.strip() for text, _ in golds):
         for _ in golds:
             note("blank")

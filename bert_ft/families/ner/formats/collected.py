@@ -157,7 +157,7 @@ def of_token_spans(length: int, spans: list[tuple[int, int, str]], place: str, l
         InputError: a span outside the words.
     """
     tags = ["O"] * length
-    for start, end, kind in sorted(set(spans), key=lambda span: (span[0] - span[1], span)):
+    for start, end, kind in sorted(dict.fromkeys(spans), key=lambda span: (span[0] - span[1], span[0])):
         if not 0 <= start < end <= length:
             raise InputError(
                 f"the span of the words {start} to {end - 1} ({kind}) lies outside the {length} words",
@@ -165,7 +165,7 @@ def of_token_spans(length: int, spans: list[tuple[int, int, str]], place: str, l
                 remedy="words count from 0, and the last one of a span is in it",
             )
         if any(tag != "O" for tag in tags[start:end]):
-            left.add("spans that overlap a longer one", place)
+            left.add("spans that overlap a longer or equal one", place)
             continue
         tags[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
     return tags

@@ -108,7 +108,8 @@ def is_table(text: str, data: Data, delimiter: str) -> bool:
     names = [data.columns[role] for role in ("tokens", "tags") if role in data.columns]
     header = text.partition("\n")[0].rstrip("\r").split(delimiter)
     named = any(not name.lstrip("-").isdigit() and name in header for name in names)
-    return named or (len(header) > 2 and any(name in header for name in SENTENCE))
+    numbered = bool(names) and all(name.lstrip("-").isdigit() for name in names)
+    return named or (not numbered and len(header) > 2 and any(name in header for name in SENTENCE))
 
 
 def decoded(path: Path, data: Data) -> str:
@@ -127,11 +128,15 @@ def _cells(text: str, asked: Asked) -> Table:
         place = f"{asked.path}, line {line}"
         if fault:
             raise InputError(fault, where=place, remedy=QUOTES)
-        if cells == [None]:
+        if not any(cell is not None for cell in cells):  # also ",,", as spreadsheets write it
             table.breaks.add(len(rows))
-        elif not header:
-            header = [cell or "" for cell in cells]
-        elif len(cells) != len(header):
+            continue
+        if not header:
+            first = [cell or "" for cell in cells]
+            header = _header(first, asked)
+            if header == first:
+                continue
+        if len(cells) != len(header):
             raise InputError(uneven(len(cells), len(header)), where=place, remedy=UNEVEN)
         else:
             rows.append(cells)
@@ -145,6 +150,16 @@ def _cells(text: str, asked: Asked) -> Table:
         if header.count(name) == 1
     }
     return table
+
+
+def _header(first: list[str], asked: Asked) -> list[str]:
+    """The names of the columns: the first line, unless the task names them (`data.names`), or by number."""
+    names = [name for name in (asked.words, asked.tags) if name in asked.wanted]
+    if asked.data.names is not None and asked.words not in first:
+        return list(asked.data.names)
+    if all(NUMBER.fullmatch(name) for name in names) and not set(names) & set(first):
+        return [str(number) for number in range(len(first))]
+    return first
 
 
 def _lines(text: str) -> Any:
@@ -221,7 +236,8 @@ def _words(table: Table, words: str, tags: str, ids: list[str | None] | None, as
     columns["line"] = lists(table.lines, pa.int32())
     message = "sentences whose id stands further above too; each is read as a sentence of its own"
     places = [f"{asked.path}, line {table.lines[starts[k]]}" for k in again[:KEPT]]
-    findings = [Finding("sentences", "warning", "", len(again), message, places=places)] if again else []
+    examples = [str(ids[starts[k]]) for k in again[:KEPT]] if ids else []
+    findings = [Finding("sentences", "warning", "", len(again), message, examples, places)] if again else []
     return Raw(pa.table(columns), str(asked.path), findings=findings)
 
 
