@@ -242,7 +242,7 @@ def test_a_test_set_that_nobody_has_tagged(tmp_path: Path, filler: str) -> None:
     ("a.json", json.dumps([{"text": "ab", "label": [{"start": 0, "end": 2, "labels": ["A", "B"]}]}]), "has 2 labels: A, B", {}),
     ("a.json", json.dumps([{"text": "ab c", "label": [{"start": 0, "end": 2, "text": "b", "labels": ["A"]}]}]), 'take "text" out', {}),
     ("a.json", json.dumps([{"text": "ab", "label": [{"label": ["A"], "points": [{"start": 0, "end": 1}]}]}]),
-     "without a start and an end: it has label, points", {}),
+     "without a start and an end; it has label, points", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2]]}]]), "row 1: no span", {}),
     ("a.json", json.dumps([["ab", {"entities": [[0, 2, "X"]]}], ["cd"]]), "row 2: no pair of a text", {}),
     ("a.jsonl", json.dumps({"tokenized_text": ["a"], "ner": [[0, 1, "X"]]}), "row 1: the span of the words 0 to 1", {}),

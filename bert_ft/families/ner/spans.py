@@ -224,7 +224,7 @@ def _mark(item: Any, where: str) -> Mark:
         end = _first(item, ("end", "end_offset", "end_idx"))
         if start is None or end is None:
             raise InputError(
-                f"a span without a start and an end: it has {', '.join(map(str, item)):.80}",
+                f"no span: without a start and an end; it has {', '.join(map(str, item)):.80}",
                 where=where,
                 remedy="a span is an object with start, end (exclusive) and label, or a list of these",
             )

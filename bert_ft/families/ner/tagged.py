@@ -97,7 +97,7 @@ def canonical(
 def _filler(tags: pa.ListArray) -> str:
     """What stands at each word where nobody has tagged any; "" where there are tags."""
     values = pac.unique(tags.flatten()).to_pylist()
-    return values[0] if values in (["_"], ["-"]) else ""
+    return str(values[0]) if values in (["_"], ["-"]) else ""
 
 
 def _in_iob2(

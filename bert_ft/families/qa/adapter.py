@@ -74,14 +74,8 @@ class ExtractiveQa(Adapter):
 
     @classmethod
     def canonical(cls, raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) -> Canonical:
-        context = columns["context"]
-        held_out = task.data.validation is not None or task.run.folds is not None
-        if labelled and held_out and task.data.group == context and len(raw.table[context].unique()) == 1:
-            raise InputError(
-                "all questions are on one context, and whole contexts are held out",
-                where=raw.where,
-                remedy="give a validation file, or hold out single questions: --set group=id",
-            )
+        if labelled:
+            reading.refuse_one_context(raw, task, columns["context"])
         named = {role: column for role, column in columns.items() if role in cls.roles}
         return reading.canonical(raw.table, named, raw.where, labelled)
 

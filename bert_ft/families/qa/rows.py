@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from bert_ft.config.task import Task
 from bert_ft.data.rows import Canonical
+from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 from bert_ft.families.qa.answers import Note, Tally, pairs
 
@@ -68,6 +70,17 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
         "answer_starts": pa.array(starts, pa.list_(pa.int64())),
     }
     return Canonical(pa.table(out), tally.notes())
+
+
+def refuse_one_context(raw: Raw, task: Task, context: str) -> None:
+    """Refuses rows on one context, the column `context`, of which whole contexts are held out."""
+    held_out = task.data.validation is not None or task.run.folds is not None
+    if held_out and task.data.group == context and len(raw.table[context].unique()) == 1:
+        raise InputError(
+            "all questions are on one context, and whole contexts are held out",
+            where=raw.where,
+            remedy="give a validation file, or hold out single questions: --set group=id",
+        )
 
 
 @dataclass(frozen=True)
