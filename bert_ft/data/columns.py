@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, is_collecting
 
 LONGEST = 10_000_000  # bytes of a text: ten books
 Place = str | Callable[[int], str]
@@ -17,12 +17,31 @@ Place = str | Callable[[int], str]
 
 
 def refuse(
-    bad: pa.Array | pa.ChunkedArray, where: Place, message: str | Callable[[int], str], remedy: str = ""
+    bad: pa.Array | pa.ChunkedArray,
+    where: Place,
+    message: str | Callable[[int], str],
+    remedy: str = "",
+    one: str = "",
 ) -> None:
-    """Raises an InputError about the first cell where `bad` is true, if there is one; a null is not."""
-    if (at := pac.index(bad, True).as_py()) >= 0:
-        place = f"{where}, row {at + 1}" if isinstance(where, str) else where(at)
-        raise InputError(message if isinstance(message, str) else message(at), where=place, remedy=remedy)
+    """Raises an InputError about the first cell where `bad` is true, if there is one; a null is not.
+
+    Args:
+        one: the message about one of these cells, where each is told by itself; `message` by default.
+    """
+
+    def place(at: int) -> str:
+        return f"{where}, row {at + 1}" if isinstance(where, str) else where(at)
+
+    def said(at: int) -> str:
+        return message if isinstance(message, str) else message(at)
+
+    if (first := pac.index(bad, True).as_py()) < 0:
+        return
+    error = InputError(said(first), where=place(first), remedy=remedy)
+    if is_collecting():
+        mask = pac.fill_null(bad, False).to_numpy(*([] if isinstance(bad, pa.ChunkedArray) else [False]))
+        error.each = [(place(at), one or said(at)) for at in np.flatnonzero(mask).tolist()]
+    raise error
 
 
 def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
@@ -41,9 +60,8 @@ def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         message = f"column '{name}' holds a text of {size / 1e6:,.0f} MB"
         refuse(pac.equal(sizes, size), where, message, "look for a quote that is never closed")
     message = f"column '{name}' has no text ({column.null_count} such rows)"
-    refuse(
-        pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant'
-    )
+    remedy = 'remove the row, or quote the empty text ("") where it is meant'
+    refuse(pac.is_null(column), where, message, remedy, one=f"column '{name}' has no text")
     return column
 
 
@@ -54,9 +72,13 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     try:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
-        row = next(i for i, cell in enumerate(column) if not _is_number(cell))
-        message = f"column '{name}' has '{column[row]}' where a number is expected"
-        raise InputError(message, where=f"{where}, row {row + 1}") from None
+        odd = [cell for cell in column.unique() if not _is_number(cell)]
+        refuse(
+            pac.is_in(column, pa.array([cell.as_py() for cell in odd], column.type)),
+            where,
+            lambda row: f"column '{name}' has '{column[row]}' where a number is expected",
+        )
+        raise
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
     refuse(

@@ -45,7 +45,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     else:
         column = table[name]
         if data.skip_labels:
-            used, notes = _skip(column, data.skip_labels, used, Rows(table, raw.where))
+            used, notes = _skip(column, data.skip_labels, used, raw.rows())
         if used is not None:
             column = pac.if_else(pa.array(used), column, pa.scalar(None, column.type))
         if data.problem_type == "regression":
@@ -66,6 +66,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             raw.where,
             f"{pac.sum(missing)} rows have no label",
             f"give column '{name}' a value there, or remove the rows",
+            one="no label",
         )
     names = [data.label_names.get(name, name) for name in codes or []]
     return Canonical(pa.table(out), notes, label_order=list(dict.fromkeys(names)), used=used)
