@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft.config.schema import Data
+from bert_ft.config.schema import Data, Label, Original
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
-from bert_ft.data.columns import flat
+from bert_ft.data.columns import codes, flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Canonical, Rows, Splits, in_part
 from bert_ft.data.splitting import has_classes, split_off
@@ -38,6 +38,9 @@ class Family(Protocol):
 
     @classmethod
     def has_labels(cls, task: Task) -> bool: ...
+
+    @classmethod
+    def find_labels(cls, train: Rows, task: Task) -> list[Label]: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -70,19 +73,25 @@ def load(
             where=f"task {task.name}",
             remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}",
         )
+    labels = None
     train = reader.rows("train", data.train, labelled=True) if training else None
     if train is not None and data.validation is not None:
+        if "/" in data.validation and family.has_labels(task):
+            labels = family.find_labels(train, task)  # each fold has the labels of all
         try:
             train, held_out = split_off(train, family.target, data, family.has_labels(task))
         except InputError as error:
-            raise reader.gravest(error) from None
+            if isinstance(reader, _Lenient) and reader.faults:
+                raise reader.gravest(error) from None
+            family.find_labels(train, task)  # labels that are none say more than what follows from them
+            raise
         evaluation = {"validation": held_out}
         reader.notes += _held_out(train, held_out, family.target, data, family.has_labels(task))
     else:
         evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
     test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
     first = train if train is not None else next(iter({**evaluation, **test}.values()))
-    return Splits(first, evaluation, test, reader.notes, reader.findings)
+    return Splits(first, evaluation, test, reader.notes, reader.findings, labels)
 
 
 class _Reader:
@@ -144,10 +153,6 @@ class _Reader:
                 )
             raise error from None
 
-    def gravest(self, error: InputError) -> InputError:
-        """Returns what to raise where an error comes of rows that were left out: the fault of the first."""
-        return error
-
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
         spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
@@ -189,6 +194,7 @@ class _Lenient(_Reader):
         return rows
 
     def gravest(self, error: InputError) -> InputError:
+        """Returns what to raise where an error may come of rows that were left out: the first one's fault."""
         if not self.faults:
             return error
         more = len(self.faults) - 1
@@ -218,7 +224,7 @@ class _Lenient(_Reader):
 
     def _leave_out(self, error: InputError, raw: sources.Raw) -> None:
         """Takes the rows that an error is about out of the raw ones; raises it where it is about none."""
-        rows = {}
+        rows: dict[int, str] = {}
         for place, message in error.each or [(error.where, error.message)]:
             if (row := _row_at(place, raw)) is not None:
                 rows.setdefault(row, message)
@@ -274,14 +280,32 @@ def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bo
         f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
         f"({data.validation}, {how}split_seed {data.split_seed})"
     ]
-    if labelled and not data.group and "/" not in str(data.validation):
-        there, held = (pac.unique(flat(rows.table[target])[0]) for rows in (train, held_out))
-        alone = there.filter(pac.invert(pac.is_in(there, held))).drop_null().to_pylist()
-        if alone and len(there) > 2:
-            names = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-            what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
-            notes.append(f"validation: {what} in training, with too few rows to hold any out: {names}")
+    if not labelled:
+        return notes
+    (there, at_rest), (held, _) = (flat(rows.table[target]) for rows in (train, held_out))
+    names = pac.unique(there)
+    if "/" in str(data.validation):
+        unseen = pac.unique(held.filter(pac.invert(pac.is_in(held, names)))).drop_null().to_pylist()
+        verb = "1 label is" if len(unseen) == 1 else f"{len(unseen):,} labels are"
+        if unseen:
+            notes.append(f"validation: {verb} in this fold alone, and can't be learned: {_some(unseen)}")
+        return notes
+    alone = names.filter(pac.invert(pac.is_in(names, pac.unique(held)))).drop_null().to_pylist()
+    units = "rows"
+    if data.group:
+        units = "groups"
+        groups = codes(train.table["group"])[at_rest]
+        numbers = codes(there)
+        of = {name: groups[numbers == numbers[there.index(name).as_py()]] for name in alone}
+        alone = [name for name in alone if len(np.unique(of[name])) == 1]
+    if alone and len(names) > 2:
+        what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
+        notes.append(f"validation: {what} in training, with too few {units} to hold any out: {_some(alone)}")
     return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def with_group(task: Task, family: type[Family]) -> Task:
@@ -308,8 +332,10 @@ def local_layout(task: Task) -> Data:
             where=f"task {task.name}",
             remedy="name the files: --train FILE --validation FILE",
         )
+    original = _named(original, data.name, task.name)
     return data.model_copy(
         update={
+            "original": original,
             "train": original.train or "",
             "evaluate": original.evaluate,
             "test": original.test,
@@ -317,3 +343,25 @@ def local_layout(task: Task) -> Data:
             "label_names": original.label_names,
         }
     )
+
+
+def _named(original: Original, name: str | None, task: str) -> Original:
+    """`[data.original]` with data.name in the place of each "{name}": files, folders and values of one
+    configuration, such as a language."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        return value.replace("{name}", name or "") if isinstance(value, str) else value
+
+    tree = original.model_dump()
+    if named(tree) == tree:
+        return original
+    if not name:
+        remedy = "set data.name, such as --set data.name=en"
+        raise InputError(
+            "the files of this task are those of one configuration", where=f"task {task}", remedy=remedy
+        )
+    return Original.model_validate(named(tree))

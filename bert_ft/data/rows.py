@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bert_ft.config.schema import Label
 from bert_ft.data.finding import Finding
 
 PLACES = ("file", "line", "row")
@@ -111,13 +112,14 @@ class Canonical:
 @dataclass
 class Splits:
     """All rows of a run, and what was done to them (`notes`) or may be wrong with them (`findings`) that the
-    user should know."""
+    user should know; `labels`: those of all rows that a fold was held out of, in order."""
 
     train: Rows
     evaluation: dict[str, Rows]
     test: dict[str, Rows]
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    labels: list[Label] | None = None
 
     def all(self) -> dict[str, Rows]:
         """Name -> rows of every set."""
