@@ -201,8 +201,8 @@ def name_sets(
         if 0 < column.null_count < len(column):
             if empty := column.null_count - unused:
                 notes = [
-                    f"{empty:,} of {len(column):,} rows have an empty cell in column '{name}', which counts as "
-                    "no label"
+                    f"{empty:,} of {len(column):,} rows have an empty cell in column '{name}', which counts "
+                    "as no label"
                 ]
             column = column.fill_null("")
         trimmed = pac.utf8_trim_whitespace(column.combine_chunks())

@@ -123,10 +123,15 @@ def _of_numpy(text: str) -> list[Any] | None:
     return [float(item) if "." in item else int(item) for item, _ in found]
 
 
-def of_one(column: pa.ChunkedArray, name: str, where: str) -> tuple[pa.ChunkedArray, list[str]]:
-    """Lists of one label as labels, also lists that are written as text; a column of anything else as it
-    is."""
-    found, notes = in_texts(column, None)
+def of_one(
+    column: pa.ChunkedArray, name: str, where: str, unused: int = 0
+) -> tuple[pa.ChunkedArray, list[str]]:
+    """Lists of one label as labels, also lists that are written as text; a column of anything else as it is.
+
+    Args:
+        unused: as `in_texts` has it.
+    """
+    found, notes = in_texts(column, None, unused)
     if not is_list(found.type):
         return column, []
     sizes = pac.list_value_length(found)

@@ -14,12 +14,15 @@ from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
 
 LARGER = "name a file, --validation FILE, or hold a larger share out"
-WRONG_COLUMN = "is this the label column? --regression predicts numbers"
+WRONG_COLUMN = (
+    "is this the label column? --regression predicts numbers; otherwise name a file: --validation FILE"
+)
 
 
 def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tuple[Rows, Rows]:
     """Holds out the rows that `data.validation` asks for: by whole groups, or stratified by label; the seed
-    alone decides which. Of a share, a row whose label would then be in no training row stays in training, with its group.
+    alone decides which. Of a share, a row whose label would then be in no training row stays in training,
+    with its group.
 
     Args:
         labelled: whether the target holds labels, or lists of them.
@@ -47,8 +50,8 @@ def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tup
     if not len(selected):  # scikit-learn can leave a fold without a group
         units = "groups" if groups is not None else "rows"
         raise InputError(
-            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: none would be held out; there '
-            f"are too few {units}, or too few of each label",
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: none would be held out; '
+            f"there are too few {units}, or too few of each label",
             where=rows.where,
             remedy="use fewer folds" if "/" in held_out else LARGER,
         )
@@ -77,10 +80,7 @@ def _impossible(
         if n < 2:
             return what, "name a file: --validation FILE"
         if classes is not None and "/" not in held_out and len(np.unique(classes)) == n:
-            return (
-                "each of them has another label",
-                f"{WRONG_COLUMN}; otherwise name a file: --validation FILE",
-            )
+            return ("each of them has another label", WRONG_COLUMN)
     if "/" in held_out:
         part, of = map(int, held_out.split("/"))
         if part > of:

@@ -111,7 +111,9 @@ def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
     told = {label: f"{label!r} ({total[label]:,} rows)" for label in labels}
     how = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
-    number = "labels that are the same number, written in another way (data.label_names makes them one)"
+    number = (
+        "labels with a twin that is the same number, written in another way (data.label_names makes them one)"
+    )
     for message, keys, first in ((how, folded, labels), (number, numbers, folded)):
         groups: dict[str, dict[str, str]] = {}
         for label, key, spelling in zip(labels, keys, first, strict=True):

@@ -57,7 +57,7 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             out["label"], last = cells.name_sets(column, codes, data, name, raw.where, unused)
             notes += [*more, *last]
         else:
-            column, more = lists.of_one(column, name, raw.where)
+            column, more = lists.of_one(column, name, raw.where, unused)
             out["label"] = _names(column, name, codes, task, raw.where, labelled)
             notes += more
     if labelled:
