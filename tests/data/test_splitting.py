@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Data
 from bert_ft.data import splitting
 from bert_ft.data.rows import Rows
@@ -117,6 +119,12 @@ def test_a_part_that_can_not_be_held_out(validation: str, labels: list[str], mes
     train = {"text": [f"text {i}" for i in range(len(labels))], "label": labels}
     with pytest.raises(InputError, match=message):
         tool.check("classification", train=train, validation=validation)
+
+
+@pytest.mark.parametrize("value", [0.1, "0.1", "10", "1:5"])
+def test_a_task_says_how_a_part_is_written(value: Any) -> None:
+    with pytest.raises(InputError, match=r'a share is written "10%", and the 2nd of 5 folds "2/5"'):
+        load_task("classification").override({"data.validation": value})
 
 
 def test_one_group_can_not_be_divided() -> None:

@@ -165,9 +165,8 @@ def test_codes_that_a_program_wrote_as_floats_have_their_names(tmp_path: Path) -
     assert "'1' (3 rows) and '1.0' (6 rows)" in twins.examples
 
 
-@pytest.mark.parametrize("label", ["metric.positive", "labels"])
-def test_check_says_what_training_would_refuse(tmp_path: Path, label: str) -> None:
+@pytest.mark.parametrize("wrong", [{"metric.positive": "yes"}, {"metric.compute": ["exact_match"]}])
+def test_check_says_what_training_would_refuse(tmp_path: Path, wrong: dict[str, Any]) -> None:
     file = str(csv_of(tmp_path / "a.csv", ["a", "b"] * 6))
-    wrong = {"metric.positive": "yes"} if label == "metric.positive" else {"metric.compute": ["f2"]}
     report = tool.check("classification", train=file, validation=file, **wrong)
     assert [f.check for f in report.findings if f.severity == "fault"] == ["refused"]
