@@ -75,6 +75,8 @@ class InputError(BertFtError):
     """What the user gave is at fault: a key, a file, a row, a checkpoint (exit code 2)."""
 
     exit_code = 2
+    each: Sequence[tuple[str, str]] = ()
+    """Where faults of rows are collected: (place, message) of every row that the error is about."""
 
 
 @dataclass
@@ -83,11 +85,13 @@ class RowFaults:
 
     Attributes:
         errors: what is wrong with each.
-        rows: their numbers in the source, from 1.
+        rows: their numbers in the source, from 1; in files that are joined the count goes on.
+        before: the rows of those of them that were read already.
     """
 
     errors: list[InputError] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    before: int = 0
 
 
 _collected: ContextVar[RowFaults | None] = ContextVar("row faults", default=None)
@@ -97,9 +101,10 @@ _collected: ContextVar[RowFaults | None] = ContextVar("row faults", default=None
 def collecting() -> Iterator[RowFaults]:
     """Collects what `row_fault` is told of, in place of an exception at the first: a reader goes on behind a
     row that can't be read."""
-    token = _collected.set(RowFaults())
+    faults = RowFaults()
+    token = _collected.set(faults)
     try:
-        yield _collected.get() or RowFaults()
+        yield faults
     finally:
         _collected.reset(token)
 
@@ -114,12 +119,23 @@ def row_fault(error: InputError, row: int) -> None:
     if faults is None:
         raise error
     faults.errors.append(error)
-    faults.rows.append(row)
+    faults.rows.append(faults.before + row)
 
 
 def is_collecting() -> bool:
     """Whether faults of rows are collected."""
     return _collected.get() is not None
+
+
+def end_of_file(rows: int) -> int:
+    """Returns how many rows a file has that is joined with others: those that were read, and those whose
+    faults were collected since the last one ended."""
+    faults = _collected.get()
+    if faults is None:
+        return rows
+    rows += sum(row > faults.before for row in faults.rows)
+    faults.before += rows
+    return rows
 
 
 class MachineError(BertFtError):

@@ -58,7 +58,7 @@ def read(
         rows: Python objects in place of files, as `loading.load` takes them; the other arguments as there.
     """
     splits = loading.load(task, family, rows, training=training, others=others, lenient=lenient)
-    adapter = family(task, family.find_labels(splits.train, task))
+    adapter = family(task, family.find_labels(splits.train, task) if splits.labels is None else splits.labels)
     return Prepared(task, adapter, splits, tuple(splits.notes))
 
 

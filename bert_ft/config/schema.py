@@ -154,6 +154,13 @@ class Data(Strict):
     )
     original: Original | None = None
 
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _part(cls, value: Any) -> Any:
+        if value is not None and not re.fullmatch(r"[\d.]+%|[1-9]\d*/[1-9]\d*", str(value)):
+            raise ValueError('a share is written "10%", and the 2nd of 5 folds "2/5"')
+        return value
+
     @property
     def evaluation_sets(self) -> dict[str, str]:
         """Name -> split of every evaluation set; a single one is called `validation`."""

@@ -9,20 +9,40 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, is_collecting
 
 LONGEST = 10_000_000  # bytes of a text: ten books
+ONE_HOT = ("a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
 Place = str | Callable[[int], str]
 """Where cells stand: the source, whose rows they are in their order, or a cell's number -> its place."""
 
 
 def refuse(
-    bad: pa.Array | pa.ChunkedArray, where: Place, message: str | Callable[[int], str], remedy: str = ""
+    bad: pa.Array | pa.ChunkedArray,
+    where: Place,
+    message: str | Callable[[int], str],
+    remedy: str = "",
+    one: str = "",
 ) -> None:
-    """Raises an InputError about the first cell where `bad` is true, if there is one; a null is not."""
-    if (at := pac.index(bad, True).as_py()) >= 0:
-        place = f"{where}, row {at + 1}" if isinstance(where, str) else where(at)
-        raise InputError(message if isinstance(message, str) else message(at), where=place, remedy=remedy)
+    """Raises an InputError about the first cell where `bad` is true, if there is one; a null is not.
+
+    Args:
+        one: the message about one of these cells, where each is told by itself; `message` by default.
+    """
+
+    def place(at: int) -> str:
+        return f"{where}, row {at + 1}" if isinstance(where, str) else where(at)
+
+    def said(at: int) -> str:
+        return message if isinstance(message, str) else message(at)
+
+    if (first := pac.index(bad, True).as_py()) < 0:
+        return
+    error = InputError(said(first), where=place(first), remedy=remedy)
+    if is_collecting():
+        mask = pac.fill_null(bad, False).to_numpy(*([] if isinstance(bad, pa.ChunkedArray) else [False]))
+        error.each = [(place(at), one or said(at)) for at in np.flatnonzero(mask).tolist()]
+    raise error
 
 
 def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
@@ -41,9 +61,8 @@ def texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         message = f"column '{name}' holds a text of {size / 1e6:,.0f} MB"
         refuse(pac.equal(sizes, size), where, message, "look for a quote that is never closed")
     message = f"column '{name}' has no text ({column.null_count} such rows)"
-    refuse(
-        pac.is_null(column), where, message, 'remove the row, or quote the empty text ("") where it is meant'
-    )
+    remedy = 'remove the row, or quote the empty text ("") where it is meant'
+    refuse(pac.is_null(column), where, message, remedy, one=f"column '{name}' has no text")
     return column
 
 
@@ -54,9 +73,13 @@ def numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     try:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid:
-        row = next(i for i, cell in enumerate(column) if not _is_number(cell))
-        message = f"column '{name}' has '{column[row]}' where a number is expected"
-        raise InputError(message, where=f"{where}, row {row + 1}") from None
+        odd = [cell for cell in column.unique() if not _is_number(cell)]
+        refuse(
+            pac.is_in(column, pa.array([cell.as_py() for cell in odd], column.type)),
+            where,
+            lambda row: f"column '{name}' has '{column[row]}' where a number is expected",
+        )
+        raise
     except pa.ArrowNotImplementedError:
         raise InputError(f"column '{name}' holds {column.type}, not numbers", where=where) from None
     refuse(
@@ -127,19 +150,25 @@ def names(
         )
     column = column.cast(pa.string())
     if mapping := data.label_names:
-        positions = pac.index_in(column, value_set=pa.array(list(mapping)))
+        keys = pa.array(list(mapping))
+        # 1.0 is code 1, as pandas writes whole numbers that have gaps
+        whole = pac.replace_substring_regex(column, r"^(-?\d+)\.0*$", r"\1")
+        positions = pac.coalesce(pac.index_in(column, keys), pac.index_in(whole, keys))
         named = pac.take(pa.array(list(mapping.values())), positions.combine_chunks())
         column = pa.chunked_array([pac.coalesce(named, column.combine_chunks())])
     return column
 
 
 def name_sets(
-    column: pa.ChunkedArray, codes: list[str] | None, data: Data, name: str, where: str
+    column: pa.ChunkedArray, codes: list[str] | None, data: Data, name: str, where: str, unused: int = 0
 ) -> tuple[pa.Array, list[str]]:
     """Sets of label names, list<string>, each sorted; and what a person should know about them.
 
     A cell is a list, or a text that `data.label_delimiter` splits. An empty text is the empty set, unless the
     whole column is empty: then no row has labels.
+
+    Args:
+        unused: how many nulls are those of rows that are left out.
     """
     notes: list[str] = []
 
@@ -156,6 +185,13 @@ def name_sets(
         column = column.cast(column.type.value_type)
     if is_text(column.type):
         column = column.cast(pa.string())
+        delimiter = data.label_delimiter or ","
+        trimmed = pac.utf8_trim_whitespace(column)
+        fault(
+            pac.match_substring_regex(trimmed, r"(?s)^\[.*\]$"),
+            "a list written as text that can't be read",
+            f"write a{delimiter}b and set data.label_delimiter, or use JSON or Parquet",
+        )
         if data.label_delimiter is None and column.null_count < len(column):
             raise InputError(
                 f"column '{name}' holds text, not lists of labels",
@@ -163,18 +199,13 @@ def name_sets(
                 remedy='set what separates the labels of a cell, such as data.label_delimiter = ","',
             )
         if 0 < column.null_count < len(column):
-            notes = [
-                f"{column.null_count:,} of {len(column):,} rows have an empty cell in column '{name}', "
-                "which counts as no label"
-            ]
+            if empty := column.null_count - unused:
+                notes = [
+                    f"{empty:,} of {len(column):,} rows have an empty cell in column '{name}', which counts "
+                    "as no label"
+                ]
             column = column.fill_null("")
         trimmed = pac.utf8_trim_whitespace(column.combine_chunks())
-        delimiter = data.label_delimiter or ","
-        fault(
-            pac.match_substring_regex(trimmed, r"(?s)^\[.*\]$"),
-            "a list written as text",
-            f"write a{delimiter}b, or use JSON or Parquet",
-        )
         cells = pac.split_pattern(pac.if_else(pac.equal(trimmed, ""), None, trimmed), delimiter)
         values = pac.utf8_trim_whitespace(pac.list_flatten(cells))
         missing = pac.is_null(trimmed)
@@ -197,11 +228,8 @@ def name_sets(
         )
     label_names = names(pa.chunked_array([values]), codes, data, name, where, place).combine_chunks()
     fault(pac.is_null(label_names), "a label is missing", "write an empty list where a row has no label")
-    sizes = np.diff(cells.offsets.to_numpy())
-    if len(rows) and sizes.min() == sizes.max() > 1 and codes is None and not is_text(values.type):
-        bits = pac.all(pac.is_in(label_names, pa.array(["0", "1", "True", "False"]))).as_py()
-        all_ = pa.array(np.full(len(rows), bits))
-        fault(all_, "a row of 0 and 1 is not a list of labels", "list the names of the labels that a row has")
+    if codes is None and is_one_hot(values, pac.list_value_length(cells)):
+        fault(pa.array(np.ones(len(rows), bool)), *ONE_HOT)
     encoded = label_names.dictionary_encode()
     distinct = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
@@ -214,6 +242,15 @@ def name_sets(
     )
     flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % distinct))
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes
+
+
+def is_one_hot(values: pa.Array, sizes: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether lists of these sizes, with these values one after another, are rows of 0 and 1, one for each
+    label."""
+    sizes = pac.min_max(sizes).as_py()
+    if is_text(values.type) or not sizes["max"] or not sizes["min"] == sizes["max"] > 1:
+        return False
+    return bool(pac.all(pac.is_in(values.cast(pa.string()), pa.array(["0", "1", "true", "false"]))).as_py())
 
 
 def flat(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft.config.schema import Data
+from bert_ft.config.schema import Data, Label, Original
 from bert_ft.config.task import Task
 from bert_ft.data import formats, sources
-from bert_ft.data.columns import flat
-from bert_ft.data.finding import Finding
-from bert_ft.data.rows import Canonical, Rows, Splits
+from bert_ft.data.columns import codes, flat
+from bert_ft.data.finding import KEPT, Finding
+from bert_ft.data.rows import Canonical, Rows, Splits, in_part
 from bert_ft.data.splitting import has_classes, split_off
 from bert_ft.errors import InputError, collecting
 
@@ -38,6 +38,9 @@ class Family(Protocol):
 
     @classmethod
     def has_labels(cls, task: Task) -> bool: ...
+
+    @classmethod
+    def find_labels(cls, train: Rows, task: Task) -> list[Label]: ...
 
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Any]: ...
 
@@ -70,16 +73,25 @@ def load(
             where=f"task {task.name}",
             remedy=f"it is for another task's model: bert-ft evaluate RUN --task {task.name}",
         )
+    labels = None
     train = reader.rows("train", data.train, labelled=True) if training else None
     if train is not None and data.validation is not None:
-        train, held_out = split_off(train, family.target, data, family.has_labels(task))
+        if "/" in data.validation and family.has_labels(task):
+            labels = family.find_labels(train, task)  # each fold has the labels of all
+        try:
+            train, held_out = split_off(train, family.target, data, family.has_labels(task))
+        except InputError as error:
+            if isinstance(reader, _Lenient) and reader.faults:
+                raise reader.gravest(error) from None
+            family.find_labels(train, task)  # labels that are none say more than what follows from them
+            raise
         evaluation = {"validation": held_out}
         reader.notes += _held_out(train, held_out, family.target, data, family.has_labels(task))
     else:
         evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
     test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
     first = train if train is not None else next(iter({**evaluation, **test}.values()))
-    return Splits(first, evaluation, test, reader.notes, reader.findings)
+    return Splits(first, evaluation, test, reader.notes, reader.findings, labels)
 
 
 class _Reader:
@@ -109,7 +121,7 @@ class _Reader:
     def rows(self, name: str, split: str, labelled: bool) -> Rows:
         """The canonical rows of a set; `labelled`: each has to have its target."""
         names = list(self.columns.values())
-        raw, canonical, numbers = self.read(name, split, labelled, names)
+        raw, canonical = self.read(name, split, labelled, names)
         table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
@@ -120,19 +132,26 @@ class _Reader:
         self.findings.extend(replace(found, set=name) for found in [*raw.findings, *canonical.findings])
         rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
         others = rest if self.others and len(rest) == len(table) else None
-        rows = Rows(table, raw.where, numbers, others=others, label_order=canonical.label_order)
+        numbers = raw.numbers if raw.numbers is not None and len(raw.numbers) == len(table) else None
+        rows = Rows(table, raw.where, numbers, others, canonical.label_order, raw.parts)
         if canonical.used is None:
             return rows
         if not canonical.used.any():
             raise InputError("every row is left out", where=raw.where, remedy="; ".join(canonical.notes))
         return rows.take(np.flatnonzero(canonical.used))
 
-    def read(
-        self, name: str, split: str, labelled: bool, names: list[str]
-    ) -> tuple[sources.Raw, Canonical, np.ndarray | None]:
-        """The raw and the canonical rows of a set; their numbers in the source where some are left out."""
+    def read(self, name: str, split: str, labelled: bool, names: list[str]) -> tuple[sources.Raw, Canonical]:
+        """The raw and the canonical rows of a set."""
         raw = self._raw(name, split, labelled, names)
-        return raw, self.family.canonical(raw, self.task, self.columns, labelled), None
+        try:
+            return raw, self.family.canonical(raw, self.task, self.columns, labelled)
+        except InputError as error:
+            if raw.parts and (match := _by_number(error.where, raw)):
+                file, number = in_part(raw.parts, raw.where, int(match[1]))
+                error = InputError(
+                    error.message, where=f"{file}, row {number}{match[2] or ''}", remedy=error.remedy
+                )
+            raise error from None
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
@@ -149,48 +168,105 @@ class _Reader:
         return sources.read(split, selection)
 
 
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with one row."""
+
+    place: str
+    message: str
+    remedy: str
+
+
 class _Lenient(_Reader):
-    """Goes on behind a row that can't be read, and has a finding for it."""
+    """Goes on behind rows that can't be read, and has findings for them."""
 
-    most = 20  # rows of a set; the next one ends the reading
+    def __init__(self, task: Task, family: type[Family], objects: Mapping[str, Any], others: bool) -> None:
+        super().__init__(task, family, objects, others)
+        self.faults: list[_Fault] = []  # of the set that is read
 
-    def read(
-        self, name: str, split: str, labelled: bool, names: list[str]
-    ) -> tuple[sources.Raw, Canonical, np.ndarray | None]:
+    def rows(self, name: str, split: str, labelled: bool) -> Rows:
+        self.faults = []
+        try:
+            rows = super().rows(name, split, labelled)
+        except InputError as error:
+            raise self.gravest(error) from None
+        self.findings += _unreadable(name, self.faults)
+        return rows
+
+    def gravest(self, error: InputError) -> InputError:
+        """Returns what to raise where an error may come of rows that were left out: the first one's fault."""
+        if not self.faults:
+            return error
+        more = len(self.faults) - 1
+        rows = "1 more row" if more == 1 else f"{more:,} more rows"
+        also = f" (and {rows} that can't be read)" if more else ""
+        first = self.faults[0]
+        return InputError(first.message + also, where=first.place, remedy=first.remedy)
+
+    def read(self, name: str, split: str, labelled: bool, names: list[str]) -> tuple[sources.Raw, Canonical]:
         with collecting() as faults:
-            raw = self._raw(name, split, labelled, names)
-        self.findings += [_refused(name, error, error.where) for error in faults.errors]
-        numbers = np.setdiff1d(np.arange(len(raw.table) + len(faults.rows)), np.array(faults.rows) - 1)
-        for _ in range(self.most):
             try:
-                canonical = self.family.canonical(raw, self.task, self.columns, labelled)
-                return raw, canonical, numbers if len(numbers) == len(canonical.table) else None
-            except InputError as error:
-                if (at := _row_of(error, raw)) is None:
-                    raise
-                self.findings.append(_refused(name, error, f"{raw.where}, row {numbers[at] + 1}"))
-                rest = np.delete(np.arange(len(raw.table)), at)
-                raw.table = raw.table.take(pa.array(rest))
-                raw.used = None if raw.used is None else raw.used[rest]
-                numbers = numbers[rest]
-        return raw, self.family.canonical(raw, self.task, self.columns, labelled), numbers
+                raw = self._raw(name, split, labelled, names)
+            finally:
+                self.faults = [_Fault(e.where, e.message, e.remedy) for e in faults.errors]
+            total = len(raw.table) + len(faults.rows)
+            numbers = np.setdiff1d(np.arange(total), np.array(faults.rows, int) - 1)
+            raw.numbers = numbers if len(numbers) == len(raw.table) else None
+            rounds = 20 if total > 10_000 else 200
+            for _ in range(rounds):
+                if 2 * len(self.faults) > total:  # what is left says nothing of the set
+                    break
+                try:
+                    return raw, self.family.canonical(raw, self.task, self.columns, labelled)
+                except InputError as error:
+                    self._leave_out(error, raw)
+        raise InputError("too many rows can't be read", where=raw.where)
+
+    def _leave_out(self, error: InputError, raw: sources.Raw) -> None:
+        """Takes the rows that an error is about out of the raw ones; raises it where it is about none."""
+        rows: dict[int, str] = {}
+        for place, message in error.each or [(error.where, error.message)]:
+            if (row := _row_at(place, raw)) is not None:
+                rows.setdefault(row, message)
+        if not rows:
+            raise error
+        here = raw.rows()
+        for row, message in rows.items():
+            place = here.place(row) if _by_number(error.where, raw) else error.where
+            self.faults.append(_Fault(place, message, error.remedy))
+        rest = np.delete(np.arange(len(raw.table)), list(rows))
+        raw.numbers = rest if raw.numbers is None else raw.numbers[rest]
+        raw.table = raw.table.take(pa.array(rest))
+        raw.used = None if raw.used is None else raw.used[rest]
 
 
-def _row_of(error: InputError, raw: sources.Raw) -> int | None:
-    """The place in a raw table of the row that an error is about."""
-    match = re.fullmatch(re.escape(raw.where) + r", row (\d+)(, word \d+)?", error.where)
-    if match:
+def _by_number(place: str, raw: sources.Raw) -> re.Match[str] | None:
+    return re.fullmatch(re.escape(raw.where) + r", row (\d+)(, word \d+)?", place)
+
+
+def _row_at(place: str, raw: sources.Raw) -> int | None:
+    """The raw row that stands at a place."""
+    if match := _by_number(place, raw):
         return int(match[1]) - 1
-    line = re.search(r", line (\d+)$", error.where)
-    if line is None or "line" not in raw.table.column_names:
+    match = re.fullmatch(r"(.*), line (\d+)", place)
+    if match is None or "line" not in raw.table.column_names:
         return None
-    lines = (i for i, lines in enumerate(raw.table["line"].to_pylist()) if int(line[1]) in (lines or ()))
-    return next(lines, None)
+    files = raw.table["file"].to_pylist() if "file" in raw.table.column_names else [match[1]] * len(raw.table)
+    for row, (file, lines) in enumerate(zip(files, raw.table["line"].to_pylist(), strict=True)):
+        if file == match[1] and int(match[2]) in (lines or ()):
+            return row
+    return None
 
 
-def _refused(name: str, error: InputError, where: str) -> Finding:
-    message = f"rows that can't be read: {error.message}"
-    return Finding("unreadable", "fault", name, 1, message, [error.remedy], [where])
+def _unreadable(name: str, faults: Iterable[_Fault]) -> Iterator[Finding]:
+    """A finding for each kind of fault, with the places of all its rows."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for fault in faults:
+        kinds.setdefault((fault.message, fault.remedy), []).append(fault.place)
+    for (message, remedy), places in kinds.items():
+        text = f"rows that can't be read: {message}"
+        remedies = [remedy, *[""] * (len(places) - 1)]
+        yield Finding("unreadable", "fault", name, len(places), text, remedies[:KEPT], places[:KEPT])
 
 
 def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bool) -> list[str]:
@@ -204,14 +280,32 @@ def _held_out(train: Rows, held_out: Rows, target: str, data: Data, labelled: bo
         f"validation: {len(held_out):,} of {len(train) + len(held_out):,} training rows held out "
         f"({data.validation}, {how}split_seed {data.split_seed})"
     ]
-    if labelled and not data.group and "/" not in str(data.validation):
-        there, held = (pac.unique(flat(rows.table[target])[0]) for rows in (train, held_out))
-        alone = there.filter(pac.invert(pac.is_in(there, held))).drop_null().to_pylist()
-        if alone and len(there) > 2:
-            names = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-            what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
-            notes.append(f"validation: {what} in training, with too few rows to hold any out: {names}")
+    if not labelled:
+        return notes
+    (there, at_rest), (held, _) = (flat(rows.table[target]) for rows in (train, held_out))
+    names = pac.unique(there)
+    if "/" in str(data.validation):
+        unseen = pac.unique(held.filter(pac.invert(pac.is_in(held, names)))).drop_null().to_pylist()
+        verb = "1 label is" if len(unseen) == 1 else f"{len(unseen):,} labels are"
+        if unseen:
+            notes.append(f"validation: {verb} in this fold alone, and can't be learned: {_some(unseen)}")
+        return notes
+    alone = names.filter(pac.invert(pac.is_in(names, pac.unique(held)))).drop_null().to_pylist()
+    units = "rows"
+    if data.group:
+        units = "groups"
+        groups = codes(train.table["group"])[at_rest]
+        numbers = codes(there)
+        of = {name: groups[numbers == numbers[there.index(name).as_py()]] for name in alone}
+        alone = [name for name in alone if len(np.unique(of[name])) == 1]
+    if alone and len(names) > 2:
+        what = "1 label stays" if len(alone) == 1 else f"{len(alone):,} labels stay"
+        notes.append(f"validation: {what} in training, with too few {units} to hold any out: {_some(alone)}")
     return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def with_group(task: Task, family: type[Family]) -> Task:
@@ -238,8 +332,10 @@ def local_layout(task: Task) -> Data:
             where=f"task {task.name}",
             remedy="name the files: --train FILE --validation FILE",
         )
+    original = _named(original, data.name, task.name)
     return data.model_copy(
         update={
+            "original": original,
             "train": original.train or "",
             "evaluate": original.evaluate,
             "test": original.test,
@@ -247,3 +343,25 @@ def local_layout(task: Task) -> Data:
             "label_names": original.label_names,
         }
     )
+
+
+def _named(original: Original, name: str | None, task: str) -> Original:
+    """`[data.original]` with data.name in the place of each "{name}": files, folders and values of one
+    configuration, such as a language."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        return value.replace("{name}", name or "") if isinstance(value, str) else value
+
+    tree = original.model_dump()
+    if named(tree) == tree:
+        return original
+    if not name:
+        remedy = "set data.name, such as --set data.name=en"
+        raise InputError(
+            "the files of this task are those of one configuration", where=f"task {task}", remedy=remedy
+        )
+    return Original.model_validate(named(tree))

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Original
 from bert_ft.data.formats import OTHERS, chosen, delimited
 from bert_ft.data.formats.encodings import decode
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, row_fault
 
 
 @dataclass
@@ -66,13 +67,15 @@ def lines(path: Path, pattern: str, encoding: str) -> pa.Table:
     filled = pac.not_equal(pac.utf8_trim_whitespace(text), "")
     found = _extracted(text, pattern)
     odd = pac.and_(filled, pac.is_null(found))
-    if (at := pac.index(odd, True).as_py()) >= 0:
-        raise InputError(
+    numbers = np.cumsum(filled.to_numpy(False))
+    for at in np.flatnonzero(odd.to_numpy(False)).tolist():
+        fault = InputError(
             f"the line is not as the pattern says: {text[at].as_py()[:80]!r}",
             where=f"{path}, line {at + 1}",
             remedy=f"pattern: {pattern}",
         )
-    rows = found.filter(filled)
+        row_fault(fault, int(numbers[at]))
+    rows = found.drop_null()
     if not len(rows):
         raise InputError("the file is empty", where=str(path))
     return pa.table({kind.name: rows.field(k) for k, kind in enumerate(rows.type)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from bert_ft.config.task import Task
 from bert_ft.data.sources import OBJECT
 from bert_ft.errors import InputError
 
+SHARE = re.compile(r"[\d.]+(/\d+)?")
 KEYS = {"train": "data.train", "validation": "data.evaluate", "test": "data.test"}
 
 
@@ -72,9 +74,30 @@ def objects(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _share(named: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The share of the training rows that is the validation set, "10%"; None where it is a set of its own."""
+    """The part of the training rows that is the validation set, "10%" or "2/5"; None where it is a set of its
+    own."""
     value = named.get("validation", {}).get("validation")
-    return value if isinstance(value, str) and value.endswith("%") else None
+    if isinstance(value, (int, float)):
+        value = str(value)
+    if not isinstance(value, str) or (not SHARE.fullmatch(value) and not value.endswith("%")):
+        return None
+    if value[-1] == "%" or not os.path.exists(value):
+        return _held_out(value)
+    return None
+
+
+def _held_out(value: str) -> str:
+    """Returns a part of the training rows as a task file has it.
+
+    Raises:
+        InputError: a number that could be a share, or a count of rows.
+    """
+    number = re.fullmatch(r"\d*\.?\d+", value)
+    if number is None:
+        return value
+    percent = f"{100 * float(value):g}%" if 0 < float(value) < 1 else f"{float(value):g}%"
+    remedy = f"write a share of the training rows as --validation {percent}, or a fold as --validation 1/5"
+    raise InputError(f"--validation {value} is neither a file nor a share", remedy=remedy)
 
 
 def _without_share(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

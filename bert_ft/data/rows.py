@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from bert_ft.config.schema import Label
 from bert_ft.data.finding import Finding
 
 PLACES = ("file", "line", "row")
@@ -25,6 +27,7 @@ class Rows:
         numbers: row i stands at numbers[i] of the source, where it isn't row i.
         others: the columns of the source that have no role, where they were asked for.
         label_order: the label names in the order of the source, where it has names and an order of its own.
+        parts: (where, rows) of each of several files that are joined.
     """
 
     table: pa.Table
@@ -32,6 +35,7 @@ class Rows:
     numbers: np.ndarray | None = None
     others: pa.Table | None = None
     label_order: Sequence[str] = ()
+    parts: Sequence[tuple[str, int]] = ()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -40,20 +44,23 @@ class Rows:
         """The rows at `indices`, in that order."""
         numbers = indices if self.numbers is None else self.numbers[indices]
         others = None if self.others is None else self.others.take(pa.array(indices))
-        return Rows(self.table.take(pa.array(indices)), self.where, numbers, others, self.label_order)
+        return Rows(
+            self.table.take(pa.array(indices)), self.where, numbers, others, self.label_order, self.parts
+        )
 
     def part(self, start: int, stop: int) -> Rows:
         """Rows `start` to `stop`, without a copy."""
         numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
         table = self.table.slice(start, stop - start)
-        return Rows(table, self.where, numbers, label_order=self.label_order)
+        return Rows(table, self.where, numbers, label_order=self.label_order, parts=self.parts)
 
     def place(self, index: int, item: int | None = None) -> str:
         """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a
         header is row 1; in a file that says so in `PLACES`, its line or its own number."""
         if "line" in self.table.column_names and (lines := self.table["line"][index].as_py()):
             return f"{self.table['file'][index]}, line {lines[item or 0]}"
-        row = f"{self.where}, row {self.number(index)}"
+        file, number = in_part(self.parts, self.where, self.number(index))
+        row = f"{file}, row {number}"
         if "row" in self.table.column_names and (number := self.table["row"][index].as_py()):
             row = f"{self.table['file'][index]}, row {number}"
         return row if item is None else f"{row}, word {item + 1}"
@@ -61,6 +68,26 @@ class Rows:
     def number(self, index: int) -> int:
         """The number of row `index` in its source, from 1."""
         return (index if self.numbers is None else int(self.numbers[index])) + 1
+
+    def named(self, index: int) -> str:
+        """What another row's message calls row `index`: "row 3", or "b.csv row 3" of files that are
+        joined."""
+        file, number = in_part(self.parts, "", self.number(index))
+        return f"{Path(file).name} row {number}".strip()
+
+
+def in_part(parts: Sequence[tuple[str, int]], where: str, number: int) -> tuple[str, int]:
+    """The file that a row of joined files stands in, and its number there; of one source as they are.
+
+    Args:
+        parts: as `Rows` has them.
+        number: the row's number over all of them, from 1.
+    """
+    for file, rows in parts:
+        if number <= rows:
+            return file, number
+        number -= rows
+    return where, number
 
 
 @dataclass(frozen=True)
@@ -85,13 +112,14 @@ class Canonical:
 @dataclass
 class Splits:
     """All rows of a run, and what was done to them (`notes`) or may be wrong with them (`findings`) that the
-    user should know."""
+    user should know; `labels`: those of all rows that a fold was held out of, in order."""
 
     train: Rows
     evaluation: dict[str, Rows]
     test: dict[str, Rows]
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    labels: list[Label] | None = None
 
     def all(self) -> dict[str, Rows]:
         """Name -> rows of every set."""

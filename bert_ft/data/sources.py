@@ -15,7 +15,8 @@ from bert_ft.config.schema import Data, Original
 from bert_ft.data import hub, originals
 from bert_ft.data.finding import Finding
 from bert_ft.data.formats import arrow, chosen, delimited, json_rows
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.data.rows import Rows
+from bert_ft.errors import InputError, did_you_mean, end_of_file
 
 OBJECT = "(Python object)"  # stands in a task where a file would be named
 TABLES = (".csv", ".tsv", ".txt")
@@ -34,6 +35,8 @@ class Raw:
         notes: what a person should know: a line each.
         findings: what may be wrong with it, of a set that has no name yet.
         used: as `Canonical` has it.
+        numbers: as `Rows` has them.
+        parts: as `Rows` has them.
     """
 
     table: pa.Table
@@ -42,6 +45,12 @@ class Raw:
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     used: np.ndarray | None = None
+    numbers: np.ndarray | None = None
+    parts: list[tuple[str, int]] = field(default_factory=list)
+
+    def rows(self) -> Rows:
+        """The rows as they came, which know where they stand."""
+        return Rows(self.table, self.where, self.numbers, parts=self.parts)
 
 
 Reader = Callable[[Path, list[str], Data, tuple[str, ...]], Raw]
@@ -71,7 +80,11 @@ def read(split: str, selection: Selection) -> Raw:
     `datasets`."""
     data = selection.data
     if len(parts := files(split)) > 1:
-        raws = [read(part, selection) for part in parts]
+        raws = []
+        counts = []
+        for part in parts:
+            raws.append(read(part, selection))
+            counts.append((raws[-1].where, end_of_file(len(raws[-1].table))))
         try:
             table = pa.concat_tables([raw.table for raw in raws], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -84,7 +97,9 @@ def read(split: str, selection: Selection) -> Raw:
             )
         notes = [note for raw in raws for note in raw.notes]
         findings = [finding for raw in raws for finding in raw.findings]
-        return Raw(table, where, raws[0].class_names, notes, findings)
+        used = [np.ones(len(raw.table), bool) if raw.used is None else raw.used for raw in raws]
+        all_used = None if all(raw.used is None for raw in raws) else np.concatenate(used)
+        return Raw(table, where, raws[0].class_names, notes, findings, all_used, parts=counts)
     if selection.data_dir is not None and data.original is not None:
         return _original(Path(selection.data_dir), split, selection, data.original)
     if Path(split).suffix.lower() in (*SUFFIXES, *selection.readers) or Path(split).is_absolute():

@@ -13,10 +13,16 @@ from bert_ft.data.columns import codes, flat
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
 
+LARGER = "name a file, --validation FILE, or hold a larger share out"
+WRONG_COLUMN = (
+    "is this the label column? --regression predicts numbers; otherwise name a file: --validation FILE"
+)
+
 
 def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tuple[Rows, Rows]:
     """Holds out the rows that `data.validation` asks for: by whole groups, or stratified by label; the seed
-    alone decides which. Of a share, a row whose label would then be in no training row stays in training.
+    alone decides which. Of a share, a row whose label would then be in no training row stays in training,
+    with its group.
 
     Args:
         labelled: whether the target holds labels, or lists of them.
@@ -28,25 +34,64 @@ def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tup
     held_out = str(data.validation)
     classes = codes(rows.table[target]) if has_classes(rows, target) else None
     groups = None if data.group is None else codes(rows.table["group"])
-    try:
-        if "/" in held_out:
-            rest, selected = _fold(len(rows), held_out, data.split_seed, classes, groups)
-        else:
-            rest, selected = _share(len(rows), float(held_out[:-1]) / 100, data.split_seed, classes, groups)
-            if labelled and groups is None:
-                rest, selected = _with_every_label(rows.table[target], rest, selected)
-        if not len(selected):  # scikit-learn can leave one without a group
-            raise ValueError("none would be held out; there are too few rows, groups or rows of each label")
-    except ValueError as error:
-        remedy = "use fewer folds" if "/" in held_out else "use a validation file, or a larger share"
-        if data.group is not None:
-            remedy += f", or another group than '{data.group}' (--set group=COLUMN)"
+    if problem := _impossible(len(rows), data, classes if labelled else None, groups):
+        message, remedy = problem
         raise InputError(
-            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: {error}',
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: {message}',
             where=rows.where,
             remedy=remedy,
-        ) from None
+        )
+    if "/" in held_out:
+        rest, selected = _fold(len(rows), held_out, data.split_seed, classes, groups)
+    else:
+        rest, selected = _share(len(rows), float(held_out[:-1]) / 100, data.split_seed, classes, groups)
+        if labelled:
+            rest, selected = _with_every_label(rows.table[target], rest, selected, groups)
+    if not len(selected):  # scikit-learn can leave a fold without a group
+        units = "groups" if groups is not None else "rows"
+        raise InputError(
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: none would be held out; '
+            f"there are too few {units}, or too few of each label",
+            where=rows.where,
+            remedy="use fewer folds" if "/" in held_out else LARGER,
+        )
     return rows.take(np.sort(rest)), rows.take(np.sort(selected))
+
+
+def _impossible(
+    n: int, data: Data, classes: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[str, str] | None:
+    """What forbids to hold rows out, and the remedy; None where nothing does.
+
+    Args:
+        n: the number of rows.
+        classes: (N,) the label of each, where it has one. groups: (N,) its group, where it has one.
+    """
+    held_out = str(data.validation)
+    if groups is not None:
+        units, kind = len(np.unique(groups)), f"'{data.group}'"
+        other = "hold rows out by another column (--set group=COLUMN), or name a file: --validation FILE"
+        if units < 2:
+            return f"all of them have the same {kind}", other
+        what = f"they have only {units} different values of {kind}"
+    else:
+        units = n
+        what = f"there {'is only 1 row' if n == 1 else f'are only {n} rows'}"
+        if n < 2:
+            return what, "name a file: --validation FILE"
+        if classes is not None and "/" not in held_out and len(np.unique(classes)) == n:
+            return ("each of them has another label", WRONG_COLUMN)
+    if "/" in held_out:
+        part, of = map(int, held_out.split("/"))
+        if part > of:
+            return f"there is no fold {part} of {of}", "use fewer folds"
+        if of < 2:
+            return "one fold leaves no row to train on", "use at least two: --validation 1/2"
+        return (what, f"use fewer folds: at most {units}") if of > units else None
+    share = float(held_out[:-1])
+    if share >= 100:
+        return "no row would be left to train on", "hold fewer out: --validation 10%"
+    return ("none would be held out", "hold more out: --validation 10%") if share == 0 else None
 
 
 def _fold(
@@ -56,8 +101,6 @@ def _fold(
     from sklearn import model_selection as sk
 
     part, of = map(int, held_out.split("/"))
-    if part > of:
-        raise ValueError(f"there is no fold {part} of {of}")
     kinds = {
         (False, False): sk.KFold,
         (False, True): sk.StratifiedKFold,
@@ -109,13 +152,16 @@ def _apportioned(classes: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
 
 
 def _with_every_label(
-    column: pa.ChunkedArray, rest: np.ndarray, selected: np.ndarray
+    column: pa.ChunkedArray, rest: np.ndarray, selected: np.ndarray, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rest and the rows held out of it, less those with a label that would be in no row of the rest."""
+    """The rest and the rows held out of it, less those with a label that would be in no row of the rest, with
+    all of their group."""
     labels, owners = flat(column)
     numbers = codes(labels)
     in_rest = np.isin(owners, rest)
     strange = np.unique(owners[~in_rest & ~np.isin(numbers, numbers[in_rest])])
+    if groups is not None:
+        strange = np.intersect1d(selected, np.flatnonzero(np.isin(groups, groups[strange])))
     return np.union1d(rest, strange), np.setdiff1d(selected, strange)
 
 

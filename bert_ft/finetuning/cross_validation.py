@@ -122,7 +122,7 @@ def _whole(splits: Splits) -> Rows:
     parts = [splits.train, splits.evaluation["validation"]]
     order = np.argsort(np.concatenate([part.numbers for part in parts if part.numbers is not None]))
     table = pa.concat_tables([part.table for part in parts]).take(pa.array(order))
-    return Rows(table, splits.train.where, label_order=splits.train.label_order)
+    return Rows(table, splits.train.where, label_order=splits.train.label_order, parts=splits.train.parts)
 
 
 def _out_of_fold(runs: list[Run], held_out: list[Rows]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 from bert_ft import families
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
-from bert_ft.data import loading, overrides
+from bert_ft.data import loading, overrides, splitting
 from bert_ft.data.checks import labels, texts
 from bert_ft.data.checks.columns import encode, has_target, plain
 from bert_ft.data.checks.findings import at, excerpt, listed
@@ -101,17 +101,7 @@ def check(
         counts = labels.label_counts(rows.table[family.target]) if has_labels else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": counts}
     findings = [*splits.findings, *texts.of_rows(adapter, sets)]
-    for name, rows in sets.items():
-        try:
-            adapter.check(name, rows)
-        except InputError as error:
-            reported = any(
-                f.message == error.message or (f.set == name and f.check == "labels") for f in findings
-            )
-            if not reported:
-                findings.append(
-                    Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where])
-                )
+    findings += _refused(adapter, sets, splits.train if training else None, findings)
     if training and splits.train.others is not None:
         findings += _of_columns(splits.train, splits.train.others, family.target)
     if bound.run.checkpoint is None:
@@ -134,6 +124,34 @@ def check(
             findings += adapter.encoded(name, rows, encoded)
     report.findings = sorted(findings, key=lambda f: list(STYLES).index(f.severity))
     return report
+
+
+def _refused(
+    adapter: Adapter, sets: Mapping[str, Rows], train: Rows | None, others: Sequence[Finding]
+) -> list[Finding]:
+    """What a training would refuse at once, where no other finding says it.
+
+    Args:
+        train: the rows that are trained on; None where there are none.
+    """
+    result = []
+    for name, rows in sets.items():
+        try:
+            adapter.check(name, rows)
+        except InputError as error:
+            if not any(f.message == error.message or (f.set == name and f.check == "labels") for f in others):
+                result.append(
+                    Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where])
+                )
+    if train is None or result:
+        return result
+    task = adapter.task.override({"data.labels": adapter.labels or None})
+    try:  # on a copy, as it leaves its mark on the adapter
+        adapter.rebound(task).prepare(splitting.limit(train, task.data.limit_train, task.run.seed))
+    except InputError as error:
+        where = error.where or "task"
+        result.append(Finding("refused", "fault", "train", 1, error.message, [error.remedy], [where]))
+    return result
 
 
 def _of_columns(train: Rows, others: pa.Table, target: str) -> Iterator[Finding]:

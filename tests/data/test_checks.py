@@ -17,10 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bert_ft.config.catalog import load_task
+from bert_ft.data import loading
 from bert_ft.data.checks.texts import of_texts
 from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Rows
+from bert_ft.errors import InputError
 from bert_ft.families.classification import checks
+from bert_ft.families.classification.adapter import Classification
 from bert_ft.tools import check as tool
 
 Sets = dict[str, dict[str, list[Any]]]  # name -> column -> cells
@@ -444,3 +448,57 @@ def test_rows_behind_an_unreadable_one_keep_their_numbers(tmp_path: Path) -> Non
     report = tool.check("classification", train=str(file), validation=str(file))
     repeated = next(f for f in report.findings if f.check == "overlap")
     assert repeated.places[0] == f"{file}, row 2 (train row 2)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place", "message"),
+    [
+        ("ragged.csv", "text,label\n" + "x,y,z\n" * 15, "row 1", "3 cells"),
+        ("broken.jsonl", '{"text":\n' * 15, "line 1", "not JSON"),
+        ("none.csv", "text,label\n" + "x,\n" * 15, "row 1", "no label"),
+        ("few.csv", "text,label\ny,a\n" + "x,\n" * 15 + "z,b\n", "row 2", "no label"),
+    ],
+)
+def test_a_fault_of_most_rows_is_the_error_of_the_file(
+    tmp_path: Path, name: str, text: str, place: str, message: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(InputError, match=f"{name}, {place}: .*{message}.* 14 more rows that can't be read"):
+        tool.check("classification", train=str(file), validation="25%")
+
+
+def test_rows_with_the_same_fault_are_one_finding_however_many(tmp_path: Path) -> None:
+    labels = ["" if i % 3 == 0 else "ab"[i % 2] for i in range(120)]
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\n" + "".join(f"film {i},{label}\n" for i, label in enumerate(labels)))
+    report = tool.check("classification", train=str(file), validation="25%")
+    (refused,) = [finding for finding in report.findings if finding.check == "unreadable"]
+    assert refused.statement == "40 rows that can't be read: no label"
+    assert refused.places == [f"{file}, row {i + 1}" for i in range(0, 120, 3)]
+    assert report.sets["train"]["rows"] + report.sets["validation"]["rows"] == labels.count(
+        "a"
+    ) + labels.count("b")
+
+
+def test_rows_of_joined_files_stand_in_their_own(tmp_path: Path) -> None:
+    good = [f"film {i},{'ab'[i % 2]}" for i in range(12)]
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text("\n".join(["text,label", *good[:3], "x,y,z", "no label,", *good[3:6], ""]))
+    second.write_text("\n".join(["text,label", "again,", *good[6:8], "x,y,z", *good[8:], good[0], ""]))
+    report = tool.check("classification", train=f"{first}+{second}", validation=str(second))
+    places = {f.message: f.places for f in report.findings if f.check == "unreadable" and f.set == "train"}
+    assert places == {
+        "rows that can't be read: 3 cells where the header has 2: 'x,y,z'": [
+            f"{first}, row 4",
+            f"{second}, row 4",
+        ],
+        "rows that can't be read: no label": [f"{first}, row 5", f"{second}, row 1"],
+    }
+    repeated = next(f for f in report.findings if f.check == "duplicates" and f.set == "train")
+    assert repeated.places == [f"{second}, row 9 (as 1.csv row 1)"]
+    second.write_text("text,label\nfilm,a\nx,\n")  # training names the file too
+    first.write_text("\n".join(["text,label", *good, ""]))
+    task = load_task("classification").override({"data.train": f"{first}+{second}"})
+    with pytest.raises(InputError, match=r"^\S+2\.csv, row 2: 1 rows have no label"):
+        loading.load(task, Classification)

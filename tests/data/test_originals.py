@@ -12,6 +12,7 @@ from bert_ft import families, load_task
 from bert_ft.config.catalog import builtin
 from bert_ft.data import loading
 from bert_ft.errors import InputError
+from bert_ft.tools.check import check
 
 NOT_PUBLIC = {"ontonotes5": "the LDC's licence"}
 OWN = {"gazette", "almanac"}
@@ -269,3 +270,28 @@ def test_lines_of_a_pattern(
         InputError, match=r"a\.txt, line \d: the line is not as the pattern says: 'of no such"
     ):
         loading.load(load_task("classification").override(sets), families.find("classification"))
+
+
+def test_the_files_follow_the_name_of_the_configuration(tmp_path: Path) -> None:
+    head = "language\tgold_label\tsentence1\tsentence2\n"
+    rows = "".join(f"{code}\tneutral\t{text}\t{text}\n" for code, text in (("en", "a cat"), ("zh", "一只猫")))
+    write(tmp_path / "XNLI-1.0", **{"xnli.dev.tsv": head + rows, "xnli.test.tsv": head + rows})
+    train = "premise\thypo\tlabel\n好\t坏\tcontradictory\n"
+    write(tmp_path / "XNLI-MT-1.0" / "multinli", **{"multinli.train.zh.tsv": train})
+    task = load_task("xnli").override({"run.data_dir": str(tmp_path), "data.name": "zh"})
+    splits = loading.load(task, families.find("classification"))
+    assert splits.train.table["text"].to_pylist() == ["好"]
+    assert splits.evaluation["validation"].table["text"].to_pylist() == ["一只猫"]
+    with pytest.raises(InputError, match=r"no .*multinli\.train\.en\.tsv"):
+        loading.load(task.override({"data.name": "en"}), families.find("classification"))
+    with pytest.raises(InputError, match="of one configuration"):
+        loading.load(task.override({"data.name": None}), families.find("classification"))
+
+
+def test_lines_that_a_pattern_does_not_match_are_listed(tmp_path: Path) -> None:
+    lines = ["odd" if k % 9 == 0 else f"__label__{'ab'[k % 2]} film {k}" for k in range(30)]
+    write(tmp_path, **{"a.txt": "\n\n".join(lines)})
+    sets = {"train": str(tmp_path / "a.txt"), "validation": "25%"}
+    report = check("classification", **sets, **{"data.pattern": r"__label__(?P<label>\S+) (?P<text>.*)"})
+    (refused,) = [finding for finding in report.findings if finding.check == "unreadable"]
+    assert refused.places == [f"{tmp_path / 'a.txt'}, line {2 * k + 1}" for k in range(0, 30, 9)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Data
 from bert_ft.data import splitting
 from bert_ft.data.rows import Rows
@@ -80,3 +82,52 @@ def test_a_label_of_one_row_among_sets_of_labels_stays_in_training(seed: int) ->
     learned = {name for row in rest.table["label"].to_pylist() for name in row}
     assert {name for row in held_out.table["label"].to_pylist() for name in row} <= learned
     assert 0 < len(held_out) <= 15 and len(rest) + len(held_out) == 60
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_group_with_a_label_of_its_own_stays_in_training(seed: int) -> None:
+    labels = ["odd" if k == 7 else "ab"[k % 2] for k in range(40)]
+    rows = Rows(pa.table({"label": labels, "group": [f"d{k // 4}" for k in range(40)]}), "rows")
+    rest, held_out = splitting.split_off(rows, "label", Data(validation="50%", group="doc", split_seed=seed))
+    assert "odd" in rest.table["label"].to_pylist() and len(held_out)
+    assert not set(rest.table["group"].to_pylist()) & set(held_out.table["group"].to_pylist())
+
+
+def test_a_label_of_one_fold_alone_stops_nothing() -> None:
+    train = {"text": [f"text {i}" for i in range(40)], "label": ["ab"[i % 2] for i in range(39)] + ["odd"]}
+    held = []
+    for fold in range(1, 6):
+        report = tool.check("classification", train=train, **{"data.validation": f"{fold}/5"})
+        assert report.sets["validation"]["rows"] == 8
+        assert all(finding.severity != "fault" for finding in report.findings)
+        held += [note for note in report.notes if "in this fold alone, and can't be learned: odd" in note]
+    assert len(held) == 1
+
+
+@pytest.mark.parametrize(
+    ("validation", "labels", "message"),
+    [
+        ("25%", [f"l{k}" for k in range(40)], "each of them has another label\n  is this the label column"),
+        ("25%", [str(k / 7) for k in range(40)], "numbers with a fraction.*\n  --regression predicts"),
+        ("100%", ["a", "b"] * 5, "no row would be left to train on\n  hold fewer out: --validation 10%"),
+        ("10", ["a", "b"] * 5, "neither a file nor a share\n  .*--validation 10%"),
+        ("0.2", ["a", "b"] * 5, "neither a file nor a share\n  .*--validation 20%"),
+        ("1/20", ["a", "b"] * 5, "there are only 10 rows\n  use fewer folds: at most 10"),
+    ],
+)
+def test_a_part_that_can_not_be_held_out(validation: str, labels: list[str], message: str) -> None:
+    train = {"text": [f"text {i}" for i in range(len(labels))], "label": labels}
+    with pytest.raises(InputError, match=message):
+        tool.check("classification", train=train, validation=validation)
+
+
+@pytest.mark.parametrize("value", [0.1, "0.1", "10", "1:5"])
+def test_a_task_says_how_a_part_is_written(value: Any) -> None:
+    with pytest.raises(InputError, match=r'a share is written "10%", and the 2nd of 5 folds "2/5"'):
+        load_task("classification").override({"data.validation": value})
+
+
+def test_one_group_can_not_be_divided() -> None:
+    train = {"text": ["x", "y"] * 5, "label": ["a", "b"] * 5, "doc": ["d"] * 10}
+    with pytest.raises(InputError, match="all of them have the same 'doc'\n  hold rows out by another"):
+        tool.check("classification", train=train, validation="1/5", **{"data.group": "doc"})

@@ -93,7 +93,7 @@ def test_rows_of_zero_and_one_are_no_lists_of_labels(tmp_path: Path, bits: list[
         read(jsonl(tmp_path / "a.jsonl", rows), **SETS)
 
 
-@pytest.mark.parametrize("mark", ["-", "?", "N/A", "nan"])
+@pytest.mark.parametrize("mark", ["-", "?", "N/A", "nan", "—", ".", "N.A."])
 def test_labels_that_mean_none_are_told_and_left_out_when_asked(tmp_path: Path, mark: str) -> None:
     file = tmp_path / "a.csv"
     file.write_text(
@@ -101,8 +101,72 @@ def test_labels_that_mean_none_are_told_and_left_out_when_asked(tmp_path: Path, 
     )
     report = tool.check("classification", train=str(file), validation=str(file))
     told = [finding for finding in report.findings if "may mean no label" in finding.message]
-    assert [finding.severity for finding in told] == ["warning"] and json.dumps([mark]) in told[0].message
+    assert [finding.severity for finding in told] == ["warning"] and json.dumps(
+        [mark], ensure_ascii=False
+    ) in told[0].message
     found, notes = read(file, data__skip_labels=[mark])
     assert found == ["a", "b"] * 2 and notes == [
         f"train: 2 rows are left out, by data.skip_labels; the first: {file}, row 2"
     ]
+
+
+def csv_of(path: Path, labels: list[Any]) -> Path:
+    pd.DataFrame({"text": [f"film {i}" for i in range(len(labels))], "label": labels}).to_csv(
+        path, index=False
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["[27]", "[3]"], [["27"], ["3"]]),
+        (["[0, 9]", "[]"], [["0", "9"], []]),
+        (["['a' 'b']", "['好']"], [["a", "b"], ["好"]]),
+        (["[3 9]", "[ 4\n 12]"], [["3", "9"], ["12", "4"]]),
+        (["{'b', 'a'}", "set()"], [["a", "b"], []]),
+        (["('a', 'b')", "('c',)"], [["a", "b"], ["c"]]),
+    ],
+)
+def test_lists_as_python_and_numpy_write_them(tmp_path: Path, cells: list[str], expected: Any) -> None:
+    assert read(csv_of(tmp_path / "a.csv", cells * 3), **SETS)[0] == expected * 3
+
+
+def test_one_hot_text_is_told_as_such_in_either_problem(tmp_path: Path) -> None:
+    file = csv_of(tmp_path / "a.csv", ["[0, 1, 1]", "[1, 0, 0]"] * 3)
+    for settings in (SETS, {}):
+        with pytest.raises(InputError, match=r"row 1: .*a row of 0 and 1 is not a list of labels"):
+            read(file, **settings)
+
+
+def test_skipped_labels_in_lists_and_in_sets_that_need_none(tmp_path: Path) -> None:
+    file = csv_of(tmp_path / "a.csv", ["['-']", "['a']", "['b']", ""])
+    labels, notes = read(file, data__skip_labels=["-"], **SETS)
+    assert labels == [["a"], ["b"], []] and "1 of 4 rows have an empty cell" in notes[-1]
+    file = csv_of(tmp_path / "b.csv", ["['-']", "['a']", "['b']"])
+    assert read(file, data__skip_labels=["-"])[0] == ["a", "b"]
+    task = load_task("classification").override(
+        {"data.train": str(file), "data.evaluate": str(file), "data.skip_labels": ["-"]}
+    )
+    task = task.override({"data.test": str(csv_of(tmp_path / "c.csv", ["-"] * 4))})
+    assert loading.load(task, Classification).test["test"].table["label"].to_pylist() == [None] * 4
+
+
+def test_codes_that_a_program_wrote_as_floats_have_their_names(tmp_path: Path) -> None:
+    file = csv_of(tmp_path / "a.csv", ["0.0", "1.0", "2.0", "-1"] * 3)
+    settings = {"train": str(file), "validation": str(file), "data.label_names": ["neg", "pos"]}
+    report = tool.check("classification", **settings)
+    assert list(report.sets["train"]["labels"]) == ["neg", "pos", "2.0", "-1"]
+    told = [f.message for f in report.findings if f.set == "train" and "without a name" in f.message]
+    assert told == ["labels without a name in data.label_names: '2.0', '-1'"]
+    csv_of(tmp_path / "b.csv", ["0", "1", "1.0", "2"] * 3)
+    report = tool.check("classification", train=str(tmp_path / "b.csv"), validation=str(file))
+    twins = next(f for f in report.findings if "the same number" in f.message)
+    assert "'1' (3 rows) and '1.0' (6 rows)" in twins.examples
+
+
+@pytest.mark.parametrize("wrong", [{"metric.positive": "yes"}, {"metric.compute": ["exact_match"]}])
+def test_check_says_what_training_would_refuse(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    file = str(csv_of(tmp_path / "a.csv", ["a", "b"] * 6))
+    report = tool.check("classification", train=file, validation=file, **wrong)
+    assert [f.check for f in report.findings if f.severity == "fault"] == ["refused"]

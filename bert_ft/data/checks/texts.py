@@ -77,7 +77,7 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
         shared = np.isin(codes[name], codes["train"])
         train = codes["train"]
         firsts = [int(np.argmax(train == code)) for code in codes[name][shared][:KEPT]]
-        others = [f"train row {sets['train'].number(i)}" for i in firsts]
+        others = [f"train {sets['train'].named(i)}" for i in firsts]
         findings += at(
             "overlap", "warning", name, sets[name], shared, "rows also found in train", roles, others
         )
@@ -85,7 +85,7 @@ def of_texts(sets: Mapping[str, Rows], roles: Sequence[str], target: str) -> lis
     for name, rows in sets.items():
         _, first, inverse = np.unique(codes[name], return_index=True, return_inverse=True)
         again = first[inverse] != np.arange(len(rows))
-        others = [f"as row {rows.number(i)}" for i in first[inverse[again][:KEPT]]]
+        others = [f"as {rows.named(i)}" for i in first[inverse[again][:KEPT]]]
         findings += at(
             "duplicates", "note", name, rows, again, "rows repeating an earlier one", roles, others
         )
@@ -129,7 +129,7 @@ def _conflicts(
             mine, other = (
                 excerpt(str(plain(sets[n].table[target].slice(k, 1))[0])) for n, k in ((name, i), (home, j))
             )
-            others.append(f"{mine}; {other} in {home} row {sets[home].number(j)}")
+            others.append(f"{mine}; {other} in {home} {sets[home].named(j)}")
         what = "whose text has " + (
             "a target more than a standard deviation away" if number else "another label too"
         )

@@ -4,8 +4,10 @@ learned."""
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,8 @@ from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Rows
 
 # what people and programs write for no label; "none" and "other" are classes as often as not
-NO_LABEL = {"-", "--", "?", "n/a", "na", "nan", "null", "<na>", "#n/a"}
+NO_LABEL = {"", "-", "--", "–", "—", ".", "?", "\\n", "n/a", "n.a.", "na", "nan", "null", "<na>", "#n/a"}
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
 
 
@@ -104,15 +107,21 @@ def _no_labels(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
 def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     labels = list(dict.fromkeys(label for found in counts.values() for label in found))
     folded = fold(pa.array(labels, pa.large_string())).to_pylist()
-    alike = [
-        [label for label, key in zip(labels, folded, strict=True) if key == one]
-        for one in dict.fromkeys(folded)
-    ]
+    numbers = [str(Decimal(key).normalize()) if NUMBER.fullmatch(key) else key for key in folded]
     total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
     told = {label: f"{label!r} ({total[label]:,} rows)" for label in labels}
-    several = [" and ".join(told[label] for label in group) for group in alike if len(group) > 1]
-    message = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
-    yield from listed("warning", "all", message, several, "labels")
+    how = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
+    number = (
+        "labels with a twin that is the same number, written in another way (data.label_names makes them one)"
+    )
+    for message, keys, first in ((how, folded, labels), (number, numbers, folded)):
+        groups: dict[str, dict[str, str]] = {}
+        for label, key, spelling in zip(labels, keys, first, strict=True):
+            groups.setdefault(key, {}).setdefault(spelling, label)
+        several = [
+            " and ".join(told[label] for label in of.values()) for of in groups.values() if len(of) > 1
+        ]
+        yield from listed("warning", "all", message, several, "labels")
 
 
 def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:

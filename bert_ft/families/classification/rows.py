@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft.config.schema import Label
+from bert_ft.config.schema import Data, Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data import lists
-from bert_ft.data.columns import is_list
+from bert_ft.data.finding import Finding
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
 
+TOO_MANY = "is this the label column? --regression predicts numbers; data.labels names them as classes"
 TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
 
 
@@ -45,17 +46,18 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     else:
         column = table[name]
         if data.skip_labels:
-            used, notes = _skip(column, data.skip_labels, used, Rows(table, raw.where))
+            column, used, notes = _skip(column, task, used, raw.rows(), labelled)
+        unused = 0 if used is None else int((~used).sum())
         if used is not None:
             column = pac.if_else(pa.array(used), column, pa.scalar(None, column.type))
         if data.problem_type == "regression":
             out["label"] = _numbers(column, name, task, raw.where, labelled)
         elif data.problem_type == "multi_label_classification":
-            column, more = lists.in_texts(column, data.label_delimiter)
-            out["label"], last = cells.name_sets(column, codes, data, name, raw.where)
+            column, more = lists.in_texts(column, data.label_delimiter, unused)
+            out["label"], last = cells.name_sets(column, codes, data, name, raw.where, unused)
             notes += [*more, *last]
         else:
-            column, more = lists.of_one(column, name, raw.where)
+            column, more = lists.of_one(column, name, raw.where, unused)
             out["label"] = _names(column, name, codes, task, raw.where, labelled)
             notes += more
     if labelled:
@@ -66,25 +68,45 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             raw.where,
             f"{pac.sum(missing)} rows have no label",
             f"give column '{name}' a value there, or remove the rows",
+            one="no label",
         )
     names = [data.label_names.get(name, name) for name in codes or []]
-    return Canonical(pa.table(out), notes, label_order=list(dict.fromkeys(names)), used=used)
+    findings = _without_names(out["label"], data) if task.data.problem_type != "regression" else []
+    order = list(dict.fromkeys(names))
+    return Canonical(pa.table(out), notes, order, findings, used)
+
+
+def _without_names(column: pa.Array | pa.ChunkedArray, data: Data) -> list[Finding]:
+    """What there is to know of labels that `data.label_names`, which names the others, does not name."""
+    names = data.label_names
+    found = pac.unique(cells.flat(pa.chunked_array([column]))[0]).drop_null().to_pylist()
+    unnamed = [label for label in found if label not in names.values()]
+    codes = all(re.fullmatch(r"-?\d+", key) for key in names)
+    # one that makes several spellings one label is silent on the others
+    merges = len(set(names.values())) < len(names) or set(names) & set(found) or len(names) < 2
+    if not names or not unnamed or (not codes and (merges or len(unnamed) > len(names))):
+        return []
+    shown = ", ".join(map(repr, unnamed[:5])) + (", ..." if len(unnamed) > 5 else "")
+    message = f"labels without a name in data.label_names: {shown}"
+    return [Finding("labels", "warning", "", len(unnamed), message)]
 
 
 def _skip(
-    column: pa.ChunkedArray, labels: Sequence[str], used: np.ndarray | None, here: Rows
-) -> tuple[np.ndarray, list[str]]:
-    """Whether each row is used (N,), without those that have one of these labels; and the note on them."""
-    texts = column if is_list(column.type) else column.cast(pa.string())
-    skipped = np.zeros(len(column), bool)
-    if not is_list(texts.type):
-        skipped = pac.is_in(texts, pa.array(labels, pa.string())).to_numpy()
+    column: pa.ChunkedArray, task: Task, used: np.ndarray | None, here: Rows, labelled: bool
+) -> tuple[pa.ChunkedArray, np.ndarray | None, list[str]]:
+    """The labels and whether each row is used (N,), without those that have one of `data.skip_labels`; and
+    the note on them. Where no row would be left, and none needs a label, all stay without one."""
+    skipped = lists.is_only(column, task.data.skip_labels, task.data.label_delimiter)
+    rest = ~skipped if used is None else used & ~skipped
     rows = np.flatnonzero(skipped)
-    notes = []
-    if len(rows):
-        count = "1 row is" if len(rows) == 1 else f"{len(rows):,} rows are"
-        notes = [f"{count} left out, by data.skip_labels; the first: {here.place(int(rows[0]))}"]
-    return ~skipped if used is None else used & ~skipped, notes
+    if not len(rows):
+        return column, used, []
+    if not labelled and not rest.any():
+        unlabelled = pac.if_else(pa.array(skipped), pa.scalar(None, column.type), column)
+        return unlabelled, used, ["no row has a label but those of data.skip_labels"]
+    count = "1 row is" if len(rows) == 1 else f"{len(rows):,} rows are"
+    note = f"{count} left out, by data.skip_labels; the first: {here.place(int(rows[0]))}"
+    return column, rest, [note]
 
 
 def _numbers(column: pa.ChunkedArray, name: str, task: Task, where: str, labelled: bool) -> pa.ChunkedArray:
@@ -126,8 +148,6 @@ def find_labels(train: Rows, task: Task) -> list[Label]:
     if train.label_order:
         return list(train.label_order)
     found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
-    if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
-        return sorted(int(name) for name in found)  # 2 before 10
     fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
     if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
         raise InputError(
@@ -139,8 +159,9 @@ def find_labels(train: Rows, task: Task) -> list[Label]:
         return [name == "True" for name in found]
     if len(found) > max(100, len(train) // 2):
         message = f"{len(found):,} different labels in {len(train):,} rows"
-        remedy = 'is this the label column? For numbers set data.problem_type = "regression"'
-        raise InputError(message, where=train.where, remedy=remedy)
+        raise InputError(message, where=train.where, remedy=TOO_MANY)
+    if all(re.fullmatch("0|-?[1-9][0-9]*", name) for name in found):
+        return sorted(int(name) for name in found)  # 2 before 10
     return found
 
 

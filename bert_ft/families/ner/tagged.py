@@ -37,7 +37,7 @@ def canonical(
         InputError: columns of another kind, a row without words or tags, or with a tag too many; with its
             place.
     """
-    here = Rows(raw.table, raw.where)
+    here = raw.rows()
     name = columns["tokens"]
     kind = raw.table[name].type
     given, untold = _given(raw, columns["tags"], labelled, here)

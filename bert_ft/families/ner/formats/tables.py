@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bert_ft import reading
 from bert_ft.config.schema import Data
+from bert_ft.data import lists
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.formats import OTHERS, chosen, delimited
 from bert_ft.data.formats.encodings import decode
@@ -23,10 +23,6 @@ from bert_ft.families.ner.formats.collected import Asked
 SENTENCE = ("Sentence #", "sentence_id", "sentence_idx", "sent_id")
 PAIRS = (("Word", "Tag"), ("words", "labels"), ("word", "tag"), ("token", "tag"), ("Token", "Tag"))
 """Names of the words and the tags beside a column of sentences."""
-ITEM = re.compile(
-    r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<plain>[^\s,'"\[\]()]+))\s*,?\s*""",
-    re.VERBOSE | re.DOTALL,
-)
 NUMBER = re.compile(r"-?\d{1,9}")
 LIST = re.compile(r"\s*(?:array\()?[\[(].*[\])]\s*", re.DOTALL)
 HOW = (
@@ -262,30 +258,19 @@ def _list(cell: str | None, name: str, where: str) -> list[str] | None:
         return None
     if not LIST.fullmatch(cell):
         return cell.split()
-    inner = cell.strip().removeprefix("array(")
-    inner = inner[1 : max(inner.rfind("]"), inner.rfind(")") if inner[0] == "(" else -1)]
-    out: list[str] = []
-    quoted = 0
-    at = 0
-    while item := ITEM.match(inner, at):
-        at = item.end()
-        quoted += item["text"] is not None
-        text = item["plain"] if item["text"] is None else reading.python_string(item["text"])
-        if text == "..." and item["text"] is None:
-            raise InputError(
-                f"the list in '{name}' was shortened when it was written: it holds '...'",
-                where=where,
-                remedy="write it whole, as JSON: df.to_json(orient='records', lines=True)",
-            )
-        if text is None:
-            break
-        out.append(text)
-    if at < len(inner) and inner[at:].strip():
+    found, rest = lists.items(lists.between_brackets(cell))
+    if ("...", False) in found:
         raise InputError(
-            f"'{name}' holds a list that can't be read: {inner[at : at + 40]!r}",
+            f"the list in '{name}' was shortened when it was written: it holds '...'",
+            where=where,
+            remedy="write it whole, as JSON: df.to_json(orient='records', lines=True)",
+        )
+    if rest:
+        raise InputError(
+            f"'{name}' holds a list that can't be read: {rest[:40]!r}",
             where=where,
             remedy='write lists as JSON, ["EU", "rejects"], or the whole file as JSONL',
         )
-    if 0 < quoted < len(out):
+    if 0 < sum(quoted for _, quoted in found) < len(found):
         raise InputError(f"'{name}' holds words with quotes and without: {cell[:60]!r}", where=where)
-    return out
+    return [text for text, _ in found]
