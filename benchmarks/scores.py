@@ -69,7 +69,9 @@ def trainers(name: str, glue: Path, checkpoint: str, n: int) -> tuple[dict[str, 
     trainer.train()
     part = splits.evaluation["validation"]
     logits = trainer.predict(rows(part)).predictions
-    return adapter.score(adapter.decode(logits, SimpleNamespace(values={}), part), part), time.perf_counter() - start
+    return adapter.score(
+        adapter.decode(logits, SimpleNamespace(values={}), part), part
+    ), time.perf_counter() - start
 
 
 def main() -> None:

@@ -139,7 +139,10 @@ def _refused(
         try:
             adapter.check(name, rows)
         except InputError as error:
-            if not any(f.message == error.message or (f.set == name and f.check == "labels") for f in others):
+            if not any(
+                f.message == error.message or (f.set == name and f.check == "labels")
+                for f in [*others, *result]
+            ):
                 result.append(
                     Finding("refused", "fault", name, 1, error.message, [error.remedy], [error.where])
                 )
