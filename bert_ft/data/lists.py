@@ -167,5 +167,5 @@ def is_only(column: pa.ChunkedArray, values: Sequence[str], delimiter: str | Non
     equal = pac.is_in(pac.list_flatten(whole).cast(pa.string()), pa.array(values, pa.string()))
     result: np.ndarray = np.zeros(len(whole), bool)
     result[rows[equal.to_numpy(False)]] = True
-    result &= single
-    return result
+    both: np.ndarray = result & single
+    return both

@@ -13,6 +13,7 @@ from bert_ft.data.columns import codes, flat
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
 
+OTHER = "name a file, --validation FILE, or take another share"
 LARGER = "name a file, --validation FILE, or hold a larger share out"
 WRONG_COLUMN = (
     "is this the label column? --regression predicts numbers; otherwise name a file: --validation FILE"
@@ -41,12 +42,20 @@ def split_off(rows: Rows, target: str, data: Data, labelled: bool = True) -> tup
             where=rows.where,
             remedy=remedy,
         )
-    if "/" in held_out:
-        rest, selected = _fold(len(rows), held_out, data.split_seed, classes, groups)
-    else:
-        rest, selected = _share(len(rows), float(held_out[:-1]) / 100, data.split_seed, classes, groups)
-        if labelled:
-            rest, selected = _with_every_label(rows.table[target], rest, selected, groups)
+    try:
+        if "/" in held_out:
+            rest, selected = _fold(len(rows), held_out, data.split_seed, classes, groups)
+        else:
+            rest, selected = _share(len(rows), float(held_out[:-1]) / 100, data.split_seed, classes, groups)
+            if labelled:
+                rest, selected = _with_every_label(rows.table[target], rest, selected, groups)
+    except ValueError:  # of scikit-learn: no group, or no row, is left on one side
+        raise InputError(
+            f'validation = "{held_out}" can\'t be held out of {len(rows)} rows: '
+            "nothing would be left on one side",
+            where=rows.where,
+            remedy="use fewer folds" if "/" in held_out else OTHER,
+        ) from None
     if not len(selected):  # scikit-learn can leave a fold without a group
         units = "groups" if groups is not None else "rows"
         raise InputError(

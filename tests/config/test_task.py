@@ -49,7 +49,7 @@ def toml(tmp_path: Path) -> Write:
     ("[recipe]\nschedule = 'step'", "recipe.schedule = 'step': Input should be 'linear', 'cosine' or 'constant'"),
     ("[recipe]\neval_every = 'step'", "recipe.eval_every = 'step': Input should be 'epoch'"),
     ("[recipe]\nclass_weights = 'equal'", "recipe.class_weights = 'equal': Input should be 'balanced'"),
-    ("[data]\nvalidation = '10'", "data.validation = '10': String should match pattern"),
+    ("[data]\nvalidation = '10'", "data.validation = '10': a share is written"),
     ("[data]\nlabels = ['a', 'b', 'a']", "data.labels holds a label twice: a"),
     ("[data]\nlabels = ['1', 1]", "data.labels holds a label twice: 1"),
     ("[data]\nevaluate = { '../x' = 'dev' }", "data: '../x' can't name a set"),
