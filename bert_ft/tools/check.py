@@ -134,7 +134,7 @@ def _refused(
     Args:
         train: the rows that are trained on; None where there are none.
     """
-    result = []
+    result: list[Finding] = []
     for name, rows in sets.items():
         try:
             adapter.check(name, rows)
