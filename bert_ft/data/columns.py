@@ -230,18 +230,24 @@ def name_sets(
     fault(pac.is_null(label_names), "a label is missing", "write an empty list where a row has no label")
     if codes is None and is_one_hot(values, pac.list_value_length(cells)):
         fault(pa.array(np.ones(len(rows), bool)), *ONE_HOT)
-    encoded = label_names.dictionary_encode()
+    sets, repeated = _sets(label_names, rows, missing)
+    if repeated:
+        notes.append(f"{repeated:,} labels are repeated within their row in column '{name}', and count once")
+    return sets, notes
+
+
+def _sets(names: pa.Array, rows: np.ndarray, missing: pa.Array) -> tuple[pa.Array, int]:
+    """Names and the row of each as a sorted list of every row, null where it is missing; and how many names
+    stood in their row already."""
+    encoded = names.dictionary_encode()
     distinct = max(1, len(encoded.dictionary))
     rank = np.argsort(pac.sort_indices(encoded.dictionary).to_numpy())
     # a set has neither order nor doubles: equal sets are equal cells, whatever the source
     unique = np.unique(rows.astype(np.int64) * distinct + rank[encoded.indices.to_numpy()])
-    if repeated := len(rows) - len(unique):
-        notes.append(f"{repeated:,} labels are repeated within their row in column '{name}', and count once")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(unique // distinct, minlength=len(column)))]).astype(
-        np.int32
-    )
+    sizes = np.bincount(unique // distinct, minlength=len(missing))
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     flat = encoded.dictionary.take(pac.sort_indices(encoded.dictionary)).take(pa.array(unique % distinct))
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), notes
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing), len(rows) - len(unique)
 
 
 def is_one_hot(values: pa.Array, sizes: pa.Array | pa.ChunkedArray) -> bool:

@@ -132,6 +132,16 @@ def test_rooms_stay_small() -> None:
     assert max(lines.values()) <= 390, lines  # "not much beyond 350"
 
 
+def test_functions_are_read_at_one_sight() -> None:
+    long = {
+        f"{file.relative_to(PACKAGE)}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert max(long.values()) <= 80, {name: n for name, n in long.items() if n > 80}
+
+
 def _words(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and text of each identifier and each string that the code computes with: a docstring is prose."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
