@@ -72,7 +72,7 @@ def read(
     text = decode(path, encoding, lenient=True)
     remarks = Remarks()
     layout = table(
-        _lines(text),
+        lines_of(text),
         str(path),
         delimiter=delimiter,
         quoting=quoting,
@@ -86,7 +86,7 @@ def read(
     # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
     columns = distinct(layout.columns)
     if _is_plain(text, delimiter, quoting):
-        start = sum(map(len, islice(_lines(text), layout.header)))
+        start = sum(map(len, islice(lines_of(text), layout.header)))
         found = _by_arrow(path, text[start:], columns, selected, delimiter, bool(quoting), skipped)
     else:
         found = _by_rows(path, layout, columns, selected)
@@ -105,7 +105,7 @@ def _first_line(layout: Table, names: Sequence[str] | None) -> str:
     return "columns are given by number, so that the first line is a row and no header"
 
 
-def _lines(text: str) -> Iterator[str]:
+def lines_of(text: str) -> Iterator[str]:
     """The lines of a text with their ends, as a stream has them."""
     return (match[0] for match in LINE.finditer(text) if match[0])
 

@@ -119,7 +119,7 @@ def _cells(text: str, asked: Asked) -> Table:
     header: list[str] = []
     rows: list[list[str | None]] = []
     table = Table({})
-    every = records(_lines(text), delimiter, data.quoting, header=True, remarks=table.remarks)
+    every = records(delimited.lines_of(text), delimiter, data.quoting, header=True, remarks=table.remarks)
     for line, cells, fault in every:
         place = f"{asked.path}, line {line}"
         if fault:
@@ -156,10 +156,6 @@ def _header(first: list[str], asked: Asked) -> list[str]:
     if all(NUMBER.fullmatch(name) for name in names) and not set(names) & set(first):
         return [str(number) for number in range(len(first))]
     return first
-
-
-def _lines(text: str) -> Any:
-    return (match[0] for match in delimited.LINE.finditer(text) if match[0])
 
 
 def _choose(table: Table, renamed: dict[str, str], asked: Asked) -> None:
