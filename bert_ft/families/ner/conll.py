@@ -25,7 +25,8 @@ COMMENT = "^#(?:[ \t#]|(?:begin|end)(?:[ \t]|$))"  # GermEval, KLUE, MultiCoNER,
 BOUNDARY = "^#(?:begin|end) document"  # CoNLL-2012's
 PREFIXED = re.compile(r"O|[A-Za-z][-_]\S+")
 NAME = re.compile(
-    "(?:tokens?|words?|forms?|tags?|labels?|ner|ner[-_]?tags?|iob|bio|pos|pos[-_]?tags?|upos|xpos|chunks?|chunk[-_]?tags?"
+    "(?:tokens?|words?|forms?|tags?|labels?|ner|ner[-_]?tags?|iob|bio"
+    "|pos|pos[-_]?tags?|upos|xpos|chunks?|chunk[-_]?tags?"
     "|lemmas?|ids?|index|idx|entity|entities|types?|sentences?(?:[-_ ]?(?:id|idx|#))?|sent[-_]?ids?)",
     re.IGNORECASE,
 )
