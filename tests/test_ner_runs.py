@@ -141,6 +141,7 @@ SPANS = '{"text": "Anna went", "label": [[0, 4, "PER"]]}\n'
     ("a.jsonl", SPANS + '{"text": "ab", "label": [[0, 9, "PER"]]}\n', SPANS, r"row 2: the span 0 to 9 \(PER\) lies outside"),
     ("a.jsonl", SPANS + "[]\n", SPANS, r"line 2: expected a JSON object"),
     ("a.csv", "tokens,tags\na b,O O\n", "tokens,tags\na b,O O\n", r"no word is part of an entity"),
+    ("a.jsonl", '{"tokens": ["Anna", "left"], "tags": [{"type": "Loc", "start": 0, "end": 1}]}', '{"tokens": ["Anna", "left"], "tags": [{"type": "Loc", "start": 0, "end": 1}]}', r"holds lists of struct<.*>, not of tags"),
 ])  # fmt: skip
 def test_refused(
     name: str, train: str, dev: str, message: str, cli: Cli, tiny_checkpoint: Path, tmp_path: Path

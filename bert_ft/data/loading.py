@@ -245,17 +245,19 @@ def _by_number(place: str, raw: sources.Raw) -> re.Match[str] | None:
 
 
 def _row_at(place: str, raw: sources.Raw) -> int | None:
-    """The raw row that stands at a place."""
-    if match := _by_number(place, raw):
-        return int(match[1]) - 1
-    match = re.fullmatch(r"(.*), line (\d+)", place)
-    if match is None or "line" not in raw.table.column_names:
+    """The raw row that stands at a place: where the rows say so themselves, by that (`rows.PLACES`)."""
+    match = re.fullmatch(r"(.*), (line|row) (\d+)(, word \d+)?", place)
+    if match is None:
         return None
-    files = raw.table["file"].to_pylist() if "file" in raw.table.column_names else [match[1]] * len(raw.table)
-    for row, (file, lines) in enumerate(zip(files, raw.table["line"].to_pylist(), strict=True)):
-        if file == match[1] and int(match[2]) in (lines or ()):
-            return row
-    return None
+    columns = raw.table.column_names
+    if match[2] in columns:
+        files = raw.table["file"].to_pylist() if "file" in columns else [match[1]] * len(raw.table)
+        for row, (file, own) in enumerate(zip(files, raw.table[match[2]].to_pylist(), strict=True)):
+            if file == match[1] and int(match[3]) in (own if isinstance(own, list) else [own]):
+                return row
+    by_number = _by_number(place, raw)
+    row = int(by_number[1]) - 1 if by_number else len(raw.table)
+    return row if row < len(raw.table) else None
 
 
 def _unreadable(name: str, faults: Iterable[_Fault]) -> Iterator[Finding]:

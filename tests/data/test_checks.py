@@ -502,3 +502,17 @@ def test_rows_of_joined_files_stand_in_their_own(tmp_path: Path) -> None:
     task = load_task("classification").override({"data.train": f"{first}+{second}"})
     with pytest.raises(InputError, match=r"^\S+2\.csv, row 2: 1 rows have no label"):
         loading.load(task, Classification)
+
+
+def test_rows_that_were_left_out_before_a_bad_one_shift_no_place(tmp_path: Path) -> None:
+    """The row that can't be read is the one that is named and taken out, by its number in the file."""
+    rows: list[dict[str, Any]] = [
+        {"text": name, "answer": answer, "spans": [{"start": 0, "end": end, "label": "PER"}]}
+        for name, answer, end in [("skip me", "reject", 4), ("Otto left", "accept", 4), ("Eva left", "accept", 3),
+                                  ("Anna", "accept", 9), ("Ida left", "accept", 3)]
+    ]  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = tool.check("ner", train=str(file), validation=str(file))
+    refused = [f for f in report.findings if f.check == "unreadable" and f.set == "train"]
+    assert [f.places for f in refused] == [[f"{file}, row 4"]] and report.sets["train"]["rows"] == 3

@@ -69,6 +69,14 @@ def canonical(
         )
     if not found:
         return {"tokens": lists, "tags": pa.nulls(len(lists), pa.list_(pa.string()))}, untold + notes, []
+    kind = found["tags"].type.value_type
+    if pa.types.is_nested(kind):
+        raise InputError(
+            f"column '{columns['tags']}' holds lists of {kind}, not of tags",
+            where=here.place(0),
+            remedy="a tag is wanted for every word; spans of words are read as GLiNER has them: "
+            '"tokenized_text", and "ner" with [first, last, type]',
+        )
     if not text and (filler := _filler(found["tags"])):
         if labelled:
             raise InputError(
@@ -96,7 +104,7 @@ def canonical(
 
 def _filler(tags: pa.ListArray) -> str:
     """What stands at each word where nobody has tagged any; "" where there are tags."""
-    values = pac.unique(tags.flatten()).to_pylist()
+    values = pac.unique(tags.flatten()).to_pylist() if is_text(tags.type.value_type) else []
     return str(values[0]) if values in (["_"], ["-"]) else ""
 
 
