@@ -78,3 +78,12 @@ def batch(lengths: list[int], left: bool = False) -> dict[str, Tensor]:
     mask = at >= longest - lengths_ if left else at < lengths_
     ids = torch.randint(4, 60, mask.shape, generator=torch.Generator().manual_seed(len(lengths)))
     return {"input_ids": ids.where(mask, 1), "attention_mask": mask.long()}
+
+
+def tag_every_word(network: Any) -> None:
+    """Makes a token classifier begin an entity at every word: what it answers says what it has read, however little it
+    has learned."""
+    begins = next(at for tag, at in network.config.label2id.items() if tag.startswith("B-"))
+    network.classifier.weight.data.zero_()
+    network.classifier.bias.data.zero_()
+    network.classifier.bias.data[begins] = 9.0
