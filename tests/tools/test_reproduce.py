@@ -65,6 +65,8 @@ COMMON = ["--checkpoint", "bert-base-cased", "--data-dir", "glue", "--seeds", "2
 def made_by_hand(made: Plan, value: Callable[[Any], dict[str, Any]]) -> None:
     """Run folders as training leaves them, with metrics of one's own."""
     for run in made.runs:
+        if run.folder.state == "finished":
+            continue
         run.folder.path.mkdir(parents=True)
         run.folder.start(
             run.task, {"data_fingerprint": run.task.name, "versions": {"python": "3"}, "device": "cpu"}
@@ -252,8 +254,60 @@ def test_verdict_and_outputs(tmp_path: Path) -> None:
     HTMLParser().feed(page)
 
 
+def test_every_look_is_recorded_and_a_later_one_is_stricter(tmp_path: Path) -> None:
+    """The same seeds again are the same look; more seeds are another, and too few more are not judged."""
+
+    def outcome(seeds: int | list[int]) -> dict[str, Any]:
+        made = plan("rte", "google-bert/bert-base-cased", seeds=seeds, output=tmp_path / "out")
+        made_by_hand(made, lambda run: {"validation": {"accuracy": 0.70 + run.task.run.seed % 3 / 200}})
+        found = Outcome(made, 1.0)
+        found.write()
+        return json.loads((tmp_path / "out/results.json").read_text())
+
+    first = outcome(3)
+    assert first["looks"] == [[1, 2, 3]] and first["verdicts"][0]["level"] == 0.95
+    assert outcome([3, 2, 1])["looks"] == [[1, 2, 3]], "the same seeds"
+    for seeds in (4, [4, 5, 6]):  # too few more, and others instead of more
+        early = outcome(seeds)
+        assert early["looks"] == [[1, 2, 3]] and early["verdicts"][0]["interval"] is None
+        assert "judged with 3 seeds before, and next with 5 in all" in early["verdicts"][0]["why"][0]
+    second = outcome(6)
+    assert second["looks"] == [[1, 2, 3], [1, 2, 3, 4, 5, 6]] and second["verdicts"][0]["level"] == 0.997
+    assert "verdicts at 99.7 %, look 2, after 3 seeds" in (tmp_path / "out/table.md").read_text()
+    again = outcome(3)
+    assert again["looks"] == second["looks"] and again["verdicts"] == first["verdicts"]
+    text = (tmp_path / "out/table.md").read_text()
+    assert "verdicts at 95 %, the first look" in text
+
+    old = {key: value for key, value in second.items() if key != "looks"}  # as version 0.1 wrote it
+    write_json(tmp_path / "out/results.json", old)
+    assert outcome(9)["looks"] == [[1, 2, 3, 4, 5, 6], [*range(1, 10)]]
+
+
+def test_the_numbers_of_a_suite_are_judged_together(tmp_path: Path) -> None:
+    """Each of them below by itself, and none of them among so many; the page says so."""
+    made = plan("glue-small", "google-bert/bert-base-cased", seeds=5, output=tmp_path / "out")
+    values = {entry.base.name: {r.metric: r.value for r in entry.references} for entry in made.entries}
+    steps = [-0.0063, -0.0032, 0.0, 0.0032, 0.0063]  # of standard deviation 0.005
+
+    def scores(run: Any) -> dict[str, Any]:
+        away = steps[run.task.run.seed - 1] - 0.0165
+        published = values[run.task.name]
+        return {"validation": {m: published.get(m, 50.0) / 100 + away for m in run.task.metric.compute}}
+
+    made_by_hand(made, scores)
+    outcome = Outcome(made, 1.0)
+    judged = [verdict for verdict in outcome.verdicts if verdict["interval"]]
+    assert len(judged) >= 3 and all(verdict["interval"][1] < 0 for verdict in judged)
+    assert {verdict["verdict"] for verdict in judged} == {"inconclusive"}
+    told = f"below by itself, but not among {len(judged)} numbers judged together"
+    assert all(told in verdict["why"][0] for verdict in judged)
+    for page in (outcome.markdown(), outcome.html()):
+        assert f"{len(judged)} numbers are judged together" in page
+
+
 def test_runs_of_other_data_are_not_one_group(tmp_path: Path) -> None:
-    made = plan("rte", "google-bert/bert-base-cased", seeds=2, output=tmp_path / "out")
+    made = plan("rte", "google-bert/bert-base-cased", seeds=3, output=tmp_path / "out")
     made_by_hand(made, lambda run: {"validation": {"accuracy": 0.657 + run.task.run.seed / 1e5}})
     assert Outcome(made, 1.0).verdicts[0]["verdict"] == "reproduced"
     write_json(made.runs[1].folder.environment_json, {"data_fingerprint": "other", "versions": {}})

@@ -56,6 +56,23 @@ def notes(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def how_judged(results: Mapping[str, Any]) -> str:
+    """At what error the verdicts are, in words; empty where nothing was judged."""
+    judged = [each for each in results["verdicts"] if each["interval"]]
+    if not judged:
+        return ""
+    before = results["looks"][: results["looks"].index(sorted(results["seeds"]))]
+    look = f"look {len(before) + 1}, after {' and '.join(str(len(seeds)) for seeds in before)} seeds"
+    together = (
+        f"; {len(judged)} numbers are judged together: that one of them is wrongly called different has this "
+        "error (Holm's correction), each interval is of its number alone"
+    )
+    return (
+        f"verdicts at {100 * judged[0]['level']:g} %, {look if before else 'the first look at these numbers'}"
+        f"{together if len(judged) > 1 else ''}"
+    )
+
+
 def suite_lines(name: str, suite: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The scores of a suite in words."""
     lines = []
@@ -75,7 +92,12 @@ def markdown(results: Mapping[str, Any], table: Rows) -> str:
     columns = list(table[0]) if table else []
     lines = [f"# {escaped(_title(results))}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [f"| {' | '.join(map(escaped, row.values()))} |" for row in table]
-    told = [*suite_lines(results["name"], results["suite"]), *notes(results["verdicts"]), _grid_note(results)]
+    told = [
+        *suite_lines(results["name"], results["suite"]),
+        *notes(results["verdicts"]),
+        how_judged(results),
+        _grid_note(results),
+    ]
     lines += ["", *(f"- {escaped(line)}" for line in told if line)]
     lines += [f"- failed: {escaped(each['folder'])}: {escaped(each['cause'])}" for each in _failed(results)]
     made = results["made"]
@@ -112,7 +134,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
         subtitle=f"{seeds} · {grid}" if grid else seeds,
         counts={word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
         score=Table("suite", [], [line.rsplit(": ", 1) for line in lines]),
-        notes=notes(results["verdicts"]),
+        notes=[*notes(results["verdicts"]), *filter(None, [how_judged(results)])],
         facts=[
             Table("how", [], facts),
             Table("versions", [], [list(pair) for pair in made["versions"].items()]),

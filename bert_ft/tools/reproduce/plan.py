@@ -20,7 +20,7 @@ from bert_ft.modeling import remote_code
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
-from bert_ft.tools.reproduce.verdict import conditions, origin, recipe
+from bert_ft.tools.reproduce.conditions import conditions, origin, recipe
 
 
 @dataclass(eq=False)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from bert_ft import files
 from bert_ft.config.references import Reference, Suite
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.rundir import environment
-from bert_ft.tools.reproduce import page, verdict
+from bert_ft.tools.reproduce import conditions, page
+from bert_ft.tools.reproduce.conditions import points
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned
-from bert_ft.tools.reproduce.verdict import Verdict, points
+from bert_ft.tools.reproduce.verdict import Published, Verdict, judge_together
 
 Metrics = dict[str, dict[str, float | None]]
 SAME = ("data_fingerprint", "checkpoint_fingerprint", "checkpoint_commit")
@@ -24,9 +27,10 @@ SAME = ("data_fingerprint", "checkpoint_fingerprint", "checkpoint_commit")
 class Outcome:
     """The runs of a plan that are there, held against the published numbers.
 
-    Attributes:
-        table: a row for every metric of every set, and for every published number; values in points.
+    Attributes: table: a row for every metric of every set, and for every published number; values in points.
         verdicts: task, set, metric, published value and its source, and the fields of `verdict.Verdict`.
+        looks: the seeds of each time that these numbers were judged, this one the last; a later look is
+        judged more strictly.
         results: all of it, as in `results.json`.
     """
 
@@ -37,15 +41,32 @@ class Outcome:
             name: {seed: run.folder.results()["metrics"] for seed, run in runs.items()}
             for name, runs in self.picked.items()
         }
-        self.judged = [
-            (entry, reference, self._judge(entry, reference))
-            for entry in plan.entries
-            for reference in entry.references
-        ]
+        seeds = sorted(plan.seeds)
+        looks = _looks(self.folder)
+        before = looks[: looks.index(seeds)] if seeds in looks else looks
+        self.judged = self._judge([len(look) for look in before])
+        judged = any(verdict.interval for *_, verdict in self.judged)
+        self.looks = [*looks, seeds] if judged and seeds not in looks else looks
 
-    def _judge(self, entry: Entry, reference: Reference) -> Verdict:
+    def _judge(self, earlier: Sequence[int]) -> list[tuple[Entry, Reference, Verdict]]:
+        """Every published number with its verdict. `earlier`: the numbers of seeds of the looks before."""
+        pairs = [(entry, reference) for entry in self.plan.entries for reference in entry.references]
+        hindered = [self._hindered(*pair) for pair in pairs]
+        cases = [
+            (
+                Published(reference.value, reference.runs, reference.std, reference.statistic),
+                self.values(entry, reference.split, reference.metric),
+            )
+            for (entry, reference), verdict in zip(pairs, hindered, strict=True)
+            if verdict is None
+        ]
+        verdicts = iter(judge_together(cases, self.margin, earlier))
+        return [(*pair, verdict or next(verdicts)) for pair, verdict in zip(pairs, hindered, strict=True)]
+
+    def _hindered(self, entry: Entry, reference: Reference) -> Verdict | None:
+        """The verdict on a number that can't be judged: a condition is not met, or runs are missing."""
         runs, scores = self.picked[entry.base.name], list(self.scores[entry.base.name].values())
-        unmet = verdict.conditions(reference, entry.base, entry.runs[0].task, entry.grid)
+        unmet = conditions.conditions(reference, entry.base, entry.runs[0].task, entry.grid)
         environments = [run.folder.environment() for run in runs.values()]
         unmet += [
             f"runs: they differ in {key}" for key in SAME if len({each.get(key) for each in environments}) > 1
@@ -57,17 +78,14 @@ class Outcome:
             return Verdict("not comparable", unmet)
         if len(scores) < len(self.plan.seeds):
             return Verdict("incomplete", [f"{len(scores)} of {len(self.plan.seeds)} seeds are there"])
-        values = self.values(entry, reference.split, reference.metric)
-        return verdict.judge(
-            reference.value, reference.runs, reference.std, values, reference.statistic, self.margin
-        )
+        return None
 
     def values(self, entry: Entry, name: str, metric: str) -> list[float]:
         """The points of each seed that has this metric, or this form of several, on this set."""
         return [
-            verdict.measured(metric, entry.base.family, metrics[name])
+            conditions.measured(metric, entry.base.family, metrics[name])
             for metrics in self.scores[entry.base.name].values()
-            if set(verdict.forms(metric)) <= metrics.get(name, {}).keys()
+            if set(conditions.forms(metric)) <= metrics.get(name, {}).keys()
         ]
 
     @cached_property
@@ -162,6 +180,7 @@ class Outcome:
             "scale": "points",
             "tasks": {entry.base.name: self._of_task(entry) for entry in self.plan.entries},
             "verdicts": self.verdicts,
+            "looks": self.looks,
             "suite": self.suite,
             "runs": [_of_run(run) for run in self.plan.runs],
             "made": self.made,
@@ -241,6 +260,18 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         return self.html(whole=False)
+
+
+def _looks(folder: Path) -> list[list[int]]:
+    """The seeds of the looks that an outcome written here had; of one that did not record them its own."""
+    try:
+        results = json.loads((folder / "results.json").read_bytes())
+        if "looks" in results:
+            return [sorted(map(int, look)) for look in results["looks"]]
+        judged = any(verdict["interval"] for verdict in results["verdicts"])
+        return [sorted(map(int, results["seeds"]))] if judged else []
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []  # nothing was looked at here yet; what is not ours is refused elsewhere
 
 
 def _picked(entry: Entry) -> dict[int, Planned]:

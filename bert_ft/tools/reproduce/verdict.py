@@ -1,245 +1,300 @@
-"""Was a published number reached? The conditions of a comparison, and the rule that judges it: pure
+"""Was a published number reached? The rule that judges it, for numbers whose conditions are met: pure
 functions.
 
-The rule, in points (hundredths of a fraction; SQuAD's metrics have that scale already). Of n published and m
-measured runs, spread taken as equal, the difference of their means has the standard error s·√(1/n + 1/m),
-where s is the standard deviation of the measured runs, pooled with the published one where there is one. Its
-95 % interval is Student's t: a prediction interval for the published value, turned round. Lies the interval
-inside ± margin, the number is *reproduced*, also where it excludes zero: a difference smaller than the margin
-is no failure. Otherwise it is *below* or *above* where the interval excludes zero, and *inconclusive* where
-it holds zero. `benchmarks/verdict.py` simulates the rule's errors.
+In points (hundredths of a fraction; SQuAD's metrics have that scale already), of n published and m measured
+runs:
+
+- **The interval** of measured less published. Where the source gives the standard deviation of its runs:
+  Welch's, widened for few runs (`metrics/two_means.py`), whatever the two spreads are. Where it gives none,
+  they are taken to spread as ours do: Student's t, s·√(1/n + 1/m), a prediction interval for the published
+  value, turned round; the verdict says up to how many times our spread theirs may be for it to stand. One
+  or two seeds tell too little of a spread, and seeds that agree nothing: no interval.
+- **The words.** Lies the interval inside ± margin, the number is *reproduced*, also where it excludes zero: a
+  difference smaller than the margin is no failure. Otherwise it is *below* or *above* where the interval
+  excludes zero, and *inconclusive* where it holds zero. Of a mean without a spread, or of a single run,
+  *above* can't be said, since a training that collapsed may be in it: then the number is *reached*.
+- **Looks.** The first look is at 95 %, every later one at 99.7 % and with half as many seeds again at least,
+  so that all looks together err in about 6 % at most.
+- **Many numbers** judged together keep 5 % for one error among them all (Holm 1979).
+
+`benchmarks/simulations/verdicts.py` simulates its errors; `docs/statistics.md` has sources and assumptions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_ft import families
-from bert_ft.config.references import Reference
-from bert_ft.config.task import Task
-from bert_ft.files import difference
-from bert_ft.metrics import LOWER_IS_BETTER
-from bert_ft.rundir.folder import RunDir
-from bert_ft.rundir.naming import short_name
+from bert_ft.metrics import two_means
 
-LEVEL, MOST = 0.95, 1000  # of the intervals; seeds that are worth asking for
-STATED = ("learning_rate", "batch_size", "keep")  # what a source must say, beside the length of the training
+FIRST, LATER = 0.95, 0.997  # the levels of the first look and of those after it
+FEWEST = 3  # runs that tell a spread
+GROWTH = 1.5  # what the next look's seeds must be of this one's
+MOST = 1000  # seeds that are worth asking for
+DIFFERENT = ("below", "above", "reached")  # the words that say that there is a difference
+
+
+class Published(NamedTuple):
+    """A published number. `runs`: None, the source does not say; taken as one. `std`: their standard
+    deviation."""
+
+    value: float
+    runs: int | None
+    std: float | None
+    statistic: str
+
+    @property
+    def n(self) -> int:
+        """The runs that the number is of; a best, or an unknown number of runs, is one number."""
+        return (self.runs or 1) if self.statistic in ("mean", "median") else 1
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of its runs, where there is one to use."""
+        return self.std if self.n >= FEWEST else None
+
+    @property
+    def robust(self) -> bool:
+        """Whether one collapsed run in it would show, or do no harm."""
+        return self.spread is not None or (self.statistic == "median" and self.n > 2)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What is to be said of one published number.
 
-    Attributes:
-        verdict: reproduced, below, above, inconclusive, incomplete (runs are missing) or not comparable.
-        difference, interval: measured less published, in points; None where nothing was judged.
-        seeds: how many would decide an inconclusive one, if mean and spread stay; None: no number of them
-            would.
-        why: the conditions that are not met, or the verdict in words.
+    Attributes: verdict: reproduced, below, above, reached, inconclusive, incomplete (runs are missing) or not
+        comparable. why: the conditions that are not met, or the verdict in words. difference, interval:
+        measured less published, in points; None where nothing was judged. level: the interval's. seeds: how
+        many in all would decide an inconclusive one, if mean and spread stay; None: no number of them would.
     """
 
     verdict: str
     why: list[str]
     difference: float | None = None
     interval: tuple[float, float] | None = None
+    level: float | None = None
     seeds: int | None = None
 
 
-# --- the conditions
-
-
-def origin(checkpoint: str) -> tuple[str, str]:
-    """(short name of the pretrained checkpoint, the tasks it was trained on since then: "none", or
-    "mnli")."""
-    trained: list[str] = []
-    seen = set[Path]()
-    while True:
-        path = Path(checkpoint).expanduser()
-        folder = RunDir(path.parent if path.name == "model" else path)
-        if folder.state != "finished" or folder.path.resolve() in seen:
-            return short_name(checkpoint), "+".join(trained) or "none"
-        task = folder.task()
-        seen.add(folder.path.resolve())
-        trained.insert(0, task.name)
-        checkpoint = task.run.checkpoint or "a model object"
-
-
-def recipe(reference: Reference) -> dict[str, Any]:
-    """The settings that a reference's recipe makes, its grid aside."""
-    return {f"recipe.{key}": value for key, value in reference.recipe.items() if key != "grid"}
-
-
-def conditions(reference: Reference, base: Task, task: Task, grid: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The conditions of a published number that a run does not meet, in words; all that is known before it is
-    trained.
-
-    Args:
-        base: the task as its file has it. task: the task as it is run, with its checkpoint.
-        grid: what is searched, key of the recipe -> values; empty where nothing is.
-    """
-    out = []
-    name, intermediate = origin(task.run.checkpoint or "")
-    if short_name(reference.checkpoint) != name:
-        out.append(f"checkpoint: {short_name(reference.checkpoint)} published, {name} here")
-    if reference.intermediate != intermediate:
-        out.append(f"intermediate training: {reference.intermediate} published, {intermediate} here")
-    if lacking := [metric for metric in forms(reference.metric) if metric not in task.metric.compute]:
-        out.append(f"metric: {', '.join(lacking)} is not computed here")
-    size, searched = math.prod(map(len, grid.values())), reference.statistic == "best of grid"
-    if reference.statistic == "not stated":
-        out.append(
-            "statistic: the source does not say whether it is a single run, a mean, a median or a best"
-        )
-    elif searched and not grid:
-        out.append("statistic: the best of a grid published, no grid searched here (--grid)")
-    elif searched and reference.runs != size:
-        out.append(
-            f"statistic: the best of {reference.runs or 'an unknown number of runs'} published, of {size} "
-            "here"
-        )
-    elif grid and not searched:
-        out.append(f"statistic: {reference.statistic} published, the best of a grid of {size} here")
-    said = {*reference.recipe, *grid}
-    if silent := [key for key in STATED if key not in said] + ["epochs"] * (
-        not said & {"epochs", "max_steps"}
-    ):
-        out.append(f"recipe: the source does not state {', '.join(silent)}")
-    expected = base.override(recipe(reference))
-    for line in difference(_conditions(expected, grid), _conditions(task, grid)):
-        out.append(f"{line.replace(' -> ', ' published, ')} here")
-    return out + reference.unmet
-
-
-def _conditions(task: Task, grid: Mapping[str, Any]) -> dict[str, Any]:
-    """What a comparison wants equal: not how a step is computed, nor what a grid varies."""
-    tree = task.model_dump(exclude={"name", "title", "run", "reference", "batching"})
-    tree["recipe"] = {key: value for key, value in tree["recipe"].items() if key not in ("grid", *grid)}
-    return tree
-
-
-def forms(metric: str) -> list[str]:
-    """The metrics behind a metric's form: "f1", or "mean of pearson and spearmanr"."""
-    return metric.removeprefix("mean of ").split(" and ")
-
-
-def points(value: float | None, family: str, metric: str) -> float:
-    """A run's metric on the scale that is published: points, 0 to 100; nan where it is undefined."""
-    if value is None:
-        return math.nan
-    return value if metric in LOWER_IS_BETTER else 100 / families.known(family).metric_scale * value
-
-
-def measured(metric: str, family: str, scores: Mapping[str, float | None]) -> float:
-    """What a run has on one set for a metric's form, in points. Raises KeyError: it has no such score."""
-    return float(np.mean([points(scores[part], family, part) for part in forms(metric)]))
-
-
-# --- the rule
-
-
-def interval(
-    value: Any, n: int, std: Any, values: Any, statistic: str, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray]:
+def interval(published: Published, values: Any, level: float = FIRST) -> tuple[np.ndarray, np.ndarray]:
     """(measured less published, half the width of its interval); nan where nothing tells the spread.
 
     Args:
-        value: (...) published. n: runs behind it. std: (...) of these, or None.
-        values: (..., m) measured. statistic: "median" or one that is a mean.
+        published: its value and std may be arrays, (...). values: (..., m) measured.
     """
+    values = np.asarray(values, float)
+    center = np.median(values, axis=-1) if published.statistic == "median" else values.mean(axis=-1)
+    m = values.shape[-1]
+    if m < FEWEST:
+        return center - published.value, np.full_like(center, np.nan)
+    half = _half_width(published, np.var(values, axis=-1, ddof=1), m, level)
+    return center - published.value, np.where(two_means.same(values), np.nan, half)
+
+
+def _half_width(published: Published, variance: Any, m: int, level: float) -> np.ndarray:
+    """Half the width of the interval of m runs of this variance."""
     from scipy.stats import t
 
-    values = np.asarray(values, float)
-    center = np.median(values, axis=-1) if statistic == "median" else values.mean(axis=-1)
-    m = values.shape[-1]
-    squares, freedom = ((values - values.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1), m - 1
-    if std is not None and n > 1:
-        squares, freedom = squares + (n - 1) * np.square(std), freedom + n - 1
-    if not freedom:
-        return center - value, np.full_like(center, np.nan)
-    return center - value, t.ppf((1 + level) / 2, freedom) * np.sqrt(
-        squares / freedom * _variance(n, m, statistic)
-    )
+    theirs, ours = (_variance(k, published.statistic) for k in (published.n, m))
+    if published.spread is None:
+        return np.asarray(t.ppf((1 + level) / 2, m - 1) * np.sqrt(variance * (theirs + ours)))
+    sides = (np.square(published.spread) * theirs, published.n - 1), (variance * ours, m - 1)
+    return two_means.half_width(*sides, level)
 
 
-def _variance(n: int, m: Any, statistic: str) -> Any:
-    """Of the difference, in units of the runs' variance. A median of many normal values has π/2 times the
+def _variance(k: int, statistic: str) -> float:
+    """Of the mean or median of k runs, in units of a run's. A median of many normal values has π/2 times the
     variance of their mean, of few a little less (Kenney and Keeping 1962); of one or two it is their mean."""
-    return sum(
-        np.where((k > 2) & (statistic == "median"), np.pi / 2, 1) / k for k in (np.asarray(n), np.asarray(m))
-    )
+    return (math.pi / 2 if statistic == "median" and k > 2 else 1) / k
 
 
-def rule(difference: Any, half: Any, margin: float) -> np.ndarray:
-    """The verdict's word for each difference and half-width: the rule of this module's text."""
+def rule(difference: Any, half: Any, margin: float, robust: bool = True) -> np.ndarray:
+    """The verdict's word for each difference and half-width: the rule of this module's text. `robust`: of the
+    published number."""
     difference, half = np.asarray(difference, float), np.asarray(half, float)
     words = [np.abs(difference) + half <= margin, difference + half < 0, difference - half > 0]
-    return np.select(words, ["reproduced", "below", "above"], "inconclusive")
+    return np.select(words, ["reproduced", "below", "above" if robust else "reached"], "inconclusive")
 
 
 def judge(
-    value: float,
-    n: int | None,
-    std: float | None,
-    values: Sequence[float],
-    statistic: str,
-    margin: float = 1.0,
+    published: Published, values: Sequence[float], margin: float = 1.0, earlier: Sequence[int] = ()
 ) -> Verdict:
-    """The verdict on a published value whose every condition is met.
+    """The verdict on one published number whose every condition is met.
 
     Args:
-        value: published, of n runs (None, the source does not say: taken as one), with their standard
-            deviation.
         values: measured, one a seed; with "best of grid" each the one that did best on validation.
-        statistic: the reference's. margin: points that a difference may have.
+        margin: points that a difference may have.
+        earlier: with how many seeds it was looked at before.
     """
+    return judge_together([(published, values)], margin, earlier)[0]
+
+
+def judge_together(
+    cases: Sequence[tuple[Published, Sequence[float]]], margin: float = 1.0, earlier: Sequence[int] = ()
+) -> list[Verdict]:
+    """The verdicts on numbers that are read together, in their order: those that say that there is a
+    difference hold together, by Holm's correction. Arguments as of `judge`."""
+    level = LATER if earlier else FIRST
+    alone = [_judge_alone(*case, margin, level, earlier) for case in cases]
+    judged = [i for i, verdict in enumerate(alone) if verdict.interval is not None]
+    judged.sort(key=lambda i: _p(*cases[i]))
+    together = list(alone)
+    for place, i in enumerate(judged):
+        stricter = 1 - (1 - level) / (len(judged) - place)
+        gap, half = interval(*cases[i], stricter)
+        if abs(gap) <= half:
+            for j in judged[place:]:
+                if alone[j].verdict in DIFFERENT:
+                    together[j] = _withdrawn(cases[j], alone[j], margin, len(judged))
+            break
+    return together
+
+
+def _p(published: Published, values: Sequence[float]) -> float:
+    """What orders the numbers for Holm's correction: the p-value of Student's or Welch's t."""
+    from scipy.stats import t
+
+    gap, half = (float(x) for x in interval(published, values))
+    freedom = _freedom(published, values)
+    return float(2 * t.sf(abs(gap) / half * t.ppf((1 + FIRST) / 2, freedom), freedom))
+
+
+def _freedom(published: Published, values: Sequence[float]) -> float:
+    m = len(values)
+    if published.spread is None:
+        return m - 1
+    theirs = published.spread**2 * _variance(published.n, published.statistic)
+    ours = float(np.var(values, ddof=1)) * _variance(m, published.statistic)
+    return float(two_means.freedom((theirs, published.n - 1), (ours, m - 1)))
+
+
+def _withdrawn(
+    case: tuple[Published, Sequence[float]], verdict: Verdict, margin: float, together: int
+) -> Verdict:
+    """A verdict that holds alone, but not among so many."""
+    published, values = case
+    seeds = _seeds(published, values, margin, 1 - (1 - LATER) / together)
+    why = (
+        f"{verdict.why[0]}; {verdict.verdict} by itself, but not among {together} numbers judged together "
+        f"(Holm's correction), {_hint(published, seeds)}"
+    )
+    return replace(verdict, verdict="inconclusive", why=[why, *verdict.why[1:]], seeds=seeds)
+
+
+def _judge_alone(
+    published: Published, values: Sequence[float], margin: float, level: float, earlier: Sequence[int]
+) -> Verdict:
+    m = len(values)
+    if undefined := sum(map(math.isnan, values)):
+        return Verdict("inconclusive", [f"the metric is undefined in {undefined} of {m} seeds"])
+    gap, half = (float(x) for x in interval(published, values, level))
+    statement = f"{_name(published, m)}: {gap:+.2f} points"
+    if math.isnan(half):
+        few = f"fewer than {FEWEST} seeds tell too little of their spread"
+        lacking = few if m < FEWEST else "the seeds do not differ"
+        why = f"{statement}; {lacking}, so there is no interval: more seeds"
+        return Verdict("inconclusive", [why], gap, seeds=FEWEST if m < FEWEST else None)
+    outlier = _outlier(values)
+    if earlier and m < (least := math.ceil(GROWTH * max(earlier))):
+        why = (
+            f"{statement}; judged with {max(earlier)} seeds before, and next with {least} in all: "
+            "every look may err"
+        )
+        return Verdict("inconclusive", [why, *outlier], gap, seeds=least)
+    statement += (
+        f", {100 * level:g} % interval {gap - half:+.2f} to {gap + half:+.2f} ({_method(published, values)})"
+    )
+    found = Verdict(
+        str(rule(gap, half, margin, published.robust)),
+        [statement, *outlier],
+        gap,
+        (gap - half, gap + half),
+        level,
+    )
+    if found.verdict == "inconclusive":
+        seeds = _seeds(published, values, margin, LATER)
+        return replace(found, why=[f"{statement}; {_hint(published, seeds)}", *outlier], seeds=seeds)
+    notes = []
+    if found.verdict == "reproduced" and abs(gap) > half:
+        notes.append(f"a real difference, and inside ±{margin:g}")
+    if published.spread is None:
+        room = margin - abs(gap) if found.verdict == "reproduced" else abs(gap)
+        times = _most_spread(published, values, room, level)
+        notes.append(f"it stands if the published runs spread at most {times:.1f} times as ours")
+    if found.verdict == "reached":
+        notes.append("the source gives no spread, so that a collapsed run in its number can't be ruled out")
+    return replace(found, why=["; ".join([statement, *notes]), *outlier])
+
+
+def _name(published: Published, m: int) -> str:
+    """What is compared, in words."""
+    what = "median" if published.statistic == "median" else "mean"
+    runs = f"{published.n} runs" if published.n > 1 else "1 run"
+    if published.runs is None and published.statistic in ("mean", "median"):
+        runs += ", their number not stated"
+    return f"{what} of {m} seeds less published ({runs})"
+
+
+def _method(published: Published, values: Sequence[float]) -> str:
+    """The interval's, in words."""
+    freedom = f"{_freedom(published, values):.3g} degrees of freedom"
+    if published.spread is None:
+        return f"Student's t, {freedom}, the published runs' spread taken as ours"
+    return f"Welch's t, widened for few runs, {freedom}"
+
+
+def _most_spread(published: Published, values: Sequence[float], room: float, level: float) -> float:
+    """How many times our standard deviation that of the published runs may be for half an interval to stay
+    within `room`."""
     from scipy.stats import t
 
     m = len(values)
-    known = (n or 1) if statistic in ("mean", "median") else 1
-    if any(map(math.isnan, values)):
-        return Verdict(
-            "inconclusive", [f"the metric is undefined in {sum(map(math.isnan, values))} of {m} seeds"]
-        )
-    gap, half = (float(x) for x in interval(value, known, std, values, statistic))
-    what = "median" if statistic == "median" else "mean"
-    runs = f"{known} run{'s' * (known > 1)}" + ", their number not stated" * (
-        n is None and statistic in ("mean", "median")
-    )
-    told = f"{what} of {m} seeds less published ({runs}): {gap:+.2f} points"
-    if not half > 0:  # one seed alone, or none that differs
-        lacking = "one seed has no spread" if m == 1 else "the seeds do not differ"
-        return Verdict(
-            "inconclusive",
-            [f"{told}; {lacking}, so there is no interval: more seeds"],
-            gap,
-            seeds=2 if m == 1 else None,
-        )
-    freedom = m - 1 + (known - 1) * (std is not None)
-    told += (
-        f", 95 % interval {gap - half:+.2f} to {gap + half:+.2f} (Student's t, {freedom} degrees of freedom)"
-    )
-    word = str(rule(gap, half, margin))
-    low_high = (gap - half, gap + half)
-    if word != "inconclusive":
-        clear = abs(gap) > half and word == "reproduced"
-        return Verdict(word, [told + f"; a real difference, and inside ±{margin:g}" * clear], gap, low_high)
-    more = np.arange(m + 1, MOST)
-    spread = half / float(t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(_variance(known, m, statistic)))
-    halves = t.ppf((1 + LEVEL) / 2, freedom - m + more) * spread * np.sqrt(_variance(known, more, statistic))
-    enough = more[rule(gap, halves, margin) != "inconclusive"]
-    seeds = int(enough[0]) if len(enough) else None
-    hint = (
-        f"about {seeds} seeds would decide it, if mean and spread stay"
-        if seeds
-        else (
-            "no number of seeds decides it: the published value alone varies by "
-            f"±{1.96 * spread / math.sqrt(known):.2f}"
-        )
-    )
-    return Verdict("inconclusive", [f"{told}; {hint}"], gap, low_high, seeds)
+    most = (room / (float(t.ppf((1 + level) / 2, m - 1)) * float(np.std(values, ddof=1)))) ** 2
+    theirs, ours = (_variance(k, published.statistic) for k in (published.n, m))
+    return math.sqrt(max(most - ours, 0.0) / theirs)
+
+
+def _outlier(values: Sequence[float]) -> list[str]:
+    """A seed that lies far from the others, by Grubbs' test at 5 % (1950), in words."""
+    from scipy.stats import t
+
+    m = len(values)
+    distances = np.abs(np.asarray(values) - np.mean(values)) / np.std(values, ddof=1)
+    squared = float(t.ppf(1 - 0.05 / (2 * m), m - 2)) ** 2
+    if distances.max() <= (m - 1) / math.sqrt(m) * math.sqrt(squared / (m - 2 + squared)):
+        return []
+    far = values[int(distances.argmax())]
+    return [
+        f"one seed, {far:.2f}, lies far from the others (Grubbs' test, 5 %), whose median is "
+        f"{np.median(np.delete(values, distances.argmax())):.2f}: did that training collapse?"
+    ]
+
+
+def _seeds(published: Published, values: Sequence[float], margin: float, level: float) -> int | None:
+    """The least number of seeds in all that decides at the next look, if mean and spread stay."""
+    gap = float(interval(published, values)[0])
+    variance = float(np.var(values, ddof=1))
+
+    def decided(m: int) -> bool:
+        half = _half_width(published, variance, m, level)
+        return str(rule(gap, half, margin)) != "inconclusive"
+
+    low, high = math.ceil(GROWTH * len(values)), MOST
+    if not decided(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decided(middle) else (middle + 1, high)
+    return high
+
+
+def _hint(published: Published, seeds: int | None) -> str:
+    """What would decide, in words."""
+    if seeds:
+        return f"about {seeds} seeds in all would decide it, if mean and spread stay"
+    return "no number of seeds decides it: the published value itself varies too much"
