@@ -58,8 +58,9 @@ def reproduce(
     """Train a task or suite over several seeds by its published recipe and say whether the number was
     reached.
 
-    Verdicts: reproduced, below, above (reached, where the source gives no spread), inconclusive (with how many
-    seeds in all would decide), or not comparable, naming the condition. The same command again collects finished runs and goes on with the others.
+    Verdicts: reproduced, below, above (reached, where the source gives no spread), inconclusive (with how
+    many seeds in all would decide), or not comparable, naming the condition. The same command again collects
+    finished runs and goes on with the others.
 
     \b
     bert-ft reproduce rte --checkpoint google-bert/bert-base-cased --seeds 5
