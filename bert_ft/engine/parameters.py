@@ -163,7 +163,8 @@ def reinitialize(network: Any, layers: int) -> list[str]:
 
 
 def set_head_dropout(network: Any, rate: float) -> None:
-    """Sets the rate of every dropout between the encoder and the head's logits.
+    """Sets the rate of every dropout between the encoder and the head's logits; not of DeBERTa's before its
+    pooler, which has a rate of its own in its sources too.
 
     Raises:
         InputError: this head has none.
@@ -173,8 +174,10 @@ def set_head_dropout(network: Any, rate: float) -> None:
     encoder = {id(module) for module in network.base_model.modules()} if _is_apart(network) else set()
     found = [
         module
-        for module in network.modules()
-        if id(module) not in encoder and isinstance(module, torch.nn.modules.dropout._DropoutNd)
+        for name, module in network.named_modules()
+        if id(module) not in encoder
+        and not name.startswith("pooler.")
+        and isinstance(module, torch.nn.modules.dropout._DropoutNd)
     ]
     if not found:
         name = type(network).__name__
