@@ -86,12 +86,16 @@ def prepare(
     adapter = prepared.adapter.rebound(task.override({"data.labels": prepared.adapter.labels or None}))
     adapter = in_head_order(adapter, task.run, model, trusted)
     train = splitting.limit(prepared.splits.train, task.data.limit_train, task.run.seed)
+    notes = list(prepared.notes)
+    if task.recipe.both_orders:
+        train = splitting.both_orders(train)
+        notes.append(f"train: each pair also in reverse order, {len(train):,} rows in all")
     adapter.prepare(train)
     return Prepared(
         adapter.task,
         adapter,
         replace(prepared.splits, train=train),
-        prepared.notes,
+        tuple(notes),
         prepared.splits.fingerprint(),
     )
 

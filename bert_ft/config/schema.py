@@ -222,18 +222,53 @@ class Recipe(Strict):
     max_length: int = Field(
         128, gt=2, description="tokens a row, special ones included; longer rows are truncated, and counted"
     )
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal[
+        "linear", "cosine", "constant", "polynomial", "inverse_sqrt", "constant_with_cooldown"
+    ] = "linear"
+    schedule_floor: float = Field(
+        0.0, ge=0, lt=1, description="share of the peak that cosine, polynomial and cooldown end at"
+    )
+    schedule_power: float = Field(1.0, gt=0, description="of the polynomial; 1 is linear")
+    cooldown_ratio: float = Field(
+        0.1, gt=0, le=1, description="share of the steps in which constant_with_cooldown falls, linearly"
+    )
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps")
     warmup_steps: int | None = Field(None, ge=0, description="takes the place of warmup_ratio")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="of the rate from layer to layer, the embeddings lowest (ELECTRA: 0.8)"
+    )
+    head_learning_rate: float | None = Field(
+        None, gt=0, lt=10, description="of the task's head; that of the rest by default"
+    )
+    freeze: Literal["embeddings", "encoder"] | Annotated[int, Field(ge=0)] | list[str] | None = Field(
+        None,
+        description='what is not trained: "embeddings"; n, these and the lowest n layers; "encoder"; or '
+        "beginnings of parameters' names. New weights always are",
+    )
+    reinitialize: int = Field(
+        0, ge=0, description="highest layers drawn anew, and the pooler with them (Zhang et al. 2021)"
+    )
+    both_orders: bool = Field(
+        False, description="train on each pair in reverse order too (ELECTRA, for MRPC and STS-B)"
+    )
     weight_decay: float = Field(0.0, ge=0, description="not on biases and LayerNorm")
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
+    bias_correction: bool = Field(
+        True, description="of Adam's averages; BERT's and ELECTRA's own optimizer had none"
+    )
     max_grad_norm: float = Field(1.0, ge=0, description="0: no clipping")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     dropout: float | None = Field(
         None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default"
+    )
+    head_dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="of the dropout before the head; `dropout`, or the checkpoint's, by default",
     )
     eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field(
         "epoch", description='"epoch" or steps'

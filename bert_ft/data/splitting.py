@@ -184,3 +184,22 @@ def limit(rows: Rows, n: int | None, seed: int) -> Rows:
     if n is None or n >= len(rows):
         return rows
     return rows.take(np.random.default_rng([seed, 0x11317]).permutation(len(rows))[:n])
+
+
+def both_orders(rows: Rows) -> Rows:
+    """The rows, and behind them every pair with its texts exchanged: a label holds for both orders alike.
+
+    Raises:
+        InputError: the rows have no pairs.
+    """
+    table = rows.table
+    if "text_pair" not in table.column_names:
+        remedy = "it is for pairs: --set both_orders=false"
+        raise InputError("the rows have no second text", where="recipe.both_orders", remedy=remedy)
+    swapped = table.set_column(table.column_names.index("text"), "text", table["text_pair"])
+    swapped = swapped.set_column(table.column_names.index("text_pair"), "text_pair", table["text"])
+    numbers = np.arange(len(rows)) if rows.numbers is None else rows.numbers
+    return Rows(
+        pa.concat_tables([table, swapped]), rows.where, np.concatenate([numbers, numbers]),
+        label_order=rows.label_order, parts=rows.parts,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_ft import display
+from bert_ft.engine import optimization
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
@@ -17,6 +18,7 @@ class Recorder:
 
     Attributes:
         notes: what a person should know of the run, a line each.
+        parameters: what is trained of the network, and how fast, as `optimization.table` has it.
     """
 
     def __init__(self, experiment: Experiment, prepared: Prepared, model: Model) -> None:
@@ -29,6 +31,7 @@ class Recorder:
         self.say = self.display.say
         self.tracked = experiment.execution.log_with is not None
         self.notes: list[str] = []
+        self.parameters: list[dict[str, Any]] = []
 
     def note(self, line: str, style: str = "") -> None:
         """Shows a line, and keeps it in the results."""
@@ -46,6 +49,13 @@ class Recorder:
             kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
             more = " ..." if len(adapter.names) > 20 else ""
             self.say(f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{more}")
+        recipe = self.task.recipe
+        self.parameters = optimization.table(self.network, recipe)
+        if any(row["learning_rate"] != recipe.learning_rate for row in self.parameters):
+            self.say("what is trained, and its peak learning rate:")
+            for row in self.parameters:
+                rate = "frozen" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
+                self.say(f"  {row['part']}: {row['trained']:,} of {row['parameters']:,} parameters, {rate}")
         size = sum(p.numel() * p.element_size() for p in self.network.parameters()) / 2**20
         stays = size if self.experiment.execution.save_model else 0
         self.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")

@@ -90,6 +90,7 @@ def write_results(
             "eval_samples_per_second": round(evaluator.rows / evaluator.seconds, 2),
             "first_step_seconds": round((state.first_step or experiment.began) - experiment.began, 3),
         },
+        "parameters": recorder.parameters,
         "tuned": evaluator.adapter.tuned,
         "notes": recorder.notes,
         "version": environment.version("bert-ft"),

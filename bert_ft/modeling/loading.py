@@ -56,6 +56,7 @@ def build(
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
     of_tokenizer: list[str] = []
+    new = frozenset[str]()
     checkpoint = task.run.checkpoint
     if tokenizer is None:
         if checkpoint is None:
@@ -65,7 +66,7 @@ def build(
         tokenizer, of_tokenizer = vocabulary.load(task.run, checkpoint, texts, trusted)
     if network is None:
         assert checkpoint is not None
-        network, notes = pretrained.load_model(task.run, checkpoint, adapter, trusted, stored)
+        network, notes, new = pretrained.load_model(task.run, checkpoint, adapter, trusted, stored)
     else:
         notes = pretrained.bind_head(network, adapter)
     notes = [
@@ -82,7 +83,7 @@ def build(
         raise InputError(message, where="recipe.max_length", remedy=remedy)
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
-    model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter)
+    model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter, new=new)
     notes += model.settle(adapter, unpad=task.batching.unpad, where=str(checkpoint))
     return model, notes
 

@@ -25,10 +25,12 @@ class Model(Encoder):
     Attributes:
         adapter: what turns rows into features, and logits into predictions and metrics.
         scorers: the user's own metrics, beside the task's.
+        new: the names of the parameters that its checkpoint did not have.
     """
 
     adapter: Adapter = field(kw_only=True)
     scorers: Sequence[Callable[[Any, Any], dict[str, float]]] = ()
+    new: frozenset[str] = frozenset()
 
     def encode(self, rows: Rows, of: int | None = None) -> Features:
         """Rows (a part of a set of `of` rows) as features, at most `max_length` tokens each."""

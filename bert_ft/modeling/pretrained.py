@@ -81,8 +81,9 @@ def load_config(where: str, revision: str = "main", trusted: Sequence[str] = ())
 
 def load_model(
     run: RunSpec, checkpoint: str, adapter: Adapter, trusted: Sequence[str] = (), stored: bool = False
-) -> tuple[Any, list[str]]:
-    """The model with the head of the adapter's family, and what the user should know about its weights.
+) -> tuple[Any, list[str], frozenset[str]]:
+    """The model with the head of the adapter's family, what the user should know about its weights, and the
+    names of those that are new.
 
     Whatever of the checkpoint has a place in the model is kept, as `from_pretrained` keeps it. A task head
     that fits the task's labels by name is kept too, in the checkpoint's label order, which is the adapter's
@@ -133,7 +134,7 @@ def load_model(
         notes.append(f"new weights, not pretrained: {weights.listed(new)}")
     if dtype not in (None, "float32") and not stored:
         notes.append(f"the checkpoint's weights are stored in {dtype}; here they are float32")
-    return model, notes
+    return model, notes, frozenset(new)
 
 
 def _folder(where: str, run: RunSpec) -> Path | None:

@@ -112,6 +112,10 @@ class View:
             )
             rows = [list(reference.values()) for reference in of_it]
             tables.append(Table(f"published numbers of {known}", list(of_it[0]), rows, note))
+        if trained := self.results.get("parameters"):
+            keys = [key.replace("_", " ") for key in trained[0]]
+            rows = [list(row.values()) for row in trained]
+            tables.append(Table("what was trained, and its peak learning rate", keys, rows))
         recipe = self.task.recipe.model_dump(exclude=self.task.recipe.SPACES, exclude_none=True)
         environment = {k: v for k, v in self.environment.items() if k not in ("versions", "resumed")}
         environment |= {
