@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -109,6 +110,20 @@ class Display(Callback):
             self.bar = None
         if self.cell is not None:
             self._show(self.cell)
+
+
+def parameter_lines(rows: Sequence[Mapping[str, Any]], rate: float) -> Iterator[str]:
+    """What is trained of a network and how fast, a line a part; nothing where all of it has this rate.
+
+    Args:
+        rows: as `engine.optimization.table` has them.
+    """
+    if all(row["learning_rate"] == rate for row in rows):
+        return
+    yield "what is trained, and its peak learning rate:"
+    for row in rows:
+        peak = "frozen" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
+        yield f"  {row['part']}: {row['trained']:,} of {row['parameters']:,} parameters, {peak}"
 
 
 def stalled(losses: list[float]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bert_ft.config.schema import Recipe
 from bert_ft.errors import InputError
 
 EMBEDDINGS = 0
@@ -105,6 +106,26 @@ def _layer(name: str, places: dict[str, int]) -> int:
     parts = name.split(".")
     prefixes = (".".join(parts[:k]) + "." for k in range(1, len(parts)))
     return next((places[prefix] for prefix in prefixes if prefix in places), 0)
+
+
+def fit(network: Any, recipe: Recipe, new: Iterable[str]) -> list[str]:
+    """Draws anew, freezes and drops out what a recipe says, before a training; returns what is to be told.
+
+    Args:
+        new: names of the parameters that the checkpoint did not have.
+    Raises:
+        InputError: the network has not what the recipe speaks of.
+    """
+    notes = []
+    drawn: list[str] = []
+    if recipe.reinitialize:
+        drawn = reinitialize(network, recipe.reinitialize)
+        notes.append(f"drawn anew, as the recipe says: {len(drawn)} weights, {drawn[0]} first")
+    if recipe.head_dropout is not None:
+        set_head_dropout(network, recipe.head_dropout)
+    for name in frozen(network, recipe.freeze, [*new, *drawn]):
+        network.get_parameter(name).requires_grad_(False)
+    return notes
 
 
 def frozen(network: Any, freeze: str | int | list[str] | None, new: Iterable[str]) -> list[str]:

@@ -49,13 +49,9 @@ class Recorder:
             kinds = "/".join(sorted({type(label).__name__ for label in adapter.labels}))
             more = " ..." if len(adapter.names) > 20 else ""
             self.say(f"{len(adapter.labels)} labels ({kinds}): {', '.join(adapter.names[:20])}{more}")
-        recipe = self.task.recipe
-        self.parameters = optimization.table(self.network, recipe)
-        if any(row["learning_rate"] != recipe.learning_rate for row in self.parameters):
-            self.say("what is trained, and its peak learning rate:")
-            for row in self.parameters:
-                rate = "frozen" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
-                self.say(f"  {row['part']}: {row['trained']:,} of {row['parameters']:,} parameters, {rate}")
+        self.parameters = optimization.table(self.network, self.task.recipe)
+        for line in display.parameter_lines(self.parameters, self.task.recipe.learning_rate):
+            self.say(line)
         size = sum(p.numel() * p.element_size() for p in self.network.parameters()) / 2**20
         stays = size if self.experiment.execution.save_model else 0
         self.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from accelerate.utils import set_seed
 
-from bert_ft.config.schema import Recipe
 from bert_ft.config.task import Task
 from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled
@@ -108,23 +107,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         trusted=experiment.trusted,
     )
     model.scorers = list(objects.scorers().values())
-    return model, [*notes, *_fit_recipe(model, task.recipe)]
-
-
-def _fit_recipe(model: Model, recipe: Recipe) -> list[str]:
-    """Draws anew, freezes and drops out what the recipe says; returns it in words."""
-    notes = []
-    network = model.network
-    if recipe.reinitialize:
-        drawn = parameters.reinitialize(network, recipe.reinitialize)
-        model.new |= {*drawn}
-        notes.append(f"drawn anew, as the recipe says: {weights.listed(drawn)}")
-    if recipe.head_dropout is not None:
-        parameters.set_head_dropout(network, recipe.head_dropout)
-    frozen = {*parameters.frozen(network, recipe.freeze, model.new)}
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in frozen)
-    return notes
+    return model, [*notes, *parameters.fit(model.network, task.recipe, model.new)]
 
 
 def start_folder(

@@ -46,7 +46,7 @@ def toml(tmp_path: Path) -> Write:
     ("[recipe]\nbatch_size = 1.5", "recipe.batch_size = 1.5: Input should be a valid integer"),
     ("[recipe]\nbatch_size = -1", "recipe.batch_size = -1: Input should be greater than 0"),
     ("[recipe]\nbatch_size = true", "recipe.batch_size = True: Input should be a valid integer"),
-    ("[recipe]\nschedule = 'step'", "recipe.schedule = 'step': Input should be 'linear', 'cosine' or 'constant'"),
+    ("[recipe]\nschedule = 'step'", "recipe.schedule = 'step': Input should be 'linear', 'cosine', 'constant'"),
     ("[recipe]\neval_every = 'step'", "recipe.eval_every = 'step': Input should be 'epoch'"),
     ("[recipe]\nclass_weights = 'equal'", "recipe.class_weights = 'equal': Input should be 'balanced'"),
     ("[data]\nvalidation = '10'", "data.validation = '10': a share is written"),

@@ -261,9 +261,13 @@ def test_a_recipe_of_electras_is_judged(tmp_path: Path) -> None:
     assert all(each.layer_decay == 0.8 and each.both_orders and not each.bias_correction for each in recipes)
     assert "recipe.layer_decay=0.8" in made.runs[0].command
     scores = dict.fromkeys(("f1", "accuracy"), 0.9)
-    made_by_hand(made, lambda run: {"validation": {k: v + run.task.run.seed / 500 for k, v in scores.items()}})
+    made_by_hand(
+        made, lambda run: {"validation": {k: v + run.task.run.seed / 500 for k, v in scores.items()}}
+    )
     verdicts = Outcome(made, 1.0).verdicts
-    assert verdicts and all(v["interval"] for v in verdicts if v["published"]["source"].startswith("electra,"))
+    assert verdicts and all(
+        v["interval"] for v in verdicts if v["published"]["source"].startswith("electra,")
+    )
 
 
 def test_every_look_is_recorded_and_a_later_one_is_stricter(tmp_path: Path) -> None:
