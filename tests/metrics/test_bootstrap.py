@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bert_ft.metrics import bootstrap, classification, entities, multilabel
+from bert_ft.metrics import bootstrap, classification, entities, multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
 
 Draws = Callable[..., Any]
@@ -37,8 +37,8 @@ def test_classes(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, found = keys[drawn].T
     names = [name for name in classification.CLASS_METRICS if name not in ("f1", "precision", "recall")]
-    same(Resamples(keys, bootstrap.classes(4, 1)).of(drawn), classification.compute(names, found, gold))
-    two = Resamples(keys % 2, bootstrap.classes(2, 0)).of(drawn)
+    same(Resamples(keys, scoring.Classes("abcd", 1)).of(drawn), classification.compute(names, found, gold))
+    two = Resamples(keys % 2, scoring.Classes("ab", 0)).of(drawn)
     if len(set((keys % 2)[drawn].ravel())) == 2:  # scikit-learn asks for both
         same(two, classification.compute(["f1", "precision", "recall"], found % 2, gold % 2, positive=0))
 
@@ -49,14 +49,14 @@ def test_numbers(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, found = (keys[drawn] / 7).T
     expected = classification.compute(list(classification.REGRESSION_METRICS), found, gold)
-    same(Resamples(keys / 7, bootstrap.numbers).of(drawn), expected)
+    same(Resamples(keys / 7, scoring.Numbers()).of(drawn), expected)
 
 
 @given(ids_and_draws(columns=9, most=1))
 def test_label_sets(made: tuple[np.ndarray, np.ndarray]) -> None:
     keys, drawn = made
     gold, *found = np.split(keys[drawn], 3, axis=1)
-    ours = Resamples(keys, bootstrap.label_sets).of(drawn)
+    ours = Resamples(keys, scoring.LabelSets("abc")).of(drawn)
     for suffix, each in zip(("", "_tuned"), found, strict=True):
         expected = multilabel.compute(multilabel.NAMES, each, gold)
         same(ours, {name + suffix: value for name, value in expected.items()})
@@ -95,7 +95,7 @@ def test_intervals_are_those_of_drawn_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gold = rng.integers(0, 2, 150)
     keys = np.stack([gold, np.where(rng.random(150) < 0.75, gold, 1 - gold)], axis=1)
-    ours = Resamples(keys, bootstrap.classes(2, 1)).intervals(seed=seed)
+    ours = Resamples(keys, scoring.Classes("ab", 1)).intervals(seed=seed)
     drawn = keys[rng.integers(0, 150, (1000, 150))]
     accuracy = np.percentile((drawn[..., 0] == drawn[..., 1]).mean(1), [2.5, 97.5])
     both, one = (drawn.sum(2) == 2).sum(1), drawn.sum((1, 2))

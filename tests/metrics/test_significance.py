@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from bert_ft.metrics import bootstrap, classification, multilabel, significance
+from bert_ft.metrics import bootstrap, classification, multilabel, scoring, significance
 from bert_ft.metrics.bootstrap import Resamples
 
 Metrics = Callable[[np.ndarray], dict[str, float]]
@@ -36,9 +36,9 @@ def of_sets(keys: np.ndarray) -> dict[str, float]:
 
 
 KINDS: dict[str, tuple[int, int, Any, Metrics]] = {  # columns of a row: gold, predicted
-    "classes": (1, 1, bootstrap.classes(3, 1), of_classes),
-    "numbers": (1, 1, bootstrap.numbers, of_numbers),
-    "sets": (2, 4, bootstrap.label_sets, of_sets),
+    "classes": (1, 1, scoring.Classes("abc", 1), of_classes),
+    "numbers": (1, 1, scoring.Numbers(), of_numbers),
+    "sets": (2, 4, scoring.LabelSets("ab"), of_sets),
 }
 
 
@@ -96,7 +96,7 @@ def test_drawn_randomisation_is_near_the_exact_p() -> None:
         np.stack([gold, np.where(rng.random(200) < share, gold, 1 - gold)], axis=1) for share in (0.75, 0.77)
     ]
     ours = significance.randomisation(
-        *(Resamples(side, bootstrap.classes(2, 1)) for side in sides), draws=20_000
+        *(Resamples(side, scoring.Classes("ab", 1)) for side in sides), draws=20_000
     )  # type: ignore[misc]
     right = [side[:, 0] == side[:, 1] for side in sides]
     exact = stats.binomtest(int((right[0] & ~right[1]).sum()), int((right[0] != right[1]).sum())).pvalue
@@ -115,7 +115,7 @@ def test_bootstrap_equals_all_resamples(seeds: tuple[int, int]) -> None:
     gold = np.array([0, 1, 1, 0])
     answers = [[rng.integers(0, 2, 4) for _ in range(m)] for m in seeds]
     groups = [
-        [Resamples(np.stack([gold, a], axis=1), bootstrap.classes(2, 1)) for a in group] for group in answers
+        [Resamples(np.stack([gold, a], axis=1), scoring.Classes("ab", 1)) for a in group] for group in answers
     ]
     drawn = significance.bootstrap(groups, draws=40_000)
     ours = drawn[1]["accuracy"] - drawn[0]["accuracy"]
@@ -139,7 +139,7 @@ def test_interval_is_scipys() -> None:
     gold = rng.integers(0, 3, 300)
     answers = [np.where(rng.random(300) < share, gold, rng.integers(0, 3, 300)) for share in (0.6, 0.7)]
     drawn = significance.bootstrap(
-        [[Resamples(np.stack([gold, a], axis=1), bootstrap.classes(3, 1))] for a in answers], draws=9999
+        [[Resamples(np.stack([gold, a], axis=1), scoring.Classes("abc", 1))] for a in answers], draws=9999
     )
     found = bootstrap.percentiles(drawn[1]["accuracy"] - drawn[0]["accuracy"])
     theirs = stats.bootstrap([answers[0] == gold, answers[1] == gold], lambda a, b, axis: b.mean(axis) - a.mean(axis),
