@@ -153,7 +153,8 @@ class Resamples:
             if name in CORRELATIONS:
                 wide = max(wide, 1 / np.sqrt(n - 3))
             ends = to(value) + np.array([-1, 1]) * wide * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-        return Interval(*map(float, back(ends)), SCALED) if np.isfinite(ends).all() else None
+        low, high = map(float, back(ends))
+        return Interval(low, high, SCALED) if np.isfinite(ends).all() else None
 
     def _by_group(self, whole: dict[str, float]) -> Iterator[tuple[str, Interval | str]]:
         from scipy import stats
@@ -170,7 +171,8 @@ class Resamples:
             if reason := self._too_even(name):
                 yield name, reason
             elif np.isfinite(ends).all():
-                yield name, Interval(*map(float, back(ends)), JACKKNIFE)
+                low, high = map(float, back(ends))
+                yield name, Interval(low, high, JACKKNIFE)
 
     def _too_even(self, name: str) -> str:
         """Why the groups tell too little of their spread; empty where they tell enough."""
@@ -193,7 +195,8 @@ class Resamples:
         if self.groups.number <= BLOCKS:
             return self.groups.codes
         places: np.ndarray = np.random.default_rng(0).permutation(self.groups.number) % BLOCKS
-        return places[self.groups.codes]
+        blocks: np.ndarray = places[self.groups.codes]
+        return blocks
 
     def left_out(self) -> Values:
         """(B,) each metric without one block of rows after the other."""

@@ -129,7 +129,7 @@ class Classes(Scoring):
     def shares(self, kinds: np.ndarray) -> dict[str, tuple[Mask, Mask]]:
         right = self.right(kinds)
         every = np.ones(len(kinds), bool)
-        gold, predicted = self.positive == kinds.T
+        gold, predicted = (kinds[:, side] == self.positive for side in (0, 1))
         of_all = ("accuracy", "precision_micro", "recall_micro", "f1_micro", "recall_weighted")
         return dict.fromkeys(of_all, (right, every)) | {
             "precision": (right & predicted, predicted),
@@ -167,7 +167,8 @@ class LabelSets(Scoring):
 
     def right(self, kinds: np.ndarray) -> Mask:
         gold, plain, tuned = self._parts(kinds)
-        return ((gold == plain) & (gold == tuned)).all(axis=1)
+        right: Mask = ((gold == plain) & (gold == tuned)).all(axis=1)
+        return right
 
     def examples(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A row without a label, and one of each label; a label made up, and each one missed."""
@@ -266,7 +267,8 @@ class Entities(Scoring):
         return np.array(right, keys.dtype), np.array(wrong, keys.dtype)
 
     def rests_on(self, kinds: np.ndarray) -> dict[str, list[tuple[str, Mask]]]:
-        some = [("with an entity", kinds[:, 2:4].any(axis=1))]
+        any_entity: Mask = np.any(kinds[:, 2:4], axis=1)
+        some = [("with an entity", any_entity)]
         return dict.fromkeys(("f1", "precision", "recall"), some)
 
 
