@@ -31,7 +31,7 @@ def simulate(scale: float) -> list[Simulated]:
 
 def cell(
     names: Sequence[str], rows: str, what: str, truth: dict[str, float], draw: Draw, scored: scoring.Scoring, sets: int,
-    low: float = 93, high: float | None = 97,
+    low: float | None = 93, high: float | None = 97,
 ) -> Iterable[list[object]]:  # fmt: skip
     """A table's rows of one condition, a metric each."""
     rng = np.random.default_rng(len(what) + 31 * len(rows))
@@ -49,9 +49,7 @@ def cell(
             before[name].append(plain[name][0] - 1e-9 <= truth[name] <= plain[name][1] + 1e-9)
     for name in names:
         given = len(covered[name])
-        rate = Rate(
-            100 * np.mean(covered[name]) if given >= 0.05 * sets else np.nan, max(given, 1), low, high
-        )
+        rate = Rate(100 * np.mean(covered[name]) if given >= 0.2 * sets else np.nan, max(given, 1), low, high)
         declined = f"{100 * (1 - given / sets):.0f} %"
         yield [
             rows,
@@ -142,7 +140,7 @@ def classes(scale: float) -> Simulated:
         def draw(rng: np.random.Generator, n: int = n, joint: np.ndarray = joint) -> tuple[np.ndarray, None]:
             return of_classes(rng, n, joint)
 
-        sets = int((400 if len(prior) > 3 else 1000) * scale)
+        sets = int((300 if len(prior) > 3 else 600) * scale)
         table.rows += cell(names, f"{n:,}", what, truth, draw, scored, sets)
     return table
 
@@ -161,7 +159,7 @@ def label_sets(scale: float) -> Simulated:
         (1000, 28, 0.003),
         (5000, 28, 0.003),
         (1000, 6, 0.05),
-        (15000, 28, 0.003),
+        (4000, 28, 0.01),
     ):
         prior = np.geomspace(0.3, floor, count)
         recall, alarm = np.linspace(0.8, 0.5, count), 0.15 * prior
@@ -181,7 +179,7 @@ def label_sets(scale: float) -> Simulated:
             "f1_micro": whole,
             "accuracy": np.prod(hit + (1 - prior) * (1 - alarm)),
         }
-        sets = int({500: 100, 1000: 100, 5000: 40, 15000: 30}[n] * scale) or 1
+        sets = int({500: 100, 1000: 120, 4000: 80, 5000: 30}[n] * scale) or 1
         table.rows += cell(names, f"{n:,}", f"{count} labels, down to {floor:.1%}", truth, draw, scored, sets)
     return table
 
@@ -214,7 +212,7 @@ def numbers(scale: float) -> Simulated:
             ) -> tuple[np.ndarray, None]:
                 return make(rng, n), None
 
-            sets = int({2: 100, 30: 100, 50: 500, 100: 400, 300: 120}[n] * scale)
+            sets = int({2: 50, 30: 50, 50: 400, 100: 250, 300: 80}[n] * scale) or 1
             table.rows += cell(names, str(n), what, truth, draw, scoring.Numbers(), sets)
     return table
 

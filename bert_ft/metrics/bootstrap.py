@@ -4,6 +4,7 @@ benchmarks/simulations/intervals.py, and told in docs/statistics.md."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -117,14 +118,12 @@ class Resamples:
         return reasons
 
     def _by_row(self, whole: dict[str, float], seed: int) -> Iterator[tuple[str, Interval]]:
-        from scipy import stats
-
         counts = np.bincount(self.kind, minlength=self.size)
         shares = self.scoring.shares(self.kinds)
         for name, (hit, of) in shares.items():
             if total := int(counts[of].sum()):
-                ends = stats.binomtest(int(counts[hit].sum()), total).proportion_ci(LEVEL, "exact")
-                yield name, Interval(self.scoring.top * ends.low, self.scoring.top * ends.high, EXACT)
+                low, high = exact(int(counts[hit].sum()), total)
+                yield name, Interval(self.scoring.top * low, self.scoring.top * high, EXACT)
         rest = {name: value for name, value in whole.items() if name not in shares and not np.isnan(value)}
         n = len(self.kind)
         if not rest or n < self.scoring.fewest:
@@ -217,6 +216,15 @@ class Resamples:
         return float(max(sizes.sum() ** 2 / (sizes**2).sum() - 1, 1))
 
 
+@lru_cache(10_000)
+def exact(hits: int, of: int) -> tuple[float, float]:
+    """The ends of the exact 95 % interval of a share (Clopper and Pearson 1934)."""
+    from scipy import stats
+
+    ends = stats.binomtest(hits, of).proportion_ci(LEVEL, "exact")
+    return float(ends.low), float(ends.high)
+
+
 def spread(values: np.ndarray) -> float:
     """The jackknife's standard error, from (B,) values without one block each (Efron and Tibshirani 1993,
     11.5)."""
@@ -255,7 +263,7 @@ def _scale(name: str, top: float) -> tuple[Scale, Scale]:
         return np.log, np.exp
     if name in CORRELATIONS:
         return np.arctanh, np.tanh
-    return lambda x: np.log(x / (top - x)), lambda x: top / (1 + np.exp(-x))
+    return lambda x: np.log(np.divide(x, top - x)), lambda x: top / (1 + np.exp(-x))
 
 
 def _rows(n: int) -> str:

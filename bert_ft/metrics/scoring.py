@@ -171,12 +171,10 @@ class LabelSets(Scoring):
         return right
 
     def examples(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A row without a label, and one of each label; a label made up, and each one missed."""
-        one = np.eye(len(self.labels), dtype=keys.dtype)
-        none = np.zeros_like(one)
-        right = np.concatenate([np.tile(one, 3), np.tile(none, 3)])
-        wrong = np.concatenate([np.hstack([one, none, none]), np.hstack([none, one, one])])
-        return right, wrong
+        """A row of each label; each of them taken for the next one."""
+        gold = np.eye(len(self.labels), dtype=keys.dtype)
+        said = np.roll(gold, 1, axis=1) if len(gold) > 1 else 1 - gold
+        return np.hstack([gold, gold, gold]), np.hstack([gold, said, said])
 
     def shares(self, kinds: np.ndarray) -> dict[str, tuple[Mask, Mask]]:
         gold, *predicted = self._parts(kinds)
@@ -260,11 +258,10 @@ class Entities(Scoring):
         return right
 
     def examples(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A sentence with one entity and one with none; one that is missed, one that is made up."""
+        """A sentence of one entity; one where it is missed and another one made up."""
         words = max(1, int(keys[:, 5].mean())) if len(keys) else 1
-        right = [[1, 1, 1, 1, words, words], [0, 0, 0, 0, words, words]]
-        wrong = [[0, 0, 1, 0, words - 1, words], [0, 0, 0, 1, words - 1, words]]
-        return np.array(right, keys.dtype), np.array(wrong, keys.dtype)
+        right, wrong = [1, 1, 1, 1, words, words], [0, 0, 1, 1, words - 1, words]
+        return np.array([right], keys.dtype), np.array([wrong], keys.dtype)
 
     def rests_on(self, kinds: np.ndarray) -> dict[str, list[tuple[str, Mask]]]:
         any_entity: Mask = np.any(kinds[:, 2:4], axis=1)
