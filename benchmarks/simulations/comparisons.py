@@ -53,7 +53,7 @@ def rows(scale: float) -> Simulated:
     for n, gain in ((300, 0.0), (1000, 0.0), (300, 0.03), (1000, 0.03)):
         rng = np.random.default_rng(n)
         found: list[tuple[bool, bool]] = []
-        for _ in range(int(400 * scale)):
+        for _ in range(int(300 * scale)):
             a, b = two(rng, n, gain)
             p = significance.randomisation(resamples(a), resamples(b), 400, 1)["f1"]
             found.append((significance.mcnemar(a, b) < 0.05, p < 0.05))
@@ -185,7 +185,7 @@ def seeds(scale: float) -> Simulated:
         "in both, and of two or three seeds Welch's degrees of freedom are few: it covers 95 % or more, hence no upper "
         "bound. Few seeds are wide: that is what they can tell.",
         cells,
-        int(120 * scale),
+        int(100 * scale),
         lambda sizes: (93, None),
     )
 

@@ -83,15 +83,14 @@ def shares(scale: float) -> Simulated:
         for p in (0.5, 0.9, 0.99):
 
             def draw(rng: np.random.Generator, n: int = n, p: float = p) -> tuple[np.ndarray, None]:
-                return of_classes(rng, n, confusions([0.5, 0.5], [p, p]))
+                return (rng.random((n, 1)) < p).astype(float), None
 
-            table.rows += cell(["accuracy"], str(n), f"accuracy {p}", {"accuracy": p}, draw, two(),
-                               int(2000 * scale), high=None)  # fmt: skip
+            scored = scoring.Means(["accuracy"])
+            sets = int(1000 * scale)
+            table.rows += cell(
+                ["accuracy"], str(n), f"accuracy {p}", {"accuracy": p}, draw, scored, sets, high=None
+            )
     return table
-
-
-def two() -> scoring.Classes:
-    return scoring.Classes(["negative", "positive"], 1)
 
 
 def confusions(shares_of: Sequence[float], right: Sequence[float]) -> np.ndarray:
@@ -140,7 +139,7 @@ def classes(scale: float) -> Simulated:
         def draw(rng: np.random.Generator, n: int = n, joint: np.ndarray = joint) -> tuple[np.ndarray, None]:
             return of_classes(rng, n, joint)
 
-        sets = int((300 if len(prior) > 3 else 600) * scale)
+        sets = int((150 if len(prior) > 3 else 300) * scale)
         table.rows += cell(names, f"{n:,}", what, truth, draw, scored, sets)
     return table
 
@@ -179,7 +178,7 @@ def label_sets(scale: float) -> Simulated:
             "f1_micro": whole,
             "accuracy": np.prod(hit + (1 - prior) * (1 - alarm)),
         }
-        sets = int({500: 100, 1000: 120, 4000: 80, 5000: 30}[n] * scale) or 1
+        sets = int({500: 60, 1000: 80, 4000: 60, 5000: 20}[n] * scale) or 1
         table.rows += cell(names, f"{n:,}", f"{count} labels, down to {floor:.1%}", truth, draw, scored, sets)
     return table
 

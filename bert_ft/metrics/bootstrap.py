@@ -219,10 +219,11 @@ class Resamples:
 @lru_cache(10_000)
 def exact(hits: int, of: int) -> tuple[float, float]:
     """The ends of the exact 95 % interval of a share (Clopper and Pearson 1934)."""
-    from scipy import stats
+    from scipy import special  # scipy.stats.binomtest finds the same ends by a search, fifty times slower
 
-    ends = stats.binomtest(hits, of).proportion_ci(LEVEL, "exact")
-    return float(ends.low), float(ends.high)
+    low = special.betaincinv(hits, of - hits + 1, (1 - LEVEL) / 2) if hits else 0.0
+    high = special.betaincinv(hits + 1, of - hits, (1 + LEVEL) / 2) if hits < of else 1.0
+    return float(low), float(high)
 
 
 def spread(values: np.ndarray) -> float:
