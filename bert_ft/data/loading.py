@@ -130,7 +130,9 @@ class _Reader:
             table = table.append_column("group", raw.table[group].cast(pa.string()))
         self.notes.extend(f"{name}: {note}" for note in [*raw.notes, *canonical.notes])
         self.findings.extend(replace(found, set=name) for found in [*raw.findings, *canonical.findings])
-        rest = raw.table.drop_columns([column for column in raw.table.column_names if column in names])
+        # a title that no family needs says which rows hang together, and stays what it is
+        used = set(names) - {self.columns[role] for role in self.family.spare if role == "title"}
+        rest = raw.table.drop_columns([column for column in raw.table.column_names if column in used])
         others = rest if self.others and len(rest) == len(table) else None
         numbers = raw.numbers if raw.numbers is not None and len(raw.numbers) == len(table) else None
         rows = Rows(table, raw.where, numbers, others, canonical.label_order, raw.parts)

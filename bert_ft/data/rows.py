@@ -17,6 +17,10 @@ PLACES = ("file", "line", "row")
 """Columns that say where a row stands (a string, a list of line numbers by item, the row's number from 1 in a
 file some of whose rows are left out), and are no part of the data."""
 
+ARTICLE = "article"
+"""The column of the title of what a row is about: it says which rows hang together, and nothing is learned of
+it; no part of the fingerprint, so that data has that of versions that did not keep it."""
+
 
 @dataclass
 class Rows:
@@ -136,7 +140,7 @@ def fingerprint(sets: Mapping[str, Rows]) -> str:
     for name, rows in sets.items():
         digest.update(name.encode())
         for column in rows.table.column_names:
-            if column in PLACES:
+            if column in PLACES or column == ARTICLE:
                 continue
             digest.update(column.encode())
             sink = pa.BufferOutputStream()

@@ -1,23 +1,58 @@
-"""Metrics of resamples and of parts of a set, many at once.
-
-Rows that count the same towards a metric (one cell of the confusion matrix, say) are one kind of row: a
-resample is how often each kind is drawn, (U,), and the metrics of D resamples are a few matrix products over
-(D, U).
-"""
+"""Parts and resamples of a set, and the interval that each of its metrics gets: what holds is simulated in
+benchmarks/simulations/intervals.py, and told in docs/statistics.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Values = dict[str, np.ndarray]
-"""Metric -> (D,) its value in each resample."""
+from bert_ft.metrics import LOWER_IS_BETTER
+from bert_ft.metrics.scoring import Scoring, Values
 
 DRAWS = 1000
 LEVEL = 0.95
 CELLS = 4_000_000  # of (D, U) held at a time
+HALF_A_ROW = 0.5  # right, and as much wrong: what is added to the rows before they are drawn
+FEWEST_OF_A_LABEL = 20
+FEWEST_GROUPS = 10
+FEWEST_MIXED = 5  # groups with an error, groups with a right row, groups that differ
+BLOCKS = 500  # of groups, that a jackknife leaves out one by one
+
+EXACT = "exact (Clopper and Pearson)"
+SMOOTHED = f"smoothed bootstrap, {DRAWS:,} samples"
+SCALED = f"the spread of {DRAWS:,} bootstrap samples"
+JACKKNIFE = "jackknife, one of them left out at a time"
+
+CORRELATIONS = ("pearson", "spearmanr", "matthews_correlation")
+
+Scale = Callable[[Any], Any]
+
+
+class Interval(NamedTuple):
+    """A 95 % interval, and how it comes about."""
+
+    low: float
+    high: float
+    method: str
+
+
+class Groups(NamedTuple):
+    """Which rows hang together. `unit`: what the groups are, in the plural. `codes`: (N,) the group of each
+    row, from 0."""
+
+    unit: str
+    codes: np.ndarray
+
+    @property
+    def number(self) -> int:
+        return int(self.codes.max()) + 1
+
+    def __str__(self) -> str:
+        return f"{self.number:,} {self.unit}"
 
 
 class Resamples:
@@ -25,17 +60,20 @@ class Resamples:
 
     Args:
         keys: (N, K) what each row counts; equal rows are one kind.
-        scoring: takes the kinds, (U, K), and returns the function from counts (D, U) to metrics.
+        scoring: what the metrics of such rows are.
+        groups: rows that hang together; None: each row stands for itself.
     """
 
-    def __init__(
-        self, keys: np.ndarray, scoring: Callable[[np.ndarray], Callable[[np.ndarray], Values]]
-    ) -> None:
-        self.kinds, kind = np.unique(keys, axis=0, return_inverse=True)
-        self.kind = kind.reshape(-1)
+    def __init__(self, keys: np.ndarray, scoring: Scoring, groups: Groups | None = None) -> None:
+        right, wrong = scoring.examples(keys)
+        rows = np.concatenate([keys, right, wrong]) if len(right) else keys
+        self.kinds, kind = np.unique(rows, axis=0, return_inverse=True)
+        self.kind = kind.reshape(-1)[: len(keys)]
+        self.examples = kind.reshape(-1)[len(keys) :].reshape(2, -1)  # (right, wrong)
         self.size = len(self.kinds)
         self.scoring = scoring
-        self.score = scoring(self.kinds)
+        self.groups = groups
+        self.score = scoring.of(self.kinds)
 
     def of(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """The metrics of some of the rows (all by default): nan where one is undefined."""
@@ -43,154 +81,200 @@ class Resamples:
         with np.errstate(all="ignore"):
             return {name: float(value[0]) for name, value in self.score(counts[None]).items()}
 
-    def intervals(self, draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """The percentile interval of each metric over bootstrap samples of the rows (Efron and Tibshirani
-        1993, 13.3)."""
+    def intervals(self, seed: int = 0) -> dict[str, Interval | str]:
+        """The 95 % interval of each metric over other rows like these, or why there is none.
+
+        Where each row stands for itself, a share of rows has its exact interval (Clopper and Pearson 1934);
+        correlations and errors that of Student's t around them, on Fisher's or the log scale, with the spread
+        of a Bayesian bootstrap (Rubin 1981); everything else the percentiles of that bootstrap of the rows,
+        half a row that is right and half a row that is wrong, so that it has a width without any error too.
+        Of groups: Student's t on the log-odds scale with the spread of the jackknife that leaves out one
+        group at a time, and as many degrees of freedom as groups that weigh alike would have (Carter,
+        Schnepel and Steigerwald 2017), less one.
+        """
+        whole = self.of()
+        found: dict[str, Interval | str] = dict.fromkeys(whole, "undefined on these rows")
+        found |= self._by_group(whole) if self.groups else self._by_row(whole, seed)
+        return found | self.unfit(list(whole))
+
+    def unfit(self, names: Iterable[str]) -> dict[str, str]:
+        """Why there can be no interval, of the metrics that can have none."""
+        n = len(self.kind)
+        shares = self.scoring.shares(self.kinds)
+        if self.groups is not None:
+            if self.groups.number < FEWEST_GROUPS:
+                return dict.fromkeys(names, f"{self.groups}, fewer than {FEWEST_GROUPS}")
+            shares = {}
+        elif n < self.scoring.fewest:
+            reason = f"{_rows(n)}, fewer than {self.scoring.fewest}"
+            return {name: reason for name in names if name not in shares}
+        counts = np.bincount(self.kind, minlength=self.size)
+        reasons: dict[str, str] = {}
+        rests = self.scoring.rests_on(self.kinds)
+        for name in rests.keys() & set(names) - shares.keys():
+            few, what = min((int(counts[mask].sum()), what) for what, mask in rests[name])
+            if few < FEWEST_OF_A_LABEL:
+                reasons[name] = f"{_rows(few)} {what}, fewer than {FEWEST_OF_A_LABEL}"
+        return reasons
+
+    def _by_row(self, whole: dict[str, float], seed: int) -> Iterator[tuple[str, Interval]]:
+        counts = np.bincount(self.kind, minlength=self.size)
+        shares = self.scoring.shares(self.kinds)
+        for name, (hit, of) in shares.items():
+            if total := int(counts[of].sum()):
+                low, high = exact(int(counts[hit].sum()), total)
+                yield name, Interval(self.scoring.top * low, self.scoring.top * high, EXACT)
+        rest = {name: value for name, value in whole.items() if name not in shares and not np.isnan(value)}
+        n = len(self.kind)
+        if not rest or n < self.scoring.fewest:
+            return
+        prior = np.bincount(self.examples.reshape(-1), minlength=self.size) * HALF_A_ROW
+        prior = prior / max(self.examples.shape[1], 1)
         rng = np.random.default_rng(seed)
-        share = np.bincount(self.kind, minlength=self.size) / len(self.kind)
+        with np.errstate(all="ignore"):
+            parts = [self.score(weights) for weights in drawn(counts, prior, DRAWS, rng)]
+        samples = {name: np.concatenate([part[name] for part in parts]) for name in rest}
+        for name, value in rest.items():
+            if self.examples.size:
+                low, high = percentiles(samples[name])
+                yield name, Interval(min(low, value), max(high, value), SMOOTHED)
+            elif interval := self._scaled(name, value, samples[name]):
+                yield name, interval
+
+    def _scaled(self, name: str, value: float, samples: np.ndarray) -> Interval | None:
+        """Of Fisher's z the spread is not below that of normal numbers, since few pairs vary too little."""
+        from scipy import stats
+
+        n = len(self.kind)
+        to, back = _scale(name, self.scoring.top)
+        with np.errstate(all="ignore"):
+            wide = np.nanstd(to(samples)) * np.sqrt((n + 1) / (n - 1))
+            if name in CORRELATIONS:
+                wide = max(wide, 1 / np.sqrt(n - 3))
+            ends = to(value) + np.array([-1, 1]) * wide * stats.t.ppf((1 + LEVEL) / 2, n - 1)
+        low, high = map(float, back(ends))
+        return Interval(low, high, SCALED) if np.isfinite(ends).all() else None
+
+    def _by_group(self, whole: dict[str, float]) -> Iterator[tuple[str, Interval | str]]:
+        from scipy import stats
+
+        assert self.groups is not None
+        if self.groups.number < FEWEST_GROUPS:
+            return
+        left = self.left_out()
+        student = stats.t.ppf((1 + LEVEL) / 2, self.freedom())
+        for name, value in whole.items():
+            to, back = _scale(name, self.scoring.top)
+            with np.errstate(all="ignore"):
+                ends = to(value) + np.array([-1, 1]) * student * spread(to(left[name]))
+            if reason := self._too_even(name):
+                yield name, reason
+            elif np.isfinite(ends).all():
+                low, high = map(float, back(ends))
+                yield name, Interval(low, high, JACKKNIFE)
+
+    def _too_even(self, name: str) -> str:
+        """Why the groups tell too little of their spread; empty where they tell enough."""
+        assert self.groups is not None
+        right = self.scoring.right(self.kinds)
+        sides = {} if right is None else {"an error": ~right}
+        if name in (shares := self.scoring.shares(self.kinds)):
+            hit, of = shares[name]
+            sides = {"an error": of & ~hit, "a right row": hit}
+        for what, mask in sides.items():
+            if (few := len(np.unique(self.groups.codes[mask[self.kind]]))) < FEWEST_MIXED:
+                return f"{few} of {self.groups} have {what}, fewer than {FEWEST_MIXED}"
+        return ""
+
+    # --- groups
+
+    def blocks(self) -> np.ndarray:
+        """(N,) what the jackknife leaves out together: the group, or of very many some of them by chance."""
+        assert self.groups is not None
+        if self.groups.number <= BLOCKS:
+            return self.groups.codes
+        places: np.ndarray = np.random.default_rng(0).permutation(self.groups.number) % BLOCKS
+        blocks: np.ndarray = places[self.groups.codes]
+        return blocks
+
+    def left_out(self) -> Values:
+        """(B,) each metric without one block of rows after the other."""
+        from scipy import sparse
+
+        blocks = self.blocks()
+        shape = int(blocks.max()) + 1, self.size
+        counts = sparse.csr_array((np.ones(len(blocks)), (blocks, self.kind)), shape)
+        whole = counts.sum(axis=0)
         step = max(1, CELLS // self.size)
         with np.errstate(all="ignore"):
-            parts = [
-                self.score(rng.multinomial(len(self.kind), share, min(step, draws - at)))
-                for at in range(0, draws, step)
-            ]
-        samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {name: percentiles(values) for name, values in samples.items() if not np.isnan(values).all()}
+            parts = [self.score(whole - counts[at : at + step].toarray()) for at in range(0, shape[0], step)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def freedom(self) -> float:
+        """Degrees of freedom of the jackknife."""
+        sizes = np.bincount(self.blocks()).astype(float)
+        return float(max(sizes.sum() ** 2 / (sizes**2).sum() - 1, 1))
+
+
+@lru_cache(10_000)
+def exact(hits: int, of: int) -> tuple[float, float]:
+    """The ends of the exact 95 % interval of a share (Clopper and Pearson 1934)."""
+    from scipy import special  # scipy.stats.binomtest finds the same ends by a search, fifty times slower
+
+    low = special.betaincinv(hits, of - hits + 1, (1 - LEVEL) / 2) if hits else 0.0
+    high = special.betaincinv(hits + 1, of - hits, (1 + LEVEL) / 2) if hits < of else 1.0
+    return float(low), float(high)
+
+
+def spread(values: np.ndarray) -> float:
+    """The jackknife's standard error, from (B,) values without one block each (Efron and Tibshirani 1993,
+    11.5)."""
+    n = len(values)
+    return float(np.sqrt((n - 1) / n * ((values - values.mean()) ** 2).sum()))
+
+
+def drawn(
+    counts: np.ndarray, prior: np.ndarray, draws: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """(D, U) at a time, `draws` in all, of a Bayesian bootstrap: how much each kind of row weighs, the sum
+    being the number of rows.
+
+    The weights are a little more uneven than Rubin's, so that the spread of few rows is that of Student's t.
+
+    Args:
+        counts: (U,) rows of each kind. prior: (U,) what is added to them.
+    """
+    from scipy import stats
+
+    n = int(counts.sum())
+    normal, student = (one.ppf((1 + LEVEL) / 2) for one in (stats.norm, stats.t(max(n - 1, 1))))
+    each = max(((n - 1) * (normal / student) ** 2 - 1) / n, 0.05)
+    shapes = each * counts + prior
+    some = np.flatnonzero(shapes)
+    step = max(1, CELLS // len(counts))
+    for at in range(0, draws, step):
+        weights = np.zeros((min(step, draws - at), len(counts)))
+        weights[:, some] = rng.standard_gamma(shapes[some], (len(weights), len(some)))
+        yield weights * (n / weights.sum(1, keepdims=True))
+
+
+def _scale(name: str, top: float) -> tuple[Scale, Scale]:
+    """The scale on which a metric is about as uncertain to both sides, and the way back."""
+    if name in LOWER_IS_BETTER:
+        return np.log, np.exp
+    if name in CORRELATIONS:
+        return np.arctanh, np.tanh
+    return lambda x: np.log(np.divide(x, top - x)), lambda x: top / (1 + np.exp(-x))
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n:,} rows"
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
     """The ends of the 95 % percentile interval; draws in which a metric is undefined don't count."""
     low, high = np.nanpercentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
-
-
-def _averages(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray, counted: np.ndarray) -> Values:
-    """From (D, C) counts; macro averages go over the labels that are `counted`, (D, C) bool."""
-    result: Values = {}
-    for name, top, bottom in (
-        ("precision", hits, predicted),
-        ("recall", hits, gold),
-        ("f1", 2 * hits, predicted + gold),
-    ):
-        each = top / np.maximum(bottom, 1)
-        result[f"{name}_macro"] = np.where(counted, each, 0).sum(1) / np.maximum(counted.sum(1), 1)
-        result[f"{name}_micro"] = top.sum(1) / np.maximum(bottom.sum(1), 1)
-        result[f"{name}_weighted"] = (each * gold).sum(1) / np.maximum(gold.sum(1), 1)
-    return result
-
-
-def classes(labels: int, positive: int) -> Callable[[np.ndarray], Callable[[np.ndarray], Values]]:
-    """Kinds are (gold label, predicted label): all metrics of classes."""
-
-    def scoring(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-        one = np.eye(labels)
-        same = kinds[:, 0] == kinds[:, 1]
-
-        def score(counts: np.ndarray) -> Values:
-            gold = counts @ one[kinds[:, 0]]
-            predicted = counts @ one[kinds[:, 1]]
-            hits = counts[:, same] @ one[kinds[same, 0]]
-            n = counts.sum(1)
-            correct = hits.sum(1)
-            spread = (n**2 - (predicted**2).sum(1)) * (n**2 - (gold**2).sum(1))
-            out = _averages(hits, predicted, gold, predicted + gold > 0)
-            h = hits[:, positive]
-            p = predicted[:, positive]
-            g = gold[:, positive]
-            recalls = np.where(gold > 0, hits / np.maximum(gold, 1), 0).sum(1)
-            return out | {
-                "accuracy": correct / n,
-                "balanced_accuracy": recalls / (gold > 0).sum(1),
-                "matthews_correlation": (correct * n - (predicted * gold).sum(1))
-                / np.where(spread > 0, np.sqrt(spread), np.inf),
-                "precision": h / np.maximum(p, 1),
-                "recall": h / np.maximum(g, 1),
-                "f1": 2 * h / np.maximum(p + g, 1),
-            }
-
-        return score
-
-    return scoring
-
-
-def label_sets(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-    """Kinds are 3C bits: the gold labels, those above 0.5, those above the tuned thresholds."""
-    gold, *predicted = np.split(kinds.astype(np.float64), 3, axis=1)
-
-    def score(counts: np.ndarray) -> Values:
-        out: Values = {}
-        for suffix, each in zip(("", "_tuned"), predicted, strict=True):
-            rates = _averages(
-                counts @ (gold * each), counts @ each, counts @ gold, np.ones((1, gold.shape[1]), bool)
-            )
-            rates["accuracy"] = counts @ (gold == each).all(1) / counts.sum(1)
-            out |= {name + suffix: value for name, value in rates.items()}
-        return out
-
-    return score
-
-
-def numbers(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-    """Kinds are (gold number, predicted number)."""
-    sides = kinds.T
-
-    def score(counts: np.ndarray) -> Values:
-        n = counts.sum(1)
-        error = sides[0] - sides[1]
-        out = {"mean_squared_error": counts @ error**2 / n, "mean_absolute_error": counts @ abs(error) / n}
-        out["pearson"] = _correlation(counts, *(np.broadcast_to(side, counts.shape) for side in sides))
-        return out | {"spearmanr": _correlation(counts, *(_ranks(counts, side) for side in sides))}
-
-    return score
-
-
-def _correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    n = counts.sum(1, keepdims=True)
-    sampled = [np.where(counts > 0, side, np.nan) for side in (x, y)]
-    varied = np.all([np.nanmax(side, axis=1) > np.nanmin(side, axis=1) for side in sampled], axis=0)
-    x, y = (side - (counts * side).sum(1, keepdims=True) / n for side in (x, y))
-    squares = (counts * x * x).sum(1) * (counts * y * y).sum(1)
-    return np.asarray((counts * x * y).sum(1) / np.sqrt(np.where(varied, squares, np.nan)))
-
-
-def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(D, U) rank of each value in each resample; equal ones share the mean of theirs."""
-    order = np.argsort(values, kind="stable")
-    first = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
-    mass = np.add.reduceat(counts[:, order], first, axis=1)
-    middle = np.cumsum(mass, axis=1) - mass / 2
-    ranks = np.empty(counts.shape)
-    ranks[:, order] = np.repeat(middle, np.diff(np.append(first, len(values))), axis=1)
-    return ranks
-
-
-def entities(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-    """Kinds are sentences: their entities recalled, correct, gold, predicted; their words right, words."""
-
-    def score(counts: np.ndarray) -> Values:
-        recalled, correct, gold, predicted, same, words = (counts @ kinds).astype(np.float64).T
-        precision = correct / np.maximum(predicted, 1)
-        recall = recalled / np.maximum(gold, 1)
-        both = precision + recall
-        return {
-            "f1": 2 * precision * recall / np.where(both > 0, both, 1),
-            "precision": precision,
-            "recall": recall,
-            "accuracy": same / np.maximum(words, 1),
-        }
-
-    return score
-
-
-def means(names: Sequence[str], scale: float = 1.0) -> Callable[[np.ndarray], Callable[[np.ndarray], Values]]:
-    """Kinds are scores, a column a metric: metrics that are the mean over the rows."""
-
-    def scoring(kinds: np.ndarray) -> Callable[[np.ndarray], Values]:
-        return lambda counts: dict(
-            zip(names, scale * (counts @ kinds / counts.sum(1, keepdims=True)).T, strict=True)
-        )
-
-    return scoring
 
 
 def bins(values: np.ndarray, most: int = 5) -> list[tuple[str, np.ndarray]]:

@@ -45,12 +45,14 @@ class View:
         """The metric that picks the best step, with its interval."""
         name, metric = self.task.best_metric
         out: dict[str, Any] = {"set": name, "metric": metric, "value": self.metrics.get(name, {}).get(metric)}
+        out["method"] = "no interval: it is not to be had from the predictions, or the run keeps no rows"
         for one in self.sets:
-            if one.name == name and metric in one.intervals:
-                low, high = one.intervals[metric]
-                out["interval"] = f"{show(low)} to {show(high)}"
-                rows = f"the {len(one.lines):,} rows"
-                out["method"] = f"95 % percentile interval, {bootstrap.DRAWS:,} bootstrap samples of {rows}"
+            found = one.certainty.get(metric) if one.name == name else None
+            if isinstance(found, bootstrap.Interval):
+                out["interval"] = f"{show(found.low)} to {show(found.high)}"
+                out["method"] = f"95 % interval over {one.drawn}: {found.method}"
+            elif found:
+                out["method"] = f"no interval: {found}"
         if (spread := self.results.get("spread", {}).get(name, {}).get(metric)) is not None:
             told = f"mean and standard deviation of {self.results['folds']} folds"
             out |= {"interval": f"± {show(spread)}", "method": told}
@@ -58,13 +60,22 @@ class View:
 
     def scores(self) -> Table:
         """All metrics of all sets."""
-        intervals = {one.name: one.intervals for one in self.sets}
-        rows = [
-            [name, metric, value, *intervals.get(name, {}).get(metric, (None, None))]
-            for name, values in self.metrics.items()
-            for metric, value in values.items()
-        ]
-        return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
+        certain = {one.name: one.certainty for one in self.sets}
+        rows: list[list[Any]] = []
+        for name, values in self.metrics.items():
+            for metric, value in values.items():
+                found = certain.get(name, {}).get(metric)
+                if isinstance(found, bootstrap.Interval):
+                    rows.append([name, metric, value, f"{show(found.low)} to {show(found.high)}"])
+                else:
+                    rows.append([name, metric, value, f"none: {found}" if found else None])
+        note = "; ".join(one.methods() for one in self.sets if one.intervals)
+        return Table("metrics", ["set", "metric", "value", "95 % interval"], rows, note)
+
+    @property
+    def independence(self) -> str:
+        """The sentence on rows that are taken one by one, where this page has intervals of such."""
+        return next((one.independence for one in self.sets if one.intervals and one.independence), "")
 
     @cached_property
     def curves(self) -> list[str]:

@@ -15,9 +15,10 @@ from pyarrow import parquet as pq
 
 from bert_ft import files
 from bert_ft.config.task import Task
+from bert_ft.data.columns import codes
 from bert_ft.errors import InputError, disk
 from bert_ft.metrics import bootstrap
-from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.metrics.bootstrap import Groups, Interval, Resamples
 from bert_ft.report.elements import Chart, Table
 from bert_ft.rundir.folder import RunDir
 
@@ -42,6 +43,7 @@ class Scored:
         length: the unit in which inputs are measured, and the columns that they stand in.
         answers: keys of an error's line that say what the model gave; one alone is shown as its value.
         sized_errors: whether a prediction is not right or wrong, but off by the `error` of its line.
+        units: columns of the rows whose equal values hang together -> what they are called, in the plural.
     Attributes:
         lines: those of `predictions/<name>.jsonl`. rows: the canonical rows, None where the run keeps none.
     """
@@ -49,6 +51,7 @@ class Scored:
     length: ClassVar[tuple[str, tuple[str, ...]]] = ("characters", ("text", "text_pair"))
     answers: ClassVar[tuple[str, ...]] = ("prediction",)
     sized_errors: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -66,8 +69,23 @@ class Scored:
         return None
 
     @cached_property
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the metrics that come out as in results.json; no others."""
+    def clusters(self) -> Groups | None:
+        """The rows that hang together: those of a document, context or article, or of equal `data.group`,
+        whichever are the largest; None where no such column parts the rows."""
+        units = {**self.units, "group": f"groups ({self.task.data.group})"}
+        columns = [] if self.rows is None else [name for name in units if name in self.rows.column_names]
+        best: Groups | None = None
+        for name in columns:
+            assert self.rows is not None
+            found = Groups(units[name], codes(self.rows[name]))
+            several = 1 < found.number < len(found.codes) and not self.rows[name].null_count
+            if several and (best is None or found.number < best.number):
+                best = found
+        return best
+
+    @cached_property
+    def certainty(self) -> dict[str, Interval | str]:
+        """The 95 % interval of each metric that comes out as in results.json, or why there is none."""
         if self.resamples is None:
             return {}
         whole = self.resamples.of()
@@ -76,6 +94,36 @@ class Scored:
             for name, found in self.resamples.intervals().items()
             if self.metrics.get(name) is not None and abs(whole[name] - self.metrics[name]) < 1e-6
         }
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The ends of the intervals of `certainty`."""
+        return {name: found[:2] for name, found in self.certainty.items() if isinstance(found, Interval)}
+
+    @property
+    def drawn(self) -> str:
+        """What the intervals are over: "47 documents", "the 300 rows"."""
+        return str(self.clusters or f"the {len(self.lines):,} rows")
+
+    def methods(self) -> str:
+        """How the intervals come about, for a table of several sets."""
+        by: dict[str, list[str]] = {}
+        for name, found in self.certainty.items():
+            if isinstance(found, Interval):
+                by.setdefault(found.method, []).append(name)
+        how = "; ".join(f"{method}: {', '.join(names)}" for method, names in by.items())
+        return f"{self.name} over {self.drawn}: {how if len(by) > 1 else next(iter(by), '')}"
+
+    @property
+    def independence(self) -> str:
+        """What should be known of intervals and tests of rows that are taken one by one; empty where groups
+        are known."""
+        if self.resamples is None or self.clusters is not None:
+            return ""
+        return (
+            "The rows are taken as independent: if several come of one document, article or person, intervals"
+            " are too narrow and p-values too small; data.group (--set group=COLUMN) names what they come of."
+        )
 
     def sections(self) -> list[Table | Chart]:
         """What the page shows of the set beside its metrics and errors."""

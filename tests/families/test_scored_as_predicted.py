@@ -105,7 +105,7 @@ def test_the_report_counts_what_is_missed(tmp_path: Path) -> None:
     rows = {row[0]: row[1:] for row in shown.sections()[0].rows}  # type: ignore[union-attr]
     assert rows["UNIT"][:3] == [1, 0.0, 0.0] and rows["PER"][0] == 4
     assert {kind: row[3] for kind, row in rows.items()} == {k: metrics[f"f1_{k}"] for k in rows}
-    assert shown.resamples.of()["f1"] == pytest.approx(metrics["f1"]) and shown.intervals.keys() >= {"f1"}
+    assert shown.resamples.of()["f1"] == pytest.approx(metrics["f1"]) and shown.certainty.keys() >= {"f1"}
     assert any("UNIT: a part of a word" in error["missed"] for error in shown.errors())
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from bert_ft.metrics import bootstrap, classification, multilabel, significance
-from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.metrics import bootstrap, classification, multilabel, scoring, significance
+from bert_ft.metrics.bootstrap import Groups, Resamples
 
 Metrics = Callable[[np.ndarray], dict[str, float]]
 CLASSES = ("accuracy", "f1_macro")
@@ -36,9 +36,9 @@ def of_sets(keys: np.ndarray) -> dict[str, float]:
 
 
 KINDS: dict[str, tuple[int, int, Any, Metrics]] = {  # columns of a row: gold, predicted
-    "classes": (1, 1, bootstrap.classes(3, 1), of_classes),
-    "numbers": (1, 1, bootstrap.numbers, of_numbers),
-    "sets": (2, 4, bootstrap.label_sets, of_sets),
+    "classes": (1, 1, scoring.Classes("abc", 1), of_classes),
+    "numbers": (1, 1, scoring.Numbers(), of_numbers),
+    "sets": (2, 4, scoring.LabelSets("ab"), of_sets),
 }
 
 
@@ -96,57 +96,129 @@ def test_drawn_randomisation_is_near_the_exact_p() -> None:
         np.stack([gold, np.where(rng.random(200) < share, gold, 1 - gold)], axis=1) for share in (0.75, 0.77)
     ]
     ours = significance.randomisation(
-        *(Resamples(side, bootstrap.classes(2, 1)) for side in sides), draws=20_000
+        *(Resamples(side, scoring.Classes("ab", 1)) for side in sides), draws=20_000
     )  # type: ignore[misc]
     right = [side[:, 0] == side[:, 1] for side in sides]
     exact = stats.binomtest(int((right[0] & ~right[1]).sum()), int((right[0] != right[1]).sum())).pvalue
     assert 0.001 < exact < 0.2 and ours["accuracy"] == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))
 
 
-def distribution(values: np.ndarray) -> np.ndarray:
-    """The share of values at or below each of 41 points."""
-    return (np.sort(values)[None] <= np.linspace(-1, 1, 41)[:, None] + 1e-9).mean(axis=1)
+def of_two_labels(rng: np.random.Generator, n: int, right: float, gold: np.ndarray) -> np.ndarray:
+    return np.stack([gold, np.where(rng.random(n) < right, gold, 1 - gold)], axis=1)
 
 
-@pytest.mark.parametrize("seeds", [(1, 1), (1, 2), (3, 2)])
-def test_bootstrap_equals_all_resamples(seeds: tuple[int, int]) -> None:
-    """All resamples of 4 rows, and of the seeds, whose weights are spread by sqrt(m / (m - 1)) around 1/m."""
-    rng = np.random.default_rng(sum(seeds))
-    gold = np.array([0, 1, 1, 0])
-    answers = [[rng.integers(0, 2, 4) for _ in range(m)] for m in seeds]
-    groups = [
-        [Resamples(np.stack([gold, a], axis=1), bootstrap.classes(2, 1)) for a in group] for group in answers
-    ]
-    drawn = significance.bootstrap(groups, draws=40_000)
-    ours = drawn[1]["accuracy"] - drawn[0]["accuracy"]
-    every = []
-    for rows in product(range(4), repeat=4):
-        means = []
-        for group in answers:
-            m = len(group)
-            accuracy = [np.mean([a[i] == gold[i] for i in rows]) for a in group]
-            spread = math.sqrt(m / (m - 1)) if m > 1 else 0
-            means.append([sum((1 / m + spread * (picked.count(k) / m - 1 / m)) * accuracy[k] for k in range(m))
-                          for picked in product(range(m), repeat=m)])  # fmt: skip
-        every += [b - a for a in means[0] for b in means[1]]
-    assert distribution(ours) == pytest.approx(distribution(np.array(every)), abs=0.015)
-    assert ours.mean() == pytest.approx(np.mean(every), abs=0.01)
-
-
-def test_interval_is_scipys() -> None:
-    """The percentile interval of a paired bootstrap of 300 rows, of accuracy."""
+def test_interval_of_a_difference_is_scipys() -> None:
+    """The percentile interval of a paired bootstrap of 300 rows, of accuracy; with half a row won and half a row lost."""
     rng = np.random.default_rng(5)
     gold = rng.integers(0, 3, 300)
     answers = [np.where(rng.random(300) < share, gold, rng.integers(0, 3, 300)) for share in (0.6, 0.7)]
-    drawn = significance.bootstrap(
-        [[Resamples(np.stack([gold, a], axis=1), bootstrap.classes(3, 1))] for a in answers], draws=9999
-    )
-    found = bootstrap.percentiles(drawn[1]["accuracy"] - drawn[0]["accuracy"])
+    sides = [[Resamples(np.stack([gold, a], axis=1), scoring.Classes("abc", 1))] for a in answers]
+    drawn = significance.differences(sides[0], sides[1], draws=9999)["accuracy"]
     theirs = stats.bootstrap([answers[0] == gold, answers[1] == gold], lambda a, b, axis: b.mean(axis) - a.mean(axis),
                              paired=True, vectorized=True, method="percentile", rng=np.random.default_rng(0))  # fmt: skip
-    assert found == pytest.approx(
-        (theirs.confidence_interval.low, theirs.confidence_interval.high), abs=0.005
-    )
+    assert bootstrap.percentiles(drawn) == pytest.approx(tuple(theirs.confidence_interval), abs=0.007)
+    p, q = (np.mean(a == gold) for a in answers)
+    both = np.mean((answers[1] == gold).astype(int) - (answers[0] == gold).astype(int) == 0)
+    variance = ((1 - both) - (q - p) ** 2) / 300
+    assert drawn.mean() == pytest.approx(q - p, abs=0.003) and drawn.var() == pytest.approx(variance, rel=0.1)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 5), (1, 4), (1, 1)])
+def test_what_seeds_add(sizes: tuple[int, int]) -> None:
+    """Welch's interval around the difference; of one seed, that of a new value like the others (a prediction interval)."""
+    rng = np.random.default_rng(0)
+    first, second = ([float(v) for v in rng.normal(0.8, 0.02, m)] for m in sizes)
+    drawn = significance.of_seeds(first, second, 200_000, rng)
+    ends = np.quantile(drawn, [0.025, 0.975])
+    if sizes == (1, 1):
+        assert not drawn.any()
+        return
+    if sizes == (1, 4):
+        half = stats.t.ppf(0.975, 3) * np.std(second, ddof=1) * math.sqrt(1 + 1 / 4)
+    else:
+        theirs = stats.ttest_ind(second, first, equal_var=False).confidence_interval()
+        half = (theirs.high - theirs.low) / 2
+    assert ends == pytest.approx([-half, half], rel=0.03)
+
+
+@pytest.mark.parametrize("m", [3, 5, 10])
+def test_equal_seeds_have_no_spread(m: int) -> None:
+    """The mean of equal numbers is off by rounding: over a thousand values no interval, no effect size."""
+    n = np.arange(2, 1002)
+    for value in (n // 3 / n).tolist():
+        equal, other = [value] * m, [value + 0.25] * m
+        assert significance.deviation(equal) == 0
+        assert all(map(math.isnan, significance.welch(equal, other)))
+        assert math.isnan(significance.hedges(equal, other))
+        assert not significance.of_seeds(equal, other, 3, np.random.default_rng(0)).any()
+        spread = [value, value + 0.01, value - 0.01]
+        theirs = stats.ttest_ind(spread, equal[:1] * m, equal_var=False).confidence_interval()
+        assert significance.welch(equal, spread) == pytest.approx((theirs.low, theirs.high))
+        assert math.isfinite(significance.hedges(equal, spread))
+        # all ways to divide them give one difference, up to rounding
+        assert m > 5 or significance.permutation(equal, equal) == 1
+
+
+@pytest.mark.parametrize("number", [4, 7])
+def test_groups_are_swapped_whole(number: int) -> None:
+    """Against all ways to swap the documents of two systems, one by one."""
+    rng = np.random.default_rng(number)
+    of = np.sort(rng.integers(0, number, 40))
+    of = np.unique(of, return_inverse=True)[1]
+    gold = rng.integers(0, 2, 40)
+    sides = [of_two_labels(rng, 40, right, gold) for right in (0.6, 0.8)]
+    groups = Groups("documents", of)
+    ours = significance.randomisation(*(Resamples(side, scoring.Classes("ab", 1), groups) for side in sides))
+    seen = of_classes_of_two(sides)
+    hits = dict.fromkeys(seen, 0)
+    places = range(int(of.max()) + 1)
+    for swap in product((False, True), repeat=len(places)):
+        rows = np.array(swap)[of]
+        swapped = [np.where(rows[:, None], sides[1 - i], sides[i]) for i in (0, 1)]
+        for name, value in of_classes_of_two(swapped).items():
+            hits[name] += abs(value) >= abs(seen[name]) - 1e-9
+    assert {name: ours[name] for name in hits} == {name: k / 2 ** len(places) for name, k in hits.items()}
+
+
+def of_classes_of_two(sides: list[np.ndarray]) -> dict[str, float]:
+    before, after = (of_classes(side) for side in sides)
+    return {name: after[name] - before[name] for name in before}
+
+
+def test_interval_of_a_difference_by_groups() -> None:
+    """The jackknife of the difference, one document left out after the other; Student's t as wide."""
+    rng = np.random.default_rng(8)
+    of = np.repeat(np.arange(30), rng.integers(3, 30, 30))
+    gold = rng.integers(0, 2, len(of))
+    sides = [of_two_labels(rng, len(of), right, gold) for right in (0.7, 0.8)]
+    first, second = ([Resamples(side, scoring.Classes("ab", 1), Groups("documents", of))] for side in sides)
+    drawn = significance.differences(first, second, 100_000)["accuracy"]
+    right = [side[:, 0] == side[:, 1] for side in sides]
+    each = np.array([right[1][of != i].mean() - right[0][of != i].mean() for i in range(30)])
+    error = math.sqrt(29 / 30 * ((each - each.mean()) ** 2).sum())
+    sizes = np.bincount(of)
+    half = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1) * error
+    middle = right[1].mean() - right[0].mean()
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([middle - half, middle + half], abs=0.003)
+
+
+def test_no_interval_of_a_difference() -> None:
+    rng = np.random.default_rng(9)
+    gold = rng.integers(0, 2, 100)
+    side = of_two_labels(rng, 100, 0.8, gold)
+    other = side.copy()
+    other[:5, 1] = 1 - other[:5, 1]
+    names = ["accuracy", "f1"]
+
+    def unfit(a: np.ndarray, b: np.ndarray, groups: Groups | None = None) -> dict[str, str]:
+        first, second = ([Resamples(each, scoring.Classes("ab", 1), groups)] for each in (a, b))
+        return significance.unfit(first, second, names)
+
+    assert unfit(side, side) == dict.fromkeys(names, "no row differs")
+    assert unfit(side[:6], other[:6]) == dict.fromkeys(names, "6 rows, fewer than 10")
+    documents = Groups("documents", np.arange(100) // 5)
+    assert unfit(side, other, documents) == dict.fromkeys(names, "1 of 20 documents differ, fewer than 5")
+    assert not unfit(side, other)
 
 
 scores = st.lists(st.integers(0, 8), min_size=2, max_size=4).map(lambda values: [v / 8 for v in values])
@@ -180,9 +252,7 @@ def test_welch_and_hedges_by_hand(first: list[float], second: list[float]) -> No
     a, b = (np.var(side, ddof=1) / len(side) for side in (first, second))
     difference = np.mean(second) - np.mean(first)
     if a + b == 0:
-        assert significance.welch(first, second) == (difference, difference) and not math.isfinite(
-            significance.hedges(first, second)
-        )
+        assert all(map(math.isnan, (*significance.welch(first, second), significance.hedges(first, second))))
         return
     freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(a + b)

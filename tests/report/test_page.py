@@ -98,7 +98,14 @@ def test_a_report_is_whole_and_inert(runs: Runs, kind: str) -> None:
     assert len(shown.labels) == 4 + (kind == "numbers") and all(" to " in label for label in shown.labels), (
         "text alternatives"
     )
-    for part in ("95 % percentile interval, 1,000 bootstrap samples of the 46 rows", "by length of the input in",
+    reason = {
+        "many classes": "none: 2 rows of 'label 0', fewer than 20",
+        "numbers": "no interval: 46 rows, fewer than 50",
+    }
+    interval = reason.get(kind, "95 % interval over the 46 rows: ")
+    if kind not in reason:
+        assert shown.text.count("The rows are taken as independent") == 1
+    for part in (interval, "by length of the input in",
                  "Learning curves", "recipe", "environment", "timing", "what was read, truncated and unknown"):  # fmt: skip
         assert part in shown.text, part
     assert f"errors 20 of {len(run.errors(None))} wrong rows" in shown.text or len(run.errors(None)) < 20
@@ -114,7 +121,10 @@ def test_intervals_are_of_the_metrics_in_the_results(runs: Runs, kind: str) -> N
         if not re.match("(Has|No)Ans|best_.*thresh|f1_(LOC|<)", name)
     }
     undefined = {name for name in expected if run.metrics["validation"][name] is None}
-    assert one.intervals.keys() == expected - undefined and run.task.best_metric[1] in one.intervals
+    assert one.certainty.keys() == expected - undefined and run.task.best_metric[1] in one.certainty
+    reasons = {name: why for name, why in one.certainty.items() if isinstance(why, str)}
+    assert one.intervals.keys() | reasons.keys() == one.certainty.keys() and all(reasons.values())
+    assert bool(one.intervals) == (kind != "numbers"), "46 pairs are too few"
     for name, (low, high) in one.intervals.items():
         assert low <= run.metrics["validation"][name] <= high
 
@@ -205,7 +215,9 @@ def test_a_report_comes_from_the_folder_alone(runs: Runs, cli: Any, tmp_path: Pa
     (moved / "predictions" / "validation.rows.parquet").unlink()
     cli("report", moved)
     bare = Checked((moved / "report.html").read_text()).text
-    assert "confusion matrix" in bare and "by length" not in bare and "95 % percentile" in bare
+    assert (
+        "confusion matrix" in bare and "by length" not in bare and "95 % interval over the 46 rows: " in bare
+    )
 
     assert cli("report", moved, runs["numbers"].path).code == 2
     both = [runs["classes"].path, runs["sets"].path, runs["classes"].path]

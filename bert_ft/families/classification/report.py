@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft.metrics import bootstrap, multilabel
+from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report import plots
 from bert_ft.report.elements import Chart, Table
@@ -30,7 +30,7 @@ class Classes(Scored):
     def resamples(self) -> Resamples:
         positive = self.task.metric.positive
         number = 1 if positive is None else self.names.index(str(positive))
-        return Resamples(self.ids, bootstrap.classes(len(self.names), number))
+        return Resamples(self.ids, scoring.Classes(self.names, number), self.clusters)
 
     share_of_right = "accuracy"
 
@@ -91,7 +91,8 @@ class Sets(Scored):
     @cached_property
     def resamples(self) -> Resamples:
         gold, found, p = self.matrices
-        return Resamples(np.concatenate([gold, p > 0.5, found], axis=1), bootstrap.label_sets)
+        keys = np.concatenate([gold, p > 0.5, found], axis=1)
+        return Resamples(keys, scoring.LabelSets(self.names), self.clusters)
 
     share_of_right = "accuracy_tuned"
 
@@ -139,7 +140,7 @@ class Numbers(Scored):
 
     @cached_property
     def resamples(self) -> Resamples:
-        return Resamples(self.pairs, bootstrap.numbers)
+        return Resamples(self.pairs, scoring.Numbers(), self.clusters)
 
     def main(self) -> list[str]:
         return ["mean_absolute_error"]

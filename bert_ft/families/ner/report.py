@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from bert_ft.metrics import bootstrap, entities
+from bert_ft.metrics import entities, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
@@ -18,6 +19,7 @@ class Entities(Scored):
 
     length = ("words", ())
     answers = ("missed", "wrong")
+    units: ClassVar[Mapping[str, str]] = {"document": "documents"}
 
     @cached_property
     def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -42,7 +44,8 @@ class Entities(Scored):
             for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)
         ]
         keys[2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
-        return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), bootstrap.entities)
+        counted = np.stack([*keys, np.diff(same[offsets]), rows], axis=1)
+        return Resamples(counted, scoring.Entities(), self.clusters)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
         """The sentence of places that count an O behind each (`entities.apart`)."""

@@ -51,8 +51,9 @@ class ExtractiveQa(Adapter):
         "answers": True,
         "answer_start": False,
         "is_impossible": False,
+        "title": False,
     }
-    spare: ClassVar[tuple[str, ...]] = reading.BESIDE
+    spare: ClassVar[tuple[str, ...]] = (*reading.BESIDE, "title")
     group_by: ClassVar[str | None] = "context"
     target: ClassVar[str] = "answers"
     texts: ClassVar[tuple[str, ...]] = ("question", "context")

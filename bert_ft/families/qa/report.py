@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.compute as pac
@@ -13,7 +13,7 @@ from bert_ft import reading
 from bert_ft.errors import InputError
 from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
-from bert_ft.metrics import answers, bootstrap, squad
+from bert_ft.metrics import answers, bootstrap, scoring, squad
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
@@ -23,6 +23,7 @@ class Answers(Scored):
     """Questions on contexts: the answers that the model gives, at its own threshold of no answer."""
 
     length = ("characters", ("question", "context"))
+    units: ClassVar[Mapping[str, str]] = {"article": "articles", "context": "contexts"}
 
     @property
     def no_answer(self) -> bool:
@@ -75,7 +76,7 @@ class Answers(Scored):
         for name in answers.named(self.metrics):
             names += [f"{name}_exact_match", f"{name}_f1"]
             keys.append(self.one_by_one(partial(answers.score, name), self.column("prediction")))
-        return Resamples(np.concatenate(keys, axis=1), bootstrap.means(names, 100.0))
+        return Resamples(np.concatenate(keys, axis=1), scoring.Means(names, 100.0), self.clusters)
 
     @property
     def share_of_right(self) -> str:

@@ -20,7 +20,7 @@ BESIDE = ("answer_start", "is_impossible")
 
 def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled: bool) -> Canonical:
     """Checked rows and what was mended: id, question, context (strings), answers (list of strings),
-    answer_starts.
+    answer_starts; article (string) where every row has a title.
 
     `answer_starts` are characters (code points) of the context; -1 where an answer was not found. A wrong or
     absent one is put right only where the text occurs exactly once in the context. `answers` is null where a
@@ -69,6 +69,9 @@ def canonical(table: pa.Table, columns: Mapping[str, str], where: str, labelled:
         "answers": pa.array(answers, pa.list_(pa.string())),
         "answer_starts": pa.array(starts, pa.list_(pa.int64())),
     }
+    titles = cells.get("title", none)
+    if all(isinstance(title, str) and title.strip() for title in titles):
+        out["article"] = pa.array(titles, pa.string())
     return Canonical(pa.table(out), tally.notes())
 
 

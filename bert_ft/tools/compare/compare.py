@@ -16,10 +16,10 @@ from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.rows import PLACES
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import LOWER_IS_BETTER, significance
-from bert_ft.metrics.bootstrap import Values, percentiles
+from bert_ft.metrics.bootstrap import Groups, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
-from bert_ft.tools.compare.result import Comparison, Difference, Flips, Group
+from bert_ft.tools.compare.result import ROWS, SEEDS, Comparison, Difference, Flips, Group
 
 Given = str | Path | Run
 
@@ -63,9 +63,10 @@ def compare(
     """Compares every group of runs with the first one, on the rows of one scored set.
 
     Two runs: the rows are resampled in pairs; McNemar's exact test where the metric is the share of right
-    rows, otherwise approximate randomisation. Groups of seeds: rows and seeds are resampled; Welch's interval
-    and a permutation test over the seeds. Holm's correction where there are several groups to compare.
-    `metrics/significance.py` has the sources.
+    rows, otherwise approximate randomisation. Rows that hang together (of a document, a context, or of equal
+    `data.group`) are resampled and swapped as whole groups. Groups of seeds: rows and seeds are resampled;
+    Welch's interval and a permutation test over the seeds. Holm's correction where there are several groups
+    to compare. `metrics/significance.py` has the sources.
 
     Args:
         groups: runs, or lists of runs that count as one. Of single runs those that differ in the seed alone
@@ -86,27 +87,24 @@ def compare(
         _Side(chr(ord("A") + i), runs, sets)
         for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))
     ]
+    clusters = _share_groups(sides)
     names = _metrics(sides, metrics, notes)
-    drawn = significance.bootstrap([side.resamples for side in sides], draws, seed)
     differences: list[Difference] = []
-    for side, values in zip(sides[1:], drawn[1:], strict=True):
-        differences += _differences(sides[0], side, names, drawn[0], values, draws, seed)
+    for side in sides[1:]:
+        differences += _differences(sides[0], side, names, draws, seed)
         side.group.differs = files.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
-        sizes = len(sides[0].runs), len(side.runs)
-        if sum(sizes) == 2:
-            notes.append(
-                "of one run each, intervals and p are about these models: what another seed would change is "
-                "not in them"
-            )
-        elif (least := (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])) > 0.05:
-            notes.append(
-                f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}"
-            )
+        notes += _of_seeds(sides[0], side)
     if len(sides) > 2:
+        notes.append(
+            f"Holm's p is corrected for the {len(sides) - 1} groups that are compared with A, one metric at "
+            "a time: not for the number of metrics"
+        )
         for name in names:
             of_it = [d for d in differences if d.metric == name]
             for d, p in zip(of_it, significance.holm([d.p for d in of_it]), strict=True):
                 d.p_holm = p
+    if first.independence and clusters is None:
+        notes.append(first.independence)
     flips = [_flips(sides[0], side) for side in sides[1:]]
     return Comparison(
         first.name,
@@ -115,7 +113,40 @@ def compare(
         differences,
         flips,
         list(dict.fromkeys(notes)),
+        str(clusters or f"{len(first.lines):,} rows"),
     )
+
+
+def _share_groups(sides: Sequence[_Side]) -> Groups | None:
+    """Gives all sets the same groups of rows, the largest that any of them knows: runs of an earlier version
+    keep fewer columns."""
+    known = [one.clusters for side in sides for one in side.sets if one.clusters is not None]
+    groups = min(known, key=lambda found: found.number, default=None)
+    for side in sides:
+        for resamples in side.resamples:
+            resamples.groups = groups
+    return groups
+
+
+def _of_seeds(a: _Side, b: _Side) -> list[str]:
+    """What should be known of how many seeds two groups have."""
+    sizes = len(a.runs), len(b.runs)
+    if sum(sizes) == 2:
+        return [
+            f"of one run each ({a.group.name}, {b.group.name}), intervals and p are about these models: what "
+            "another seed would change is not in them"
+        ]
+    notes = []
+    if 1 in sizes:
+        single, several = (a, b) if sizes[0] == 1 else (b, a)
+        notes.append(
+            f"{single.group.name} is one run: what another seed of it would change is not measured; the "
+            f"interval takes its seeds to vary as those of {several.group.name} do"
+        )
+    least = (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])
+    if least > 0.05:
+        notes.append(f"{sizes[0]} against {sizes[1]} seeds: a permutation test gives no p below {least:.2g}")
+    return notes
 
 
 def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]], list[str]]:
@@ -223,29 +254,23 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
     return [name for name in names if not wanted or name in wanted]
 
 
-def _differences(
-    a: _Side, b: _Side, names: Sequence[str], before: Values, after: Values, draws: int, seed: int
-) -> list[Difference]:
-    """The metrics of two groups; `before` and `after` are those of the bootstrap samples."""
-    out: list[Difference] = []
-    swapped: dict[str, float] = {}
-    share = a.sets[0].share_of_right
-    scale = families.known(a.sets[0].task.family).metric_scale
+def _differences(a: _Side, b: _Side, names: Sequence[str], draws: int, seed: int) -> list[Difference]:
+    """The metrics of two groups."""
     single = len(a.sets) == len(b.sets) == 1
-    if single and set(names) - {share}:
-        swapped = significance.randomisation(a.resamples[0], b.resamples[0], draws, seed)
+    scale = families.known(a.sets[0].task.family).metric_scale
+    reasons = significance.unfit(a.resamples, b.resamples, names)
+    drawn = (
+        {} if len(reasons) == len(names) else significance.differences(a.resamples, b.resamples, draws, seed)
+    )
+    tested = _tests(a, b, names, draws, seed)
+    out: list[Difference] = []
     for name in names:
         values = [[whole[name] for whole in side.whole] for side in (a, b)]
         x, y = (float(np.mean(side)) for side in values)
         top = 0 if name in LOWER_IS_BETTER else scale
-        first, second = (float(np.std(side, ddof=1)) if len(side) > 1 else None for side in values)
+        first, second = (significance.deviation(side) if len(side) > 1 else None for side in values)
         spread = bool(first or second) and None not in (first, second)
-        if not single:
-            p, test = significance.permutation(values[0], values[1], draws, seed), "permutation of the seeds"
-        elif name == share:
-            p, test = significance.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0), "McNemar's exact test"
-        else:
-            p, test = swapped[name], "approximate randomisation of the rows"
+        p, test = tested[name]
         out.append(
             Difference(
                 a.group.name,
@@ -254,15 +279,39 @@ def _differences(
                 (x, y),
                 (first, second),
                 y - x,
-                percentiles(after[name] - before[name]),
+                None if name in reasons else percentiles(drawn[name]),
                 significance.welch(values[0], values[1]) if spread else None,
                 1 - abs(top - y) / abs(top - x) if x != top else nan,
                 significance.hedges(values[0], values[1]) if spread else None,
                 p,
                 test,
+                ROWS if single else SEEDS,
+                reasons.get(name, ""),
             )
         )
     return out
+
+
+def _tests(a: _Side, b: _Side, names: Sequence[str], draws: int, seed: int) -> dict[str, tuple[float, str]]:
+    """Metric -> (p, the test that gives it)."""
+    if not len(a.sets) == len(b.sets) == 1:
+        values = {name: [[whole[name] for whole in side.whole] for side in (a, b)] for name in names}
+        test = "permutation of the seeds"
+        return {
+            name: (significance.permutation(sides[0], sides[1], draws, seed), test)
+            for name, sides in values.items()
+        }
+    groups = a.resamples[0].groups
+    share = "" if groups else a.sets[0].share_of_right
+    tests: dict[str, tuple[float, str]] = {}
+    if set(names) - {share}:
+        swapped = significance.randomisation(a.resamples[0], b.resamples[0], draws, seed)
+        test = f"approximate randomisation of the {groups or 'rows'}"
+        tests = {name: (swapped[name], test) for name in names}
+    if share in names:
+        p = significance.mcnemar(a.wrong[0] == 0, b.wrong[0] == 0)
+        tests[share] = p, "McNemar's exact test"
+    return tests
 
 
 def _flips(a: _Side, b: _Side) -> Flips:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from math import isnan, nan
+from math import isnan
 from typing import Any
 
 from bert_ft import files
@@ -12,6 +12,8 @@ from bert_ft.report.elements import Table
 from bert_ft.report.rendering import render, show
 
 Span = tuple[float, float]
+ROWS = "other rows, these models"
+SEEDS = "other seeds, these rows"
 
 
 @dataclass
@@ -36,12 +38,14 @@ class Difference:
 
     Attributes:
         deviations: the groups' sample standard deviations over seeds.
-        interval: 95 % of the difference, over rows and what seeds there are. seeds_interval: over the seeds
-            alone, Welch's.
+        interval: 95 % of the difference, over rows and what seeds there are; None where none holds.
+            seeds_interval: over the seeds alone and on these rows, Welch's.
         fewer_errors: the share of the first one's error (1 - metric, or the metric where less is better) that
             is gone.
         hedges_g: the difference of the means in standard deviations of the seeds.
-        p: two-sided, of the `test`. p_holm: corrected for the number of groups that are compared.
+        p: two-sided, of the `test`. p_is_for: what it generalises to, `ROWS` or `SEEDS`. p_holm: corrected
+            for the number of groups that are compared, not for that of metrics.
+        no_interval: why there is none.
     """
 
     a: str
@@ -50,12 +54,14 @@ class Difference:
     values: Span
     deviations: tuple[float | None, float | None]
     difference: float
-    interval: Span
+    interval: Span | None
     seeds_interval: Span | None
     fewer_errors: float
     hedges_g: float | None
     p: float
     test: str
+    p_is_for: str = ROWS
+    no_interval: str = ""
     p_holm: float | None = None
 
     def head(self) -> list[str]:
@@ -70,11 +76,13 @@ class Difference:
         ]
         errors = "–" if isnan(self.fewer_errors) else f"{0 - self.fewer_errors:+.1%}"
         p = f"{self.p:.2g}" + ("" if self.p_holm is None else f"\nHolm {self.p_holm:.2g}")
-        return [*sides, self._number(self.difference, "+"), self._span(self.interval), errors, p]
+        interval = self._span(self.interval) if self.interval else "none"
+        return [*sides, self._number(self.difference, "+"), interval, errors, p]
 
     def seeds(self) -> list[str]:
         """The difference over the seeds alone: its interval and Hedges' g."""
-        return [self._span(self.seeds_interval or (nan, nan)), show(self.hedges_g)]
+        assert self.seeds_interval is not None
+        return [self._span(self.seeds_interval), show(self.hedges_g)]
 
     def _span(self, ends: Span) -> str:
         return ", ".join(self._number(end, "+") for end in ends)
@@ -102,7 +110,11 @@ class Flips:
 
 @dataclass
 class Comparison:
-    """What `compare` found; shows itself in a notebook."""
+    """What `compare` found; shows itself in a notebook.
+
+    Attributes:
+        drawn: what was resampled: "300 rows", "47 documents".
+    """
 
     split: str
     rows: int
@@ -110,6 +122,7 @@ class Comparison:
     differences: list[Difference]
     flips: list[Flips]
     notes: list[str]
+    drawn: str
 
     def dump(self, limit: int | None = None) -> dict[str, Any]:
         """The comparison as JSON values, with at most `limit` flips of a kind and the number of all."""
@@ -128,12 +141,19 @@ class Comparison:
             (["metric"], ["A", "B", "B - A"]) if two else (["metric", "to"], ["A", "other", "difference"])
         )
         title = f"{self.split}, {self.rows:,} rows"
-        over = "rows and seeds" if seeds else "rows"
+        several = any(len(group.runs) > 1 for group in self.groups)
+        over = f"{self.drawn} and seeds" if several else self.drawn
+        said = {d.p_is_for for d in self.differences}
+        p = f"p ({said.pop()})" if len(said) == 1 else "p"
         rows = [[*d.head()[: len(head)], *d.cells()] for d in self.differences]
-        yield Table(title, [*head, *sides, f"95 % over {over}", "errors", "p"], rows)
+        yield Table(title, [*head, *sides, f"95 % over {over}", "errors", p], rows)
         if seeds:
             rows = [[*d.head()[: len(head)], *d.seeds()] for d in seeds]
-            yield Table("the difference over the seeds alone", [*head, "95 %, Welch", "Hedges' g"], rows)
+            yield Table(
+                "the difference over the seeds alone, on these rows",
+                [*head, "95 %, Welch", "Hedges' g"],
+                rows,
+            )
         for f in self.flips:
             for words, changed in zip(f.words, (f.worse, f.better), strict=True):
                 if some := changed[:limit]:
@@ -149,12 +169,19 @@ class Comparison:
             f"{f.words[0]} from {f.a} to {f.b}: {len(f.worse):,} rows; {f.words[1]}: {len(f.better):,}"
             for f in self.flips
         ]
-        tests = dict.fromkeys(d.test for d in self.differences)
-        of = {
-            test: ", ".join(dict.fromkeys(d.metric for d in self.differences if d.test == test))
-            for test in tests
-        }
-        return [*flips, *(f"p of {names}: {test}" for test, names in of.items()), *self.notes]
+        tests: dict[str, list[str]] = {}
+        reasons: dict[str, list[str]] = {}
+        for d in self.differences:
+            tests.setdefault(f"{d.test}, for {d.p_is_for}", []).append(d.metric)
+            if d.no_interval:
+                of = d.metric if len(self.groups) == 2 else f"{d.metric} to {d.b}"
+                reasons.setdefault(d.no_interval, []).append(of)
+        return [
+            *flips,
+            *(f"p of {', '.join(dict.fromkeys(of))}: {test}" for test, of in tests.items()),
+            *(f"no interval of {', '.join(of)}: {reason}" for reason, of in reasons.items()),
+            *self.notes,
+        ]
 
     def _repr_html_(self) -> str:
         groups = Table(
