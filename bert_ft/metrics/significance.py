@@ -7,7 +7,6 @@ row-wise ones.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb, nan
@@ -15,7 +14,7 @@ from math import comb, nan
 import numpy as np
 from scipy import sparse, stats
 
-from bert_ft.metrics import bootstrap
+from bert_ft.metrics import bootstrap, two_means
 from bert_ft.metrics.bootstrap import CELLS, HALF_A_ROW, LEVEL, Groups, Resamples
 from bert_ft.metrics.scoring import Values
 
@@ -126,8 +125,7 @@ def of_seeds(first: Seeds, second: Seeds, draws: int, rng: np.random.Generator) 
 
 def deviation(values: Seeds) -> float:
     """The sample standard deviation of at least two seeds; 0 where they differ by rounding alone."""
-    spread = float(np.std(values, ddof=1))
-    return spread if spread > CLOSE * float(np.abs(values).max()) else 0.0
+    return 0.0 if two_means.same(values) else float(np.std(values, ddof=1))
 
 
 def randomisation(first: Resamples, second: Resamples, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
@@ -199,14 +197,14 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def welch(first: Seeds, second: Seeds) -> tuple[float, float]:
-    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947); nan without
-    any spread."""
+    """The 95 % interval of the difference of two means of at least two seeds each (Welch 1947, widened for
+    few seeds as `two_means` has it); nan without any spread."""
     if not (deviation(first) or deviation(second)):
         return nan, nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of a group without spread, whose other one decides then
-        interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(LEVEL)
-    return float(interval.low), float(interval.high)
+    sides = [(deviation(side) ** 2 / len(side), len(side) - 1) for side in (first, second)]
+    half = float(two_means.half_width(*sides, LEVEL))
+    gap = float(np.mean(second) - np.mean(first))
+    return gap - half, gap + half
 
 
 def permutation(first: Seeds, second: Seeds, draws: int = DRAWS, seed: int = 0) -> float:

@@ -22,7 +22,7 @@ import bert_ft
 from bert_ft import families
 from bert_ft.data import loading
 from bert_ft.files import write_json, write_jsonl
-from bert_ft.metrics import LOWER_IS_BETTER, squad
+from bert_ft.metrics import LOWER_IS_BETTER, squad, two_means
 from bert_ft.report import scored_set
 from bert_ft.rundir.folder import MARKER, RunDir
 
@@ -221,7 +221,8 @@ def test_groups_of_seeds(made: Made) -> None:
         assert d.values == pytest.approx((np.mean(a), np.mean(b)))
         assert d.deviations == pytest.approx((np.std(a, ddof=1), np.std(b, ddof=1)))
         theirs = stats.ttest_ind(b, a, equal_var=False).confidence_interval()
-        assert d.seeds_interval == pytest.approx((theirs.low, theirs.high))
+        half = (theirs.high - theirs.low) / 2 * two_means.widening(len(a) - 1, len(b) - 1, 0.95)
+        assert d.seeds_interval == pytest.approx((d.difference - half, d.difference + half))
         assert d.p in [pytest.approx(k / 10) for k in range(1, 11)] and d.test == "permutation of the seeds"
         assert d.interval[0] < d.difference < d.interval[1]
     before, after = (np.mean([wrong(run) for run in group], axis=0) for group in (base, new))
