@@ -11,11 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.config.schema import Label
+from bert_ft.data.columns import codes
 from bert_ft.data.finding import Finding
 
 PLACES = ("file", "line", "row")
 """Columns that say where a row stands (a string, a list of line numbers by item, the row's number from 1 in a
 file some of whose rows are left out), and are no part of the data."""
+
+TOGETHER = ("group", "context", "document")
+"""Columns whose equal values mean that rows are no independent ones, the first that is there."""
 
 
 @dataclass
@@ -53,6 +57,12 @@ class Rows:
         numbers = np.arange(start, min(stop, len(self))) if self.numbers is None else self.numbers[start:stop]
         table = self.table.slice(start, stop - start)
         return Rows(table, self.where, numbers, label_order=self.label_order, parts=self.parts)
+
+    def together(self) -> np.ndarray | None:
+        """(N,) a number for each row, equal for rows that hang together: of one group, context or document;
+        None where no column says so."""
+        names = [name for name in TOGETHER if name in self.table.column_names]
+        return codes(self.table[names[0]]) if names else None
 
     def place(self, index: int, item: int | None = None) -> str:
         """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a

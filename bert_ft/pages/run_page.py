@@ -15,7 +15,7 @@ from bert_ft import files
 from bert_ft.errors import InputError
 from bert_ft.metrics import bootstrap
 from bert_ft.pages import card, scored_sets
-from bert_ft.report import plots
+from bert_ft.report import choices, plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import render, show
 from bert_ft.report.scored_set import Scored, consistent
@@ -39,6 +39,7 @@ class View:
         told = [entry["evaluation"] for entry in self.log if "evaluation" in entry]
         self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
         self.sets = scored_sets.scored(folder, self.task, self.results) if self.results else []
+        self.choices = choices.of_run(self.results, self.task, self.log)
         self.title = self.task.title or self.task.name
 
     def headline(self) -> dict[str, Any]:
@@ -46,25 +47,35 @@ class View:
         name, metric = self.task.best_metric
         out: dict[str, Any] = {"set": name, "metric": metric, "value": self.metrics.get(name, {}).get(metric)}
         for one in self.sets:
-            if one.name == name and metric in one.intervals:
-                low, high = one.intervals[metric]
-                out["interval"] = f"{show(low)} to {show(high)}"
+            if one.name == name and (ends := self._interval(one, metric)):
+                out["interval"] = f"{show(ends[0])} to {show(ends[1])}"
                 rows = f"the {len(one.lines):,} rows"
                 out["method"] = f"95 % percentile interval, {bootstrap.DRAWS:,} bootstrap samples of {rows}"
         if (spread := self.results.get("spread", {}).get(name, {}).get(metric)) is not None:
             told = f"mean and standard deviation of {self.results['folds']} folds"
             out |= {"interval": f"± {show(spread)}", "method": told}
-        return out
+        lines = self.choices.sentences(name, metric)
+        return out | {"mark": choices.MARK if lines else "", "chosen": lines}
+
+    def _interval(self, one: Scored, metric: str) -> tuple[float, float] | None:
+        """The interval of a metric as it is shown: of one that was chosen on these rows that of its held-out
+        value."""
+        ends = one.intervals.get(metric)
+        return None if ends is None else self.choices.interval(one.name, metric, ends)
 
     def scores(self) -> Table:
         """All metrics of all sets."""
-        intervals = {one.name: one.intervals for one in self.sets}
-        rows = [
-            [name, metric, value, *intervals.get(name, {}).get(metric, (None, None))]
-            for name, values in self.metrics.items()
-            for metric, value in values.items()
-        ]
-        return Table("metrics", ["set", "metric", "value", "95 % from", "to"], rows)
+        sets = {one.name: one for one in self.sets}
+        beside = choices.COLUMNS if self.choices.made else ()
+        rows = []
+        for name, values in self.metrics.items():
+            for metric, value in values.items():
+                ends = self._interval(sets[name], metric) if name in sets else None
+                cells = self.choices.cells(name, metric) if beside else []
+                rows.append([name, metric, value, *(ends or (None, None)), *cells])
+        clean = self.choices.clean
+        note = f"{', '.join(clean)}: took no part in any choice" if clean else ""
+        return Table("metrics", ["set", "metric", "value", "95 % from", "to", *beside], rows, note)
 
     @cached_property
     def curves(self) -> list[str]:

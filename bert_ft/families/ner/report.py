@@ -32,17 +32,10 @@ class Entities(Scored):
 
     @cached_property
     def resamples(self) -> Resamples:
-        gold, found, offsets, _ = self.tags
-        sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
-        rows = self.sizes()
-        same = np.concatenate([[0], np.cumsum(gold == found)])
-        firsts = [side[0] for side in sides]
-        keys = [
-            np.bincount(self.sentences(places), minlength=len(rows))
-            for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)
-        ]
-        keys[2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
-        return Resamples(np.stack([*keys, np.diff(same[offsets]), rows], axis=1), bootstrap.entities)
+        gold, found, _, _ = self.tags
+        keys = entities.by_sentence(*self.tags, self.task.metric.mode, gold == found)
+        keys[:, 2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
+        return Resamples(keys, bootstrap.entities)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
         """The sentence of places that count an O behind each (`entities.apart`)."""

@@ -1,0 +1,253 @@
+"""Numbers of a run that were chosen on the rows they are of: the record in `results.json`, and what pages say
+of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bert_ft.config.task import Task
+from bert_ft.metrics import choice
+from bert_ft.metrics.choice import NULL_TUNED, SWEPT, Candidate
+from bert_ft.metrics.multilabel import TUNED
+from bert_ft.report.rendering import show
+
+Ends = tuple[float, float]
+Metrics = Mapping[str, Mapping[str, float | None]]
+MARK = "†"
+AGREES = 1e-6  # between a metric and the same one out of the candidates
+COLUMNS = ("held out", "chosen on these rows")
+"""The columns that tables of scores have beside value and interval."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Metrics of one set that were chosen on its rows.
+
+    Attributes:
+        set, metrics: which numbers.
+        evaluations: among how many the best was chosen; 1: there was no such choice.
+        tuned: what else was tuned on these rows, as "the threshold of no answer"; "" where nothing was.
+        lean: metric -> how much such a choice adds, in the metric's unit; where it can be estimated.
+        held_out: metric -> its value by choices that did not see the row.
+        parts: into how many parts the rows were divided for it; 0 where it was not estimated.
+        folds: of how many folds each made its own choice; 0 of a run without folds.
+    """
+
+    set: str
+    metrics: Sequence[str]
+    evaluations: int = 1
+    tuned: str = ""
+    lean: Mapping[str, float | None] = field(default_factory=dict)
+    held_out: Mapping[str, float | None] = field(default_factory=dict)
+    parts: int = 0
+    folds: int = 0
+
+    @property
+    def what(self) -> str:
+        """What was chosen, in words."""
+        best = f"the best of {self.evaluations} evaluations" if self.evaluations > 1 else ""
+        if self.evaluations == 0:
+            best = "the best evaluation"
+        each = " of each fold" if self.folds else ""
+        return " and ".join(part for part in (best, self.tuned) if part) + each
+
+    def sentences(self, metric: str) -> list[str]:
+        """What to know of one of its metrics, a sentence each."""
+        line = f"chosen on these very rows: {self.what}"
+        lean, held = self.lean.get(metric), self.held_out.get(metric)
+        if lean is None or held is None:
+            return [f"{line}; such a number is somewhat too good"]
+        if abs(lean) < AGREES:
+            return [f"{line}; no lean is seen here"]
+        how = "over the folds, " if self.folds else ""
+        seen = f"{how}cross-fitted: each row scored by choices that did not see it"
+        return [f"{line}; such a choice leans by about {signed(lean)}", f"held out ({seen}): {show(held)}"]
+
+
+class Choices:
+    """The choices of a run, as its pages ask for them.
+
+    Args:
+        metrics: those of every scored set. picks: the set and the metric that pick the best step.
+    """
+
+    def __init__(self, made: Sequence[Choice], metrics: Metrics, picks: tuple[str, str]) -> None:
+        self.made = made
+        self.metrics = metrics
+        self.picks = picks
+        self._by_metric = {(each.set, metric): each for each in made for metric in each.metrics}
+
+    def of(self, name: str, metric: str) -> Choice | None:
+        """The choice that this metric of this set was made by; None: its rows took no part in any."""
+        return self._by_metric.get((name, metric))
+
+    def interval(self, name: str, metric: str, ends: Ends) -> Ends | None:
+        """The interval to show of a metric, given that of its rows, which knows nothing of a choice: of a
+        number that was chosen it is moved to the held-out value. None where that does not hold: thresholds of
+        labels."""
+        made = self.of(name, metric)
+        if made is None:
+            return ends
+        if metric in TUNED:
+            return None
+        lean = made.lean.get(metric)
+        return ends if lean is None else (ends[0] - lean, ends[1] - lean)
+
+    def sentences(self, name: str, metric: str) -> list[str]:
+        """What to know of one metric, a sentence each; none where nothing was chosen."""
+        made = self.of(name, metric)
+        if made is None:
+            return []
+        lines = made.sentences(metric)
+        if metric in TUNED:
+            lines.append("no interval: none holds for thresholds that were tuned on the rows")
+        elif made.lean.get(metric) is None:
+            lines.append("the interval is that of the rows, not of the choice")
+        return lines
+
+    def cells(self, name: str, metric: str) -> list[Any]:
+        """The cells of `COLUMNS`."""
+        made = self.of(name, metric)
+        return ["–", "no"] if made is None else [made.held_out.get(metric), made.what]
+
+    @property
+    def clean(self) -> list[str]:
+        """The sets none of whose numbers was chosen, where those of another set were."""
+        chosen = {each.set for each in self.made}
+        return [name for name in self.metrics if name not in chosen] if chosen else []
+
+    def lines(self) -> list[str]:
+        """A line for each choice, by the metric that picks or its own first one, and one for the sets that
+        took no part."""
+        lines = []
+        for each in self.made:
+            metric = self.picks[1] if self.picks[1] in each.metrics else each.metrics[0]
+            value = self.metrics.get(each.set, {}).get(metric)
+            lines.append(f"{each.set}, {metric} {show(value)}: {'; '.join(self.sentences(each.set, metric))}")
+        if self.clean:
+            lines.append(f"{', '.join(self.clean)}: took no part in any choice")
+        return lines
+
+
+def signed(value: float) -> str:
+    """A lean with its sign, as precise as `show` gives the value."""
+    return f"{'-' if value < 0 else '+'}{show(abs(value))}"
+
+
+def dumped(made: Sequence[Choice]) -> list[dict[str, Any]]:
+    """The record in `results.json`: its keys are the attributes of `Choice`, and `what`."""
+    return [{"set": each.set, "what": each.what} | asdict(each) for each in made]
+
+
+def of_run(results: Mapping[str, Any], task: Task, log: Sequence[Mapping[str, Any]] = ()) -> Choices:
+    """The choices of a run: as recorded; of a run before there was a record as its recipe and its log have
+    them, without an estimate.
+
+    Raises:
+        KeyError, TypeError: a record that is none.
+    """
+    metrics = results.get("metrics", {})
+    if "chosen" in results:
+        made = [
+            Choice(**{key: each[key] for key in Choice.__dataclass_fields__}) for each in results["chosen"]
+        ]
+    else:
+        made = _unrecorded(results, metrics, task, sum("evaluation" in entry for entry in log))
+    return Choices(made, metrics, task.best_metric)
+
+
+def _unrecorded(results: Mapping[str, Any], metrics: Metrics, task: Task, evaluations: int) -> list[Choice]:
+    folds = int(results.get("folds", 0))
+    best = task.recipe.keep == "best" and (evaluations > 1 or folds > 0)
+    count = (0 if folds else evaluations) if best else 1
+    tuned = any(key.endswith(("threshold", "thresholds")) for key in results.get("tuned", {}))
+    made = []
+    for name, values in metrics.items():
+        picks = name == task.best_metric[0]
+        own = [*TUNED, *NULL_TUNED] if picks and (tuned or folds) else SWEPT
+        some = [metric for metric in values if metric in own]
+        others = [metric for metric in values if metric not in own]
+        if some:
+            made.append(Choice(name, some, count if picks else 1, "thresholds", folds=folds))
+        if picks and count != 1 and others:
+            made.append(Choice(name, others, count, folds=folds))
+    return made
+
+
+def chosen(
+    name: str,
+    values: Mapping[str, float],
+    final: Candidate | None,
+    evaluations: int,
+    best: str,
+    candidates: Sequence[Candidate | None],
+    expected: Mapping[str, float | None],
+    groups: np.ndarray | None,
+) -> list[Choice]:
+    """The choices that the metrics of a set were made by.
+
+    Args:
+        values: the set's metrics.
+        final: the answers of the weights that are kept; None: of a family that can't say.
+        evaluations: among how many the best was chosen by this set; 0: the set chose nothing.
+        best: the metric that chose. candidates: the answers of these evaluations, where they are there.
+        expected: the metrics of the one that was chosen, or `values`. Metrics that the candidates do
+            not give as they were get no estimate.
+        groups: as of `choice.cross_fitted`.
+    """
+    tuned = () if final is None else final.tuned if evaluations else final.swept
+    some = [metric for metric in values if metric in tuned]
+    others = [metric for metric in values if metric not in tuned] if evaluations > 1 else []
+    if not some and not others:
+        return []
+    parts = 0 if final is None else max(final.parts, 2)
+    apparent: dict[str, float] = {}
+    held: dict[str, float] = {}
+    among = [each for each in candidates if each is not None] if evaluations > 1 else [final]
+    if final is not None and len(among) == max(evaluations, 1):
+        apparent, held = choice.cross_fitted(among, best, groups)
+    agreeing = {
+        metric: apparent[metric] - held[metric]
+        for metric, value in expected.items()
+        if metric in held and value is not None and abs(apparent[metric] - value) < AGREES
+    }
+
+    def of(metrics: Sequence[str], what: str) -> Choice:
+        lean = {metric: agreeing[metric] for metric in metrics if metric in agreeing}
+        kept = {metric: values[metric] - lean[metric] for metric in lean}
+        return Choice(name, list(metrics), max(evaluations, 1), what, lean, kept, parts if lean else 0)
+
+    both = [of(others, "")] if others else []
+    return [*both, of(some, "" if final is None else final.what)] if some else both
+
+
+def of_folds(runs: Sequence[Choices], values: Mapping[str, float]) -> list[Choice]:
+    """The choices of a cross-validation: those of its folds, with the mean of what they lean by."""
+    merged = []
+    for first in runs[0].made:
+        same = [run.of(first.set, first.metrics[0]) for run in runs]
+        if any(each is None for each in same):  # a fold with a single evaluation chose nothing
+            same = [each for each in same if each is not None]
+        each_lean = {
+            metric: [each.lean[metric] for each in same if each is not None and metric in each.lean]
+            for metric in first.metrics
+        }
+        lean = {metric: float(np.mean(some)) for metric, some in each_lean.items() if len(some) == len(runs)}
+        counts = {each.evaluations for each in same if each is not None}
+        merged.append(
+            Choice(
+                first.set,
+                [metric for metric in first.metrics if metric in values],
+                counts.pop() if len(counts) == 1 else 0,
+                first.tuned,
+                lean,
+                {metric: values[metric] - lean[metric] for metric in lean},
+                first.parts,
+                len(runs),
+            )
+        )
+    return merged
