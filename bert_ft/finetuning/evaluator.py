@@ -97,7 +97,7 @@ class Evaluator:
             picks = name == self.chosen_by
             final = self.adapter.candidate(self.latest[name], rows) if metrics[name] else None
             among = []
-            expected = metrics[name]
+            expected: Mapping[str, float | None] = metrics[name]
             count = (self.evaluations if self.keeps else 1) if picks else 0
             if count > 1 and final is not None:
                 kept = evaluations.kept(self.folder, count)

@@ -1,5 +1,5 @@
-"""What a choice adds to a score of the rows that it was made on, estimated by making it again on parts of these
-rows.
+"""What a choice adds to a score of the rows that it was made on, estimated by making it again on parts of
+them.
 
 A score of the best of ten evaluations, or at a threshold that was tuned, is too high on the very rows that
 chose it. Cross-fitting (Stone 1974; Chernozhukov et al. 2018) divides the rows into parts, makes the whole
@@ -120,9 +120,9 @@ def cross_fitted(
     be had from the candidates, or the rows are too few to be divided.
 
     Args:
-        candidates: answers of the same rows; of several with the best value the first is chosen.
+        candidates: of the same rows; of equally good ones the first is chosen.
         best: the metric that chooses.
-        groups: (N,) numbers of rows that hang together: they are not divided, unless they are fewer than four.
+        groups: (N,) numbers of rows that hang together: not divided, unless they are fewer than four.
         divisions: (N,) the part of each row, 0 on, in each division; random ones by default.
     """
     whole = np.ones(candidates[0].size, bool)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from bert_ft import reading
 from bert_ft.config.task import Task
 from bert_ft.metrics import choice
 from bert_ft.metrics.choice import NULL_TUNED, SWEPT, Candidate
+from bert_ft.metrics.classification import LOWER_IS_BETTER
 from bert_ft.metrics.multilabel import TUNED
 from bert_ft.report.rendering import show
 
@@ -19,6 +21,13 @@ Ends = tuple[float, float]
 Metrics = Mapping[str, Mapping[str, float | None]]
 MARK = "†"
 AGREES = 1e-6  # between a metric and the same one out of the candidates
+SHAPES: dict[str, Any] = {
+    "set": "validation", "metrics": ["f1"], "evaluations": 10, "tuned": "", "lean": {"f1": 0.5},
+    "held_out": {"f1": 0.5}, "parts": 2, "folds": 0,
+}  # fmt: skip
+"""The record of a choice, as `reading.fits` takes it."""
+HALVES = "one half of the rows, scored on the other"
+TENTHS = "nine tenths of the rows, scored on the rest"
 COLUMNS = ("held out", "chosen on these rows")
 """The columns that tables of scores have beside value and interval."""
 
@@ -61,11 +70,12 @@ class Choice:
         lean, held = self.lean.get(metric), self.held_out.get(metric)
         if lean is None or held is None:
             return [f"{line}; such a number is somewhat too good"]
-        if abs(lean) < AGREES:
-            return [f"{line}; no lean is seen here"]
-        how = "over the folds, " if self.folds else ""
-        seen = f"{how}cross-fitted: each row scored by choices that did not see it"
-        return [f"{line}; such a choice leans by about {signed(lean)}", f"held out ({seen}): {show(held)}"]
+        better = -lean if metric in LOWER_IS_BETTER else lean
+        seen = f"leans by about {signed(lean)}" if better > AGREES else "shows no lean here"
+        return [
+            f"{line}; such a choice {seen}",
+            f"held out: {show(held)} (chosen on {HALVES if self.parts == 2 else TENTHS})",
+        ]
 
 
 class Choices:
@@ -148,16 +158,21 @@ def of_run(results: Mapping[str, Any], task: Task, log: Sequence[Mapping[str, An
     them, without an estimate.
 
     Raises:
-        KeyError, TypeError: a record that is none.
+        KeyError, ValueError: a record that is none.
     """
     metrics = results.get("metrics", {})
     if "chosen" in results:
-        made = [
-            Choice(**{key: each[key] for key in Choice.__dataclass_fields__}) for each in results["chosen"]
-        ]
+        made = [_recorded(each) for each in results["chosen"]]
     else:
         made = _unrecorded(results, metrics, task, sum("evaluation" in entry for entry in log))
     return Choices(made, metrics, task.best_metric)
+
+
+def _recorded(entry: Mapping[str, Any]) -> Choice:
+    values = {key: entry[key] for key in SHAPES}
+    if wrong := [key for key, shape in SHAPES.items() if not reading.fits(values[key], shape)]:
+        raise ValueError(f"'chosen' has a '{wrong[0]}' of the wrong kind")
+    return Choice(**values)
 
 
 def _unrecorded(results: Mapping[str, Any], metrics: Metrics, task: Task, evaluations: int) -> list[Choice]:
@@ -207,7 +222,7 @@ def chosen(
     parts = 0 if final is None else max(final.parts, 2)
     apparent: dict[str, float] = {}
     held: dict[str, float] = {}
-    among = [each for each in candidates if each is not None] if evaluations > 1 else [final]
+    among = [each for each in (candidates if evaluations > 1 else [final]) if each is not None]
     if final is not None and len(among) == max(evaluations, 1):
         apparent, held = choice.cross_fitted(among, best, groups)
     agreeing = {
@@ -229,15 +244,14 @@ def of_folds(runs: Sequence[Choices], values: Mapping[str, float]) -> list[Choic
     """The choices of a cross-validation: those of its folds, with the mean of what they lean by."""
     merged = []
     for first in runs[0].made:
-        same = [run.of(first.set, first.metrics[0]) for run in runs]
-        if any(each is None for each in same):  # a fold with a single evaluation chose nothing
-            same = [each for each in same if each is not None]
-        each_lean = {
-            metric: [each.lean[metric] for each in same if each is not None and metric in each.lean]
+        same = [each for run in runs if (each := run.of(first.set, first.metrics[0])) is not None]
+        leans = {
+            metric: [value for each in same if (value := each.lean.get(metric)) is not None]
             for metric in first.metrics
+            if metric in values
         }
-        lean = {metric: float(np.mean(some)) for metric, some in each_lean.items() if len(some) == len(runs)}
-        counts = {each.evaluations for each in same if each is not None}
+        lean = {metric: float(np.mean(some)) for metric, some in leans.items() if len(some) == len(runs)}
+        counts = {each.evaluations for each in same}
         merged.append(
             Choice(
                 first.set,

@@ -10,10 +10,11 @@ import numpy as np
 
 from bert_ft.metrics import answers, bootstrap, choice, squad
 
-Golds = Sequence[Sequence[str]]
+Texts = Sequence[str] | np.ndarray
+Golds = Sequence[Sequence[str]] | np.ndarray
 
 
-def of_answers(texts: Sequence[str], golds: Golds, metrics: Sequence[str]) -> choice.Candidate:
+def of_answers(texts: Texts, golds: Golds, metrics: Sequence[str]) -> choice.Candidate:
     """Answers to questions that all have one; `metrics`: those of the task."""
     names = ["exact_match", "f1"]
     keys = [one_by_one(squad.squad, texts, golds)]
@@ -23,7 +24,7 @@ def of_answers(texts: Sequence[str], golds: Golds, metrics: Sequence[str]) -> ch
     return choice.answers(np.concatenate(keys, axis=1), bootstrap.means(names, 100.0))
 
 
-def of_null(texts: Sequence[str], golds: Golds, odds: np.ndarray, by: str) -> choice.Candidate:
+def of_null(texts: Texts, golds: Golds, odds: np.ndarray, by: str) -> choice.Candidate:
     """Answers to questions that may have none.
 
     Args:
@@ -34,9 +35,7 @@ def of_null(texts: Sequence[str], golds: Golds, odds: np.ndarray, by: str) -> ch
     return choice.null_threshold(squad.raw_scores(texts, golds), has, answered, odds, by)
 
 
-def one_by_one(
-    metric: Callable[[Any, Any], dict[str, float]], texts: Sequence[str], golds: Golds
-) -> np.ndarray:
+def one_by_one(metric: Callable[[Any, Any], dict[str, float]], texts: Texts, golds: Golds) -> np.ndarray:
     """(N, 2) of a metric of whole sets, 0 to 100, for each answer: 0 to 1."""
     each = (metric({"": text}, {"": gold}) for text, gold in zip(texts, golds, strict=True))
     return np.array([list(found.values()) for found in each]) / 100

@@ -19,6 +19,7 @@ from bert_ft.metrics import LOWER_IS_BETTER, significance
 from bert_ft.metrics.bootstrap import Values, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
+from bert_ft.tools.compare import chances
 from bert_ft.tools.compare.result import Comparison, Difference, Flips, Group
 
 Given = str | Path | Run
@@ -87,6 +88,7 @@ def compare(
         for i, (runs, sets) in enumerate(zip(divided, loaded, strict=True))
     ]
     names = _metrics(sides, metrics, notes)
+    notes += chances.notes({side.group.name: side.runs for side in sides}, first.name, names)
     drawn = significance.bootstrap([side.resamples for side in sides], draws, seed)
     differences: list[Difference] = []
     for side, values in zip(sides[1:], drawn[1:], strict=True):
