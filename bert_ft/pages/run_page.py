@@ -73,8 +73,7 @@ class View:
                 ends = self._interval(sets[name], metric) if name in sets else None
                 cells = self.choices.cells(name, metric) if beside else []
                 rows.append([name, metric, value, *(ends or (None, None)), *cells])
-        clean = self.choices.clean
-        note = f"{', '.join(clean)}: took no part in any choice" if clean else ""
+        note = "; ".join(self.choices.about_columns())
         return Table("metrics", ["set", "metric", "value", "95 % from", "to", *beside], rows, note)
 
     @cached_property

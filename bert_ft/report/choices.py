@@ -11,9 +11,8 @@ import numpy as np
 
 from bert_ft import reading
 from bert_ft.config.task import Task
-from bert_ft.metrics import choice
+from bert_ft.metrics import LOWER_IS_BETTER, choice
 from bert_ft.metrics.choice import NULL_TUNED, SWEPT, Candidate
-from bert_ft.metrics.classification import LOWER_IS_BETTER
 from bert_ft.metrics.multilabel import TUNED
 from bert_ft.report.rendering import show
 
@@ -123,6 +122,16 @@ class Choices:
         """The cells of `COLUMNS`."""
         made = self.of(name, metric)
         return ["–", "no"] if made is None else [made.held_out.get(metric), made.what]
+
+    def about_columns(self) -> list[str]:
+        """What a table with `COLUMNS` says below its title; nothing where nothing was chosen."""
+        if not self.made:
+            return []
+        clean = [f"{', '.join(self.clean)}: took no part in any choice"] if self.clean else []
+        about = (
+            "a value that was chosen on its own rows is somewhat too good; held out: by choices that did not"
+        )
+        return [f"{about} see the row, and intervals are of that", *clean]
 
     @property
     def clean(self) -> list[str]:

@@ -25,8 +25,8 @@ def notes(groups: Mapping[str, Sequence[Run]], split: str, metrics: Sequence[str
             metric = next(metric for metric in metrics if metric in different)
             result.append(
                 f"unequal chances on {split}: {metric} of {first} is {own[metric]}, of {name} "
-                f"{found[metric]}; what was chosen among more looks better on the rows that chose, without "
-                'being better: compare on a set that chose nothing (--split test), or train with keep = "last"'
+                f"{found[metric]}; what was chosen among more looks better on these rows without being "
+                'better: compare on a set that chose nothing (--split test), or train with keep = "last"'
             )
     return result
 

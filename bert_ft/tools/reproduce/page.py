@@ -22,8 +22,8 @@ CONDITIONS = (
     "over seeds {seeds} of {checkpoint}. What a source's recipe leaves open is the task's own."
 )
 CHOSEN = (
-    f"{MARK} chosen on the set that it is of: the best evaluation of each run, a threshold that was tuned, or the "
-    "best of a grid; so it is somewhat too high. Published numbers are mostly made the same way."
+    f"{MARK} chosen on the set that it is of (the best evaluation of each run, a threshold that was tuned, "
+    "or the best of a grid), so that it is somewhat too good. Published numbers are mostly made the same way."
 )
 Rows = Sequence[Mapping[str, str]]
 Dots = Mapping[str, Sequence[tuple[str, str, list[float], list[float]]]]
@@ -132,6 +132,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
     """The page; or the tables alone, as a notebook shows them. Arguments as of `markdown`, and the charts'
     dots."""
     rows = [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.values()] for row in table]
+    columns = list(table[0]) if table else []
     lines = suite_lines(results["name"], results["suite"])
     verdicts = [row["verdict"] for row in table]
     made, grid = results["made"], _grid_note(results)
@@ -143,9 +144,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
         whole=whole,
         title=_title(results),
         checkpoint=results["checkpoint"],
-        rows=Table(
-            "published and measured, in points", list(table[0]) if table else [], rows, _note_of_chosen(table)
-        ),
+        rows=Table("published and measured, in points", columns, rows, _note_of_chosen(table)),
         subtitle=f"{seeds} · {grid}" if grid else seeds,
         counts={word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
         score=Table("suite", [], [line.rsplit(": ", 1) for line in lines]),
