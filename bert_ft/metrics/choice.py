@@ -22,7 +22,7 @@ from bert_ft.metrics.classification import LOWER_IS_BETTER
 Fit = np.ndarray | slice
 """The rows that a choice is made on: (N,) bool, or all."""
 
-DIVISIONS = 50
+CHOICES = 100  # that are made: 50 divisions into halves, 10 into tenths
 CELLS = 40_000_000  # rows times columns times candidates that are counted: a few seconds
 SWEPT = ("best_f1", "best_exact")
 NULL_TUNED = ("tuned_f1", "tuned_exact_match", *SWEPT)
@@ -87,22 +87,21 @@ def null_threshold(
         by: the key of `raw` that the model's own threshold is tuned by.
     """
 
-    def at(threshold: float, name: str) -> np.ndarray:
-        return np.where(odds > threshold, ~has, raw[name])
+    # the official sweep cuts inside equal odds, a threshold of the model's can't
+    ranks = np.empty(len(odds))
+    ranks[np.argsort(odds, kind="stable")] = np.arange(len(odds))
+
+    def best(of: np.ndarray, name: str, fit: Fit) -> float:
+        return squad.null_threshold(raw[name][fit], has[fit], answered[fit], of[fit])
+
+    def at(of: np.ndarray, threshold: float, name: str) -> np.ndarray:
+        return np.where(of > threshold, ~has, raw[name])
 
     def keys(fit: Fit) -> np.ndarray:
-        own = {
-            name: squad.null_threshold(raw[name][fit], has[fit], answered[fit], odds[fit])
-            for name in ("f1", "exact")
-        }
-        columns = [
-            at(own[by], "f1"),
-            at(own[by], "exact"),
-            at(own["f1"], "f1"),
-            at(own["exact"], "exact"),
-            at(0.0, "f1"),
-            at(0.0, "exact"),
-        ]
+        own = best(odds, by, fit)
+        columns = [at(odds, own, name) for name in ("f1", "exact")]
+        columns += [at(ranks, best(ranks, name, fit), name) for name in ("f1", "exact")]
+        columns += [at(odds, 0.0, name) for name in ("f1", "exact")]
         return np.stack(columns, axis=1)
 
     scoring = bootstrap.means([*NULL_TUNED, "f1", "exact_match"], 100.0)
@@ -126,10 +125,10 @@ def cross_fitted(
         divisions: (N,) the part of each row, 0 on, in each division; random ones by default.
     """
     whole = np.ones(candidates[0].size, bool)
-    keys = _chosen(candidates, best, whole)
+    keys = best_keys(candidates, best, whole)
     if keys is None:
         return {}, {}
-    apparent = _scores(candidates[0], keys)
+    apparent = scores(candidates[0], keys)
     if divisions is None:
         divisions = _divisions(candidates, keys.shape[1], groups, seed)
     found = []
@@ -137,12 +136,12 @@ def cross_fitted(
         fitted = keys.copy()
         for number in range(part.max() + 1):
             rows = part == number
-            other = _chosen(candidates, best, ~rows)
+            other = best_keys(candidates, best, ~rows)
             if other is None:
                 break
             fitted[rows] = other[rows]
         else:
-            found.append(_scores(candidates[0], fitted))
+            found.append(scores(candidates[0], fitted))
     if not found:
         return {}, {}
     with np.errstate(all="ignore"):
@@ -151,7 +150,7 @@ def cross_fitted(
     return {name: apparent[name] for name in held}, held
 
 
-def _chosen(candidates: Sequence[Candidate], best: str, fit: np.ndarray) -> np.ndarray | None:
+def best_keys(candidates: Sequence[Candidate], best: str, fit: np.ndarray) -> np.ndarray | None:
     """The keys of the candidate that does best on the rows `fit`; None where no value is defined."""
     if not fit.any():
         return None
@@ -161,13 +160,14 @@ def _chosen(candidates: Sequence[Candidate], best: str, fit: np.ndarray) -> np.n
     highest, chosen = -np.inf, None
     for candidate in candidates:
         keys = candidate.keys(fit)
-        value = sign * _scores(candidate, keys[fit]).get(best, np.nan)
+        value = sign * scores(candidate, keys[fit]).get(best, np.nan)
         if value > highest:
             highest, chosen = value, keys
     return chosen
 
 
-def _scores(candidate: Candidate, keys: np.ndarray) -> dict[str, float]:
+def scores(candidate: Candidate, keys: np.ndarray) -> dict[str, float]:
+    """The metrics of rows that count `keys`."""
     kinds, counts = _kinds(keys)
     with np.errstate(all="ignore"):
         values = candidate.scoring(kinds)(counts[None])
@@ -202,7 +202,7 @@ def _divisions(
     parts = min(parts, many // 2)
     rows = np.bincount(units)
     number = CELLS // (size * width * parts * len(candidates))
-    for _ in range(min(max(number, 6 // parts, 1), DIVISIONS)):
+    for _ in range(max(1, min(number, CHOICES // parts))):
         order = rng.permutation(many)
         middle = np.cumsum(rows[order]) - rows[order] / 2
         part = np.empty(many, np.int64)

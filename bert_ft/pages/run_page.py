@@ -66,15 +66,18 @@ class View:
     def scores(self) -> Table:
         """All metrics of all sets."""
         sets = {one.name: one for one in self.sets}
-        beside = choices.COLUMNS if self.choices.made else ()
+        some = bool(self.choices.made)
         rows = []
         for name, values in self.metrics.items():
             for metric, value in values.items():
                 ends = self._interval(sets[name], metric) if name in sets else None
-                cells = self.choices.cells(name, metric) if beside else []
-                rows.append([name, metric, value, *(ends or (None, None)), *cells])
-        note = "; ".join(self.choices.about_columns())
-        return Table("metrics", ["set", "metric", "value", "95 % from", "to", *beside], rows, note)
+                held, what = self.choices.cells(name, metric)
+                row = [name, metric, value, *([held] if some else []), *(ends or (None, None))]
+                rows.append([*row, *([what] if some else [])])
+        columns = ["set", "metric", "value", "95 % from", "to"]
+        if some:
+            columns = [*columns[:3], "held out", *columns[3:], "chosen on these rows"]
+        return Table("metrics", columns, rows, self.choices.about_cells)
 
     @cached_property
     def curves(self) -> list[str]:

@@ -27,8 +27,6 @@ SHAPES: dict[str, Any] = {
 """The record of a choice, as `reading.fits` takes it."""
 HALVES = "one half of the rows, scored on the other"
 TENTHS = "nine tenths of the rows, scored on the rest"
-COLUMNS = ("held out", "chosen on these rows")
-"""The columns that tables of scores have beside value and interval."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Choice:
         if lean is None or held is None:
             return [f"{line}; such a number is somewhat too good"]
         better = -lean if metric in LOWER_IS_BETTER else lean
-        seen = f"leans by about {signed(lean)}" if better > AGREES else "shows no lean here"
+        seen = f"leans by about {signed(lean, held)}" if better > AGREES else "shows no lean here"
         return [
             f"{line}; such a choice {seen}",
             f"held out: {show(held)} (chosen on {HALVES if self.parts == 2 else TENTHS})",
@@ -118,20 +116,20 @@ class Choices:
             lines.append("the interval is that of the rows, not of the choice")
         return lines
 
-    def cells(self, name: str, metric: str) -> list[Any]:
-        """The cells of `COLUMNS`."""
+    def cells(self, name: str, metric: str) -> tuple[float | None, str]:
+        """The cells of a table of scores: the held-out value, and what was chosen on these rows."""
         made = self.of(name, metric)
-        return ["–", "no"] if made is None else [made.held_out.get(metric), made.what]
+        return (None, "no") if made is None else (made.held_out.get(metric), made.what)
 
-    def about_columns(self) -> list[str]:
-        """What a table with `COLUMNS` says below its title; nothing where nothing was chosen."""
-        if not self.made:
-            return []
-        clean = [f"{', '.join(self.clean)}: took no part in any choice"] if self.clean else []
-        about = (
-            "a value that was chosen on its own rows is somewhat too good; held out: by choices that did not"
-        )
-        return [f"{about} see the row, and intervals are of that", *clean]
+    @property
+    def about_cells(self) -> str:
+        """What such a table says below its title; nothing where nothing was chosen."""
+        lines = [
+            "what was chosen on its own rows is somewhat too good; “held out” is the same by choices that "
+            "did not see the row, and the interval is that of the held-out value"
+        ]
+        lines += [f"{', '.join(self.clean)}: took no part in any choice"] if self.clean else []
+        return "; ".join(lines) if self.made else ""
 
     @property
     def clean(self) -> list[str]:
@@ -146,15 +144,18 @@ class Choices:
         for each in self.made:
             metric = self.picks[1] if self.picks[1] in each.metrics else each.metrics[0]
             value = self.metrics.get(each.set, {}).get(metric)
-            lines.append(f"{each.set}, {metric} {show(value)}: {'; '.join(self.sentences(each.set, metric))}")
+            said = self.sentences(each.set, metric)
+            if each.folds and each.evaluations != 1:
+                said.append('recipe.keep = "last" makes no such choice')
+            lines.append(f"{each.set}, {metric} {show(value)}: {'; '.join(said)}")
         if self.clean:
             lines.append(f"{', '.join(self.clean)}: took no part in any choice")
         return lines
 
 
-def signed(value: float) -> str:
+def signed(lean: float, value: float) -> str:
     """A lean with its sign, as precise as `show` gives the value."""
-    return f"{'-' if value < 0 else '+'}{show(abs(value))}"
+    return f"{lean:+.{2 if abs(value) >= 10 else 4}f}"
 
 
 def dumped(made: Sequence[Choice]) -> list[dict[str, Any]]:

@@ -117,9 +117,9 @@ def test_thresholds_and_the_last_weights(tiny_checkpoint: Path, tmp_path: Path) 
     (record,) = run.results["chosen"]
     plain = {name for name in run.metrics["validation"] if not name.endswith("_tuned")}
     assert record["what"] == "the threshold" and not plain & set(record["metrics"])
-    for name, metric, _, low, high, held, what in choices_table(run):
+    for name, metric, _, held, low, high, what in choices_table(run):
         clean = name == "test" or metric in plain
-        assert (what == "no") is clean and (held == "–") is clean
+        assert (what == "no") is clean and (held is None) is clean
         assert name == "test" or (low is None) is (high is None) is not clean, "no interval holds for those"
     card = (run.path / "model" / "README.md").read_text()
     assert "chosen on these very rows: the threshold" in card

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from bert_ft.metrics import bootstrap, choice, multilabel
+from bert_ft.metrics import bootstrap, choice, multilabel, squad
 from bert_ft.metrics.choice import Candidate
 
 
@@ -98,6 +98,25 @@ def test_thresholds_of_no_answer_by_hand() -> None:
         assert held[name] == pytest.approx(100 * np.mean(values)), name
         every = np.ones(8, bool)
         assert apparent[name] == pytest.approx(100 * value(best(every, own), every, scores).mean())
+
+
+def test_equal_null_odds_as_the_official_sweep_has_them() -> None:
+    """It cuts inside equal odds, which a threshold of the model's can't."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        has = rng.random(30) < 0.5
+        odds = rng.integers(0, 4, 30).astype(float)
+        texts = np.where(rng.random(30) < 0.3, "", np.where(rng.random(30) < 0.6, "b", "c"))
+        golds = [["b"] if each else [] for each in has]
+        raw = squad.raw_scores(texts, golds)
+        candidate = choice.null_threshold(raw, has, texts != "", odds, "exact")
+        found = choice.scores(candidate, candidate.keys(slice(None)))
+        keys = [str(i) for i in range(30)]
+        pairs = dict(zip(keys, texts.tolist(), strict=True)), dict(zip(keys, golds, strict=True))
+        official = squad.squad_v2(*pairs, dict(zip(keys, odds.tolist(), strict=True)), 0.0)
+        assert found["best_exact"] == pytest.approx(official["best_exact"])
+        assert found["best_f1"] == pytest.approx(official["best_f1"])
+        assert (found["f1"], found["exact_match"]) == pytest.approx((official["f1"], official["exact"]))
 
 
 def test_the_metric_where_less_is_better_and_undefined_ones() -> None:
