@@ -89,7 +89,7 @@ def null_threshold(
 
     # the official sweep cuts inside equal odds, a threshold of the model's can't
     ranks = np.empty(len(odds))
-    ranks[np.argsort(odds, kind="stable")] = np.arange(len(odds))
+    ranks[np.argsort(odds, kind="stable")] = np.arange(len(odds)) / len(odds)
 
     def best(of: np.ndarray, name: str, fit: Fit) -> float:
         return squad.null_threshold(raw[name][fit], has[fit], answered[fit], of[fit])

@@ -127,7 +127,7 @@ def test_thresholds_and_the_last_weights(tiny_checkpoint: Path, tmp_path: Path) 
     assert not re.findall(r"\| test .*†|f1\\_micro \| .*†", card)
 
 
-def test_both_and_no_answer(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_both_and_no_answer(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> None:
     run = train(
         questions,
         tmp_path / "run",
@@ -148,6 +148,11 @@ def test_both_and_no_answer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     )
     assert {"f1", "exact_match", "HasAns_f1"} <= set(best["metrics"])
     # best_f1 is at the best threshold for the very set, whichever it is; tuned_f1 of another set is not
+    done = cli("evaluate", run.path)
+    assert "best_f1" in done.err and "and the threshold of no answer" in done.err
+    (tmp_path / "new.json").write_text(json.dumps(questions(20, 9)))
+    done = cli("evaluate", run.path, "--data", tmp_path / "new.json")
+    assert "best_f1 and best_exact are at the best threshold for these very rows" in done.err, done.err
     swept = [each["metrics"] for each in run.results["chosen"] if each["set"] == "test"]
     assert [sorted(metrics) for metrics in swept] == [["best_exact", "best_f1"]]
 
