@@ -247,12 +247,12 @@ def evaluate(
 
 
 def _of_choices(run: Run | None, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """What to know of numbers that were chosen on the rows they are of; `run`: where these are its own sets."""
+    """What to know of numbers chosen on the rows that they are of. `run`: where these are its own sets."""
     if run is not None and run.dir.state == "finished":
         with consistent(run.path):
             return choices.of_run(run.results, run.task, run.log).lines()
     return [
-        f"{name}: {' and '.join(some)} are at the best threshold for these very rows, and so somewhat too good"
+        f"{name}: {' and '.join(some)} are at the best threshold for these very rows: somewhat too good"
         for name, values in metrics.items()
         if (some := [metric for metric in choices.SWEPT if metric in values])
     ]
