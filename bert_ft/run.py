@@ -12,6 +12,7 @@ from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.metrics.choice import SWEPT
 from bert_ft.modeling import remote_code, weights
 from bert_ft.pages import run_page, scored_sets
 from bert_ft.prepared import prepare_for
@@ -254,7 +255,7 @@ def _of_choices(run: Run | None, metrics: Mapping[str, Mapping[str, float]]) -> 
     return [
         f"{name}: {' and '.join(some)} are at the best threshold for these very rows: somewhat too good"
         for name, values in metrics.items()
-        if (some := [metric for metric in choices.SWEPT if metric in values])
+        if (some := [metric for metric in SWEPT if metric in values])
     ]
 
 

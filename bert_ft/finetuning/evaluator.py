@@ -68,7 +68,7 @@ class Evaluator:
         for name, rows, predictions in self.predicted(self.evaluation):
             metrics[name] = self.model.score(predictions, rows)
             if name == self.chosen_by and self.keeps:
-                columns = {key: predictions[key] for key in self.adapter.chosen_by}
+                columns = {key: predictions[key] for key in self.adapter.chosen_by if key in predictions}
                 evaluations.keep(self.folder, self.evaluations, columns)
             known = {found.statement for found in self.findings if found.set == name}
             for warning in self.adapter.warnings(predictions, rows):
@@ -93,17 +93,9 @@ class Evaluator:
     def chosen(self, metrics: Metrics, step: int) -> list[choices.Choice]:
         """The choices behind the metrics of every set, by the weights that are kept: those of `step`."""
         result = []
-        for name, rows in self.scored.items():
-            picks = name == self.chosen_by
-            final = self.adapter.candidate(self.latest[name], rows) if metrics[name] else None
-            among = []
-            expected: Mapping[str, float | None] = metrics[name]
-            count = (self.evaluations if self.keeps else 1) if picks else 0
-            if count > 1 and final is not None:
-                kept = evaluations.kept(self.folder, count)
-                among = [self.adapter.candidate(columns, rows) for columns in kept]
-                expected = evaluations.logged(self.folder, step).get(name, {})
-            result += choices.chosen(
-                name, metrics[name], final, count, self.best, among, expected, rows.together()
-            )
+        for name, values in metrics.items():
+            rows = self.scored[name]
+            count = (self.evaluations if self.keeps else 1) if name == self.chosen_by else 0
+            answers = choices.Answers(self.adapter.candidate, self.latest[name], rows, self.folder, step)
+            result += choices.of_set(name, values, count, self.best, answers, self.say)
         return result

@@ -3,7 +3,7 @@ of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import hypot
 from typing import Any
@@ -16,6 +16,8 @@ from bert_ft.metrics import LOWER_IS_BETTER, choice
 from bert_ft.metrics.choice import NULL_TUNED, SWEPT, Candidate
 from bert_ft.metrics.multilabel import TUNED
 from bert_ft.report.rendering import show
+from bert_ft.rundir import evaluations as store
+from bert_ft.rundir.folder import RunDir
 
 Ends = tuple[float, float]
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -207,6 +209,48 @@ def _unrecorded(results: Mapping[str, Any], metrics: Metrics, task: Task, evalua
         if picks and count != 1 and others:
             made.append(Choice(name, others, count, folds=folds))
     return made
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers that the metrics of a set come from.
+
+    Attributes:
+        candidate: the adapter's. predictions: by the weights that are kept, those of `step`. rows: the set's.
+        folder: of the run; it keeps the answers of every evaluation.
+    """
+
+    candidate: Callable[[Any, Any], Candidate | None]
+    predictions: Mapping[str, np.ndarray]
+    rows: Any
+    folder: RunDir
+    step: int
+
+
+def of_set(
+    name: str,
+    values: Mapping[str, float],
+    evaluations: int,
+    best: str,
+    answers: Answers,
+    say: Callable[..., None],
+) -> list[Choice]:
+    """The choices that the metrics of a set were made by; arguments as of `chosen`. What goes wrong with the
+    estimate is said, and costs no run."""
+    final = None
+    among: list[Candidate | None] = []
+    expected: Mapping[str, float | None] = values
+    try:
+        if values:
+            final = answers.candidate(answers.predictions, answers.rows)
+        if final is not None and evaluations > 1:
+            kept = store.kept(answers.folder, evaluations)
+            among = [answers.candidate(columns, answers.rows) for columns in kept]
+            expected = store.logged(answers.folder, answers.step).get(name, {})
+        return chosen(name, values, final, evaluations, best, among, expected, answers.rows.together())
+    except Exception as error:  # a family of the user's own may have other predictions
+        say(f"{name}: no estimate of what choices add: {type(error).__name__}: {error}", "yellow")
+        return chosen(name, values, None, evaluations, best, [], values, None)
 
 
 def chosen(

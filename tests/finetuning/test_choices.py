@@ -226,7 +226,9 @@ def test_without_a_record_the_recipe_says_it(tiny_checkpoint: Path, tmp_path: Pa
         assert "chosen on these rows" in run_page.html([run_page.view_of(run.dir)])
 
 
-def test_a_family_of_ones_own_is_told_without_an_estimate(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_family_of_ones_own_is_told_without_an_estimate(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from bert_ft.families.classification.adapter import Classification
 
     class Own(Classification):
@@ -237,6 +239,14 @@ def test_a_family_of_ones_own_is_told_without_an_estimate(tiny_checkpoint: Path,
     (record,) = run.results["chosen"]
     assert record["what"] == "the best of 3 evaluations" and record["lean"] == {} and record["parts"] == 0
     assert "somewhat too good" in (run.path / "report.html").read_text()
+
+    class Broken(Own):
+        def candidate(self, predictions: Any, rows: Any) -> Any:
+            return predictions["nothing of the kind"]
+
+    broken = train(classes, tmp_path / "broken", tiny_checkpoint, epochs=3, adapter=Broken, quiet=False)
+    assert broken.results["chosen"] == [record], "it costs no run"
+    assert "no estimate of what choices add: KeyError" in capsys.readouterr().err
     mine = train(
         classes,
         tmp_path / "mine",
