@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bert_ft import metrics
     from bert_ft.config.catalog import load_task
+    from bert_ft.config.recipe import Recipe
     from bert_ft.config.references import Reference
-    from bert_ft.config.schema import Recipe
     from bert_ft.config.task import Task
     from bert_ft.engine.callbacks import Callback
     from bert_ft.errors import InputError, MachineError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "finetune": "finetuning.finetune", "load": "run", "evaluate": "run", "Run": "run",
-    "load_task": "config.catalog", "Task": "config.task", "Recipe": "config.schema",
+    "load_task": "config.catalog", "Task": "config.task", "Recipe": "config.recipe",
     "Reference": "config.references",
     "Adapter": "families", "Features": "families", "Classification": "families.classification.adapter",
     "ExtractiveQa": "families.qa.adapter",

@@ -12,10 +12,11 @@ from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.metrics.choice import SWEPT
 from bert_ft.modeling import remote_code, weights
 from bert_ft.pages import run_page, scored_sets
 from bert_ft.prepared import prepare_for
-from bert_ft.report import plots
+from bert_ft.report import choices, plots
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.rundir.folder import RunDir
 
@@ -235,6 +236,8 @@ def evaluate(
             metrics[name] = scores
         for warning in model.adapter.warnings(predictions, part):
             say(f"{name}: {warning}", "yellow")
+    for line in _of_choices(run if its_own and not sets else None, metrics):
+        say(line)
     if not metrics:
         raise InputError(
             "these rows have no labels to score against",
@@ -242,6 +245,18 @@ def evaluate(
             remedy="a benchmark's hidden labels are scored by its server alone",
         )
     return metrics
+
+
+def _of_choices(run: Run | None, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What to know of numbers chosen on the rows that they are of. `run`: where these are its own sets."""
+    if run is not None and run.dir.state == "finished":
+        with consistent(run.path):
+            return choices.of_run(run.results, run.task, run.log).lines()
+    return [
+        f"{name}: {' and '.join(some)} are at the best threshold for these very rows: somewhat too good"
+        for name, values in metrics.items()
+        if (some := [metric for metric in SWEPT if metric in values])
+    ]
 
 
 def _refuse_other_data(run: Run, now: str) -> None:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from transformers import AutoModel, AutoTokenizer
 
 import bert_ft
-from bert_ft.config.schema import Recipe
+from bert_ft.config.recipe import Recipe
 from bert_ft.engine import optimization
 from bert_ft.engine.batches import Plan
 from bert_ft.families import tokenization

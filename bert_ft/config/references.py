@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from bert_ft.config.schema import Recipe, Strict
+from bert_ft.config.recipe import Recipe
+from bert_ft.config.schema import Strict
 from bert_ft.errors import did_you_mean
 
 

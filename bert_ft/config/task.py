@@ -24,19 +24,9 @@ from pydantic import (
 
 from bert_ft.config import families
 from bert_ft.config.paths import anchor
+from bert_ft.config.recipe import Batching, Range, Recipe
 from bert_ft.config.references import Reference
-from bert_ft.config.schema import (
-    Batching,
-    Data,
-    Execution,
-    Metric,
-    Options,
-    Original,
-    Range,
-    Recipe,
-    RunSpec,
-    Strict,
-)
+from bert_ft.config.schema import Data, Execution, Metric, Options, Original, RunSpec, Strict
 from bert_ft.errors import InputError, did_you_mean, shown
 from bert_ft.metrics import METRIC_NAMES
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bert_ft.config.schema import Label
+from bert_ft.data.columns import codes
 from bert_ft.data.finding import Finding
 
 PLACES = ("file", "line", "row")
@@ -20,6 +21,8 @@ file some of whose rows are left out), and are no part of the data."""
 ARTICLE = "article"
 """The column of the title of what a row is about: it says which rows hang together, and nothing is learned of
 it; no part of the fingerprint, so that data has that of versions that did not keep it."""
+TOGETHER = {"group": "groups", ARTICLE: "articles", "context": "contexts", "document": "documents"}
+"""Columns whose equal values mean that rows are no independent ones, and what these are called."""
 
 
 @dataclass
@@ -58,6 +61,11 @@ class Rows:
         table = self.table.slice(start, stop - start)
         return Rows(table, self.where, numbers, label_order=self.label_order, parts=self.parts)
 
+    def together(self) -> np.ndarray | None:
+        """(N,) a number for each row, equal for rows that hang together; None where no column says so."""
+        found = together(self.table)
+        return None if found is None else found[1]
+
     def place(self, index: int, item: int | None = None) -> str:
         """Where row `index` (or an item of it, such as a word) stands, for a message: the first row below a
         header is row 1; in a file that says so in `PLACES`, its line or its own number."""
@@ -78,6 +86,18 @@ class Rows:
         joined."""
         file, number = in_part(self.parts, "", self.number(index))
         return f"{Path(file).name} row {number}".strip()
+
+
+def together(table: pa.Table) -> tuple[str, np.ndarray] | None:
+    """(column of `TOGETHER`, (N,) a number for each of its values), of that which makes the fewest groups;
+    None where no such column parts the rows into groups."""
+    found = [
+        (int(numbers.max(initial=0)), name, numbers)
+        for name in TOGETHER
+        if name in table.column_names and not table[name].null_count
+        if 1 <= (numbers := codes(table[name])).max(initial=0) < len(numbers) - 1
+    ]
+    return min(found, key=lambda item: item[0])[1:] if found else None
 
 
 def in_part(parts: Sequence[tuple[str, int]], where: str, number: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bert_ft.config.schema import Recipe
+from bert_ft.config.recipe import Recipe
 from bert_ft.engine import parameters
 
 # as `Trainer` has them

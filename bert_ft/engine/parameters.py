@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bert_ft.config.schema import Recipe
+from bert_ft.config.recipe import Recipe
 from bert_ft.errors import InputError
 
 EMBEDDINGS = 0

@@ -21,6 +21,7 @@ from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.features import Features
+from bert_ft.metrics.choice import Candidate
 
 if TYPE_CHECKING:
     from typing import Self
@@ -227,15 +228,20 @@ class Adapter(ABC):
         for start in range(0, len(rows), size):
             yield rows.part(start, start + size)
 
-    @property
-    def tunes(self) -> str:
-        """What `tune` chooses, as "thresholds were"; "" where it chooses nothing."""
-        return ""
-
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:  # noqa: B027 - few tune
         """Called with the predictions of the set that picks the best checkpoint, at each evaluation and last
         for the weights that are kept: sets `tuned`, and makes what follows from it anew in `predictions`, in
         place."""
+
+    @property
+    def chosen_by(self) -> Sequence[str]:
+        """The columns of predictions that `candidate` reads."""
+        return ["prediction"]
+
+    def candidate(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Candidate | None:
+        """Returns the answers to labelled rows as a choice among several evaluations is made, and as `tune`
+        tunes on them: how far such a choice leans is estimated from it. None: that can't be said."""
+        return None
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         """What a person should be told about these predictions, such as that they are all the same."""

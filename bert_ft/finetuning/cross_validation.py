@@ -22,7 +22,7 @@ from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
 from bert_ft.pages import run_page
 from bert_ft.prepared import read
-from bert_ft.report import scored_set
+from bert_ft.report import choices, scored_set
 from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import RunDir, is_finished
@@ -69,11 +69,6 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
         "bold",
     )
-    if task.recipe.keep == "best":
-        display.say(
-            "the best epoch of each fold is chosen on its held-out rows, so the scores are somewhat too "
-            'high; recipe.keep = "last" avoids this'
-        )
     jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
     InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
     runs = [Run(job.folder.path) for job in jobs]  # read again, so that no model of a fold stays in memory
@@ -91,6 +86,8 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     spread = results["spread"]["validation"]
     for metric, mean in results["metrics"]["validation"].items():
         display.say(f"{metric}: {mean:.4f} ± {spread[metric]:.4f} over {len(runs)} folds")
+    for line in choices.of_run(results, task).lines():
+        display.say(line)
 
 
 def _without_sets(task: Task) -> Task:
@@ -144,12 +141,15 @@ def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
     }
     # an undefined value becomes nan
     numbers = {metric: np.array(scores, float) for metric, scores in values.items()}
+    means = {metric: float(scores.mean()) for metric, scores in numbers.items()}
+    made = choices.of_folds([choices.of_run(run.results, run.task, run.log) for run in runs], means)
     return {
         **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},
         "folds": len(runs),
-        "metrics": {"validation": {metric: float(scores.mean()) for metric, scores in numbers.items()}},
+        "metrics": {"validation": means},
         "spread": {"validation": {metric: float(scores.std(ddof=1)) for metric, scores in numbers.items()}},
         "per_fold": {"validation": values},
+        "chosen": choices.dumped(made),
         "counts": {"train": {"rows": rows}},
         "timing": {"train_seconds": round(sum(run.results["timing"]["train_seconds"] for run in runs), 3)},
         "version": environment.version("bert-ft"),

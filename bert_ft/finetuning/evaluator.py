@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from bert_ft import files
 from bert_ft.data.rows import Rows
 from bert_ft.engine.callbacks import Metrics
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
+from bert_ft.report import choices
+from bert_ft.rundir import evaluations
+from bert_ft.rundir.folder import RunDir
 
 Predictions = dict[str, Any]
 
@@ -21,12 +25,13 @@ class Evaluator:
     `forget` says that they have changed.
 
     Attributes:
+        evaluations: how many there were.
         counts: set name -> what happened while its rows were encoded.
         findings: what a person should know of the encoded sets, whatever the weights are.
         rows, seconds: how many rows were predicted so far, and in what time.
     """
 
-    def __init__(self, model: Model, prepared: Prepared, say: Callable[..., None]) -> None:
+    def __init__(self, model: Model, prepared: Prepared, say: Callable[..., None], folder: RunDir) -> None:
         self.model = model
         self.say = say
         self.adapter = model.adapter
@@ -44,6 +49,10 @@ class Evaluator:
             for found in self.adapter.encoded(name, self.scored[name], (part for _, part in blocks))
         ]
         self.latest: dict[str, Predictions] = {}
+        self.folder = folder
+        self.best = prepared.task.best_metric[1]
+        self.keeps = prepared.task.recipe.keep == "best" and files.first_process()
+        self.evaluations = evaluations.count(folder)
         self.rows = 0
         self.seconds = 1e-9
 
@@ -58,10 +67,14 @@ class Evaluator:
         metrics = {}
         for name, rows, predictions in self.predicted(self.evaluation):
             metrics[name] = self.model.score(predictions, rows)
+            if name == self.chosen_by and self.keeps:
+                columns = {key: predictions[key] for key in self.adapter.chosen_by if key in predictions}
+                evaluations.keep(self.folder, self.evaluations, columns)
             known = {found.statement for found in self.findings if found.set == name}
             for warning in self.adapter.warnings(predictions, rows):
                 if warning not in known:
                     self.say(f"{name}: {warning}", "yellow")
+        self.evaluations += 1
         return {name: metrics[name] for name in self.evaluation}
 
     def predicted(self, sets: Mapping[str, Rows]) -> Iterator[tuple[str, Rows, Predictions]]:
@@ -76,3 +89,13 @@ class Evaluator:
                 if name == self.chosen_by:
                     self.adapter.tune(self.latest[name], sets[name])
             yield name, sets[name], self.latest[name]
+
+    def chosen(self, metrics: Metrics, step: int) -> list[choices.Choice]:
+        """The choices behind the metrics of every set, by the weights that are kept: those of `step`."""
+        result = []
+        for name, values in metrics.items():
+            rows = self.scored[name]
+            count = (self.evaluations if self.keeps else 1) if name == self.chosen_by else 0
+            answers = choices.Answers(self.adapter.candidate, self.latest[name], rows, self.folder, step)
+            result += choices.of_set(name, values, count, self.best, answers, self.say)
+        return result

@@ -16,12 +16,10 @@ from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.jobs.base import Job
-from bert_ft.modeling import remote_code
+from bert_ft.modeling import remote_code, scorers
 from bert_ft.prepared import Prepared, prepare
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
-
-Score = Callable[[Any, Any], dict[str, float]]
 
 DEFAULTED = {*Execution.model_fields, "seed", "data_dir", "folds"}
 """Settings that may be None, for the default: a command line passes on what nobody set."""
@@ -41,34 +39,6 @@ class UserObjects:
     def names(self) -> list[str]:
         """Those that change what is trained, so that the run's task.toml alone can't repeat it."""
         return [name for name in ("adapter", "loss", "metrics", "model") if getattr(self, name)]
-
-    def scorers(self) -> dict[str, Score]:
-        """Name -> function of (predictions, references) that returns metrics by name. A single metric has the
-        name that the user gave it, of several each has its own."""
-        if isinstance(self.metrics, Mapping):
-            return {name: _scorer(metric, name, alone=True) for name, metric in self.metrics.items()}
-        names = [str(getattr(each, "name", getattr(each, "__name__", "custom"))) for each in self.metrics]
-        return {
-            name: _scorer(each, name, alone=False) for name, each in zip(names, self.metrics, strict=True)
-        }
-
-
-def _scorer(metric: Any, name: str, alone: bool) -> Score:
-    """The metric as a function of (predictions, references) that returns name -> value; one value `alone`
-    gets the name that the user gave the metric."""
-
-    def score(predictions: Any, references: Any) -> dict[str, float]:
-        if hasattr(metric, "compute"):  # one of `evaluate`
-            value = metric.compute(predictions=predictions, references=references)
-        else:
-            value = metric(predictions, references)
-        if not isinstance(value, Mapping):
-            value = {name: value}
-        elif len(value) == 1 and alone:
-            value = {name: next(iter(value.values()))}
-        return {key: float("nan") if number is None else float(number) for key, number in value.items()}
-
-    return score
 
 
 @dataclass(frozen=True)
@@ -146,7 +116,7 @@ class Experiment:
         objects = self.objects
         folder = self.folder
         best = task.best_metric[1]
-        names = [*task.metric.compute, *objects.scorers()]
+        names = [*task.metric.compute, *scorers.of(objects.metrics)]
         if best not in names:
             raise InputError(
                 f"metric.best = '{best}' is not one of the metrics that are computed",

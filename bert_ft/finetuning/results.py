@@ -13,8 +13,8 @@ from bert_ft.modeling import saving
 from bert_ft.modeling.model import Model
 from bert_ft.pages import run_page
 from bert_ft.prepared import Prepared
-from bert_ft.report import scored_set
-from bert_ft.rundir import environment
+from bert_ft.report import choices, scored_set
+from bert_ft.rundir import environment, evaluations
 
 
 def write_predictions(
@@ -31,11 +31,6 @@ def write_predictions(
     for name, rows, predictions in evaluator.predicted(evaluator.scored):
         metrics[name] = evaluator.model.score(predictions, rows)
         recorder.notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
-        if adapter.tunes and metrics[name] and name == evaluator.chosen_by:
-            recorder.notes.append(
-                f"{name}: {adapter.tunes} tuned on these very rows: the tuned scores of this set are "
-                "somewhat too high; those of another set are not"
-            )
         if recorder.main:
             files.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
             if metrics[name]:
@@ -92,10 +87,14 @@ def write_results(
         },
         "parameters": recorder.parameters,
         "tuned": evaluator.adapter.tuned,
+        "chosen": choices.dumped(evaluator.chosen(metrics, state.best_step)),
         "notes": recorder.notes,
         "version": environment.version("bert-ft"),
     }
+    for line in choices.of_run(results, task).lines():
+        recorder.say(line)
     run_page.leave(folder, results, recorder.say)
+    evaluations.drop(folder)
     if not experiment.execution.keep_checkpoints:
         folder.clear("checkpoints")
     files.write_json(folder.results_json, results)

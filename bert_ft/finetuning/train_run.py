@@ -18,7 +18,7 @@ from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
 from bert_ft.finetuning.results import write_model, write_predictions, write_results
-from bert_ft.modeling import loading, pretrained, remote_code, weights
+from bert_ft.modeling import loading, pretrained, remote_code, scorers, weights
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
 from bert_ft.run import Run
@@ -73,7 +73,7 @@ def _train_and_write(experiment: Experiment, prepared: Prepared, identity: dict[
         recorder.note(note)
 
     features = model.encode(prepared.splits.train)
-    evaluator = Evaluator(model, prepared, recorder.say)
+    evaluator = Evaluator(model, prepared, recorder.say, experiment.folder)
     counts = {"train": features.counts, **evaluator.counts}
     recorder.describe(prepared, counts)
     of_training = model.adapter.encoded("train", prepared.splits.train, [features])
@@ -106,7 +106,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         texts=texts.first_texts(prepared.splits.train, prepared.adapter.texts),
         trusted=experiment.trusted,
     )
-    model.scorers = list(objects.scorers().values())
+    model.scorers = list(scorers.of(objects.metrics).values())
     return model, [*notes, *parameters.fit(model.network, task.recipe, model.new)]
 
 

@@ -201,8 +201,8 @@ def welch(first: Seeds, second: Seeds) -> tuple[float, float]:
     few seeds as `two_means` has it); nan without any spread."""
     if not (deviation(first) or deviation(second)):
         return nan, nan
-    sides = [(deviation(side) ** 2 / len(side), len(side) - 1) for side in (first, second)]
-    half = float(two_means.half_width(*sides, LEVEL))
+    a, b = ((deviation(side) ** 2 / len(side), len(side) - 1) for side in (first, second))
+    half = float(two_means.half_width(a, b, LEVEL))
     gap = float(np.mean(second) - np.mean(first))
     return gap - half, gap + half
 

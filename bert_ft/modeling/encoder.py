@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bert_ft.config.schema import Batching, RunSpec
+from bert_ft.config.recipe import Batching
+from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features

@@ -13,6 +13,7 @@ from bert_ft.config.task import Task
 from bert_ft.errors import shown
 from bert_ft.modeling import pretrained
 from bert_ft.modeling.loading_errors import loading_errors
+from bert_ft.report import choices
 from bert_ft.report.rendering import render
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
@@ -36,6 +37,7 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         "card.md.j2",
         task=task,
         results=results,
+        choices=choices.of_run(results, task),
         environment=environment,
         metadata=metadata,
         licence=licence,

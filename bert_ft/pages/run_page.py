@@ -13,9 +13,10 @@ from typing import Any
 
 from bert_ft import files
 from bert_ft.errors import InputError
-from bert_ft.metrics import bootstrap
+from bert_ft.metrics.bootstrap import Interval
 from bert_ft.pages import card, scored_sets
-from bert_ft.report import plots
+from bert_ft.report import choices, plots
+from bert_ft.report.choices import TUNED_HERE
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import render, show
 from bert_ft.report.scored_set import Scored, consistent
@@ -39,6 +40,7 @@ class View:
         told = [entry["evaluation"] for entry in self.log if "evaluation" in entry]
         self.metrics: dict[str, dict[str, float]] = self.results.get("metrics") or (told[-1] if told else {})
         self.sets = scored_sets.scored(folder, self.task, self.results) if self.results else []
+        self.choices = choices.of_run(self.results, self.task, self.log)
         self.title = self.task.title or self.task.name
 
     def headline(self) -> dict[str, Any]:
@@ -47,8 +49,8 @@ class View:
         out: dict[str, Any] = {"set": name, "metric": metric, "value": self.metrics.get(name, {}).get(metric)}
         out["method"] = "no interval: it is not to be had from the predictions, or the run keeps no rows"
         for one in self.sets:
-            found = one.certainty.get(metric) if one.name == name else None
-            if isinstance(found, bootstrap.Interval):
+            found = self._interval(one, metric) if one.name == name else None
+            if isinstance(found, Interval):
                 out["interval"] = f"{show(found.low)} to {show(found.high)}"
                 out["method"] = f"95 % interval over {one.drawn}: {found.method}"
             elif found:
@@ -56,21 +58,37 @@ class View:
         if (spread := self.results.get("spread", {}).get(name, {}).get(metric)) is not None:
             told = f"mean and standard deviation of {self.results['folds']} folds"
             out |= {"interval": f"± {show(spread)}", "method": told}
-        return out
+        lines = self.choices.sentences(name, metric)
+        return out | {"mark": choices.MARK if lines else "", "chosen": lines}
+
+    def _interval(self, one: Scored, metric: str) -> Interval | str | None:
+        """The interval of a metric as it is shown: of one that was chosen on these rows that of its held-out
+        value; or why there is none."""
+        found = one.certainty.get(metric)
+        if not isinstance(found, Interval):
+            return found
+        ends = self.choices.interval(one.name, metric, (found.low, found.high))
+        return TUNED_HERE if ends is None else Interval(*ends, found.method)
 
     def scores(self) -> Table:
         """All metrics of all sets."""
-        certain = {one.name: one.certainty for one in self.sets}
+        sets = {one.name: one for one in self.sets}
+        some = bool(self.choices.made)
         rows: list[list[Any]] = []
         for name, values in self.metrics.items():
             for metric, value in values.items():
-                found = certain.get(name, {}).get(metric)
-                if isinstance(found, bootstrap.Interval):
-                    rows.append([name, metric, value, f"{show(found.low)} to {show(found.high)}"])
-                else:
-                    rows.append([name, metric, value, f"none: {found}" if found else None])
-        note = "; ".join(one.methods() for one in self.sets if one.intervals)
-        return Table("metrics", ["set", "metric", "value", "95 % interval"], rows, note)
+                found = self._interval(sets[name], metric) if name in sets else None
+                cell = f"none: {found}" if found else None
+                if isinstance(found, Interval):
+                    cell = f"{show(found.low)} to {show(found.high)}"
+                held, what = self.choices.cells(name, metric)
+                row = [name, metric, value, *([held] if some else []), cell]
+                rows.append([*row, *([what] if some else [])])
+        columns = ["set", "metric", "value", "95 % interval"]
+        if some:
+            columns = [*columns[:3], "held out", columns[3], "chosen on these rows"]
+        methods = [one.methods() for one in self.sets if one.intervals]
+        return Table("metrics", columns, rows, "; ".join(filter(None, [self.choices.about_cells, *methods])))
 
     @property
     def independence(self) -> str:

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 
 from bert_ft import files
 from bert_ft.config.task import Task
-from bert_ft.data.columns import codes
+from bert_ft.data.rows import TOGETHER, together
 from bert_ft.errors import InputError, disk
 from bert_ft.metrics import bootstrap
 from bert_ft.metrics.bootstrap import Groups, Interval, Resamples
@@ -43,7 +43,6 @@ class Scored:
         length: the unit in which inputs are measured, and the columns that they stand in.
         answers: keys of an error's line that say what the model gave; one alone is shown as its value.
         sized_errors: whether a prediction is not right or wrong, but off by the `error` of its line.
-        units: columns of the rows whose equal values hang together -> what they are called, in the plural.
     Attributes:
         lines: those of `predictions/<name>.jsonl`. rows: the canonical rows, None where the run keeps none.
     """
@@ -51,7 +50,6 @@ class Scored:
     length: ClassVar[tuple[str, tuple[str, ...]]] = ("characters", ("text", "text_pair"))
     answers: ClassVar[tuple[str, ...]] = ("prediction",)
     sized_errors: ClassVar[bool] = False
-    units: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, folder: RunDir, task: Task, name: str, results: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -72,16 +70,12 @@ class Scored:
     def clusters(self) -> Groups | None:
         """The rows that hang together: those of a document, context or article, or of equal `data.group`,
         whichever are the largest; None where no such column parts the rows."""
-        units = {**self.units, "group": f"groups ({self.task.data.group})"}
-        columns = [] if self.rows is None else [name for name in units if name in self.rows.column_names]
-        best: Groups | None = None
-        for name in columns:
-            assert self.rows is not None
-            found = Groups(units[name], codes(self.rows[name]))
-            several = 1 < found.number < len(found.codes) and not self.rows[name].null_count
-            if several and (best is None or found.number < best.number):
-                best = found
-        return best
+        found = None if self.rows is None else together(self.rows)
+        if found is None:
+            return None
+        column, numbers = found
+        unit = f"groups ({self.task.data.group})" if column == "group" else TOGETHER[column]
+        return Groups(unit, numbers)
 
     @cached_property
     def certainty(self) -> dict[str, Interval | str]:

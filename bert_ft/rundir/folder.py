@@ -25,7 +25,7 @@ MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": 
 data)."""
 RESULTS: dict[str, Any] = {
     "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
-    "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"],
+    "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"], "chosen": [{}],
 }  # fmt: skip
 ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
 """The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""
@@ -34,7 +34,9 @@ MARKER = "data_fingerprint"
 """The key of `environment.json` that says that bert-ft wrote it, and with it the folder."""
 LARGE = 2**24  # bytes: no environment.json is so long
 FOLDERS = {
-    "checkpoints": re.compile(r"step-\d+(\.tmp)?|best-\d+\.safetensors|best\.tmp|\..+\.tmp"),
+    "checkpoints": re.compile(
+        r"step-\d+(\.tmp)?|best-\d+\.safetensors|evaluation-\d+\.npz|best\.tmp|\..+\.tmp"
+    ),
     "model": re.compile(
         r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
         r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"

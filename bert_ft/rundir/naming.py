@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_ft.config.schema import Recipe
+from bert_ft.config.recipe import Recipe
 from bert_ft.config.task import Task
 from bert_ft.rundir.folder import RunDir
 

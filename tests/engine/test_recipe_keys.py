@@ -17,7 +17,7 @@ import transformers as tf
 from tiny_models import CONFIGS, SIZES
 
 import bert_ft
-from bert_ft.config.schema import Recipe
+from bert_ft.config.recipe import Recipe
 from bert_ft.engine import batches, optimization, parameters
 from bert_ft.engine.callbacks import Callback
 

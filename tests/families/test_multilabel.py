@@ -277,9 +277,11 @@ def test_thresholds_are_tuned_kept_and_applied_alike(
     best = "f1_micro" if thresholds == "one" else "f1_macro"
     assert run.metrics["validation"][f"{best}_tuned"] >= run.metrics["validation"][best]
     # the report says which scores were chosen on their own rows, and of no other set
-    chosen = [note for note in run.results["notes"] if "tuned on these very rows" in note]
-    assert [note.split(":")[0] for note in chosen] == ["validation"]
-    assert "tuned on these very rows" in (run.path / "report.html").read_text()
+    chosen = [each for each in run.results["chosen"] if each["tuned"]]
+    assert [each["set"] for each in chosen] == ["validation"]
+    tuned = {name for name in run.metrics["validation"] if name.endswith("_tuned")}
+    assert set(chosen[0]["metrics"]) == set(chosen[0]["held_out"]) == tuned
+    assert "took no part in any choice" in (run.path / "report.html").read_text()
     texts = [row["text"] for row in given["again"]]
     loaded, bare = bert_ft.load(run.path), bert_ft.load(run.path / "model")
     assert [a["prediction"] for a in loaded.predict(texts)] == [

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Engine
 import bert_ft
 from bert_ft.cli.search import _space
 from bert_ft.config.catalog import load_task
-from bert_ft.config.schema import Range
+from bert_ft.config.recipe import Range
 from bert_ft.engine.batches import Plan
 from bert_ft.errors import InputError
 from bert_ft.rundir.folder import RunDir

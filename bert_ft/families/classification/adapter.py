@@ -15,18 +15,18 @@ from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data.finding import Finding
+from bert_ft.data.formats import exports
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import tokenization
 from bert_ft.families.base import Adapter, problem_type
-from bert_ft.families.classification import exports
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
 from bert_ft.families.classification.checks import of_classes, of_numbers
 from bert_ft.families.features import Features
+from bert_ft.metrics import choice, multilabel, scoring
 from bert_ft.metrics import classification as scores
-from bert_ft.metrics import multilabel
 
 if TYPE_CHECKING:
     import torch
@@ -292,10 +292,6 @@ class Classification(Adapter):
         thresholds = self.tuned.get("thresholds", {})
         return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
 
-    @property
-    def tunes(self) -> str:
-        return "thresholds were" if self.multilabel else ""
-
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
         """Multi-label: the thresholds that are best on these rows, one by micro F1 or one a label by its own
         F1."""
@@ -310,6 +306,18 @@ class Classification(Adapter):
         }
         # they were made with the thresholds before
         predictions["prediction"][:] = self._chosen(probabilities)
+
+    @property
+    def chosen_by(self) -> Sequence[str]:
+        return ["probabilities" if self.multilabel else "prediction"]
+
+    def candidate(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> choice.Candidate | None:
+        gold = self.references(rows)
+        if self.multilabel:
+            per_label = self.options.thresholds == "per-label"
+            return choice.label_sets(gold, predictions["probabilities"], per_label)
+        counted = scoring.Numbers() if self.regression else scoring.Classes(self.names, self.positive)
+        return choice.answers(np.stack([gold, predictions["prediction"]], axis=1), counted)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
@@ -327,13 +335,17 @@ class Classification(Adapter):
             tuned = multilabel.compute(multilabel.NAMES, predictions["prediction"], gold)
             both = plain | {f"{name}_tuned": value for name, value in tuned.items()}
             return {name: both[name] for name in names}
-        number = 1
-        if not self.regression:
-            positive = self.task.metric.positive
-            if positive is None:  # the task's second label, whatever the order of the head
-                positive = (self.task.data.labels or self.labels)[1]
-            number = self.names.index(str(positive))
-        return scores.compute(names, predictions["prediction"], gold, positive=number)
+        return scores.compute(names, predictions["prediction"], gold, positive=self.positive)
+
+    @property
+    def positive(self) -> int:
+        """The id of the label that binary metrics are of."""
+        if self.regression:
+            return 1
+        positive = self.task.metric.positive
+        if positive is None:  # the task's second label, whatever the order of the head
+            positive = (self.task.data.labels or self.labels)[1]
+        return self.names.index(str(positive))
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         # tuned thresholds predict something of any probabilities

@@ -25,7 +25,7 @@ from bert_ft.families.ner import decoding, schemes, spelling, tagged, words
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.families.ner.formats.readers import READERS
-from bert_ft.metrics import entities
+from bert_ft.metrics import choice, entities, scoring
 
 if TYPE_CHECKING:
     import torch
@@ -339,6 +339,16 @@ class Ner(Adapter):
         }
         types = {f"f1_{kind}": scores["f1"] for kind, scores in result.items()}
         return {name: overall[name] for name in self.task.metric.compute} | types
+
+    def candidate(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> choice.Candidate | None:
+        offsets = tagged.flat(rows.table["tags"])[1]
+        gold, found = self.references(rows), predictions["prediction"]
+        keys = entities.by_sentence(
+            gold, found, offsets, self.names, self.task.metric.mode, decoding.iob2(self.names)[found] == gold
+        )
+        if "missed" in rows.table.column_names:
+            keys[:, 2] += pac.fill_null(pac.list_value_length(rows.table["missed"]), 0).to_numpy()
+        return choice.answers(keys, scoring.Entities())
 
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         found = np.unique(predictions["prediction"])

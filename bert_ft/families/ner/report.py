@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,6 @@ class Entities(Scored):
 
     length = ("words", ())
     answers = ("missed", "wrong")
-    units: ClassVar[Mapping[str, str]] = {"document": "documents"}
 
     @cached_property
     def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -34,18 +32,10 @@ class Entities(Scored):
 
     @cached_property
     def resamples(self) -> Resamples:
-        gold, found, offsets, _ = self.tags
-        sides, hits, _ = entities.matched(*self.tags, self.task.metric.mode)
-        rows = self.sizes()
-        same = np.concatenate([[0], np.cumsum(gold == found)])
-        firsts = [side[0] for side in sides]
-        keys = [
-            np.bincount(self.sentences(places), minlength=len(rows))
-            for places in (*(f[hit] for f, hit in zip(firsts, hits, strict=True)), *firsts)
-        ]
-        keys[2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
-        counted = np.stack([*keys, np.diff(same[offsets]), rows], axis=1)
-        return Resamples(counted, scoring.Entities(), self.clusters)
+        gold, found, _, _ = self.tags
+        keys = entities.by_sentence(*self.tags, self.task.metric.mode, gold == found)
+        keys[:, 2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
+        return Resamples(keys, scoring.Entities(), self.clusters)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
         """The sentence of places that count an O behind each (`entities.apart`)."""

@@ -19,10 +19,12 @@ from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
-from bert_ft.families.qa import checks, decoding, encoding, squad
+from bert_ft.families.qa import checks, choices, decoding, encoding, squad
+from bert_ft.families.qa import golds as gold
 from bert_ft.families.qa import options as own
 from bert_ft.families.qa import rows as reading
 from bert_ft.metrics import answers as others
+from bert_ft.metrics import choice
 from bert_ft.metrics import squad as scores
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class ExtractiveQa(Adapter):
         about = (rows.table["id"], self.options, self.task.recipe.max_length)
         if name != "train":
             return checks.of_lengths(name, said, *about)
-        unlearned = (_golds(rows)[:, 0] >= 0) & ~np.concatenate(learned)
+        unlearned = (gold.golds(rows)[:, 0] >= 0) & ~np.concatenate(learned)
         return checks.of_training(name, unlearned, said, *about)
 
     def prepare(self, train: Rows) -> None:
@@ -119,7 +121,7 @@ class ExtractiveQa(Adapter):
                 raise InputError(
                     "the qa family does not have it", where=f"recipe.{key}", remedy="leave it out"
                 )
-        if not _weights(train).any():
+        if not gold.weights(train).any():
             raise InputError(
                 f"no answer is where its answer_start says, that of question '{train.table['id'][0]}' first",
                 where=train.where,
@@ -176,11 +178,11 @@ class ExtractiveQa(Adapter):
     def encode(self, rows: Rows, tokenizer: Any, max_length: int) -> Features:
         questions = rows.table["question"].to_pylist()
         contexts = rows.table["context"].to_pylist()
-        answers = _answers(rows, contexts)
+        answers = gold.answers(rows, contexts)
         features = encoding.encode(
-            tokenizer, questions, contexts, _golds(rows), max_length, self.options, answers
+            tokenizer, questions, contexts, gold.golds(rows), max_length, self.options, answers
         )
-        features.weights = _weights(rows)[features.values["row"]]
+        features.weights = gold.weights(rows)[features.values["row"]]
         features.values["weight"] = features.weights.astype(np.float32)
         return features
 
@@ -254,8 +256,9 @@ class ExtractiveQa(Adapter):
         return np.where(empty, "", np.array(cut, object))
 
     @property
-    def tunes(self) -> str:
-        return "the threshold of no answer was" if self.options.no_answer else ""
+    def _tuned_by(self) -> str:
+        """The key of `scores.raw_scores` that the threshold is tuned by."""
+        return "exact" if "exact" in self.task.best_metric[1] else "f1"
 
     def tune(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> None:
         """The threshold with the best F1 (exact match, where `metric.best` says so), as evaluate-v2.0.py
@@ -264,9 +267,19 @@ class ExtractiveQa(Adapter):
             return
         texts = self._texts(predictions, rows, forced=True)
         golds = self.references(rows)
-        raw = scores.raw_scores(texts, golds)["exact" if "exact" in self.task.best_metric[1] else "f1"]
+        raw = scores.raw_scores(texts, golds)[self._tuned_by]
         has, answered = (np.array([bool(item) for item in items]) for items in (golds, texts))
         self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
+
+    @property
+    def chosen_by(self) -> Sequence[str]:
+        return ["spans", "scores", "null"]
+
+    def candidate(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> choice.Candidate | None:
+        texts = self._texts(predictions, rows, forced=True)
+        if not self.options.no_answer:
+            return choices.of_answers(texts, self.references(rows), self.task.metric.compute)
+        return choices.of_null(texts, self.references(rows), self._odds(predictions), self._tuned_by)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """`f1`, `exact_match` (0 to 100). With no_answer: at threshold 0, `HasAns_` and `NoAns_` apart;
@@ -351,40 +364,3 @@ class ExtractiveQa(Adapter):
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         for line in self.lines(predictions, rows):
             yield {key: value for key, value in line.items() if key != "id" or value is not None}
-
-
-def _golds(rows: Rows) -> np.ndarray:
-    """(N, 2) characters of the first gold answer that was found, without white space around it; -1 where none
-    was."""
-    out = np.full((len(rows), 2), -1, np.int64)
-    texts = rows.table["answers"].to_pylist()
-    starts = rows.table["answer_starts"].to_pylist()
-    for i, (golds, places) in enumerate(zip(texts, starts, strict=True)):
-        for text, start in zip(golds or [], places or [], strict=True):
-            if start >= 0:
-                begin = start + len(text) - len(text.lstrip())
-                out[i] = begin, begin + len(text.strip())
-                break
-    return out
-
-
-def _answers(rows: Rows, contexts: Sequence[str]) -> encoding.Answers:
-    """Every gold answer; one without a place is where its text stands first."""
-    owners: list[int] = []
-    spans: list[tuple[int, int]] = []
-    golds = zip(rows.table["answers"].to_pylist(), rows.table["answer_starts"].to_pylist(), strict=True)
-    for i, (texts, starts) in enumerate(golds):
-        for text, start in zip(texts or [], starts or [], strict=True):
-            bare = text.strip()
-            begin = contexts[i].find(bare, max(start, 0)) if bare else -1
-            owners.append(i)
-            spans.append((begin, begin + len(bare) if begin >= 0 else -1))
-    return encoding.Answers(np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
-
-
-def _weights(rows: Rows) -> np.ndarray:
-    """(N,) 1 for a question to learn from: one whose answer was found in the context, or that has none; else
-    0."""
-    none = pac.fill_null(pac.equal(pac.list_value_length(rows.table["answers"]), 0), False).to_numpy()
-    weights: np.ndarray = (none | (_golds(rows)[:, 0] >= 0)).astype(np.float64)
-    return weights

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pac
 
 from bert_ft import reading
 from bert_ft.errors import InputError
+from bert_ft.families.qa.choices import one_by_one
 from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
 from bert_ft.metrics import answers, bootstrap, scoring, squad
@@ -23,7 +24,6 @@ class Answers(Scored):
     """Questions on contexts: the answers that the model gives, at its own threshold of no answer."""
 
     length = ("characters", ("question", "context"))
-    units: ClassVar[Mapping[str, str]] = {"article": "articles", "context": "contexts"}
 
     @property
     def no_answer(self) -> bool:
@@ -40,12 +40,7 @@ class Answers(Scored):
         """(N, 2) exact match and F1 of answers, 0 to 1."""
         if self.no_answer:
             return np.stack(list(squad.raw_scores(said, self.golds).values()), axis=1)
-        return self.one_by_one(squad.squad, said)
-
-    def one_by_one(self, metric: Callable[[Any, Any], dict[str, float]], said: Sequence[str]) -> np.ndarray:
-        """(N, 2) of a metric of whole sets, 0 to 100, for each answer."""
-        each = (metric({"": text}, {"": golds}) for text, golds in zip(said, self.golds, strict=True))
-        return np.array([list(found.values()) for found in each]) / 100
+        return one_by_one(squad.squad, said, self.golds)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -75,7 +70,7 @@ class Answers(Scored):
             keys = [self.scores, self.scores, self.rate(self.at_zero())]
         for name in answers.named(self.metrics):
             names += [f"{name}_exact_match", f"{name}_f1"]
-            keys.append(self.one_by_one(partial(answers.score, name), self.column("prediction")))
+            keys.append(one_by_one(partial(answers.score, name), self.column("prediction"), self.golds))
         return Resamples(np.concatenate(keys, axis=1), scoring.Means(names, 100.0), self.clusters)
 
     @property

@@ -19,6 +19,7 @@ from bert_ft.metrics import LOWER_IS_BETTER, significance
 from bert_ft.metrics.bootstrap import Groups, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
+from bert_ft.tools.compare import chances
 from bert_ft.tools.compare.result import ROWS, SEEDS, Comparison, Difference, Flips, Group
 
 Given = str | Path | Run
@@ -89,6 +90,7 @@ def compare(
     ]
     clusters = _share_groups(sides)
     names = _metrics(sides, metrics, notes)
+    notes += chances.notes({side.group.name: side.runs for side in sides}, first.name, names)
     differences: list[Difference] = []
     for side in sides[1:]:
         differences += _differences(sides[0], side, names, draws, seed)

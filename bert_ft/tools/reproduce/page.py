@@ -11,6 +11,7 @@ import numpy as np
 
 from bert_ft.config.references import Reference
 from bert_ft.report import plots
+from bert_ft.report.choices import MARK
 from bert_ft.report.elements import Table
 from bert_ft.report.rendering import markdown as escaped
 from bert_ft.report.rendering import render, show
@@ -19,6 +20,10 @@ from bert_ft.rundir.naming import short_name
 CONDITIONS = (
     "Values in points; measured is the mean (the median where that is published) ± the standard deviation "
     "over seeds {seeds} of {checkpoint}. What a source's recipe leaves open is the task's own."
+)
+CHOSEN = (
+    f"{MARK} chosen on the set that it is of (the best evaluation of each run, a threshold that was tuned, "
+    "or the best of a grid), so that it is somewhat too good. Published numbers are mostly made the same way."
 )
 Rows = Sequence[Mapping[str, str]]
 Dots = Mapping[str, Sequence[tuple[str, str, list[float], list[float]]]]
@@ -32,19 +37,26 @@ def row(
     values: Sequence[float],
     reference: Reference | None = None,
     verdict: str = "no published number",
+    chosen: bool = False,
 ) -> dict[str, str]:
-    """A row of the table: what the seeds measured, and the published number that it is held against."""
+    """A row of the table: what the seeds measured, and the published number that it is held against;
+    `chosen`: on the very set."""
+    measured = _summary(values, reference.statistic if reference else "mean")
     return {
         "task": task,
         "set": split,
         "metric": metric,
         "published": _spread(reference.value, reference.std) if reference else "–",
-        "measured": _summary(values, reference.statistic if reference else "mean"),
+        "measured": f"{measured} {MARK}" if chosen and values else measured,
         "seeds": str(len(values)),
         "verdict": verdict,
         "statistic": _statistic(reference) if reference else "–",
         "source": reference.source if reference else "–",
     }
+
+
+def _note_of_chosen(table: Rows) -> str:
+    return CHOSEN if any(row["measured"].endswith(MARK) for row in table) else ""
 
 
 def notes(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,6 +109,7 @@ def markdown(results: Mapping[str, Any], table: Rows) -> str:
         *notes(results["verdicts"]),
         how_judged(results),
         _grid_note(results),
+        _note_of_chosen(table),
     ]
     lines += ["", *(f"- {escaped(line)}" for line in told if line)]
     lines += [f"- failed: {escaped(each['folder'])}: {escaped(each['cause'])}" for each in _failed(results)]
@@ -119,6 +132,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
     """The page; or the tables alone, as a notebook shows them. Arguments as of `markdown`, and the charts'
     dots."""
     rows = [[cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.values()] for row in table]
+    columns = list(table[0]) if table else []
     lines = suite_lines(results["name"], results["suite"])
     verdicts = [row["verdict"] for row in table]
     made, grid = results["made"], _grid_note(results)
@@ -130,7 +144,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
         whole=whole,
         title=_title(results),
         checkpoint=results["checkpoint"],
-        rows=Table("published and measured, in points", list(table[0]) if table else [], rows),
+        rows=Table("published and measured, in points", columns, rows, _note_of_chosen(table)),
         subtitle=f"{seeds} · {grid}" if grid else seeds,
         counts={word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
         score=Table("suite", [], [line.rsplit(": ", 1) for line in lines]),

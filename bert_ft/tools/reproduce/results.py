@@ -13,6 +13,7 @@ from typing import Any
 from bert_ft import files
 from bert_ft.config.references import Reference, Suite
 from bert_ft.metrics import LOWER_IS_BETTER
+from bert_ft.report import choices
 from bert_ft.rundir import environment
 from bert_ft.tools.reproduce import conditions, page
 from bert_ft.tools.reproduce.conditions import points
@@ -99,12 +100,24 @@ class Outcome:
             keys += [(reference.split, reference.metric) for reference, _ in judged]
             for key in dict.fromkeys(keys):
                 values = self.values(entry, *key)
+                chosen = self._is_chosen(entry, *key)
                 published = [each for each in judged if (each[0].split, each[0].metric) == key]
                 if not published:
-                    rows.append(page.row(entry.base.name, *key, values))
+                    rows.append(page.row(entry.base.name, *key, values, chosen=chosen))
                 for reference, found in published:
-                    rows.append(page.row(entry.base.name, *key, values, reference, found.verdict))
+                    rows.append(page.row(entry.base.name, *key, values, reference, found.verdict, chosen))
         return rows
+
+    def _is_chosen(self, entry: Entry, name: str, metric: str) -> bool:
+        """Whether the values of a metric were chosen on the set that they are of."""
+        if entry.grid and name == entry.base.best_metric[0]:
+            return True
+        return any(
+            made.of(name, form) is not None
+            for run in self.picked[entry.base.name].values()
+            for made in [choices.of_run(run.folder.results(), run.task, run.folder.log())]
+            for form in conditions.forms(metric)
+        )
 
     @property
     def verdicts(self) -> list[dict[str, Any]]:

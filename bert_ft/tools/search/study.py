@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from bert_ft import files
-from bert_ft.config.schema import Range
+from bert_ft.config.recipe import Range
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Interrupted

@@ -1,0 +1,150 @@
+"""`[recipe]` and `[batching]` of a task: what is trained, and how a step is computed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from bert_ft.config.schema import Strict
+from bert_ft.errors import did_you_mean
+
+
+class Range(Strict):
+    """The numbers from `low` to `high`, both included, that a search draws from: whole ones where all given
+    are whole."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(False, description="drawn evenly on a logarithmic scale")
+    step: int | float | None = Field(None, gt=0, description="between two neighbours")
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError("low has to be below high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with a low above 0, and without a step")
+        if self.step is not None and round((self.high - self.low) / self.step, 6) % 1:
+            raise ValueError("no number of steps leads from low to high")
+        return self
+
+
+class Recipe(Strict):
+    """The hyperparameters of one training. Steps are optimizer steps of the whole (global) batch."""
+
+    SPACES: ClassVar[set[str]] = {"grid", "search"}
+    """Keys that say what is tried: no part of one training."""
+
+    learning_rate: float = Field(3e-5, gt=0, lt=10, description="at the peak of the schedule")
+    batch_size: int = Field(
+        32, gt=0, description="rows an optimizer step, over all processes and micro-batches"
+    )
+    epochs: float = Field(3.0, gt=0, description="passes over the training rows; 0.5 is half of one")
+    max_steps: int | None = Field(
+        None, gt=0, description="end a training after N optimizer steps, whatever `epochs` says"
+    )
+    max_length: int = Field(
+        128, gt=2, description="tokens a row, special ones included; longer rows are truncated, and counted"
+    )
+    schedule: Literal[
+        "linear", "cosine", "constant", "polynomial", "inverse_sqrt", "constant_with_cooldown"
+    ] = "linear"
+    schedule_floor: float = Field(
+        0.0, ge=0, lt=1, description="share of the peak that cosine, polynomial and cooldown end at"
+    )
+    schedule_power: float = Field(1.0, gt=0, description="of the polynomial; 1 is linear")
+    cooldown_ratio: float = Field(
+        0.1, gt=0, le=1, description="share of the steps in which constant_with_cooldown falls, linearly"
+    )
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps")
+    warmup_steps: int | None = Field(None, ge=0, description="takes the place of warmup_ratio")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="of the rate from layer to layer, the embeddings lowest (ELECTRA: 0.8)"
+    )
+    head_learning_rate: float | None = Field(
+        None, gt=0, lt=10, description="of the task's head; that of the rest by default"
+    )
+    freeze: Literal["embeddings", "encoder"] | Annotated[int, Field(ge=0)] | list[str] | None = Field(
+        None,
+        description='what is not trained: "embeddings"; n, these and the lowest n layers; "encoder"; or '
+        "beginnings of parameters' names. New weights always are",
+    )
+    reinitialize: int = Field(
+        0, ge=0, description="highest layers drawn anew, and the pooler with them (Zhang et al. 2021)"
+    )
+    both_orders: bool = Field(
+        False, description="train on each pair in reverse order too (ELECTRA, for MRPC and STS-B)"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="not on biases and LayerNorm")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    bias_correction: bool = Field(
+        True, description="of Adam's averages; BERT's and ELECTRA's own optimizer had none"
+    )
+    max_grad_norm: float = Field(1.0, ge=0, description="0: no clipping")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of every dropout; the checkpoint's own by default"
+    )
+    head_dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="of the dropout before the head; `dropout`, or the checkpoint's, by default",
+    )
+    eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field(
+        "epoch", description='"epoch" or steps'
+    )
+    patience: int | None = Field(None, gt=0, description="stop after N evaluations without a better metric")
+    keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
+    search: dict[str, list[bool | int | float | str] | Range] = Field(
+        {},
+        description="what `bert-ft search` draws from: key -> a list of values, or { low, high, log or step "
+        "}",
+    )
+
+    @field_validator("search")
+    @classmethod
+    def _space(cls, search: dict[str, Any]) -> dict[str, Any]:
+        known = cls.model_fields.keys() - cls.SPACES
+        for key, values in search.items():
+            if key not in known:
+                raise ValueError(f"unknown key '{key}'; {did_you_mean(key, known)}")
+            if isinstance(values, Range):
+                values = [values.low, values.low + (values.step or 0), values.high]
+            if not values:
+                raise ValueError(f"{key} has no values")
+            for value in values:
+                try:
+                    cls.model_validate({key: value})
+                except ValidationError as error:
+                    raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from None
+        return search
+
+
+class Batching(Strict):
+    """How a step's arithmetic is carried out; none of it changes what the recipe means."""
+
+    unpad: bool = Field(
+        True, description="drop the padding inside the encoder's layers (kernels/padding_free.py)"
+    )
+    lean: bool = Field(
+        True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
+    )
+    order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
+    equal_lengths: bool = Field(
+        False, description="train in micro-batches of rows of one length; the batch stays"
+    )
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, description="micro-batches a step; recipe.batch_size stays"
+    )
+    gradient_checkpointing: bool = False
+    eval_tokens: int = Field(
+        4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more"
+    )
+    log_every: int = Field(10, gt=0, description="steps between two lines of the log")
