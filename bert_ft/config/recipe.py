@@ -30,6 +30,14 @@ class Range(Strict):
         return self
 
 
+SCHEDULE_KEYS = {
+    "schedule_floor": ("cosine", "polynomial", "constant_with_cooldown"),
+    "schedule_power": ("polynomial",),
+    "cooldown_ratio": ("constant_with_cooldown",),
+}
+"""Key of the recipe -> the schedules that read it."""
+
+
 class Recipe(Strict):
     """The hyperparameters of one training. Steps are optimizer steps of the whole (global) batch."""
 
@@ -107,6 +115,31 @@ class Recipe(Strict):
         description="what `bert-ft search` draws from: key -> a list of values, or { low, high, log or step "
         "}",
     )
+
+    @model_validator(mode="after")
+    def _schedule_keys(self) -> Recipe:
+        for key, schedules in SCHEDULE_KEYS.items():
+            if self.schedule not in schedules and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} is for the schedules {', '.join(schedules)}, not for {self.schedule}"
+                )
+        if self.schedule == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
+            raise ValueError(
+                "the schedule inverse_sqrt falls from the end of the warmup on: set warmup_ratio"
+            )
+        return self
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _freeze(cls, value: Any) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        names = isinstance(value, list) and value and all(isinstance(name, str) and name for name in value)
+        if value is None or value in ("embeddings", "encoder") or number or names:
+            return value
+        raise ValueError(
+            '"embeddings", "encoder", a number of layers from 0, or a list of beginnings of names is meant, '
+            'as freeze = ["bert.embeddings"]'
+        )
 
     @field_validator("search")
     @classmethod

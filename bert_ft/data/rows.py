@@ -89,14 +89,17 @@ class Rows:
 
 
 def together(table: pa.Table) -> tuple[str, np.ndarray] | None:
-    """(column of `TOGETHER`, (N,) a number for each of its values), of that which makes the fewest groups;
-    None where no such column parts the rows into groups."""
-    found = [
-        (int(numbers.max(initial=0)), name, numbers)
-        for name in TOGETHER
-        if name in table.column_names and not table[name].null_count
-        if 1 <= (numbers := codes(table[name])).max(initial=0) < len(numbers) - 1
-    ]
+    """(column of `TOGETHER`, (N,) a number for each of its values, a null being a group of its own), of that
+    which makes the fewest groups; None where no such column has rows together."""
+    found = []
+    for name in TOGETHER:
+        if name in table.column_names:
+            numbers = codes(table[name])
+            nulls = np.flatnonzero(numbers < 0)
+            numbers = numbers.copy()
+            numbers[nulls] = numbers.max(initial=-1) + 1 + np.arange(len(nulls))
+            if (groups := int(numbers.max(initial=-1)) + 1) < len(numbers):
+                found.append((groups, name, numbers))
     return min(found, key=lambda item: item[0])[1:] if found else None
 
 

@@ -194,7 +194,7 @@ def both_orders(rows: Rows) -> Rows:
     """
     table = rows.table
     if "text_pair" not in table.column_names:
-        remedy = "it is for pairs: --set both_orders=false"
+        remedy = "it is for pairs of texts: --set both_orders=false"
         raise InputError("the rows have no second text", where="recipe.both_orders", remedy=remedy)
     swapped = table.set_column(table.column_names.index("text"), "text", table["text_pair"])
     swapped = swapped.set_column(table.column_names.index("text_pair"), "text_pair", table["text"])

@@ -4,12 +4,14 @@ recipe has no more."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from bert_ft.config.recipe import Recipe
 from bert_ft.engine import parameters
+from bert_ft.errors import InputError
 
 # as `Trainer` has them
 NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -109,7 +111,7 @@ def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> An
     floor = recipe.schedule_floor
     name: str = recipe.schedule
     options: dict[str, Any] = {}
-    if name == "constant":
+    if name == "constant" or warmup >= steps:  # which is nothing but a warmup then
         name = "constant_with_warmup"
     elif name == "cosine" and floor:
         name, options = "cosine_with_min_lr", {"min_lr_rate": floor}
@@ -117,7 +119,25 @@ def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> An
         # of transformers, whose floor is a rate and not a share
         options = {"power": recipe.schedule_power, "lr_end": floor * recipe.learning_rate}
     elif name == "constant_with_cooldown":
-        cooldown = math.ceil(recipe.cooldown_ratio * steps)
-        name = "warmup_stable_decay"
-        options = {"num_decay_steps": cooldown, "min_lr_ratio": floor, "decay_type": "linear"}
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, _cooldown(recipe, warmup, steps))
     return get_scheduler(name, optimizer, warmup, steps, scheduler_specific_kwargs=options or None)
+
+
+def _cooldown(recipe: Recipe, warmup: int, steps: int) -> Callable[[int], float]:
+    """The share of the peak at a step: up, level, and down to the floor. (In `transformers` the warmup begins
+    at the floor too.)"""
+    cooldown = math.ceil(recipe.cooldown_ratio * steps)
+    if warmup + cooldown > steps:
+        raise InputError(
+            f"{warmup} steps of warmup and {cooldown} of cooldown are more than the {steps} of this training",
+            where="recipe.cooldown_ratio",
+            remedy="make one of them shorter",
+        )
+    floor = recipe.schedule_floor
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return floor + (1 - floor) * min(1.0, (steps - step) / cooldown)
+
+    return share

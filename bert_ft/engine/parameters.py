@@ -3,7 +3,8 @@ re-initialising go by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,9 +124,34 @@ def fit(network: Any, recipe: Recipe, new: Iterable[str]) -> list[str]:
         notes.append(f"drawn anew, as the recipe says: {len(drawn)} weights, {drawn[0]} first")
     if recipe.head_dropout is not None:
         set_head_dropout(network, recipe.head_dropout)
+    for name in drawn:  # of a network of the user's own they may have been frozen
+        network.get_parameter(name).requires_grad_(True)
     for name in frozen(network, recipe.freeze, [*new, *drawn]):
         network.get_parameter(name).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("nothing is left to train", where="recipe.freeze", remedy="freeze less")
     return notes
+
+
+@contextmanager
+def restored(network: Any) -> Iterator[None]:
+    """Leaves a network as it was in what `fit` changes beside its weights: what is trained, and what drops
+    out. None: there is none to leave."""
+    import torch
+
+    if network is None:
+        yield
+        return
+    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    dropouts = [m for m in network.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd)]
+    rates = [module.p for module in dropouts]
+    try:
+        yield
+    finally:
+        for parameter, requires in trained:
+            parameter.requires_grad_(requires)
+        for module, rate in zip(dropouts, rates, strict=True):
+            module.p = rate
 
 
 def frozen(network: Any, freeze: str | int | list[str] | None, new: Iterable[str]) -> list[str]:
@@ -135,11 +161,12 @@ def frozen(network: Any, freeze: str | int | list[str] | None, new: Iterable[str
     Args:
         freeze: "embeddings"; n, these and the lowest n layers; "encoder"; or beginnings of names.
     Raises:
-        InputError: more layers than there are, names that no parameter has, or nothing is left to train.
+        InputError: more layers than there are, names that no parameter has, or of what is always trained.
     """
     if freeze is None:
         return []
     where = depths(network)
+    kept = {*new, *where.head}
     if isinstance(freeze, list):
         names = [name for name in where.of if name.startswith(tuple(freeze))]
         if unknown := [start for start in freeze if not any(name.startswith(start) for name in where.of)]:
@@ -149,17 +176,20 @@ def frozen(network: Any, freeze: str | int | list[str] | None, new: Iterable[str
                 where="recipe.freeze",
                 remedy=f"names begin like this: {examples}",
             )
+        for start in freeze:
+            if all(name in kept for name in where.of if name.startswith(start)):
+                raise InputError(
+                    f"'{start}' is of the head, or new: such weights are always trained",
+                    where="recipe.freeze",
+                    remedy="leave it out",
+                )
     elif freeze == "encoder":
         names = [name for name in where.of if name not in where.head]
     else:
         lowest = 0 if freeze == "embeddings" else int(freeze)
         _enough(lowest, where.layers, "recipe.freeze")
         names = [name for name, depth in where.of.items() if depth <= lowest]
-    kept = {*new, *where.head}
-    found = [name for name in names if name not in kept]
-    if len(found) == len(where.of):
-        raise InputError("nothing is left to train", where="recipe.freeze", remedy="freeze less")
-    return found
+    return [name for name in names if name not in kept]
 
 
 def reinitialize(network: Any, layers: int) -> list[str]:
@@ -202,7 +232,11 @@ def set_head_dropout(network: Any, rate: float) -> None:
     ]
     if not found:
         name = type(network).__name__
-        raise InputError(f"{name} has no dropout before its head", where="recipe.head_dropout")
+        raise InputError(
+            f"{name} has no dropout before its head",
+            where="recipe.head_dropout",
+            remedy="leave it out; recipe.dropout sets every rate of the encoder",
+        )
     for module in found:
         module.p = rate
 
@@ -213,4 +247,5 @@ def _is_apart(network: Any) -> bool:
 
 def _enough(asked: int, layers: int, where: str) -> None:
     if asked > layers:
-        raise InputError(f"{asked} layers, but the encoder has {layers}", where=where)
+        remedy = f"at most {layers}"
+        raise InputError(f"{asked} layers, but the encoder has {layers}", where=where, remedy=remedy)

@@ -55,7 +55,7 @@ def train_run(experiment: Experiment) -> Run:
             of_rows = texts.of_rows(prepared.adapter, prepared.splits.all()) if execution.check else []
             lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
-        with machine():
+        with machine(), parameters.restored(experiment.objects.model):
             return _train_and_write(experiment, prepared, identity)
 
 

@@ -52,7 +52,8 @@ class Groups(NamedTuple):
         return int(self.codes.max()) + 1
 
     def __str__(self) -> str:
-        return f"{self.number:,} {self.unit}"
+        unit = self.unit if self.number != 1 else self.unit.replace("groups", "group").rstrip("s")
+        return f"{self.number:,} {unit}"
 
 
 class Resamples:
@@ -93,7 +94,10 @@ class Resamples:
         Schnepel and Steigerwald 2017), less one.
         """
         whole = self.of()
-        found: dict[str, Interval | str] = dict.fromkeys(whole, "undefined on these rows")
+        found: dict[str, Interval | str] = {
+            name: "undefined on these rows" if np.isnan(value) else "no row is right, or every one"
+            for name, value in whole.items()
+        }
         found |= self._by_group(whole) if self.groups else self._by_row(whole, seed)
         return found | self.unfit(list(whole))
 

@@ -11,8 +11,11 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from bert_ft import files
 from bert_ft.errors import InputError
+from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.metrics.bootstrap import Interval
 from bert_ft.pages import card, scored_sets
 from bert_ft.report import choices, plots
@@ -67,7 +70,9 @@ class View:
         found = one.certainty.get(metric)
         if not isinstance(found, Interval):
             return found
-        ends = self.choices.interval(one.name, metric, (found.low, found.high))
+        assert one.resamples is not None
+        top = np.inf if metric in LOWER_IS_BETTER else one.resamples.scoring.top
+        ends = self.choices.interval(one.name, metric, (found.low, found.high), top)
         return TUNED_HERE if ends is None else Interval(*ends, found.method)
 
     def scores(self) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 from bert_ft import reading
 from bert_ft.config.task import Task
 from bert_ft.metrics import LOWER_IS_BETTER, choice
+from bert_ft.metrics.bootstrap import CORRELATIONS
 from bert_ft.metrics.choice import NULL_TUNED, SWEPT, Candidate
 from bert_ft.metrics.multilabel import TUNED
 from bert_ft.report.rendering import show
@@ -96,10 +97,11 @@ class Choices:
         """The choice that this metric of this set was made by; None: its rows took no part in any."""
         return self._by_metric.get((name, metric))
 
-    def interval(self, name: str, metric: str, ends: Ends) -> Ends | None:
+    def interval(self, name: str, metric: str, ends: Ends, top: float = np.inf) -> Ends | None:
         """The interval to show of a metric, given that of its rows, which knows nothing of a choice: of a
-        number that was chosen it is moved to the held-out value. None where that does not hold: thresholds of
-        labels."""
+        number that was chosen it is moved to the held-out value, within 0 (of correlations -1) and `top`, the
+        value of a perfect score; an end that is there already stays. None where that does not hold:
+        thresholds of labels."""
         made = self.of(name, metric)
         if made is None:
             return ends
@@ -111,7 +113,9 @@ class Choices:
         sides = [abs(end - value) for end in ends]
         if made.tuned:  # a held-out value varies more; without this 91 % hold the truth of 200 questions
             sides = [hypot(side, lean) for side in sides]
-        return value - lean - sides[0], value - lean + sides[1]
+        bottom = -1.0 if metric in CORRELATIONS else 0.0
+        low, high = value - lean - sides[0], value - lean + sides[1]
+        return max(low, bottom) if ends[0] > bottom else bottom, min(high, top) if ends[1] < top else top
 
     def sentences(self, name: str, metric: str) -> list[str]:
         """What to know of one metric, a sentence each; none where nothing was chosen."""
@@ -119,8 +123,6 @@ class Choices:
         if made is None:
             return []
         lines = made.sentences(metric)
-        if metric not in TUNED and made.lean.get(metric) is None:
-            lines.append("the interval is that of the rows, not of the choice")
         return lines
 
     def cells(self, name: str, metric: str) -> tuple[float | None, str]:
@@ -131,10 +133,13 @@ class Choices:
     @property
     def about_cells(self) -> str:
         """What such a table says below its title; nothing where nothing was chosen."""
-        lines = [
-            "what was chosen on its own rows is somewhat too good; “held out” is the same by choices that "
-            "did not see the row, and the interval is that of the held-out value"
-        ]
+        lines = ["what was chosen on its own rows is somewhat too good"]
+        if any(each.held_out for each in self.made):
+            lines.append(
+                "“held out” is the same by choices that did not see the row, and the interval is of that"
+            )
+        else:
+            lines.append("intervals are of the rows, not of the choice")
         lines += [f"{', '.join(self.clean)}: took no part in any choice"] if self.clean else []
         return "; ".join(lines) if self.made else ""
 
@@ -152,7 +157,7 @@ class Choices:
             metric = self.picks[1] if self.picks[1] in each.metrics else each.metrics[0]
             value = self.metrics.get(each.set, {}).get(metric)
             said = self.sentences(each.set, metric)
-            if each.folds and each.evaluations != 1:
+            if each.folds and each.evaluations != 1 and not each.tuned:
                 said.append('recipe.keep = "last" makes no such choice')
             lines.append(f"{each.set}, {metric} {show(value)}: {'; '.join(said)}")
         if self.clean:

@@ -17,7 +17,7 @@ import transformers as tf
 from tiny_models import CONFIGS, SIZES
 
 import bert_ft
-from bert_ft.config.recipe import Recipe
+from bert_ft.config.recipe import SCHEDULE_KEYS, Recipe
 from bert_ft.engine import batches, optimization, parameters
 from bert_ft.engine.callbacks import Callback
 
@@ -141,6 +141,42 @@ def test_what_can_not_be_frozen_or_drawn_anew_is_refused() -> None:
         parameters.set_head_dropout(model("Bert", "QuestionAnswering"), 0.2)
 
 
+@pytest.mark.parametrize("value", [-1, True, "bert.embeddings", [], [""], 0.5])
+def test_what_freeze_means_is_said(value: Any) -> None:
+    with pytest.raises(ValueError, match=r'"embeddings", "encoder", a number of layers from 0, or a list'):
+        Recipe(freeze=value)
+
+
+def test_a_network_of_ones_own_is_left_as_it_was(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Frozen for one training only, its dropouts as before, also after an error; what is drawn anew is trained."""
+    network = tf.AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    network.bert.encoder.layer[1].requires_grad_(False)
+    before = {name: p.requires_grad for name, p in network.named_parameters()}
+    shared = {
+        "train": ROWS,
+        "validation": ROWS[:8],
+        "max_steps": 1,
+        "max_length": 32,
+        "quiet": True,
+        "model": network,
+    }
+    run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "a", reinitialize=1, head_dropout=0.7,
+                           freeze="embeddings", **shared)  # fmt: skip
+    parts = {row["part"]: row for row in run.results["parameters"]}
+    assert (
+        parts["layer 2"]["trained"] == parts["layer 2"]["parameters"] and not parts["embeddings"]["trained"]
+    )
+    assert {name: p.requires_grad for name, p in network.named_parameters()} == before
+    assert network.dropout.p == 0.1
+    with pytest.raises(bert_ft.InputError, match="'classifier' is of the head, or new"):
+        bert_ft.finetune(
+            "classification", tiny_checkpoint, output=tmp_path / "b", freeze=["classifier"], **shared
+        )
+    network.requires_grad_(False)
+    with pytest.raises(bert_ft.InputError, match="nothing is left to train"):
+        bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "c", **shared)
+
+
 @pytest.mark.parametrize("name", BY_HAND)
 def test_layers_are_drawn_as_transformers_draws_new_ones(name: str) -> None:
     """The highest layer and the pooler, and nothing else; the same draws as a fresh model's have that distribution."""
@@ -200,20 +236,34 @@ def formula(kind: str, step: int, steps: int, warmup: int) -> float:
 
 @pytest.mark.parametrize("kind", ["polynomial", "cosine", "inverse_sqrt", "constant_with_cooldown"])
 def test_schedules(kind: str) -> None:
-    recipe = Recipe(
-        learning_rate=0.01, schedule=kind, warmup_steps=10, schedule_floor=0.1, schedule_power=2, cooldown_ratio=0.2,
-        layer_decay=0.5,
-    )  # fmt: skip
+    keys = {"schedule_floor": 0.1, "schedule_power": 2, "cooldown_ratio": 0.2}
+    mine = {key: value for key, value in keys.items() if kind in SCHEDULE_KEYS[key]}
+    recipe = Recipe(learning_rate=0.01, schedule=kind, warmup_steps=10, layer_decay=0.5, **mine)
+    for key in keys.keys() - mine.keys():
+        with pytest.raises(ValueError, match=f"{key} is for the schedules .*, not for {kind}"):
+            Recipe(schedule=kind, warmup_steps=10, **{key: keys[key]})
     built = optimization.optimizer(model("Bert"), recipe)
     scheduler = optimization.schedule(built, recipe, 50)
     peaks = [group["lr"] for group in optimization.groups(model("Bert"), recipe)]
     for step in range(50):
-        # transformers' cooldown climbs from the floor in its warmup
         share = formula(kind, step, 50, 10)
-        if kind == "constant_with_cooldown" and step < 10:
-            share = 0.1 + 0.9 * step / 10
         assert scheduler.get_last_lr() == pytest.approx([peak * share for peak in peaks]), step
         scheduler.step()
+
+
+def test_a_warmup_as_long_as_the_training() -> None:
+    for kind in ("polynomial", "cosine", "linear", "inverse_sqrt"):
+        recipe = Recipe(schedule=kind, warmup_steps=2, learning_rate=1.0)
+        scheduler = optimization.schedule(optimization.optimizer(model("Bert"), recipe), recipe, 2)
+        scheduler.step()
+        assert scheduler.get_last_lr() == [pytest.approx(0.5)] * len(scheduler.get_last_lr()), kind
+    long = Recipe(schedule="constant_with_cooldown", warmup_ratio=0.5, cooldown_ratio=0.8)
+    with pytest.raises(
+        bert_ft.InputError, match="5 steps of warmup and 8 of cooldown are more than the 10 of this training"
+    ):
+        optimization.schedule(optimization.optimizer(model("Bert"), long), long, 10)
+    with pytest.raises(ValueError, match="set warmup_ratio"):
+        Recipe(schedule="inverse_sqrt")
 
 
 # --- fifty steps beside a plain loop
@@ -327,7 +377,9 @@ def share_of(step: int, recipe: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("settings", [
-    {"layer_decay": 0.8, "bias_correction": False}, {"freeze": "encoder"}, {"reinitialize": 1, "freeze": 1},
+    {"layer_decay": 0.8, "bias_correction": False, "reinitialize": 1},
+    pytest.param({"freeze": "encoder"}, marks=pytest.mark.slow),
+    pytest.param({"reinitialize": 1, "freeze": 1}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_an_interrupted_run_ends_as_one_that_was_not(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]

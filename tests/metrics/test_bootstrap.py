@@ -171,7 +171,7 @@ def test_correlations_of_few_pairs() -> None:
     theirs = stats.pearsonr(*keys.T).confidence_interval()
     assert interval(found["pearson"]) == pytest.approx((theirs.low, theirs.high), abs=0.015)
     same = Resamples(keys[:, [0, 0]], scoring.Numbers()).intervals()
-    assert same["pearson"] == same["mean_absolute_error"] == "undefined on these rows"
+    assert same["pearson"] == same["mean_absolute_error"] == "no row is right, or every one"
 
 
 def test_groups_by_hand() -> None:

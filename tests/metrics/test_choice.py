@@ -156,6 +156,7 @@ def test_groups_are_not_divided(sizes: list[int], monkeypatch: pytest.MonkeyPatc
         assert {part.sum() for part in seen} == {15}, "halves"
 
 
+@pytest.mark.slow
 def test_the_held_out_value_is_the_fresh_one() -> None:
     """The best of ten equal evaluations of 300 rows: all of what it is above the truth is the choice."""
     rng = np.random.default_rng(0)

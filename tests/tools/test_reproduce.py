@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -298,6 +299,9 @@ def test_every_look_is_recorded_and_a_later_one_is_stricter(tmp_path: Path) -> N
     old = {key: value for key, value in second.items() if key != "looks"}  # as version 0.1 wrote it
     write_json(tmp_path / "out/results.json", old)
     assert outcome(9)["looks"] == [[1, 2, 3, 4, 5, 6], [*range(1, 10)]]
+    for damaged in ([[math.inf]], "12", [{"1": 2}], [[]], None):  # anybody may have written it
+        (tmp_path / "out/results.json").write_text(json.dumps(old | {"looks": damaged}))
+        assert outcome(6)["looks"] == [[1, 2, 3, 4, 5, 6]]
 
 
 def test_the_numbers_of_a_suite_are_judged_together(tmp_path: Path) -> None:

@@ -102,15 +102,20 @@ class Sets(Scored):
     def sections(self) -> list[Table | Chart]:
         gold, found, _ = self.matrices
         rows: list[list[Any]] = []
+        # of rows that several folds predicted each has the thresholds of its fold
+        limits = None if self.name == "out_of_fold" else self.tuned.get("thresholds", {})
         for i, name in enumerate(self.names):
             each = multilabel.compute(
                 ["precision_micro", "recall_micro", "f1_micro"], found[:, [i]], gold[:, [i]]
             )
-            limit = self.tuned.get("thresholds", {}).get(name, 0.5)
-            rows.append([name, int(gold[:, i].sum()), int(found[:, i].sum()), *each.values(), limit])
+            limit = [limits.get(name, 0.5)] if limits is not None else []
+            rows.append([name, int(gold[:, i].sum()), int(found[:, i].sum()), *each.values(), *limit])
         columns = ["label", "gold", "predicted", "precision", "recall", "f1", "threshold"]
+        note = "a label is predicted above its threshold" + (
+            "" if limits is not None else ", each fold's own"
+        )
         return [
-            Table("labels", columns, rows, "a label is predicted above its threshold", bars={5: 1.0}),
+            Table("labels", columns if limits is not None else columns[:-1], rows, note, bars={5: 1.0}),
             *super().sections(),
         ]
 

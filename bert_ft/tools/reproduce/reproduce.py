@@ -104,7 +104,8 @@ def _refuse_others(folder: Path) -> None:
         raise InputError(
             "something that is no reproduction lies here, and is left alone",
             where=str(folder),
-            remedy="choose another place with --output DIR",
+            remedy="choose another place with --output DIR; or, if it was one and is damaged, remove "
+            f"{', '.join(OWN)}: the runs beside them are collected again",
         )
 
 

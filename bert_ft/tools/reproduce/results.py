@@ -279,10 +279,11 @@ def _looks(folder: Path) -> list[list[int]]:
     """The seeds of the looks that an outcome written here had; of one that did not record them its own."""
     try:
         results = json.loads((folder / "results.json").read_bytes())
-        if "looks" in results:
-            return [sorted(map(int, look)) for look in results["looks"]]
         judged = any(verdict["interval"] for verdict in results["verdicts"])
-        return [sorted(map(int, results["seeds"]))] if judged else []
+        looks = results["looks"] if "looks" in results else [results["seeds"]] * judged
+        if not all(look and all(type(seed) is int for seed in look) for look in looks):
+            raise ValueError
+        return [sorted(look) for look in looks]
     except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return []  # nothing was looked at here yet; what is not ours is refused elsewhere
 

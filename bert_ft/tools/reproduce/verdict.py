@@ -34,6 +34,7 @@ from bert_ft.metrics import two_means
 FIRST, LATER = 0.95, 0.997  # the levels of the first look and of those after it
 FEWEST = 3  # runs that tell a spread
 GROWTH = 1.5  # what the next look's seeds must be of this one's
+FEWEST_TO_COMPARE, FAR = 4, 1.0  # seeds among which one may lie far off; points that are far
 MOST = 1000  # seeds that are worth asking for
 DIFFERENT = ("below", "above", "reached")  # the words that say that there is a difference
 
@@ -190,7 +191,7 @@ def _judge_alone(
     published: Published, values: Sequence[float], margin: float, level: float, earlier: Sequence[int]
 ) -> Verdict:
     m = len(values)
-    if undefined := sum(map(math.isnan, values)):
+    if undefined := sum(not math.isfinite(value) for value in values):
         return Verdict("inconclusive", [f"the metric is undefined in {undefined} of {m} seeds"])
     gap, half = (float(x) for x in interval(published, values, level))
     statement = f"{_name(published, m)}: {gap:+.2f} points"
@@ -237,7 +238,8 @@ def _name(published: Published, m: int) -> str:
     runs = f"{published.n} runs" if published.n > 1 else "1 run"
     if published.runs is None and published.statistic in ("mean", "median"):
         runs += ", their number not stated"
-    return f"{what} of {m} seeds less published ({runs})"
+    seeds = "1 seed" if m == 1 else f"{m} seeds"
+    return f"{what} of {seeds} less published ({runs})"
 
 
 def _method(published: Published, values: Sequence[float]) -> str:
@@ -264,14 +266,19 @@ def _outlier(values: Sequence[float]) -> list[str]:
     from scipy.stats import t
 
     m = len(values)
+    if m < FEWEST_TO_COMPARE:
+        return []
     distances = np.abs(np.asarray(values) - np.mean(values)) / np.std(values, ddof=1)
     squared = float(t.ppf(1 - 0.05 / (2 * m), m - 2)) ** 2
     if distances.max() <= (m - 1) / math.sqrt(m) * math.sqrt(squared / (m - 2 + squared)):
         return []
     far = values[int(distances.argmax())]
+    median = float(np.median(np.delete(values, distances.argmax())))
+    if abs(far - median) < FAR:
+        return []
     return [
-        f"one seed, {far:.2f}, lies far from the others (Grubbs' test, 5 %), whose median is "
-        f"{np.median(np.delete(values, distances.argmax())):.2f}: did that training collapse?"
+        f"one seed, {far:.2f}, lies far from the others (Grubbs' test, 5 %), whose median is {median:.2f}: "
+        "did that training collapse?"
     ]
 
 
@@ -297,4 +304,6 @@ def _hint(published: Published, seeds: int | None) -> str:
     """What would decide, in words."""
     if seeds:
         return f"about {seeds} seeds in all would decide it, if mean and spread stay"
+    if published.spread is None:
+        return "no number of seeds decides it, if the published runs spread as ours do"
     return "no number of seeds decides it: the published value itself varies too much"
