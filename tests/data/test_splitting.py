@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Data
 from bert_ft.data import splitting
-from bert_ft.data.rows import Rows
+from bert_ft.data.rows import Rows, together
 from bert_ft.errors import InputError
 from bert_ft.tools import check as tool
 
@@ -131,3 +131,17 @@ def test_one_group_can_not_be_divided() -> None:
     train = {"text": ["x", "y"] * 5, "label": ["a", "b"] * 5, "doc": ["d"] * 10}
     with pytest.raises(InputError, match="all of them have the same 'doc'\n  hold rows out by another"):
         tool.check("classification", train=train, validation="1/5", **{"data.group": "doc"})
+
+
+@pytest.mark.parametrize(("columns", "expected"), [
+    ({"group": ["a", "a", None, "b", None]}, ("group", [0, 0, 2, 1, 3])),  # an empty cell is a row of its own
+    ({"group": ["a"] * 4}, ("group", [0, 0, 0, 0])),  # one group is one, and not rows without any
+    ({"group": ["a", "b", "c"]}, None),
+    ({"context": ["x", "x", "y"], "article": ["t", "t", "t"]}, ("article", [0, 0, 0])),  # the fewest, so the largest
+    ({"text": ["x", "x"]}, None),
+])  # fmt: skip
+def test_rows_that_hang_together(
+    columns: dict[str, list[Any]], expected: tuple[str, list[int]] | None
+) -> None:
+    found = together(pa.table(columns))
+    assert (None if found is None else (found[0], found[1].tolist())) == expected

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from bert_ft.metrics import choice, multilabel, scoring, squad
 from bert_ft.metrics.choice import Candidate
+from bert_ft.report.choices import Choice, Choices
 
 
 def halves(n: int) -> list[np.ndarray]:
@@ -170,3 +171,26 @@ def test_the_held_out_value_is_the_fresh_one() -> None:
         off.append(held["accuracy"] - 0.8517)
     assert np.mean(leans) > 0.014
     assert abs(np.mean(off)) < np.mean(leans) / 3
+
+
+def test_a_moved_interval_stays_on_its_scale() -> None:
+    """Of a perfect score of few rows it still holds the perfect one; of a bad one it does not go below none."""
+    metrics = {"validation": {"accuracy": 1.0, "f1": 0.05, "matthews_correlation": 0.02}}
+    leans = {"accuracy": 0.0167, "f1": 0.04, "matthews_correlation": 0.1}
+    made = Choice(
+        "validation",
+        list(leans),
+        10,
+        lean=leans,
+        held_out={k: metrics["validation"][k] - v for k, v in leans.items()},
+    )
+    choices = Choices([made], metrics, ("validation", "accuracy"))
+    low, high = choices.interval("validation", "accuracy", (0.94, 1.0), 1.0)
+    assert low == pytest.approx(0.94 - 0.0167) and high == 1.0
+    low, high = choices.interval("validation", "f1", (0.01, 0.2), 1.0)
+    assert low == 0.0 and high == pytest.approx(0.16)
+    low, high = choices.interval("validation", "matthews_correlation", (-0.2, 0.3), 1.0)
+    assert (low, high) == pytest.approx((-0.3, 0.2))
+    up = Choices([Choice("validation", ["accuracy"], 10, lean={"accuracy": -0.05}, held_out={"accuracy": 1.03})],
+                 {"validation": {"accuracy": 0.98}}, ("validation", "accuracy"))  # fmt: skip
+    assert up.interval("validation", "accuracy", (0.93, 0.995), 1.0) == (pytest.approx(0.98), 1.0)
