@@ -19,7 +19,7 @@ from bert_ft.config.catalog import load_task
 from bert_ft.data import loading, overrides
 from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.families.qa import adapter
+from bert_ft.families.qa import golds
 
 Write = Callable[..., Path]
 
@@ -318,7 +318,7 @@ def test_wrong_places_are_mended_where_that_is_safe(write: Write) -> None:
     assert rows.table["answer_starts"].to_pylist()[0] == [FILM.index("funny film")]
     assert rows.table["answer_starts"].to_pylist()[1] == [-1]
     assert rows.table["answer_starts"].to_pylist()[3] == [-1, 12]
-    assert adapter._weights(rows).tolist() == [1, 0, 1, 1, 1, 1]
+    assert golds.weights(rows).tolist() == [1, 0, 1, 1, 1, 1]
 
 
 QUESTION: dict[str, Any] = {
