@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, FIGURES = ROOT / "benchmarks/results/statistics.md", ROOT / "docs/figures"
-BLUE, RED, GREEN, GREY = "#2463c9", "#c2410c", "#0f7b55", "#8b95a1"
+BLUE, RED, GREEN, GREY, TEXT = "#2463c9", "#c2410c", "#0f7b55", "#8b95a1", "#7a828c"
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "bert-ft", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "legend.frameon": False,
+    "axes.edgecolor": GREY, "legend.frameon": False, "text.color": TEXT, "axes.labelcolor": TEXT, "axes.titlecolor": TEXT,
+    "xtick.color": TEXT, "ytick.color": TEXT, "axes.titlesize": 9,
 }  # fmt: skip
 
 
@@ -46,7 +47,11 @@ def save(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
     with mpl.rc_context(STYLE):
         figure = Figure(size, layout="constrained")
         draw(figure)
-        figure.savefig(FIGURES / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            FIGURES / f"{name}.svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
 
 
 def verdict_errors(figure: Figure) -> None:

@@ -75,7 +75,7 @@ def cells(name: str, folder: Path) -> Iterator[tuple[str, str, Any, set[str], se
                 with pytest.raises(InputError, match=r"lacks|no place for"):
                     pretrained.load_model(RunSpec(), str(place), adapter(head, config))
                 continue
-            model, _ = pretrained.load_model(RunSpec(), str(place), adapter(head, config))
+            model, *_ = pretrained.load_model(RunSpec(), str(place), adapter(head, config))
             yield form, head, model, survivors(model, file), expected
 
 
@@ -117,7 +117,9 @@ def test_weights_without_a_place_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"no place for {len(more)} weights.*{message}"):
             pretrained.load_model(RunSpec(), str(place), adapter("SequenceClassification", tf.BertConfig()))
     save_file(tensors, file, metadata={"format": "pt"})
-    _, notes = pretrained.load_model(RunSpec(), str(place), adapter("TokenClassification", tf.BertConfig()))
+    _, notes, _ = pretrained.load_model(
+        RunSpec(), str(place), adapter("TokenClassification", tf.BertConfig())
+    )
     assert (
         "weights of the checkpoint that this head does not use: pooler.dense.bias, pooler.dense.weight"
         in notes

@@ -297,8 +297,8 @@ class AtStart(Callback):
 
 
 @pytest.mark.parametrize(("variant", "accumulation"), [
-    ("layer_decay", 2), ("no_bias_correction", 1), ("drawn_anew", 1),
-    *[pytest.param(variant, 1, marks=pytest.mark.slow) for variant in ("head_learning_rate", "frozen", "encoder",
+    ("layer_decay", 2), ("no_bias_correction", 1),
+    *[pytest.param(variant, 1, marks=pytest.mark.slow) for variant in ("drawn_anew", "head_learning_rate", "frozen", "encoder",
                                                                        "polynomial", "layer_decay")],
     *[pytest.param(variant, 2, marks=pytest.mark.slow) for variant in ("no_bias_correction", "frozen")],
 ])  # fmt: skip

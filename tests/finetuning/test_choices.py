@@ -159,7 +159,7 @@ def test_both_and_no_answer(tiny_checkpoint: Path, tmp_path: Path, cli: Any) -> 
     assert [sorted(metrics) for metrics in swept] == [["best_exact", "best_f1"]]
 
 
-@pytest.mark.parametrize("make", [classes, sets])
+@pytest.mark.parametrize("make", [classes, pytest.param(sets, marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_same_record(
     make: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

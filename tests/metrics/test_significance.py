@@ -141,7 +141,7 @@ def test_what_seeds_add(sizes: tuple[int, int]) -> None:
     assert ends == pytest.approx([-half, half], rel=0.03)
 
 
-@pytest.mark.parametrize("m", [3, 5, 10])
+@pytest.mark.parametrize("m", [3, *[pytest.param(m, marks=pytest.mark.slow) for m in (5, 10)]])
 def test_equal_seeds_have_no_spread(m: int) -> None:
     """The mean of equal numbers is off by rounding: over a thousand values no interval, no effect size."""
     n = np.arange(2, 1002)

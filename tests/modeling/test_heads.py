@@ -91,7 +91,7 @@ def test_a_head_is_kept_or_all_new(
         name = where.name
         adapter = pretrained.in_order_of_checkpoint(TARGETS[target](), RunSpec(checkpoint=str(where)))
         torch.manual_seed(7)
-        model, notes = pretrained.load_model(RunSpec(), str(where), adapter)
+        model, notes, _ = pretrained.load_model(RunSpec(), str(where), adapter)
         body, told = f"{model.base_model_prefix}.", "\n".join(notes)
         new = model.state_dict()
         shared = [key for key in new if key.startswith(body) and "pooler" not in key]

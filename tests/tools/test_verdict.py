@@ -42,7 +42,7 @@ def mean_of(value: float, runs: int | None = None, std: float | None = None) -> 
     return Published(value, runs, std, "mean")
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(Numbers, Numbers)
 def test_interval_is_scipys_welch_but_widened(theirs: list[float], ours: list[float]) -> None:
     """Published mean, std and number of runs carry all that Welch's t-test takes; ours is as wide, times one factor."""
@@ -56,7 +56,7 @@ def test_interval_is_scipys_welch_but_widened(theirs: list[float], ours: list[fl
     assert factor == pytest.approx(two_means.widening(n - 1, m - 1, 0.95)) and factor >= 1
 
 
-@pytest.mark.parametrize(("p", "q"), [(2, 2), (2, 4), (2, 9), (4, 4), (4, 19)])
+@pytest.mark.parametrize(("p", "q"), [(2, 2), (2, 9), (4, 19)])
 @pytest.mark.parametrize("level", [0.95, 0.997])
 def test_widening_holds_the_level_at_every_ratio(p: int, q: int, level: float) -> None:
     """By drawing the two variances; and no wider than that: at the worst ratio it errs as often as it may."""
@@ -152,7 +152,7 @@ def around(mean: float, std: float, n: int) -> list[float]:
     return list(mean + std * z / z.std(ddof=1))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(
     st.floats(-3, 3),
     st.floats(0.05, 1.5),
