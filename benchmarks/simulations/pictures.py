@@ -86,21 +86,23 @@ def interval_coverage(figure: Figure) -> None:
     """How often intervals hold the truth, before and now."""
     axes = figure.subplots()
     names: list[str] = []
+    before: list[float] = []
+    now: list[float] = []
     for title in ("Shares of rows", "Rare classes, few errors", "Sets of labels", "Numbers", "Entities in documents",
                   "Answers on contexts of articles"):  # fmt: skip
         rows = tables()[title]
         firsts = {(row["rows"], row["what"]): row for row in reversed(rows)}  # of each cell its first metric
         for row in sorted(firsts.values(), key=rows.index):
             names.append(f"{row['what']}, {row['metric']}, {row['rows']}")
-            axes.plot(
-                [number(row["coverage of plain percentiles"])], [len(names)], "o", color=GREY, markersize=3
-            )
+            before.append(number(row["coverage of plain percentiles"]))
+            now.append(number(row["coverage"]))
             if row["coverage"] == "declined":
                 axes.text(101, len(names), "no interval", va="center", fontsize=5, color=BLUE)
-            else:
-                axes.plot([number(row["coverage"])], [len(names)], "o", color=BLUE, markersize=3)
+    at = range(1, len(names) + 1)
+    axes.plot(before, at, "o", color=GREY, markersize=3)
+    axes.plot(now, at, "o", color=BLUE, markersize=3)
     axes.axvspan(93, 97, color=BLUE, alpha=0.1)
-    axes.set_yticks(range(1, len(names) + 1), names, fontsize=6)
+    axes.set_yticks(at, names, fontsize=6)
     axes.invert_yaxis()
     axes.set(xlabel="intervals that hold the truth, % (grey: before; blue: now)", xlim=(30, 110))
 
