@@ -103,6 +103,7 @@ def interval_coverage(figure: Figure) -> None:
     axes.plot(now, at, "o", color=BLUE, markersize=3)
     axes.axvspan(93, 97, color=BLUE, alpha=0.1)
     axes.set_yticks(at, names, fontsize=6)
+    axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set(xlabel="intervals that hold the truth, % (grey: before; blue: now)", xlim=(30, 110))
 
