@@ -204,6 +204,7 @@ def test_folds(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert last.results["chosen"] == [] and "chosen on these" not in (last.path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_a_record_the_recipe_says_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Runs of an earlier version: the same numbers, without an estimate."""
     for make, settings in ((classes, {"epochs": 3}), (sets, {"epochs": 2}), (questions, {"epochs": 1})):

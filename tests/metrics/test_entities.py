@@ -54,7 +54,12 @@ def assert_equal(mine: dict[str, dict[str, float]], gold: Any, found: Any, **opt
         assert [mine[name][key] for key in ("precision", "recall", "f1", "number")] == pytest.approx(theirs)
 
 
-@pytest.mark.parametrize("scheme", PREFIXES)
+QUICK = ("IOB2", "BILOU")
+
+
+@pytest.mark.parametrize(
+    "scheme", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PREFIXES]
+)
 def test_equals_seqeval(scheme: str) -> None:
     """10,000 sentences a scheme: all together, and in small sets, where one entity more or less shows."""
     gold, noise = generated(scheme, 10_000, 0), random.Random(1)
