@@ -102,6 +102,7 @@ def test_finished_folds_are_not_repeated(
     done = cli(*command)
     assert done.code == 0 and "mean of folds" in done.out and "spread" in done.out, done.err
     assert "3 folds of 24 rows; no model is saved" in done.err
+    assert "chosen on these very rows: the best of" in done.err and "of each fold" in done.err
     pages = [{ROWS[line["row"]]["page"] for line in bert_ft.load("run").predictions("out_of_fold") if line["fold"] == n}
              for n in (1, 2, 3)]  # fmt: skip
     assert sum(map(len, pages)) == 4 == len(set.union(*pages)), "groups are whole"

@@ -16,7 +16,8 @@ from tiny_models import CONFIGS, HEADS, SIZES
 from torch import Tensor, nn
 
 import bert_ft
-from bert_ft.engine import accelerator, batches, loop
+from bert_ft.config.recipe import Recipe
+from bert_ft.engine import accelerator, batches, loop, parameters
 from bert_ft.families.features import Features
 from bert_ft.kernels import cpu
 from bert_ft.kernels.padding_free import unpad
@@ -122,6 +123,27 @@ def test_the_same_places_rates_and_tensors(name: str, head: str, precision: str)
     for lean, free in itertools.product([True, False], [True, False] if name in CONFIGS else [False]):
         record = ours(rated(name, head), precision, lean, free)
         assert record == expected, f"lean={lean}, padding-free={free}"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert", "ModernBert"])
+def test_the_recipes_of_the_papers_keep_every_dropout(name: str, precision: str) -> None:
+    """With a rate of its own before the head, and with half of the network frozen: the list of a plain padded model
+    that is treated alike, lean or not, padded or not."""
+    recipe = Recipe(head_dropout=0.37, freeze=1)
+
+    def treated() -> Any:
+        model = rated(name, "SequenceClassification")
+        parameters.fit(model, recipe, [])
+        return model
+
+    expected = theirs(treated(), precision)
+    assert {drop.rate for drop in expected if not drop.place.startswith(treated().base_model_prefix)} == {
+        0.37
+    }
+    assert len({drop.rate for drop in expected}) > 1
+    for lean, free in ((True, True), (True, False), (False, True)):
+        assert ours(treated(), precision, lean, free) == expected, (lean, free)
 
 
 def mutations(model: Any) -> Iterator[str]:
