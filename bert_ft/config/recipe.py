@@ -38,6 +38,36 @@ SCHEDULE_KEYS = {
 """Key of the recipe -> the schedules that read it."""
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
+
+
+class Lora(Strict):
+    """`[recipe.lora]`: a low-rank change is trained beside the weights of some layers, which stay as they are
+    (Hu et al. 2021); so are the head and whatever else is new."""
+
+    rank: int = Field(8, gt=0, description="of the change, whose matrices have rank times width numbers")
+    alpha: float = Field(16.0, gt=0, description="the change counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what goes into the change")
+    targets: Literal["attention", "all-linear"] | list[str] = Field(
+        "attention",
+        description='what is changed: "attention", queries and values; "all-linear" of the layers; or ends '
+        "of modules' names",
+    )
+    save: Literal["merged", "adapter"] = Field(
+        "merged", description="a plain model, or the change alone, as peft reads it"
+    )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _targets(cls, value: Any) -> Any:
+        if value in ("attention", "all-linear") or _are_names(value):
+            return value
+        raise ValueError(
+            '"attention", "all-linear" or a list of ends of names is meant, as targets = ["query", "value"]'
+        )
+
+
 class Recipe(Strict):
     """The hyperparameters of one training. Steps are optimizer steps of the whole (global) batch."""
 
@@ -78,6 +108,14 @@ class Recipe(Strict):
         description='what is not trained: "embeddings"; n, these and the lowest n layers; "encoder"; or '
         "beginnings of parameters' names. New weights always are",
     )
+    train_only: Literal["biases", "norms"] | list[str] | None = Field(
+        None,
+        description='what is trained beside the head and new weights: "biases" (BitFit, Ben Zaken et al. '
+        '2022); "norms", of normalisation layers; or beginnings of parameters\' names',
+    )
+    lora: Lora | None = Field(
+        None, description="{ rank, alpha, dropout, targets, save }: low-rank changes alone are trained"
+    )
     reinitialize: int = Field(
         0, ge=0, description="highest layers drawn anew, and the pooler with them (Zhang et al. 2021)"
     )
@@ -116,6 +154,22 @@ class Recipe(Strict):
         "}",
     )
 
+    @field_validator("train_only", mode="before")
+    @classmethod
+    def _train_only(cls, value: Any) -> Any:
+        if value is None or value in ("biases", "norms") or _are_names(value):
+            return value
+        raise ValueError(
+            '"biases", "norms" or a list of beginnings of names is meant, as train_only = ["bert.pooler"]'
+        )
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Recipe:
+        parts = [key for key in ("freeze", "train_only", "lora") if getattr(self, key) is not None]
+        if len(parts) > 1:
+            raise ValueError(f"{parts[0]} and {parts[1]} both say what is trained: leave one of them out")
+        return self
+
     @model_validator(mode="after")
     def _schedule_keys(self) -> Recipe:
         for key, schedules in SCHEDULE_KEYS.items():
@@ -133,8 +187,7 @@ class Recipe(Strict):
     @classmethod
     def _freeze(cls, value: Any) -> Any:
         number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        names = isinstance(value, list) and value and all(isinstance(name, str) and name for name in value)
-        if value is None or value in ("embeddings", "encoder") or number or names:
+        if value is None or value in ("embeddings", "encoder") or number or _are_names(value):
             return value
         raise ValueError(
             '"embeddings", "encoder", a number of layers from 0, or a list of beginnings of names is meant, '

@@ -24,7 +24,7 @@ from pydantic import (
 
 from bert_ft.config import families
 from bert_ft.config.paths import anchor
-from bert_ft.config.recipe import Batching, Range, Recipe
+from bert_ft.config.recipe import Batching, Lora, Range, Recipe
 from bert_ft.config.references import Reference
 from bert_ft.config.schema import Data, Execution, Metric, Options, Original, RunSpec, Strict
 from bert_ft.errors import InputError, did_you_mean, shown
@@ -185,6 +185,8 @@ class Task(Strict):
         keys = dotted_keys(self)
         for key, value in changes.items():
             table, _, leaf = key.rpartition(".")
+            if table in INNER:  # lora.rank
+                table = f"{_table_of(table, where, keys)}.{table}"
             if leaf == "trust_remote_code":
                 raise InputError(
                     "a setting does not say whose code may run",
@@ -195,6 +197,8 @@ class Task(Strict):
             table = table or _table_of(key, where, keys)
             node = tree
             for part in table.split("."):
+                if part in INNER and part in node and node[part] is None:
+                    node[part] = {}  # a table that the task's file has not
                 if not isinstance(node.get(part), dict):
                     raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, keys))
                 node = node[part]
@@ -236,7 +240,9 @@ TABLES: dict[str, type[Strict]] = {
     "execution": Execution,
 }
 """The tables that each task has; the family's own is beside them."""
-NESTED: dict[str, type[Strict]] = {"reference": Reference, "original": Original, "search": Range}
+INNER: dict[str, type[Strict]] = {"original": Original, "lora": Lora}
+"""Tables inside one of these, which a task need not have."""
+NESTED: dict[str, type[Strict]] = {"reference": Reference, "search": Range, **INNER}
 
 
 def dotted_keys(task: Task | None = None) -> dict[str, str]:

@@ -1,14 +1,11 @@
-"""Where a network's parameters stand, from the embeddings to the head: what layer-wise rates, freezing and
-re-initialising go by."""
+"""Where a network's parameters stand, from the embeddings to the head: what layer-wise rates, freezing,
+low-rank changes and re-initialising go by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bert_ft.config.recipe import Recipe
 from bert_ft.errors import InputError
 
 EMBEDDINGS = 0
@@ -109,89 +106,6 @@ def _layer(name: str, places: dict[str, int]) -> int:
     return next((places[prefix] for prefix in prefixes if prefix in places), 0)
 
 
-def fit(network: Any, recipe: Recipe, new: Iterable[str]) -> list[str]:
-    """Draws anew, freezes and drops out what a recipe says, before a training; returns what is to be told.
-
-    Args:
-        new: names of the parameters that the checkpoint did not have.
-    Raises:
-        InputError: the network has not what the recipe speaks of.
-    """
-    notes = []
-    drawn: list[str] = []
-    if recipe.reinitialize:
-        drawn = reinitialize(network, recipe.reinitialize)
-        notes.append(f"drawn anew, as the recipe says: {len(drawn)} weights, {drawn[0]} first")
-    if recipe.head_dropout is not None:
-        set_head_dropout(network, recipe.head_dropout)
-    for name in drawn:  # of a network of the user's own they may have been frozen
-        network.get_parameter(name).requires_grad_(True)
-    for name in frozen(network, recipe.freeze, [*new, *drawn]):
-        network.get_parameter(name).requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError("nothing is left to train", where="recipe.freeze", remedy="freeze less")
-    return notes
-
-
-@contextmanager
-def restored(network: Any) -> Iterator[None]:
-    """Leaves a network as it was in what `fit` changes beside its weights: what is trained, and what drops
-    out. None: there is none to leave."""
-    import torch
-
-    if network is None:
-        yield
-        return
-    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    dropouts = [m for m in network.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd)]
-    rates = [module.p for module in dropouts]
-    try:
-        yield
-    finally:
-        for parameter, requires in trained:
-            parameter.requires_grad_(requires)
-        for module, rate in zip(dropouts, rates, strict=True):
-            module.p = rate
-
-
-def frozen(network: Any, freeze: str | int | list[str] | None, new: Iterable[str]) -> list[str]:
-    """The names of the parameters that `recipe.freeze` keeps as they are; weights that are new, or of the
-    head, are always trained.
-
-    Args:
-        freeze: "embeddings"; n, these and the lowest n layers; "encoder"; or beginnings of names.
-    Raises:
-        InputError: more layers than there are, names that no parameter has, or of what is always trained.
-    """
-    if freeze is None:
-        return []
-    where = depths(network)
-    kept = {*new, *where.head}
-    if isinstance(freeze, list):
-        names = [name for name in where.of if name.startswith(tuple(freeze))]
-        if unknown := [start for start in freeze if not any(name.startswith(start) for name in where.of)]:
-            examples = ", ".join(dict.fromkeys(".".join(name.split(".")[:3]) for name in list(where.of)[:40]))
-            raise InputError(
-                f"no parameter's name begins with '{unknown[0]}'",
-                where="recipe.freeze",
-                remedy=f"names begin like this: {examples}",
-            )
-        for start in freeze:
-            if all(name in kept for name in where.of if name.startswith(start)):
-                raise InputError(
-                    f"'{start}' is of the head, or new: such weights are always trained",
-                    where="recipe.freeze",
-                    remedy="leave it out",
-                )
-    elif freeze == "encoder":
-        names = [name for name in where.of if name not in where.head]
-    else:
-        lowest = 0 if freeze == "embeddings" else int(freeze)
-        _enough(lowest, where.layers, "recipe.freeze")
-        names = [name for name, depth in where.of.items() if depth <= lowest]
-    return [name for name in names if name not in kept]
-
-
 def reinitialize(network: Any, layers: int) -> list[str]:
     """Draws the weights of the highest layers and of what is above them anew, as `transformers` draws new
     ones, from torch's random state; returns the names of the parameters (Zhang et al. 2021).
@@ -200,7 +114,7 @@ def reinitialize(network: Any, layers: int) -> list[str]:
         InputError: more layers than there are.
     """
     where = depths(network)
-    _enough(layers, where.layers, "recipe.reinitialize")
+    enough(layers, where.layers, "recipe.reinitialize")
     drawn = [
         name for name, depth in where.of.items() if name not in where.head and depth > where.layers - layers
     ]
@@ -245,7 +159,8 @@ def _is_apart(network: Any) -> bool:
     return network.base_model is not network
 
 
-def _enough(asked: int, layers: int, where: str) -> None:
+def enough(asked: int, layers: int, where: str) -> None:
+    """Raises InputError: a recipe's key, `where`, asks for more layers than there are."""
     if asked > layers:
         remedy = f"at most {layers}"
         raise InputError(f"{asked} layers, but the encoder has {layers}", where=where, remedy=remedy)

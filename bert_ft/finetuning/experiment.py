@@ -16,7 +16,7 @@ from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.jobs.base import Job
-from bert_ft.modeling import remote_code, scorers
+from bert_ft.modeling import adapted, pretrained, remote_code, scorers
 from bert_ft.prepared import Prepared, prepare
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
@@ -144,6 +144,8 @@ class Experiment:
                 where="run.save_dtype",
                 remedy="leave it out; the model is then saved in float32",
             )
+        if task.recipe.lora is not None and task.recipe.lora.save == "adapter":
+            self._refuse_adapter()
         for key in ("class_weights", "label_smoothing"):
             if objects.loss is not None and getattr(task.recipe, key):
                 raise InputError(
@@ -158,3 +160,15 @@ class Experiment:
                 where="folds",
                 remedy="leave one of them out",
             )
+
+    def _refuse_adapter(self) -> None:
+        """Refuses to save low-rank changes where what they change can't be named, or not in their type."""
+        if self.objects.model is not None:
+            message = "an adapter names the checkpoint that it changes, and a model object is none"
+        elif self.task.run.save_dtype != "float32":
+            message = "an adapter is saved in float32, whatever run.save_dtype says"
+        elif adapted.base_of(pretrained.locate(str(self.task.run.checkpoint))):
+            message = "the checkpoint is an adapter itself, and peft reads none of an adapter"
+        else:
+            return
+        raise InputError(message, where="recipe.lora.save", remedy='save = "merged"')

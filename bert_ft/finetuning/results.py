@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bert_ft import files
 from bert_ft.engine.checkpoints import Checkpoints, State
+from bert_ft.engine.lora import Change
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
-from bert_ft.modeling import saving
+from bert_ft.modeling import adapted, pretrained, saving
 from bert_ft.modeling.model import Model
 from bert_ft.pages import run_page
 from bert_ft.prepared import Prepared
 from bert_ft.report import choices, scored_set
 from bert_ft.rundir import environment, evaluations
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ends with; the weights that it keeps are in the model, what it tuned is in the adapter.
+
+    Attributes:
+        state: how far it came, and where its best step was.
+        dtype: the type that the weights are saved in, and were rounded to; None for float32.
+        change: what is saved in place of whole weights: low-rank changes, which are in the weights too.
+    """
+
+    state: State
+    dtype: str | None
+    change: Change | None = None
 
 
 def write_predictions(
@@ -40,9 +59,8 @@ def write_predictions(
     return metrics
 
 
-def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, dtype: str | None) -> None:
-    """Writes `model/`, with numbers of type `dtype`, where the run keeps a model; takes our hooks off a
-    network of the user's own."""
+def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, trained: Trained) -> None:
+    """Writes `model/` where the run keeps a model; takes our hooks off a network of the user's own."""
     model.network = model.accelerator.unwrap_model(model.network, keep_fp32_wrapper=False)
     model.describe()
     saves = experiment.execution.save_model
@@ -53,7 +71,16 @@ def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, 
     if experiment.objects.model is not None and model.unpadding is not None:
         model.unpadding.remove()
     if saves:
-        saving.save_model(experiment.folder.model, model.network, model.tokenizer, whole, dtype)
+        instead = None if trained.change is None else partial(_write_change, model, trained.change)
+        saving.save_model(
+            experiment.folder.model, model.network, model.tokenizer, whole, trained.dtype, instead
+        )
+
+
+def _write_change(model: Model, change: Change, folder: Path) -> None:
+    run = model.adapter.task.run
+    checkpoint = pretrained.locate(str(run.checkpoint))
+    adapted.save(folder, change, model.network, checkpoint, pretrained.commit(run))
 
 
 def write_results(

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from accelerate.utils import set_seed
 
 from bert_ft.config.task import Task
 from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled
-from bert_ft.engine import loop, parameters
-from bert_ft.engine.checkpoints import Checkpoints, State
-from bert_ft.errors import machine
+from bert_ft.engine import loop, lora, partial
+from bert_ft.engine.checkpoints import Checkpoints
+from bert_ft.errors import InputError, machine
 from bert_ft.families.features import Features
 from bert_ft.files import first_process
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
-from bert_ft.finetuning.results import write_model, write_predictions, write_results
+from bert_ft.finetuning.results import Trained, write_model, write_predictions, write_results
 from bert_ft.modeling import loading, pretrained, remote_code, scorers, weights
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
 from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import is_finished
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training ends with; the weights that it keeps are in the model, what it tuned is in the adapter.
-
-    Attributes:
-        state: how far it came, and where its best step was.
-        dtype: the type that the weights are saved in, and were rounded to; None for float32.
-    """
-
-    state: State
-    dtype: str | None
 
 
 def train_run(experiment: Experiment) -> Run:
@@ -55,8 +43,11 @@ def train_run(experiment: Experiment) -> Run:
             of_rows = texts.of_rows(prepared.adapter, prepared.splits.all()) if execution.check else []
             lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
-        with machine(), parameters.restored(experiment.objects.model):
-            return _train_and_write(experiment, prepared, identity)
+        with machine():
+            model, notes = build_model(experiment, prepared)
+            with partial.restored(model.network):
+                notes += partial.fit(model.network, prepared.task.recipe, model.new)
+                return _train_and_write(experiment, prepared, identity, model, notes)
 
 
 def say_finished(experiment: Experiment) -> None:
@@ -65,8 +56,13 @@ def say_finished(experiment: Experiment) -> None:
     display.say(f"{experiment.folder.path} is finished already: nothing to do (--overwrite trains it again)")
 
 
-def _train_and_write(experiment: Experiment, prepared: Prepared, identity: dict[str, str | None]) -> Run:
-    model, notes = build_model(experiment, prepared)
+def _train_and_write(
+    experiment: Experiment,
+    prepared: Prepared,
+    identity: dict[str, str | None],
+    model: Model,
+    notes: Sequence[str],
+) -> Run:
     recorder = Recorder(experiment, prepared, model)
     checkpoints = start_folder(experiment, prepared.task, identity, recorder)
     for note in [*prepared.notes, *remote_code.notes(prepared.task.run), *notes]:
@@ -84,7 +80,7 @@ def _train_and_write(experiment: Experiment, prepared: Prepared, identity: dict[
 
     metrics = write_predictions(experiment, evaluator, recorder)
     recorder.end_trackers()
-    write_model(experiment, model, checkpoints, trained.dtype)
+    write_model(experiment, model, checkpoints, trained)
     if recorder.main:
         write_results(experiment, prepared, trained.state, metrics, counts, evaluator, recorder)
     model.accelerator.wait_for_everyone()
@@ -107,7 +103,13 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         trusted=experiment.trusted,
     )
     model.scorers = list(scorers.of(objects.metrics).values())
-    return model, [*notes, *parameters.fit(model.network, task.recipe, model.new)]
+    if model.accelerator.is_fsdp2 and task.recipe.lora is not None:
+        raise InputError(
+            "low-rank changes are not trained with weights that are sharded over processes",
+            where="recipe.lora",
+            remedy="leave out lora, or start the processes without FSDP: they are small enough",
+        )
+    return model, notes
 
 
 def start_folder(
@@ -173,8 +175,13 @@ def train(
         recorder.say(
             f"the weights of step {state.best_step} are kept: they have the best {task.best_metric[1]}"
         )
+    change = None
+    if task.recipe.lora is not None:  # what is scored from here on is what is saved
+        change = lora.of(model.network) if task.recipe.lora.save == "adapter" else None
+        lora.remove(model.network, merge=True)
+        evaluator.forget()
     dtype = pretrained.save_dtype(task.run, experiment.trusted)
     if dtype is not None:  # what is scored from here on is what the saved model answers
         weights.rounded(model.network, dtype)
         evaluator.forget()
-    return Trained(state, dtype)
+    return Trained(state, dtype, change)

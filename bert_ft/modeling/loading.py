@@ -8,6 +8,7 @@ from typing import Any
 
 from bert_ft import families
 from bert_ft.config.task import Task
+from bert_ft.engine import lora, partial
 from bert_ft.engine.accelerator import accelerator
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
@@ -141,6 +142,7 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
+    partial.fit(model.network, task.recipe, model.new)  # the names of its weights follow from the recipe
     best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with loading_errors(str(best)):
         whole = load_file(best)
@@ -151,4 +153,5 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
             if best.stem != "state" or name.startswith("model.")
         }
     )
+    lora.remove(model.network, merge=True)
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from bert_ft.config.schema import Label, RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter, problem_type
-from bert_ft.modeling import remote_code, weights
+from bert_ft.modeling import adapted, remote_code, weights
 from bert_ft.modeling.loading_errors import loading_errors
 
 
@@ -34,19 +33,14 @@ def locate(checkpoint: str) -> str:
 
 
 def fingerprint(checkpoint: str | None) -> str | None:
-    """sha256 of a folder's weight files; None for a hub id, whose commit the environment records once it is
-    loaded."""
+    """sha256 of a folder's weight files, and of those that its adapter changes; None for a hub id, whose
+    commit the environment records once it is loaded."""
     if checkpoint is None:
         return None
-    folder = Path(locate(checkpoint))
-    files = (
-        sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
-    )
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest() if files else None
+    folder = locate(checkpoint)
+    own = weights.digest(Path(folder))
+    base = adapted.base_of(folder)
+    return own if base is None else f"{own}, of {fingerprint(base[0])}"
 
 
 def commit(run: RunSpec) -> str | None:
@@ -114,7 +108,8 @@ def load_model(
             _set_dropout(config, adapter.task.recipe.dropout)
         options |= {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
         options["dtype"] = getattr(torch, dtype) if stored and dtype else torch.float32
-        model, info = auto.from_pretrained(where, **options)
+        with adapted.plain(where, trusted) as source:
+            model, info = auto.from_pretrained(source, **options)
     head = weights.head_names(model)
     new = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
     if encoder := [key for key in new if key not in head and "pooler" not in key]:
@@ -172,9 +167,9 @@ def load_encoder(run: RunSpec, checkpoint: str, trusted: Sequence[str] = ()) -> 
     config = load_config(where, revision, trusted)
     old = _architecture(config)
     # what is missing is drawn, and then refused or not used
-    with loading_errors(where), torch.random.fork_rng(devices=[]):
+    with loading_errors(where), torch.random.fork_rng(devices=[]), adapted.plain(where, trusted) as source:
         model, info = AutoModel.from_pretrained(
-            where,
+            source,
             config=config,
             revision=revision,
             trust_remote_code=remote_code.allowed(where, revision, trusted),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,27 @@ from bert_ft.rundir import folder
 
 
 def save_model(
-    path: Path, model: Any, tokenizer: Any, weights: dict[str, Any] | None = None, dtype: str | None = None
+    path: Path,
+    model: Any,
+    tokenizer: Any,
+    weights: dict[str, Any] | None = None,
+    dtype: str | None = None,
+    instead: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes `model/` as `from_pretrained` loads it: beside it first, then renamed. `weights` are those of a
-    sharded model; `dtype` is the type they are written in, the model's own by default."""
+    sharded model; `dtype` is the type they are written in, the model's own by default; `instead` writes
+    something else than the whole weights, with the config."""
     with disk(path):
         if hasattr(model, "merge_and_unload"):  # LoRA: merged, it is a plain model that loads anywhere
             model = copy.deepcopy(model).merge_and_unload()
         files.clear(path, folder.FOLDERS["model"])
         with files.folder_beside(path) as temporary, quiet():
-            model.save_pretrained(
-                temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype)
-            )
+            if instead is not None:
+                instead(temporary)
+            else:
+                model.save_pretrained(
+                    temporary, state_dict=weights if dtype is None else _cast(model, weights, dtype)
+                )
             if dtype is not None:  # it has written the type of the model that it was given
                 previous = model.config.dtype
                 model.config.dtype = dtype

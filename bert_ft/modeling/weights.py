@@ -3,6 +3,7 @@ stored."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -98,6 +99,18 @@ def stored_dtype(folder: Path | None, config: Any) -> str | None:
         return counts.most_common(1)[0][0]
     dtype = getattr(config, "dtype", None)
     return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def digest(folder: Path) -> str | None:
+    """sha256 of a folder's weight files; None where there are none."""
+    files = (
+        sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+    )
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest() if files else None
 
 
 def is_stored(dtype: str) -> bool:

@@ -39,6 +39,7 @@ FOLDERS = {
     ),
     "model": re.compile(
         r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|"
+        r"adapter_config\.json|adapter_model\.safetensors|"
         r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
         r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"
     ),

@@ -14,9 +14,20 @@ from bert_ft.rundir.folder import RunDir
 
 def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     """`<task>-<checkpoint>[-changed keys]-seed<k>`."""
-    leaves = {key.rpartition(".")[2]: value for key, value in sorted(settings.items())}
+    leaves = dict[str, Any]()
+    for key, value in sorted(settings.items()):
+        table, _, leaf = key.rpartition(".")
+        if table.endswith("lora"):
+            leaves[f"lora.{leaf}"] = value
+        elif leaf == "lora" and isinstance(value, Mapping):
+            leaves |= {f"lora.{part}": part_value for part, part_value in value.items()}
+            leaves |= {} if value else {"lora": "default"}
+        else:
+            leaves[leaf] = value
     changes = [
-        f"{leaf}={value}" for leaf, value in leaves.items() if leaf in {*Recipe.model_fields, "limit_train"}
+        f"{leaf}={value}"
+        for leaf, value in leaves.items()
+        if leaf.partition(".")[0] in {*Recipe.model_fields, "limit_train"}
     ]
     if task.run.folds:
         changes.append(f"folds={task.run.folds}")

@@ -18,7 +18,7 @@ from tiny_models import CONFIGS, SIZES
 
 import bert_ft
 from bert_ft.config.recipe import SCHEDULE_KEYS, Recipe
-from bert_ft.engine import batches, optimization, parameters
+from bert_ft.engine import batches, optimization, parameters, partial
 from bert_ft.engine.callbacks import Callback
 
 HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
@@ -118,7 +118,7 @@ def test_layers_of_encoders_that_are_built_otherwise() -> None:
 def test_what_is_frozen(name: str, freeze: Any) -> None:
     network = model(name)
     layers = 1 if name == "Albert" else 2
-    frozen = set(parameters.frozen(network, freeze, ["bert.pooler.dense.weight"]))
+    frozen = set(partial.frozen(network, Recipe(freeze=freeze), ["bert.pooler.dense.weight"]))
     for parameter, _ in network.named_parameters():
         depth = by_hand(name, parameter, layers)
         of_encoder = parameter.startswith(network.base_model_prefix + ".")
@@ -130,12 +130,12 @@ def test_what_is_frozen(name: str, freeze: Any) -> None:
 def test_what_can_not_be_frozen_or_drawn_anew_is_refused() -> None:
     network = model("Bert")
     with pytest.raises(bert_ft.InputError, match="3 layers, but the encoder has 2"):
-        parameters.frozen(network, 3, [])
+        partial.frozen(network, Recipe(freeze=3), [])
     with pytest.raises(bert_ft.InputError, match="3 layers, but the encoder has 2"):
         parameters.reinitialize(network, 3)
     with pytest.raises(bert_ft.InputError, match="no parameter's name begins with 'encoder"):
-        parameters.frozen(network, ["bert.embeddings", "encoder.layer"], [])
-    names = parameters.frozen(network, ["bert.embeddings", "bert.encoder.layer.1."], [])
+        partial.frozen(network, Recipe(freeze=["bert.embeddings", "encoder.layer"]), [])
+    names = partial.frozen(network, Recipe(freeze=["bert.embeddings", "bert.encoder.layer.1."]), [])
     assert {name.split(".")[1] for name in names} == {"embeddings", "encoder"}
     with pytest.raises(bert_ft.InputError, match="no dropout before its head"):
         parameters.set_head_dropout(model("Bert", "QuestionAnswering"), 0.2)

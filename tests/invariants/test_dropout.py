@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import bert_ft
 from bert_ft.config.recipe import Recipe
-from bert_ft.engine import accelerator, batches, loop, parameters
+from bert_ft.engine import accelerator, batches, loop, partial
 from bert_ft.families.features import Features
 from bert_ft.kernels import cpu
 from bert_ft.kernels.padding_free import unpad
@@ -134,7 +134,7 @@ def test_the_recipes_of_the_papers_keep_every_dropout(name: str, precision: str)
 
     def treated() -> Any:
         model = rated(name, "SequenceClassification")
-        parameters.fit(model, recipe, [])
+        partial.fit(model, recipe, [])
         return model
 
     expected = theirs(treated(), precision)
