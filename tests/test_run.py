@@ -120,6 +120,7 @@ def test_the_ways_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert run.log[0]["loss"] < 0.3, "a focal loss starts at a quarter of ln 2"
 
 
+@pytest.mark.slow
 def test_a_mean_loss_and_a_loss_a_row_train_alike(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def per_row(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")

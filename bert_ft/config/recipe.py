@@ -141,6 +141,13 @@ class Recipe(Strict):
         lt=1,
         description="of the dropout before the head; `dropout`, or the checkpoint's, by default",
     )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of an average of the weights over the steps, about 1 / (1 - ema) of them: what is "
+        "evaluated and kept",
+    )
     eval_every: Literal["epoch"] | Annotated[int, Field(gt=0)] = Field(
         "epoch", description='"epoch" or steps'
     )

@@ -26,6 +26,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.checkpoint import state_dict
 
 from bert_ft import files
+from bert_ft.engine.averaging import Average
 from bert_ft.errors import BertFtError, disk
 
 WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -85,10 +86,14 @@ class Checkpoints:
         already."""
         self.random_state = _random_state(self.accelerator.device)
 
-    def save(self, model: Any, optimizer: Any, scheduler: Any, state: State) -> None:
+    def save(
+        self, model: Any, optimizer: Any, scheduler: Any, state: State, average: Average | None = None
+    ) -> None:
         """Writes `step-N` to a temporary folder, syncs it, renames it; then drops what is no longer
         needed."""
         tensors, groups = _whole(model, optimizer)  # every process gives its part of what is sharded
+        if average is not None:
+            tensors |= {f"average.{name}": mean for name, mean in average.means.items()}
         everyone = gather_object([{"random": self.random_state, "running": state.running}])
         if self.accelerator.is_main_process:
             with disk(self.folder):
@@ -202,7 +207,9 @@ class Checkpoints:
             self.say(f"{folder} is damaged ({', '.join(wrong)}): the checkpoint before it is used")
         return None
 
-    def restore(self, model: Any, optimizer: Any, scheduler: Any) -> State:
+    def restore(
+        self, model: Any, optimizer: Any, scheduler: Any, average: Average | None = None
+    ) -> State:
         """Puts the newest whole checkpoint back, also into what accelerate has sharded; a fresh `State` where
         there is none."""
         from safetensors.torch import load_file
@@ -221,6 +228,8 @@ class Checkpoints:
         state_dict.set_state_dict(
             model, _bare(optimizer), model_state_dict=weights, optim_state_dict=inner, options=WHOLE
         )
+        if average is not None:
+            average.load({n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("average.")})
         scheduler.load_state_dict(rest["schedule"])
         if rest["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(rest["scaler"])

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from bert_ft.config.task import Task
 from bert_ft.engine import batches, optimization
+from bert_ft.engine.averaging import Average
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
 from bert_ft.engine.sharing import ANY, Sharing
@@ -65,6 +66,7 @@ class _Training:
 
     Attributes:
         network, wrapped: the bare network, and as `accelerate` wraps it for several processes.
+        average: that of the weights, where the recipe has one: evaluated, kept, and what is left at the end.
         running: the sum of this process's losses since the last line of the log.
         whole: whether `state` is that of the weights, with nothing left to do for its step.
     """
@@ -102,10 +104,11 @@ class _Training:
         self.scheduler = optimization.schedule(optimizer, recipe, self.plan.steps)
         self.network = model.network
         self.wrapped, self.optimizer = self.accelerator.prepare(model.network, optimizer)
+        self.average = None if recipe.ema is None else Average(model.network, recipe.ema)
         self.state = (
             State()
             if checkpoints is None
-            else checkpoints.restore(self.network, self.optimizer, self.scheduler)
+            else checkpoints.restore(self.network, self.optimizer, self.scheduler, self.average)
         )
         self.state.micro_batches = max(self.state.micro_batches, batching.gradient_accumulation_steps)
         self.listeners = list(callbacks) if self.accelerator.is_main_process else []
@@ -135,6 +138,8 @@ class _Training:
             stack.close()
             for listener in self.listeners:
                 listener.on_end()
+        if self.average is not None:
+            self.average.exchange()
         return self.state
 
     def _step(self, step: int, indices: Any) -> bool:
@@ -149,6 +154,8 @@ class _Training:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         state.since += 1
         state.step = step + 1
         if self.checkpoints is not None:
@@ -251,6 +258,10 @@ class _Training:
 
     def _evaluated_enough(self) -> bool:
         """Evaluates, keeps the best weights; returns whether the training ends here."""
+        with nullcontext() if self.average is None else self.average.inside():
+            return self._evaluate()
+
+    def _evaluate(self) -> bool:
         state = self.state
         metrics = self.evaluate()
         better = _better(self.task, metrics, state)
@@ -279,7 +290,7 @@ class _Training:
         checkpoints.mark()  # an evaluation of the user's may have drawn, too
         state.running = float(self.running)
         if math.isfinite(state.running):  # what has gone wrong is not worth keeping
-            checkpoints.save(self.network, self.optimizer, self.scheduler, state)
+            checkpoints.save(self.network, self.optimizer, self.scheduler, state, self.average)
         if checkpoints.stopped_by is not None:
             raise Interrupted(checkpoints.stopped_by, state.step)
 
@@ -290,7 +301,7 @@ class _Training:
         if checkpoints is None or not (self.whole and state.step and self.accelerator.num_processes == 1):
             return
         state.running = float(self.running)
-        checkpoints.save(self.network, self.optimizer, self.scheduler, state)
+        checkpoints.save(self.network, self.optimizer, self.scheduler, state, self.average)
         checkpoints.say(f"interrupted: the state after step {state.step} is saved")
 
 

@@ -103,12 +103,13 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         trusted=experiment.trusted,
     )
     model.scorers = list(scorers.of(objects.metrics).values())
-    if model.accelerator.is_fsdp2 and task.recipe.lora is not None:
-        raise InputError(
-            "low-rank changes are not trained with weights that are sharded over processes",
-            where="recipe.lora",
-            remedy="leave out lora, or start the processes without FSDP: they are small enough",
-        )
+    for key in ("lora", "ema"):
+        if model.accelerator.is_fsdp2 and getattr(task.recipe, key) is not None:
+            raise InputError(
+                "this is not done where weights are sharded over processes (FSDP)",
+                where=f"recipe.{key}",
+                remedy=f"leave out {key}, or start the processes without FSDP",
+            )
     return model, notes
 
 

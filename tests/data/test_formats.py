@@ -125,7 +125,7 @@ FAULTS: list[tuple[str, bytes, str]] = [
     ("utf-16-cut.jsonl", '{"text": "a"}'.encode("utf-16")[:-1], "utf-16-cut.jsonl, line 1: byte 0x7d is not utf-16"),
     ("huge.csv", b"text,label\na,1\n" + b'"' + b"word " * 2_100_000 + b'",0\n',
      "huge.csv, row 2: column 'text' holds a text of 10 MB\n  look for a quote that is never closed"),
-    ("swallowed.csv", b'text,label\n"a,1\n' + b"word,0\n" * 1_600_000 + b'",0\n',
+    ("swallowed.csv", b'text,label\n"a,1\n' + (b"word " * 20 + b",0\n") * 110_000 + b'",0\n',
      "swallowed.csv, row 1: column 'text' holds a text of 11 MB\n  look for a quote"),
     ("cut.json", b'[\n {"text": "a", "label": 1},\n {"text": "b"\n', "cut.json, line 4: not JSON"),
     ("cut.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cut.jsonl, line 2: not JSON"),

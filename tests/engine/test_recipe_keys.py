@@ -281,6 +281,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "encoder": {"freeze": "encoder", "head_learning_rate": 5e-2},
     "drawn_anew": {"reinitialize": 1, "layer_decay": 0.9},
     "polynomial": {"schedule": "polynomial", "schedule_power": 2.0, "schedule_floor": 0.1},
+    "biases": {"train_only": "biases", "learning_rate": 1e-2},
+    "norms": {"train_only": "norms", "learning_rate": 1e-2},
+    "lora": {"lora": {"rank": 2, "alpha": 6.0}, "learning_rate": 1e-2},
+    "average": {"ema": 0.9},
 }
 
 
@@ -297,10 +301,10 @@ class AtStart(Callback):
 
 
 @pytest.mark.parametrize(("variant", "accumulation"), [
-    ("layer_decay", 2), ("no_bias_correction", 1),
+    ("layer_decay", 2), ("no_bias_correction", 1), ("lora", 2), ("average", 1),
     *[pytest.param(variant, 1, marks=pytest.mark.slow) for variant in ("drawn_anew", "head_learning_rate", "frozen", "encoder",
-                                                                       "polynomial", "layer_decay")],
-    *[pytest.param(variant, 2, marks=pytest.mark.slow) for variant in ("no_bias_correction", "frozen")],
+                                                                       "polynomial", "layer_decay", "biases", "norms", "lora")],
+    *[pytest.param(variant, 2, marks=pytest.mark.slow) for variant in ("no_bias_correction", "frozen", "biases", "average")],
 ])  # fmt: skip
 def test_fifty_steps_of_a_plain_loop(
     tiny_checkpoint: Path, tmp_path: Path, variant: str, accumulation: int
@@ -320,19 +324,58 @@ def test_fifty_steps_of_a_plain_loop(
     )  # fmt: skip
     ours = [line["loss"] for line in run.log if "loss" in line]
     plain = tf.AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    if "lora" in RECIPES[variant]:
+        for layer in plain.bert.encoder.layer:
+            layer.attention.self.query = LowRank(layer.attention.self.query, rank=2, alpha=6.0)
+            layer.attention.self.value = LowRank(layer.attention.self.value, rank=2, alpha=6.0)
     plain.load_state_dict(start.state)
-    theirs = plain_loop(plain.eval(), start, RECIPES[variant])
+    average = torch.optim.swa_utils.AveragedModel(
+        plain, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    )
+    theirs = plain_loop(plain.eval(), start, RECIPES[variant], average)
     assert len(ours) == len(theirs) == 50
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert max(ours) - min(ours) > 0.02, "nothing was learned"
-    for name, values in plain.named_parameters():
+    if variant in ("biases", "norms"):
+        part = {"biases": r"\.bias$", "norms": r"LayerNorm"}[variant]
+        assert start.trained == {n for n in start.state if re.search(rf"{part}|classifier", n)}
+    if "lora" in RECIPES[variant]:
+        assert all(re.search("lora_|classifier", name) for name in start.trained)
+        for module in [module for module in plain.modules() if isinstance(module, LowRank)]:
+            merged = (
+                module.base_layer.weight
+                + 3 * module.lora_B["default"].weight @ module.lora_A["default"].weight
+            )
+            assert not torch.equal(merged, module.base_layer.weight)
+            module.base_layer.weight.data.copy_(merged.detach())
+    final = average.module if "ema" in RECIPES[variant] else plain
+    for name, values in final.named_parameters():
+        if "lora_" in name or ".base_layer." in name:
+            if name.endswith("base_layer.weight"):
+                assert torch.allclose(
+                    values, network.get_parameter(name.replace(".base_layer", "")), atol=2e-5
+                ), name
+            continue
         if not name.endswith("key.bias"):  # whose gradient is rounding alone, and Adam makes it large
             assert torch.allclose(values, network.get_parameter(name), atol=2e-5), name
         assert bool((values == start.state[name]).all()) == (name not in start.trained), name
 
 
-def plain_loop(network: Any, start: AtStart, recipe: dict[str, Any]) -> list[float]:
-    """Losses of the steps of AdamW, written out."""
+class LowRank(torch.nn.Module):
+    """Hu et al. 2021, equation 3, under the names that peft gives the matrices."""
+
+    def __init__(self, base: torch.nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base_layer, self.scale = base, alpha / rank
+        self.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(base.in_features, rank, bias=False)})
+        self.lora_B = torch.nn.ModuleDict({"default": torch.nn.Linear(rank, base.out_features, bias=False)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.scale * self.lora_B["default"](self.lora_A["default"](x))
+
+
+def plain_loop(network: Any, start: AtStart, recipe: dict[str, Any], average: Any) -> list[float]:
+    """Losses of the steps of AdamW, written out; `average` takes the weights into account after each."""
     averages: dict[str, list[torch.Tensor]] = {}
     losses = []
     for step, rows in start.plan.batches():
@@ -355,6 +398,7 @@ def plain_loop(network: Any, start: AtStart, recipe: dict[str, Any]) -> list[flo
             decay = recipe.get("weight_decay", 0.0) * (not re.search(r"bias|LayerNorm", name))
             with torch.no_grad():
                 p -= rate * (m / first / (torch.sqrt(v / second) + 1e-8) + decay * p)
+        average.update_parameters(network)
     return losses
 
 
@@ -379,7 +423,9 @@ def share_of(step: int, recipe: dict[str, Any]) -> float:
 @pytest.mark.parametrize("settings", [
     {"layer_decay": 0.8, "bias_correction": False, "reinitialize": 1},
     pytest.param({"freeze": "encoder"}, marks=pytest.mark.slow),
+    {"lora": {"rank": 2, "dropout": 0.1}, "ema": 0.8, "keep": "best", "eval_every": 6},
     pytest.param({"reinitialize": 1, "freeze": 1}, marks=pytest.mark.slow),
+    pytest.param({"reinitialize": 1, "lora": {"targets": "all-linear"}}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_an_interrupted_run_ends_as_one_that_was_not(
     tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]

@@ -176,6 +176,7 @@ def test_where_one_window_suffices_windows_change_nothing(tiny_checkpoint: Path,
     assert windowed.score(windowed.infer(only), only) == plain.score(plain.infer(only), only)
 
 
+@pytest.mark.slow
 def test_training_on_windows(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The label stands at the end of a long text: windows and tails see it, heads do not. The saved model keeps it so."""
     from transformers import pipeline

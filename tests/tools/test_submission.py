@@ -86,6 +86,7 @@ def predictions(run: Path, which: str = "test") -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_zip_is_as_the_server_wants_it(
     glue: Path, made: MadeRun, tiny_checkpoint: Path, tmp_path: Path
