@@ -182,9 +182,48 @@ def bc5cdr(folder: Path) -> dict[str, list[Any]]:
     return {"train": rows, "validation": rows, "test": rows}
 
 
+def chnsenticorp(folder: Path) -> dict[str, list[Any]]:
+    """The header line of the authors; a copy without one has the text first."""
+    write(
+        folder / "chnsenticorp",
+        **{"train.tsv": "label\ttext_a\n1\t房间很大。\n0\t“书”没有封面\n", "dev.tsv": "屏幕太暗\tnegative\n"},
+    )
+    return {
+        "train": [("房间很大。", "positive"), ("“书”没有封面", "negative")],
+        "validation": [("屏幕太暗", "negative")],
+    }
+
+
+def lcqmc(folder: Path) -> dict[str, list[Any]]:
+    rows = '怎么"做鱼\t鱼怎么做？\t1\n今天下雨吗\t明天下雨吗\t0\n'
+    write(
+        folder / "lcqmc", **{"train.tsv": "text_a\ttext_b\tlabel\n" + rows, "dev.tsv": rows, "test.tsv": rows}
+    )
+    expected = [('怎么"做鱼', "鱼怎么做？", "same"), ("今天下雨吗", "明天下雨吗", "different")]
+    return {"train": expected, "validation": expected, "test": expected}
+
+
+def bq_corpus(folder: Path) -> dict[str, list[Any]]:
+    rows = "怎么还款\t还款的方法\t1\n额度是多少\t额度何时有\t0\n"
+    write(
+        folder / "bq_corpus",
+        **{"train.tsv": rows, "dev.tsv": "sentence1\tsentence2\tlabel\n" + rows, "test.tsv": rows},
+    )
+    expected = [("怎么还款", "还款的方法", "same"), ("额度是多少", "额度何时有", "different")]
+    return {"train": expected, "validation": expected, "test": expected}
+
+
+def thucnews(folder: Path) -> dict[str, list[Any]]:
+    names = ["体育", "财经", "房产", "家居", "教育", "科技", "时尚", "时政", "游戏", "娱乐"]
+    rows = [(f'{name}的"新闻，第{k}条。 长', name) for k, name in enumerate(names)]
+    text = "".join(f"{name}\t{news}\n" for news, name in rows)
+    write(folder / "cnews", **{f"cnews.{split}.txt": text for split in ("train", "val", "test")})
+    return {"train": rows, "validation": rows, "test": rows}
+
+
 MAKERS: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
     maker.__name__: maker for maker in (emotion, imdb, rotten_tomatoes, ag_news, trec, xnli, ocnli, msra_ner, wikiann,
-                                   ncbi_disease, bc5cdr)
+                                   ncbi_disease, bc5cdr, chnsenticorp, lcqmc, bq_corpus, thucnews)
 }  # fmt: skip
 
 
@@ -207,6 +246,16 @@ def test_the_authors_files(tmp_path: Path, name: str) -> None:
         found["all"] = sorted(found.pop("train") + found.pop("validation"))
         expected["all"] = sorted(expected["all"])
     assert found == expected
+
+
+def test_a_test_file_that_the_task_does_not_read_by_itself(tmp_path: Path) -> None:
+    chnsenticorp(tmp_path)
+    write(tmp_path / "chnsenticorp", **{"test.tsv": "qid\tlabel\ttext_a\n0\t1\t位置好\n"})
+    changes = {"run.data_dir": str(tmp_path), "data.original.test": "test.tsv"}
+    splits = loading.load(load_task("chnsenticorp").override(changes), families.find("classification"))
+    assert splits.test["test"].table.select(["text", "label"]).to_pylist() == [
+        {"text": "位置好", "label": "positive"}
+    ]
 
 
 def test_every_task_knows_its_authors_files() -> None:
@@ -278,10 +327,12 @@ def test_the_files_follow_the_name_of_the_configuration(tmp_path: Path) -> None:
     write(tmp_path / "XNLI-1.0", **{"xnli.dev.tsv": head + rows, "xnli.test.tsv": head + rows})
     train = "premise\thypo\tlabel\n好\t坏\tcontradictory\n"
     write(tmp_path / "XNLI-MT-1.0" / "multinli", **{"multinli.train.zh.tsv": train})
-    task = load_task("xnli").override({"run.data_dir": str(tmp_path), "data.name": "zh"})
-    splits = loading.load(task, families.find("classification"))
-    assert splits.train.table["text"].to_pylist() == ["好"]
-    assert splits.evaluation["validation"].table["text"].to_pylist() == ["一只猫"]
+    changes = {"run.data_dir": str(tmp_path)}
+    task = load_task("xnli").override(changes | {"data.name": "zh"})
+    for chinese in (task, load_task("xnli-zh").override(changes)):
+        splits = loading.load(chinese, families.find("classification"))
+        assert splits.train.table["text"].to_pylist() == ["好"]
+        assert splits.evaluation["validation"].table["text"].to_pylist() == ["一只猫"]
     with pytest.raises(InputError, match=r"no .*multinli\.train\.en\.tsv"):
         loading.load(task.override({"data.name": "en"}), families.find("classification"))
     with pytest.raises(InputError, match="of one configuration"):

@@ -271,6 +271,38 @@ def test_a_recipe_of_electras_is_judged(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("task", "checkpoint", "source", "verdict"), [
+    ("drcd", "google-bert/bert-base-chinese", "cmrc2018, baseline", "reproduced"),
+    ("lcqmc", "hfl/chinese-electra-small-discriminator", "Chinese-ELECTRA", "reproduced"),
+    ("thucnews", "hfl/chinese-roberta-wwm-ext", "Chinese-BERT-wwm", "not comparable"),
+])  # fmt: skip
+def test_chinese_numbers_are_judged(
+    tmp_path: Path, task: str, checkpoint: str, source: str, verdict: str
+) -> None:
+    """By a stand-in's scores near the published ones: dev and test alike, and what a source leaves open is named."""
+    made = plan(task, checkpoint, seeds=5, output=tmp_path / "out")
+    assert all(not run.task.recipe.bias_correction for run in made.runs)
+    published = [r for r in made.entries[0].references if r.source.startswith(source)]
+    points = {(r.split, r.metric): r.value for r in published}
+    scale = 1 if task == "drcd" else 100
+
+    def scores(run: Any) -> dict[str, Any]:
+        off = (run.task.run.seed - 3) / 100
+        sets: dict[str, Any] = {"validation": {}, "test": {}}
+        for (split, metric), value in points.items():
+            sets[split][metric] = (value + off) / scale
+        return sets
+
+    made_by_hand(made, scores)
+    verdicts = [v for v in Outcome(made, 1.0).verdicts if v["published"]["source"].startswith(source)]
+    assert {v["set"] for v in verdicts} == {"validation", "test"} and len(verdicts) == len(points)
+    assert {v["verdict"] for v in verdicts} == {verdict}
+    if verdict == "not comparable":
+        assert verdicts[0]["why"] == ["recipe: the source does not state batch_size, epochs"]
+    else:
+        assert all(v["interval"] for v in verdicts)
+
+
 def test_every_look_is_recorded_and_a_later_one_is_stricter(tmp_path: Path) -> None:
     """The same seeds again are the same look; more seeds are another, and too few more are not judged."""
 
