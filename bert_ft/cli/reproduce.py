@@ -28,7 +28,9 @@ app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers a
 settings_command(reproduce_app, "run.data_dir")(submission.submission)
 
 
-@settings_command(reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", SET, name=OWN)
+@settings_command(
+    reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", "run.intermediate", SET, name=OWN
+)
 def reproduce(
     name: Annotated[str, typer.Argument(help="Built-in task, TOML file, or suite: glue, glue-small.")],
     checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")],

@@ -30,7 +30,9 @@ RECIPE = (
 )
 
 
-@settings_command(app, OWN_DATA, "run.data_dir", "run.seed", *RECIPE, "run.folds", SET, "execution")
+@settings_command(
+    app, OWN_DATA, "run.data_dir", "run.seed", *RECIPE, "run.folds", "run.intermediate", SET, "execution"
+)
 def train(
     task: TaskName,
     checkpoint: Checkpoint = None,

@@ -207,6 +207,9 @@ class RunSpec(Strict):
         Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)
     ] = None
     revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
+    intermediate: Place | None = Field(
+        None, description="task that the checkpoint is trained on first, by that task's own recipe: mnli"
+    )
     seed: int = Field(
         42, ge=0, lt=2**32, description="the head, the order of the rows and dropout follow from it"
     )

@@ -1,4 +1,5 @@
-"""An average of the weights over the steps of a training (`recipe.ema`): what is evaluated, kept and saved."""
+"""An average of the weights over the steps of a training (`recipe.ema`): what is evaluated, kept and
+saved."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 
 class Average:
-    """The exponential moving average of the weights that are trained: after the first step these weights, from
-    then on `decay` of what it was and the rest of the weights as they are after a step.
+    """The exponential moving average of the weights that are trained: after the first step these weights,
+    from then on `decay` of what it was and the rest of the weights as they are after a step.
 
     Source: Polyak and Juditsky 1992; as `torch.optim.swa_utils.get_ema_multi_avg_fn` has it.
     """

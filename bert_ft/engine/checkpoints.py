@@ -207,9 +207,7 @@ class Checkpoints:
             self.say(f"{folder} is damaged ({', '.join(wrong)}): the checkpoint before it is used")
         return None
 
-    def restore(
-        self, model: Any, optimizer: Any, scheduler: Any, average: Average | None = None
-    ) -> State:
+    def restore(self, model: Any, optimizer: Any, scheduler: Any, average: Average | None = None) -> State:
         """Puts the newest whole checkpoint back, also into what accelerate has sharded; a fresh `State` where
         there is none."""
         from safetensors.torch import load_file

@@ -36,7 +36,7 @@ PASSED = {
 PREFIX = "base_model.model."  # of every name in peft's files
 ATTENTION = (
     *("query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj", "q", "v"),
-    *("in_proj", "Wqkv", "qkv_proj", "query_key_value", "to_q", "to_v"),
+    *("in_proj", "Wqkv", "qkv_proj", "query_key_value", "query_global", "value_global"),
 )
 """What queries and values are called, alone or in one matrix with the keys; Hu et al. change these two."""
 

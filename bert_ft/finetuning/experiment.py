@@ -18,7 +18,7 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.jobs.base import Job
 from bert_ft.modeling import adapted, pretrained, remote_code, scorers
 from bert_ft.prepared import Prepared, prepare
-from bert_ft.rundir import naming
+from bert_ft.rundir import intermediate, naming
 from bert_ft.rundir.folder import RunDir
 
 DEFAULTED = {*Execution.model_fields, "seed", "data_dir", "folds"}
@@ -106,6 +106,18 @@ class Experiment:
         """Its rows, and the adapter that reads them."""
         return prepare(self.task, self.family, self.rows, model=self.objects.model, trusted=self.trusted)
 
+    def intermediate(self) -> list[Experiment]:
+        """The training on another task that comes first, where the task names one."""
+        found = intermediate.first(self.task, self.folder)
+        trust = {"trust_remote_code": list(self.trusted)} if self.trusted else {}
+        return [] if found is None else [Experiment.create(found[0], output=found[1].path, settings=trust)]
+
+    def after_intermediate(self) -> Experiment:
+        """The same experiment, from the run that came first on."""
+        return replace(
+            self, task=intermediate.after(self.task, self.folder), trusted=(), began=time.perf_counter()
+        )
+
     def fold(self, job: Job) -> Experiment:
         """The experiment of one fold: the same but for its task and folder; no model is kept."""
         task = job.task.override({"execution.save_model": False})
@@ -146,6 +158,12 @@ class Experiment:
             )
         if task.recipe.lora is not None and task.recipe.lora.save == "adapter":
             self._refuse_adapter()
+        if objects.model is not None and task.run.intermediate is not None:
+            raise InputError(
+                "a model object can't be trained on another task first",
+                where="run.intermediate",
+                remedy="give the checkpoint in its place",
+            )
         for key in ("class_weights", "label_smoothing"):
             if objects.loss is not None and getattr(task.recipe, key):
                 raise InputError(

@@ -47,6 +47,8 @@ def finetune(
         settings: any key of the task, by its own name or with its table: `learning_rate=5e-5`, `seed=1`,
             `data_dir="glue"`, `**{"data.validation": "10%"}`. `folds=5` cross-validates (stratified, or whole
             groups of `data.group`): five runs below one folder, whose own results are their mean and spread.
+            `intermediate="mnli"` trains the checkpoint on that task first, in a run of its own beside this
+            one.
             Keys of `[execution]` say how the run is carried out and are no part of it: `overwrite`, `resume`,
             `check`, `save_every`, `keep_checkpoints`, `save_model`, `log_with`, `signals`, `quiet`.
             `trust_remote_code="ORG/NAME"` (or "./FOLDER") names the checkpoint whose own code may run, and
@@ -68,4 +70,7 @@ def finetune(
     from bert_ft.finetuning.cross_validation import cross_validate
     from bert_ft.finetuning.train_run import train_run
 
+    for before in experiment.intermediate():
+        train_run(before)
+        experiment = experiment.after_intermediate()
     return train_run(experiment) if experiment.task.run.folds is None else cross_validate(experiment)

@@ -27,7 +27,7 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     changes = [
         f"{leaf}={value}"
         for leaf, value in leaves.items()
-        if leaf.partition(".")[0] in {*Recipe.model_fields, "limit_train"}
+        if leaf.partition(".")[0] in {*Recipe.model_fields, "limit_train", "intermediate"}
     ]
     if task.run.folds:
         changes.append(f"folds={task.run.folds}")

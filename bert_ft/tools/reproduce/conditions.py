@@ -42,16 +42,21 @@ def recipe(reference: Reference) -> dict[str, Any]:
     return {f"recipe.{key}": value for key, value in reference.recipe.items() if key != "grid"}
 
 
-def conditions(reference: Reference, base: Task, task: Task, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+def conditions(
+    reference: Reference, base: Task, task: Task, grid: Mapping[str, Sequence[Any]], first: str | None = None
+) -> list[str]:
     """The conditions of a published number that a run does not meet, in words; all that is known before it is
     trained.
 
     Args:
         base: the task as its file has it. task: the task as it is run, with its checkpoint.
         grid: what is searched, key of the recipe -> values; empty where nothing is.
+        first: the task that the checkpoint will have been trained on by then.
     """
     out = []
     name, intermediate = origin(task.run.checkpoint or "")
+    if first is not None:
+        intermediate = first if intermediate == "none" else f"{intermediate}+{first}"
     if short_name(reference.checkpoint) != name:
         out.append(f"checkpoint: {short_name(reference.checkpoint)} published, {name} here")
     if reference.intermediate != intermediate:

@@ -17,7 +17,7 @@ from bert_ft.config.task import CONTROL, Task
 from bert_ft.errors import InputError
 from bert_ft.jobs.base import Job
 from bert_ft.modeling import remote_code
-from bert_ft.rundir import naming
+from bert_ft.rundir import intermediate, naming
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.naming import short_name
 from bert_ft.tools.reproduce.conditions import conditions, origin, recipe
@@ -99,7 +99,9 @@ def plan(
     trusted = remote_code.names(trust_remote_code)
     entries = list[Entry]()
     for source in suite.tasks if suite else [name]:
-        entry = _entry(load_task(source), checkpoint, reference, grid)
+        base = load_task(source)
+        first = settings.get("run.intermediate", settings.get("intermediate", base.run.intermediate))
+        entry = _entry(base, checkpoint, reference, grid, first)
         call = _Call(source, checkpoint, data_dir, folder, settings, save_model, trusted)
         values = itertools.product(*entry.grid.values())
         points = [dict(zip(entry.grid, point, strict=True)) for point in values]
@@ -136,6 +138,7 @@ class _Call:
             fixed["run.data_dir"] = self.data_dir
         task = entry.base.override(changes | fixed, where=f"task {entry.base.name}")
         run = RunDir(self.folder / naming.run_name(entry.base, task, own))
+        task = intermediate.after(task, run)
         argv = self._argv(seed, run, changes)
         if odd := next((word for word in argv if CONTROL.search(word)), None):
             raise InputError(
@@ -164,8 +167,11 @@ class _Call:
         return words if self.save_model else [*words, "--no-save-model"]
 
 
-def _entry(base: Task, checkpoint: str, requested: str | None, search: bool) -> Entry:
-    """The task with its published numbers; the recipe is that of the one which most can be compared with."""
+def _entry(
+    base: Task, checkpoint: str, requested: str | None, search: bool, first: str | None = None
+) -> Entry:
+    """The task with its published numbers; the recipe is that of the one which most can be compared with.
+    `first`: the task that the checkpoint is trained on before."""
     name = origin(checkpoint)[0]
     published = [
         reference
@@ -181,9 +187,9 @@ def _entry(base: Task, checkpoint: str, requested: str | None, search: bool) -> 
         return dict(values) if search else {}
 
     def lacking(reference: Reference) -> tuple[int, bool]:
-        first = {f"recipe.{key}": values[0] for key, values in grid(reference).items()}
-        task = base.override(recipe(reference) | first | {"run.checkpoint": checkpoint})
-        unmet = conditions(reference, base, task, grid(reference))
+        point = {f"recipe.{key}": values[0] for key, values in grid(reference).items()}
+        task = base.override(recipe(reference) | point | {"run.checkpoint": checkpoint})
+        unmet = conditions(reference, base, task, grid(reference), first)
         return len(unmet), reference.split not in base.data.evaluation_sets
 
     chosen = min(references, key=lacking, default=None)
