@@ -51,6 +51,9 @@ def reproduce(
     *,
     settings: dict[str, Any],
     save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
+    soup: Annotated[
+        bool, typer.Option("--soup", help="Average the seeds' weights greedily, as validation allows.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the commands, one a line, and run nothing.")
@@ -77,7 +80,7 @@ def reproduce(
         "output": output,
         "reference": reference,
         "grid": grid,
-        "save_model": save_model,
+        "save_model": save_model or soup,
         "trust_remote_code": trust_remote_code,
         **settings,
     }
@@ -92,7 +95,7 @@ def reproduce(
         return
     from bert_ft.tools.reproduce.reproduce import reproduce as measure
 
-    outcome = measure(name, checkpoint, margin=margin, signals=True, **options)
+    outcome = measure(name, checkpoint, margin=margin, soup=soup, signals=True, **options)
     if as_json:
         print_json(outcome.results)
     else:

@@ -16,6 +16,7 @@ from bert_ft.report.elements import Table
 from bert_ft.report.rendering import markdown as escaped
 from bert_ft.report.rendering import render, show
 from bert_ft.rundir.naming import short_name
+from bert_ft.tools.reproduce import soup
 
 CONDITIONS = (
     "Values in points; measured is the mean (the median where that is published) ± the standard deviation "
@@ -68,6 +69,11 @@ def notes(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def soups(results: Mapping[str, Any]) -> list[str]:
+    """The averages of seeds in words, a line each."""
+    return list(map(soup.line, results["soups"].values()))
+
+
 def how_judged(results: Mapping[str, Any]) -> str:
     """At what error the verdicts are, in words; empty where nothing was judged."""
     judged = [each for each in results["verdicts"] if each["interval"]]
@@ -107,6 +113,7 @@ def markdown(results: Mapping[str, Any], table: Rows) -> str:
     told = [
         *suite_lines(results["name"], results["suite"]),
         *notes(results["verdicts"]),
+        *soups(results),
         how_judged(results),
         _grid_note(results),
         _note_of_chosen(table),
@@ -148,7 +155,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
         subtitle=f"{seeds} · {grid}" if grid else seeds,
         counts={word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
         score=Table("suite", [], [line.rsplit(": ", 1) for line in lines]),
-        notes=[*notes(results["verdicts"]), *filter(None, [how_judged(results)])],
+        notes=[*notes(results["verdicts"]), *soups(results), *filter(None, [how_judged(results)])],
         facts=[
             Table("how", [], facts),
             Table("versions", [], [list(pair) for pair in made["versions"].items()]),

@@ -36,6 +36,7 @@ def reproduce(
     grid: bool = False,
     margin: float = 1.0,
     save_model: bool = False,
+    soup: bool = False,
     signals: bool = False,
     quiet: bool = False,
     trust_remote_code: remote_code.Names = None,
@@ -56,6 +57,8 @@ def reproduce(
             validation.
         margin: points that a reproduced number may differ by.
         save_model: whether the runs keep their models.
+        soup: averages the weights of each task's seeds greedily, as far as validation does not become worse
+            (Wortsman et al. 2022), below `soup-<task>`; the runs keep their models.
         signals: SIGTERM ends the children first; the command line's way.
         trust_remote_code: as for `finetune`.
         settings: any other key of the task, for all runs: the published recipe is left then, and the verdict
@@ -73,7 +76,7 @@ def reproduce(
         output=output,
         reference=reference,
         grid=grid,
-        save_model=save_model,
+        save_model=save_model or soup,
         trust_remote_code=trust_remote_code,
         **settings,
     )
@@ -81,10 +84,12 @@ def reproduce(
     missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
         runner = local.Processes(planned.folder / "logs", signals)
-        _announce(planned, missing, runner.devices, save_model, show)
+        _announce(planned, missing, runner.devices, save_model or soup, show)
         with display.live_region(show.console) as live:
             runner.run(missing, _Progress(planned, show, live))
     outcome = Outcome(planned, margin)
+    if soup:
+        outcome.make_soups()
     outcome.write()
     return outcome
 

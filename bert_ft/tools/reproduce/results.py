@@ -15,7 +15,8 @@ from bert_ft.config.references import Reference, Suite
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.report import choices
 from bert_ft.rundir import environment
-from bert_ft.tools.reproduce import conditions, page
+from bert_ft.rundir.naming import clean
+from bert_ft.tools.reproduce import conditions, page, soup
 from bert_ft.tools.reproduce.conditions import points
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned
 from bert_ft.tools.reproduce.verdict import Published, Verdict, judge_together
@@ -32,6 +33,7 @@ class Outcome:
         verdicts: task, set, metric, published value and its source, and the fields of `verdict.Verdict`.
         looks: the seeds of each time that these numbers were judged, this one the last; a later look is
         judged more strictly.
+        soups: task -> what `soup.greedy` returns, where soups were asked for.
         results: all of it, as in `results.json`.
     """
 
@@ -46,8 +48,17 @@ class Outcome:
         looks = _looks(self.folder)
         before = looks[: looks.index(seeds)] if seeds in looks else looks
         self.judged = self._judge([len(look) for look in before])
+        self.soups: dict[str, dict[str, Any]] = {}
         judged = any(verdict.interval for *_, verdict in self.judged)
         self.looks = [*looks, seeds] if judged and seeds not in looks else looks
+
+    def make_soups(self) -> None:
+        """Averages the seeds of every task that has two or more, greedily; errors as of `soup.greedy`."""
+        for entry in self.plan.entries:
+            runs = self.picked[entry.base.name]
+            if len(runs) > 1:
+                folder = self.folder / f"soup-{clean(entry.base.name)}"
+                self.soups[entry.base.name] = soup.greedy(runs, folder, self.plan.trusted)
 
     def _judge(self, earlier: Sequence[int]) -> list[tuple[Entry, Reference, Verdict]]:
         """Every published number with its verdict. `earlier`: the numbers of seeds of the looks before."""
@@ -134,8 +145,8 @@ class Outcome:
 
     @property
     def notes(self) -> list[str]:
-        """The reasons of the verdicts, a line each."""
-        return page.notes(self.verdicts)
+        """The reasons of the verdicts, a line each, and the soups."""
+        return [*page.notes(self.verdicts), *page.soups(self.results)]
 
     @property
     def failed(self) -> list[Planned]:
@@ -195,6 +206,7 @@ class Outcome:
             "verdicts": self.verdicts,
             "looks": self.looks,
             "suite": self.suite,
+            "soups": self.soups,
             "runs": [_of_run(run) for run in self.plan.runs],
             "made": self.made,
             "version": environment.version("bert-ft"),
