@@ -121,7 +121,5 @@ def line(record: Mapping[str, Any]) -> str:
         if metric in values and metric in record["best"].get(each, {})
     ]
     seeds = ", ".join(map(str, record["seeds"]))
-    return (
-        f"{record['task']}, greedy soup of seeds {seeds} of {len(record['of'])}: {'; '.join(sets)}; which ones "
-        f"was chosen on {name}, where it is somewhat too good"
-    )
+    chosen = f"chosen on {name}, where it is somewhat too good"
+    return f"{record['task']}, greedy soup of seeds {seeds} of {len(record['of'])}, {chosen}: {'; '.join(sets)}"
