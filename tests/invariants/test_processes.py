@@ -227,3 +227,34 @@ def test_every_word_counts_once_on_any_number_of_processes(tiny_checkpoint: Path
     assert [(p["row"], p["tokens"]) for p in predictions] == [
         (k, r["tokens"]) for k, r in enumerate(SENTENCES[-13:])
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.pretrained
+@pytest.mark.parametrize("settings", [
+    ("layer_decay=0.8", "head_learning_rate=1e-3", "bias_correction=false"),
+    ("reinitialize=1", "freeze=embeddings", "ema=0.9"),
+    ("lora.rank=4", "ema=0.9", "lora.save=adapter"),
+    ("train_only=biases", "schedule=constant_with_cooldown"),
+    ("freeze=encoder",),
+], ids=lambda settings: settings[0])  # fmt: skip
+def test_the_recipes_of_papers_on_two_processes(
+    minilm2: Path, reviews: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """Fifty steps have the losses of one process, in two parts each; killed and resumed, the bytes of one left alone."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    options = ("--batch-size", "32", "--epochs", "1", "--save-every", "10", *words)
+    alone, whole, killed = tmp_path / "alone", tmp_path / "whole", tmp_path / "killed"
+    _launch(1, *_training(minilm2, reviews, alone, *options, "--set", "gradient_accumulation_steps=2"))
+    _launch(2, *_training(minilm2, reviews, whole, *options))
+    expected = [step["loss"] for step in _steps(alone)]
+    assert len(expected) == 50 and max(expected) - min(expected) > 0.02
+    assert [step["loss"] for step in _steps(whole)] == pytest.approx(expected, rel=1e-4)
+    for mine, first in zip(_predictions(whole), _predictions(alone), strict=True):
+        assert mine["probabilities"] == pytest.approx(first["probabilities"], abs=1e-4)
+    _killed(_start(2, *_training(minilm2, reviews, killed, *options)), killed, 20)
+    assert not (killed / "results.json").exists()
+    assert "resuming after step " in _launch(2, *_training(minilm2, reviews, killed, *options))
+    name = "adapter_model" if "lora.save=adapter" in settings else "model"
+    saved = [(run / f"model/{name}.safetensors").read_bytes() for run in (killed, whole)]
+    assert saved[0] == saved[1]

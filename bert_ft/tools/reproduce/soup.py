@@ -122,4 +122,5 @@ def line(record: Mapping[str, Any]) -> str:
     ]
     seeds = ", ".join(map(str, record["seeds"]))
     chosen = f"chosen on {name}, where it is somewhat too good"
-    return f"{record['task']}, greedy soup of seeds {seeds} of {len(record['of'])}, {chosen}: {'; '.join(sets)}"
+    many = len(record["of"])
+    return f"{record['task']}, greedy soup of seeds {seeds} of {many}, {chosen}: {'; '.join(sets)}"
