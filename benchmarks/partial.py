@@ -26,7 +26,7 @@ from memory import peak_mb
 
 ROWS, SEEDS = 250, (1, 2, 3, 4, 5)
 SHARED: dict[str, Any] = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1, "keep": "last",
-                          "eval_every": 10_000,
+                          "eval_every": 10_000, "data.original.test": None,
                           "limit_train": ROWS, "max_length": 128, "precision": "fp32"}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "all of it": {},
