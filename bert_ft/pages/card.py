@@ -3,6 +3,7 @@ classes)."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
     base, licence = _base(task)
     hub = task.data.path if HUB_ID.fullmatch(task.data.path or "") else None
     metadata = _metadata(task, results, base, licence, hub).to_yaml()
+    adapter = _is_adapter(task)
     return render(
         "card.md.j2",
         task=task,
@@ -43,11 +45,19 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         licence=licence,
         hub=hub,
         pipeline=families.known(task.family).pipeline_tag,
-        arguments=_pipeline_arguments(task),
+        arguments=None if adapter else _pipeline_arguments(task),
+        adapter=adapter,
+        checkpoint=json.dumps(task.run.checkpoint, ensure_ascii=False),
+        head=families.known(task.family).head,
         scale=families.known(task.family).metric_scale,
         base=short_name(task.run.checkpoint or "a model object"),
         recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True),
     )
+
+
+def _is_adapter(task: Task) -> bool:
+    """Whether `model/` has low-rank changes alone, which a pipeline does not read."""
+    return task.recipe.lora is not None and task.recipe.lora.save == "adapter"
 
 
 def _pipeline_arguments(task: Task) -> str | None:
@@ -85,7 +95,7 @@ def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence:
     return ModelCardData(
         base_model=base,
         license=licence,
-        library_name="transformers",
+        library_name="peft" if _is_adapter(task) else "transformers",
         datasets=[hub] if hub else None,
         pipeline_tag=pipeline,
         tags=["bert-ft", task.family],

@@ -234,9 +234,9 @@ def test_every_word_counts_once_on_any_number_of_processes(tiny_checkpoint: Path
 @pytest.mark.parametrize("settings", [
     ("layer_decay=0.8", "head_learning_rate=1e-3", "bias_correction=false"),
     ("reinitialize=1", "freeze=embeddings", "ema=0.9"),
-    ("lora.rank=4", "ema=0.9", "lora.save=adapter"),
+    ("lora.rank=4", "ema=0.9", "lora.save=adapter", "head_learning_rate=1e-2"),
     ("train_only=biases", "schedule=constant_with_cooldown"),
-    ("freeze=encoder",),
+    ("freeze=encoder", "head_learning_rate=2e-2"),
 ], ids=lambda settings: settings[0])  # fmt: skip
 def test_the_recipes_of_papers_on_two_processes(
     minilm2: Path, reviews: Path, tmp_path: Path, settings: tuple[str, ...]

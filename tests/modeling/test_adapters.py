@@ -101,6 +101,19 @@ def test_it_goes_wherever_a_model_goes(run: Any, base: Path, tmp_path: Path, cli
     assert done.code == 0, done.err
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["probabilities"]["good"] for line in lines] == pytest.approx(expected, abs=1e-6)
+    # the card's code is peft's, and gives the same logits
+    card = (run.path / "model/README.md").read_text()
+    code = (
+        card.partition("```python\n")[2]
+        .partition("```")[0]
+        .replace("PATH_OF_THIS_MODEL", str(run.path / "model"))
+    )
+    names: dict[str, Any] = {}
+    exec(code.partition("# or")[0], names)
+    tokens = run.model.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = names["model"].eval()(**tokens).logits.softmax(-1)[:, 1]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5) and "library_name: peft" in card
     # merged by peft itself: the same encoder as ours reads, whose head another task replaces
     from transformers import AutoModelForSequenceClassification as Auto
 
