@@ -25,7 +25,7 @@ from typing import Any
 from memory import peak_mb
 
 SEEDS = (1, 2, 3, 4, 5)
-SHARED: dict[str, Any] = {"batch_size": 16, "learning_rate": 1e-4, "warmup_ratio": 0.1, "keep": "last", "max_length": 128,
+SHARED: dict[str, Any] = {"batch_size": 16, "learning_rate": 2e-4, "warmup_ratio": 0.1, "keep": "last", "max_length": 128,
                           "eval_every": 10_000, "data.original.test": None, "precision": "fp32"}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "all of it": {},
@@ -176,8 +176,8 @@ def main() -> None:
     parser.add_argument("what", choices=("quality", "cost"))
     parser.add_argument("--data", default="../shared/data/glue")
     parser.add_argument("--checkpoint", default=".demo/all-MiniLM-L6-v2")
-    parser.add_argument("--train-rows", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--train-rows", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)

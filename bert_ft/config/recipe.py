@@ -204,7 +204,7 @@ class Recipe(Strict):
     @field_validator("search")
     @classmethod
     def _space(cls, search: dict[str, Any]) -> dict[str, Any]:
-        known = cls.model_fields.keys() - cls.SPACES
+        known = (cls.model_fields.keys() - cls.SPACES) | {f"lora.{key}" for key in Lora.model_fields}
         for key, values in search.items():
             if key not in known:
                 raise ValueError(f"unknown key '{key}'; {did_you_mean(key, known)}")
@@ -213,8 +213,9 @@ class Recipe(Strict):
             if not values:
                 raise ValueError(f"{key} has no values")
             for value in values:
+                table, _, leaf = key.rpartition(".")
                 try:
-                    cls.model_validate({key: value})
+                    cls.model_validate({table: {leaf: value}} if table else {key: value})
                 except ValidationError as error:
                     raise ValueError(f"{key} = {value!r}: {error.errors()[0]['msg']}") from None
         return search
