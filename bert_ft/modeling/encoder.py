@@ -179,30 +179,35 @@ class Encoder:
         """
         if layers is not None and not layers:
             raise InputError("no layer is named", where="layers", remedy="-1 is the last")
-        most = TOKENS // len(layers or [-1])
         rows, number = iter(texts), 0
         while batch := list(itertools.islice(rows, ROWS)):
-            for features in _parts(self._encoded(batch, number), most):
-                hidden = self._hidden(features, layers, batch_tokens)
+            for features, hidden in self.hidden(self._encoded(batch, number), layers, batch_tokens):
                 for at in range(len(features)):
                     yield _states(number, features, at, hidden)
                     number += 1
 
-    def _hidden(self, features: Features, layers: Sequence[int] | None, batch_tokens: int) -> np.ndarray:
-        """(T, H) float32 hidden states of the flat tokens, or (layers, T, H)."""
+    def hidden(
+        self,
+        features: Features,
+        layers: Sequence[int] | None = None,
+        batch_tokens: int = Batching().eval_tokens,
+    ) -> Iterator[tuple[Features, np.ndarray]]:
+        """The features in parts, with the hidden states of their flat tokens: (T, H) float32, or (layers, T,
+        H). Arguments as `states` takes them."""
         from bert_ft.engine import inference
 
-        flat = inference.predict(
-            self.body,
-            Reading(layers),
-            features,
-            self.accelerator,
-            pad=self.tokenizer.pad_token_id,
-            tokens=batch_tokens,
-            sharing=self.sharing,
-            **({} if layers is None else {"output_hidden_states": True}),
-        )
-        return flat if layers is None else flat.reshape(len(flat), len(layers), -1).swapaxes(0, 1)
+        for part in _parts(features, TOKENS // len(layers or [-1])):
+            flat = inference.predict(
+                self.body,
+                Reading(layers),
+                part,
+                self.accelerator,
+                pad=self.tokenizer.pad_token_id,
+                tokens=batch_tokens,
+                sharing=self.sharing,
+                **({} if layers is None else {"output_hidden_states": True}),
+            )
+            yield part, flat if layers is None else flat.reshape(len(flat), len(layers), -1).swapaxes(0, 1)
 
     @property
     def body(self) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bert_ft.config.catalog import load_task, tasks_root
-from bert_ft.families.ner import words
+from bert_ft.families import words
 from bert_ft.tools.check import check
 
 GAZETTE, ALMANAC = tasks_root() / "ner" / "gazette", tasks_root() / "qa" / "almanac"

@@ -15,6 +15,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from bert_ft.errors import InputError
 from bert_ft.families.ner import schemes, words
+from bert_ft.families.words import split
 
 Entities = list[tuple[str, int, int]]
 KINDS = ("PER", "creative-work")
@@ -124,10 +125,10 @@ def test_spans_come_back_from_the_words(texts: list[str], chance: random.Random)
     for text in texts:
         edges = sorted(chance.sample(range(len(text) + 1), min(len(text) + 1, 6)))
         pairs = list(zip(edges[::2], edges[1::2], strict=False))
-        spans.append([(a, b, chance.choice(KINDS)) for a, b in pairs if words.split([text[a:b]]).words])
+        spans.append([(a, b, chance.choice(KINDS)) for a, b in pairs if split([text[a:b]]).words])
     tagged, _, findings = words.tag(texts, spans, str)
     found = tagged.words
-    assert found.words == words.split(texts).words
+    assert found.words == split(texts).words
     for row, (text, marks) in enumerate(zip(texts, spans, strict=True)):
         part = slice(*found.offsets[row : row + 2])
         limits = list(zip(found.starts[part].tolist(), found.ends[part].tolist(), strict=True))

@@ -17,7 +17,7 @@ import bert_ft
 from bert_ft.data import loading
 from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
-from bert_ft.families.ner import words
+from bert_ft.families import words
 from bert_ft.families.ner.adapter import Ner
 from bert_ft.families.ner.report import Entities
 from bert_ft.rundir.folder import RunDir

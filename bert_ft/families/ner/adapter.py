@@ -18,10 +18,10 @@ from bert_ft.data.finding import Finding
 from bert_ft.data.rows import PLACES, Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import coverage, fast_tokenizer, tokenization
+from bert_ft.families import coverage, fast_tokenizer, tokenization, words
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import decoding, schemes, spelling, tagged, words
+from bert_ft.families.ner import decoding, schemes, spelling, tagged
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.families.ner.formats.readers import READERS

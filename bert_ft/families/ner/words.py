@@ -1,32 +1,18 @@
-"""Raw text becomes words, whatever its gold spans are, and character spans become tags of words."""
+"""Character spans of raw text become tags of its words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.errors import InputError
+from bert_ft.families.words import Words, split
 
-CJK = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ceaf\U0002f800-\U0002fa1f]"
-UNSPACED = r"[\p{Hiragana}\p{Katakana}\u30fc\uff70\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-"""Letters of the scripts, beside Chinese, that put no space between words."""
-MARKS = r"[\p{M}\uff9e\uff9f]*"  # what stands on or under a letter, and the voicing of half-width kana
 TOLD = 60  # characters of a word, or of a span, in an example
-
-
-class Words(NamedTuple):
-    """The words of texts, flat: text i has the words offsets[i] to offsets[i + 1]; starts and ends are in its
-    characters."""
-
-    words: list[str]
-    offsets: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
 
 
 class Tagged(NamedTuple):
@@ -42,26 +28,6 @@ class Tagged(NamedTuple):
     tags: np.ndarray
     learned: np.ndarray
     missed: list[list[str]]
-
-
-@cache
-def _splitter(unspaced: bool) -> Any:
-    from tokenizers import Regex, pre_tokenizers
-
-    single = f"{CJK}|{UNSPACED}{MARKS}" if unspaced else CJK
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(single), "isolated"), pre_tokenizers.BertPreTokenizer()]
-    )
-
-
-def split(texts: Sequence[str], unspaced: bool = True) -> Words:
-    """Words as BERT's basic tokenizer has them (Devlin et al. 2019): parted at white space, every punctuation
-    mark and every Chinese character by itself; if `unspaced`, every `UNSPACED` letter too."""
-    splitter = _splitter(unspaced)
-    found = [[span for _, span in splitter.pre_tokenize_str(text)] for text in texts]
-    words = [text[start:end] for text, spans in zip(texts, found, strict=True) for start, end in spans]
-    limits = np.array([span for spans in found for span in spans], np.int64).reshape(-1, 2)
-    return Words(words, np.cumsum([0, *map(len, found)]), limits[:, 0], limits[:, 1])
 
 
 def tag(
