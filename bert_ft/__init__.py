@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from bert_ft.families.classification.adapter import Classification
     from bert_ft.families.qa.adapter import ExtractiveQa
     from bert_ft.finetuning.finetune import finetune
+    from bert_ft.modeling.vectors.embedder import Embedder
     from bert_ft.run import Run, evaluate, load
     from bert_ft.tools.compare.compare import compare
+    from bert_ft.tools.embed.embed import embed
     from bert_ft.tools.reproduce.reproduce import reproduce
     from bert_ft.tools.search.search import search
 
@@ -31,13 +33,14 @@ _HOMES = {
     "ExtractiveQa": "families.qa.adapter",
     "Callback": "engine.callbacks", "InputError": "errors", "MachineError": "errors",
     "compare": "tools.compare.compare", "reproduce": "tools.reproduce.reproduce",
-    "search": "tools.search.search",
+    "search": "tools.search.search", "embed": "tools.embed.embed",
+    "Embedder": "modeling.vectors.embedder",
 }  # fmt: skip
 
 __all__ = [
-    "Adapter", "Callback", "Classification", "ExtractiveQa", "Features", "InputError", "MachineError",
-    "Recipe", "Reference", "Run", "Task", "compare", "evaluate", "finetune", "load", "load_task", "metrics",
-    "reproduce", "search",
+    "Adapter", "Callback", "Classification", "Embedder", "ExtractiveQa", "Features", "InputError",
+    "MachineError", "Recipe", "Reference", "Run", "Task", "compare", "embed", "evaluate", "finetune", "load",
+    "load_task", "metrics", "reproduce", "search",
 ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -110,6 +110,41 @@ class Display(Callback):
             self.bar = None
         if self.cell is not None:
             self._show(self.cell)
+
+
+@contextmanager
+def counting(total: int | None, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Shows how far something has come: a bar on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        total: how many there are; None where that is not known.
+        unit: of what: "rows".
+    Yields:
+        a function that takes how many more are done.
+    """
+    console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+    started_at = last_line_at = time.monotonic()
+    done = 0
+    bar = None
+    if console.is_terminal and not quiet:
+        count = "{task.completed:,.0f}" + ("/{task.total:,.0f} " if total is not None else " ") + unit
+        times = TimeElapsedColumn(), "left", TimeRemainingColumn()
+        bar = Progress(BarColumn(32), count, *times, console=console, transient=True)
+        task = bar.add_task("", total=total)
+
+    def add(more: int) -> None:
+        nonlocal done, last_line_at
+        done += more
+        now = time.monotonic()
+        if bar is not None:
+            bar.update(task, completed=done)
+        elif now - last_line_at > SECONDS:
+            last_line_at = now
+            of = f"/{total:,}" if total is not None else ""
+            console.print(Text(f"{done:,}{of} {unit}, {done / (now - started_at):,.0f} a second"))
+
+    with bar or nullcontext():
+        yield add
 
 
 def parameter_lines(rows: Sequence[Mapping[str, Any]], rate: float) -> Iterator[str]:

@@ -148,7 +148,8 @@ def steps(declared: Declared, where: str, revision: str = "main") -> list[tuple[
 def normalized(vectors: np.ndarray) -> np.ndarray:
     """(N, D) vectors at length 1; zeros stay zeros."""
     lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(1, keepdims=True))
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    out: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return out.astype(np.float32)
 
 
 def _dense(where: str, folder: str, config: dict[str, Any], revision: str) -> Step:

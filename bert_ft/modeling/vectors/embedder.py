@@ -176,7 +176,12 @@ class Embedder:
     @cached_property
     def _width(self) -> int:
         """How many numbers a token's states have."""
-        return next(self._states(["a"]))[0].shape[1]
+        return int(next(self._states(["a"]))[0].shape[1])
+
+    @property
+    def word_size(self) -> int:
+        """How many numbers a word's vector has."""
+        return min(self._width, self.dimensions or self._width)
 
     def vectors(self, texts: Iterable[str]) -> Vectors:
         """One vector a text, in their order; equal texts are computed once.
@@ -278,6 +283,17 @@ class Embedder:
         """Of texts without tokens."""
         for _ in range(start, stop):
             yield np.zeros((0, self._width), np.float32), np.zeros((0, 2), np.int32)
+
+
+def told(rows: int, empty: int, truncated: int, max_length: int) -> Iterator[str]:
+    """What a person should know of texts that have vectors."""
+    if truncated:
+        yield (
+            f"{truncated:,} of {rows:,} texts are longer than {max_length} tokens, and only that much is "
+            "read; with windows (--windows) they are read whole"
+        )
+    if empty:
+        yield f"{empty:,} of {rows:,} texts have no token: their vectors are all zeros"
 
 
 def _limits(text: str, spans: Sequence[tuple[int, int]] | None) -> np.ndarray:

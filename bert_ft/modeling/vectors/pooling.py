@@ -29,7 +29,8 @@ def combined(hidden: np.ndarray, how: str) -> np.ndarray:
         return hidden
     if how == "concat":
         return np.concatenate([*hidden], axis=-1)
-    return hidden.sum(0) if how == "sum" else hidden.mean(0)
+    out: np.ndarray = hidden.sum(0) if how == "sum" else hidden.mean(0)
+    return out
 
 
 class Pool:

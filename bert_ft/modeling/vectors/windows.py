@@ -103,7 +103,8 @@ def cut(
 def _lead(ends: np.ndarray, spans: np.ndarray, characters: int) -> np.ndarray:
     """(N,) how many tokens of each text begin within its first characters."""
     before = np.concatenate([[0], np.cumsum(spans[:, 0] < characters)])
-    return before[ends[1:]] - before[ends[:-1]]
+    out: np.ndarray = before[ends[1:]] - before[ends[:-1]]
+    return out
 
 
 def _starts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -92,22 +92,43 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> None:
-    """A row group a window; where a later one brings another column, or a wider type, what is there is
-    written anew."""
+    """A row group a window."""
+
+    def tables() -> Iterator[Any]:
+        while window := list(islice(rows, WINDOW)):
+            yield table_of(window)
+
+    write_tables(path, tables(), target)
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows as a `pyarrow.Table`: every column that one of them has."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def write_tables(path: Path, tables: Iterator[Any], target: str, kind: str = "parquet") -> None:
+    """A row group (of an Arrow file a batch) a table; where a later one brings another column, or a wider
+    type, what is there is written anew.
+
+    Raises:
+        InputError: values that make no column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    older, writer = path.with_name(path.name + ".older"), pq.ParquetWriter(path, pa.schema([]))
+    new = pq.ParquetWriter if kind == "parquet" else pa.ipc.new_file
+    older, writer = path.with_name(path.name + ".older"), new(path, schema := pa.schema([]))
     try:
-        while window := list(islice(rows, WINDOW)):
-            names = dict.fromkeys(name for row in window for name in row)
-            table = pa.table({name: [row.get(name) for row in window] for name in names})
-            schema = pa.unify_schemas([writer.schema, table.schema], promote_options="permissive")
-            if schema != writer.schema:
+        for table in tables:
+            wider = pa.unify_schemas([schema, table.schema], promote_options="permissive")
+            if wider != schema:
                 writer.close()
                 path.replace(older)
-                writer = pq.ParquetWriter(path, schema)
-                for batch in pq.ParquetFile(older).iter_batches(WINDOW):
+                writer, schema = new(path, wider), wider
+                for batch in _batches(older, kind):
                     writer.write_table(_widened(pa.table(batch), schema))
             writer.write_table(_widened(table, schema))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -119,6 +140,18 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], target: str) -> N
     finally:
         writer.close()
         older.unlink(missing_ok=True)
+
+
+def _batches(path: Path, kind: str) -> Iterator[Any]:
+    """The batches of a file that was just written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if kind == "parquet":
+        yield from pq.ParquetFile(path).iter_batches(WINDOW)
+        return
+    with pa.OSFile(str(path)) as stream, pa.ipc.open_file(stream) as reader:
+        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
 def _widened(table: Any, schema: Any) -> Any:

@@ -1,0 +1,248 @@
+"""Files of rows in, files of vectors out: rows stream through the encoder, so memory does not grow with their
+number.
+
+A row that can't be read, or has no text, is told with its line. In an `.npy` file, whose rows are numbers
+alone, it has a vector of zeros, so that row i of the array is row i of the file; elsewhere it is left out, or
+passed through with its `error`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_ft import display, reading
+from bert_ft.config.task import Task
+from bert_ft.data.formats.quotes import Remarks
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.modeling.saved_task import FORM
+from bert_ft.modeling.vectors.embedder import Embedder, Vectors, told
+from bert_ft.modeling.vectors.pooling import OF_WORDS, valid
+from bert_ft.tools.embed.writers import DTYPES, Block, format_of, writing
+from bert_ft.tools.predict import readers
+from bert_ft.tools.predict.cells import unwritable
+from bert_ft.tools.predict.readers import WINDOW, Line, reading_rows
+from bert_ft.tools.predict.writers import printable
+
+CHARACTERS = 2**22  # of the rows that are computed together
+OF_WORDS_TOGETHER = 2**16  # where each word has a vector
+REMEMBERED = 16_000_000  # bytes of vectors that are kept for texts that come again
+OWN = ("vector", "scale", "error")
+"""Columns that are ours."""
+
+
+@dataclass
+class Outcome:
+    """What became of the rows."""
+
+    rows: int = 0
+    bad: list[str] = field(default_factory=list)  # one line each: where, and what is wrong
+    empty: int = 0  # texts, or words, of which the tokenizer makes nothing
+    truncated: int = 0
+    repeated: int = 0  # texts that were computed already
+    became: str = ""  # of the rows at fault
+
+
+def embed_file(
+    embedder: Embedder,
+    source: str = "-",
+    target: str = "-",
+    *,
+    column: str = "text",
+    words: str | None = None,
+    dtype: str = "float32",
+    read_as: str | None = None,
+    write_as: str | None = None,
+    keep_bad: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Writes the vector of each row's text, behind the row's own columns, in the order of the rows; or one
+    row for each word: `row` (from 0, as the file has them), `word`, `start`, `end`, `vector`.
+
+    Args:
+        source, target: a file, or "-" for standard input and output.
+        column: where the text stands.
+        words: how a word's vector is pooled from its tokens, of `OF_WORDS`; None: vectors of texts.
+        dtype: "float32", "float16", or "int8" with a `scale` for each vector.
+        read_as: one of `readers.FORMATS`, write_as: one of `writers.FORMATS`; by default what the suffix
+            says.
+        keep_bad: rows at fault are written with an `error` and no vector, instead of being left out.
+        settings: keys that say how the file is written: delimiter, quoting, encoding, names, pattern.
+        tell: takes one line for each row at fault, and what there is to know of the rows.
+    Raises:
+        InputError: no such file or column; a format that can't hold vectors; a column that is called as ours.
+    """
+    reading.path(source), reading.path(target)
+    read_as = readers.format_of(source, read_as)
+    write_as = format_of(target, write_as)
+    valid(dtype, DTYPES, "--dtype")
+    if words is not None:
+        valid(words, OF_WORDS, "--pooling")
+        if write_as == "npy":
+            message = "an .npy file has no place for the words beside their vectors"
+            raise InputError(message, where=target, remedy="--to parquet, arrow or jsonl")
+    making = _Making(embedder, column, words, write_as, keep_bad, tell)
+    remarks = Remarks()
+    with (
+        reading_rows(source, read_as, [column], _form(settings or {}), remarks) as lines,
+        writing(target, write_as, dtype, embedder.size) as write,
+        display.counting(None if quiet else rows_of(source, read_as), "rows", quiet) as advance,
+    ):
+        write(making.blocks(lines, advance))
+    outcome = making.outcome
+    left_out = ", and have zeros" if write_as == "npy" else ", and left out"
+    outcome.became = ", and kept with their error" if keep_bad and write_as != "npy" else left_out
+    for line in remarks.lines(source):
+        tell(line)
+    if words is None:
+        for line in told(outcome.rows, outcome.empty, outcome.truncated, embedder.encoder.max_length):
+            tell(line)
+    elif outcome.empty:
+        tell(f"{outcome.empty:,} words have no token: their vectors are all zeros")
+    return outcome
+
+
+def rows_of(source: str, kind: str) -> int | None:
+    """About how many rows a file has, for a progress bar: its lines; None for standard input."""
+    if not Path(source).is_file():
+        return None
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return int(pq.ParquetFile(source).metadata.num_rows)
+        except pa.ArrowException:
+            return None
+    with Path(source).open("rb") as stream:
+        return sum(part.count(b"\n") for part in iter(lambda: stream.read(2**20), b""))
+
+
+def _form(settings: Mapping[str, Any]) -> Task:
+    """A task that says how the rows' file is written."""
+    known = {f"data.{key}" for key in FORM}
+    for key in sorted(settings.keys() - known):
+        raise InputError(f"'{key}' is no setting of embed", where="--set", remedy=did_you_mean(key, known))
+    return Task().override(dict(settings), "--set")
+
+
+@dataclass
+class _Making:
+    """The way of rows to their vectors, a block at a time."""
+
+    embedder: Embedder
+    column: str
+    words: str | None
+    write_as: str
+    keep_bad: bool
+    tell: Callable[[str], None]
+    outcome: Outcome = field(default_factory=Outcome)
+    recent: dict[bytes, tuple[np.ndarray, bool, bool]] = field(default_factory=dict)
+
+    def blocks(self, lines: Iterator[Line], advance: Callable[[int], None]) -> Iterator[Block]:
+        """What is written, in the order of the rows that are read."""
+        for part in self._parts(lines):
+            first = self.outcome.rows
+            judged = [(row or {}, fault or self._fault(where, row or {})) for where, row, fault in part]
+            for (where, _, _), (_, fault) in zip(part, judged, strict=True):
+                if fault:
+                    self.outcome.bad.append(f"{where}: {fault}")
+                    self.tell(self.outcome.bad[-1])
+            self.outcome.rows += len(part)
+            yield self._of_words(judged, first) if self.words else self._of_texts(judged)
+            advance(len(part))
+
+    def _parts(self, lines: Iterator[Line]) -> Iterator[list[Line]]:
+        """Lines in lists of so many rows and characters at most, or of one row."""
+        part: list[Line] = []
+        held, most = 0, OF_WORDS_TOGETHER if self.words else CHARACTERS
+        for line in lines:
+            size = len(str((line[1] or {}).get(self.column, "")))
+            if part and (len(part) == WINDOW or held + size > most):
+                yield part
+                part, held = [], 0
+            part.append(line)
+            held += size
+        if part:
+            yield part
+
+    def _of_texts(self, judged: Sequence[tuple[dict[str, Any], str]]) -> Block:
+        good = np.array([not fault for _, fault in judged], bool)
+        made = self._vectors([row[self.column] for row, fault in judged if not fault])
+        self.outcome.empty += int(made.empty.sum())
+        self.outcome.truncated += int(made.truncated.sum())
+        kept = np.ones(len(judged), bool) if self.keep_bad or self.write_as == "npy" else good
+        vectors = np.zeros((len(judged), made.vectors.shape[1]), np.float32)
+        vectors[good] = made.vectors
+        more = [{"error": fault or None} if self.keep_bad else {} for _, fault in judged]
+        rows = [
+            (printable(row) if fault else row) | own
+            for (row, fault), own, keep in zip(judged, more, kept, strict=True)
+            if keep
+        ]
+        return Block(rows, vectors[kept], good[kept])
+
+    def _of_words(self, judged: Sequence[tuple[dict[str, Any], str]], first: int) -> Block:
+        assert self.words is not None
+        numbers: dict[str, int] = {}
+        which = [
+            None if fault else numbers.setdefault(row[self.column], len(numbers)) for row, fault in judged
+        ]
+        self.outcome.repeated += sum(number is not None for number in which) - len(numbers)
+        made = list(self.embedder.words(numbers, self.words))
+        rows: list[dict[str, Any]] = []
+        vectors = [np.zeros((0, self.embedder.word_size), np.float32)]
+        for row, (number, (_, fault)) in enumerate(zip(which, judged, strict=True), first):
+            if number is None:
+                if self.keep_bad:
+                    rows.append({"row": row, "word": None, "start": None, "end": None, "error": fault})
+                    vectors.append(np.zeros((1, self.embedder.word_size), np.float32))
+                continue
+            found = made[number]
+            error = {"error": None} if self.keep_bad else {}
+            rows += [
+                {"row": row, "word": word, "start": start, "end": end, **error}
+                for word, (start, end) in zip(found.words, found.spans.tolist(), strict=True)
+            ]
+            vectors.append(found.vectors)
+            self.outcome.empty += int((~found.vectors.any(axis=1)).sum())
+        good = np.array([row["word"] is not None for row in rows], bool)
+        return Block(rows, np.concatenate(vectors), good)
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        """Of these texts; what was computed a short while ago is not computed again."""
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.recent}
+        self.outcome.repeated += len(texts) - len(fresh)
+        made = self.embedder.vectors(fresh.values())
+        own = dict(zip(fresh, zip(*made, strict=True), strict=True))
+        found = [own[key] if key in own else self.recent[key] for key in keys]
+        self.recent |= own
+        most = REMEMBERED // (4 * self.embedder.size)
+        while len(self.recent) > most:
+            del self.recent[next(iter(self.recent))]
+        if not found:
+            return made
+        vectors, empty, truncated = zip(*found, strict=True)
+        return Vectors(np.stack(vectors), np.array(empty), np.array(truncated))
+
+    def _fault(self, where: str, row: dict[str, Any]) -> str:
+        """What is wrong with a row that could be read. Raises InputError: it has a column of our names."""
+        if (clash := row.keys() & {*OWN}) and self.write_as != "npy" and not self.words:
+            message = f"the rows have a column '{min(clash)}' of their own, as the vectors do"
+            raise InputError(message, where=where, remedy="give it another name")
+        text = row.get(self.column)
+        if text is None:
+            return f"no '{self.column}'"
+        if not isinstance(text, str):
+            return f"'{self.column}' is {type(text).__name__}, not text"
+        if reading.HALF.search(text):
+            return f"'{self.column}' holds half a surrogate pair"
+        return unwritable(row, "parquet") if self.write_as in ("parquet", "arrow") and not self.words else ""
