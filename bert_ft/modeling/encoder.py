@@ -177,8 +177,6 @@ class Encoder:
         Raises:
             InputError: an input that is no text and no pair, or a layer that is not there.
         """
-        if layers is not None and not layers:
-            raise InputError("no layer is named", where="layers", remedy="-1 is the last")
         rows, number = iter(texts), 0
         while batch := list(itertools.islice(rows, ROWS)):
             for features, hidden in self.hidden(self._encoded(batch, number), layers, batch_tokens):
@@ -196,6 +194,8 @@ class Encoder:
         H). Arguments as `states` takes them."""
         from bert_ft.engine import inference
 
+        if layers is not None and not layers:
+            raise InputError("no layer is named", where="layers", remedy="-1 is the last")
         for part in _parts(features, TOKENS // len(layers or [-1])):
             flat = inference.predict(
                 self.body,

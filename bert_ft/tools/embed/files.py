@@ -32,6 +32,7 @@ from bert_ft.tools.predict.writers import printable
 CHARACTERS = 2**22  # of the rows that are computed together
 OF_WORDS_TOGETHER = 2**16  # where each word has a vector
 REMEMBERED = 16_000_000  # bytes of vectors that are kept for texts that come again
+ENTRY = 500  # bytes of one beside its vector, about
 OWN = ("vector", "scale", "error")
 """Columns that are ours."""
 
@@ -88,7 +89,7 @@ def embed_file(
         if write_as == "npy":
             message = "an .npy file has no place for the words beside their vectors"
             raise InputError(message, where=target, remedy="--to parquet, arrow or jsonl")
-    making = _Making(embedder, column, words, write_as, keep_bad, tell)
+    making = _Making(embedder, column, words, read_as, write_as, keep_bad, tell)
     remarks = Remarks()
     with (
         reading_rows(source, read_as, [column], _form(settings or {}), remarks) as lines,
@@ -140,6 +141,7 @@ class _Making:
     embedder: Embedder
     column: str
     words: str | None
+    read_as: str
     write_as: str
     keep_bad: bool
     tell: Callable[[str], None]
@@ -164,7 +166,7 @@ class _Making:
         part: list[Line] = []
         held, most = 0, OF_WORDS_TOGETHER if self.words else CHARACTERS
         for line in lines:
-            size = len(str((line[1] or {}).get(self.column, "")))
+            size = len(str(self._text(line[1] or {})))
             if part and (len(part) == WINDOW or held + size > most):
                 yield part
                 part, held = [], 0
@@ -175,7 +177,7 @@ class _Making:
 
     def _of_texts(self, judged: Sequence[tuple[dict[str, Any], str]]) -> Block:
         good = np.array([not fault for _, fault in judged], bool)
-        made = self._vectors([row[self.column] for row, fault in judged if not fault])
+        made = self._vectors([self._text(row) for row, fault in judged if not fault])
         self.outcome.empty += int(made.empty.sum())
         self.outcome.truncated += int(made.truncated.sum())
         kept = np.ones(len(judged), bool) if self.keep_bad or self.write_as == "npy" else good
@@ -193,7 +195,7 @@ class _Making:
         assert self.words is not None
         numbers: dict[str, int] = {}
         which = [
-            None if fault else numbers.setdefault(row[self.column], len(numbers)) for row, fault in judged
+            None if fault else numbers.setdefault(self._text(row), len(numbers)) for row, fault in judged
         ]
         self.outcome.repeated += sum(number is not None for number in which) - len(numbers)
         made = list(self.embedder.words(numbers, self.words))
@@ -225,7 +227,7 @@ class _Making:
         own = dict(zip(fresh, zip(*made, strict=True), strict=True))
         found = [own[key] if key in own else self.recent[key] for key in keys]
         self.recent |= own
-        most = REMEMBERED // (4 * self.embedder.size)
+        most = REMEMBERED // (4 * self.embedder.size + ENTRY)
         while len(self.recent) > most:
             del self.recent[next(iter(self.recent))]
         if not found:
@@ -233,12 +235,18 @@ class _Making:
         vectors, empty, truncated = zip(*found, strict=True)
         return Vectors(np.stack(vectors), np.array(empty), np.array(truncated))
 
+    def _text(self, row: dict[str, Any]) -> Any:
+        """The text of a row; an empty cell of a table is an empty text."""
+        text = row.get(self.column)
+        empty = text is None and self.column in row and self.read_as in ("csv", "tsv")
+        return "" if empty else text
+
     def _fault(self, where: str, row: dict[str, Any]) -> str:
         """What is wrong with a row that could be read. Raises InputError: it has a column of our names."""
         if (clash := row.keys() & {*OWN}) and self.write_as != "npy" and not self.words:
             message = f"the rows have a column '{min(clash)}' of their own, as the vectors do"
             raise InputError(message, where=where, remedy="give it another name")
-        text = row.get(self.column)
+        text = self._text(row)
         if text is None:
             return f"no '{self.column}'"
         if not isinstance(text, str):
