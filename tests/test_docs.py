@@ -30,12 +30,13 @@ QUICK = ("README.md", "docs/extending.md")  # the others are marked slow
 
 @pytest.fixture(scope="module", autouse=True)
 def checkpoints(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The hub's cache holds a tiny checkpoint, with BERT's 512 positions, under every name in the pages."""
+    """The hub's cache holds a tiny checkpoint of four layers, with BERT's 512 positions, under every name in the pages."""
     from huggingface_hub import constants
     from transformers import AutoConfig, AutoTokenizer, BertModel
 
     tiny = tmp_path_factory.mktemp("pages") / "bert"
-    BertModel(AutoConfig.from_pretrained(tiny_checkpoint, max_position_embeddings=512)).save_pretrained(tiny)
+    sizes = {"max_position_embeddings": 512, "num_hidden_layers": 4}
+    BertModel(AutoConfig.from_pretrained(tiny_checkpoint, **sizes)).save_pretrained(tiny)
     AutoTokenizer.from_pretrained(tiny_checkpoint, model_max_length=512).save_pretrained(tiny)
     folder = Path(constants.HF_HUB_CACHE)
     names = {name for text in TEXTS.values() for name in pages.CHECKPOINT.findall(text)}

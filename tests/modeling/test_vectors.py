@@ -342,6 +342,22 @@ def test_a_folder_at_fault(
     assert message in str(error.value)
 
 
+class Hostile:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("touched"),))
+
+
+def test_dense_weights_that_are_a_pickle_are_refused(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = declared(tiny_checkpoint, tmp_path / "st", POOLING, ("Dense", "2_Dense", {}))
+    torch.save({"linear.weight": Hostile()}, folder / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(InputError, match="corrupt, or contains more than weights"):
+        Embedder.load(folder)
+    assert not (tmp_path / "touched").exists()
+
+
 @pytest.mark.parametrize(
     "text", ["{", "{}", '[{"type": 5, "path": ""}]', '[{"type": "m.Transformer", "path": "../x"}]', "[]"]
 )
