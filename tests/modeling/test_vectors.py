@@ -21,6 +21,7 @@ import bert_ft
 from bert_ft import Embedder
 from bert_ft.errors import InputError
 from bert_ft.families import words
+from tests import pages
 from tests.conftest import SENTENCES
 
 TEXTS = [*SENTENCES[:5], "北京欢迎你，NBA 2008!", "naïve  Café\t!", "fine film " * 100]
@@ -340,6 +341,25 @@ def test_a_folder_at_fault(
     with pytest.raises(InputError) as error:
         Embedder.load(folder)
     assert message in str(error.value)
+
+
+def test_a_folder_of_the_hub(plain: Plain, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """From the cache; where that has a checkpoint and no modules.json, it is not known whether one is declared."""
+    from huggingface_hub import constants
+
+    folder = declared(tiny_checkpoint, tmp_path / "st", POOLING, NORMALIZE)
+    cache = Path(constants.HF_HUB_CACHE)
+    pages.fill_cache(cache, {"someone/vectors"}, folder)
+    pages.fill_cache(cache, {"someone/plain"}, tiny_checkpoint)
+    mean = plain.states(TEXTS[0]).mean(0)
+    found = Embedder.load("someone/vectors")
+    assert np.abs(found.vectors(TEXTS).vectors[0] - mean / np.linalg.norm(mean)).max() < 1e-5
+    bare = Embedder.load("someone/plain")
+    assert np.abs(bare.vectors(TEXTS).vectors[0] - mean).max() < 1e-5
+    assert not any("modules.json" in note for note in found.notes)
+    assert any("whether it declares a pooling is not known" in note for note in bare.notes)
+    for name in ("vectors", "plain"):
+        shutil.rmtree(cache / f"models--someone--{name}")
 
 
 class Hostile:

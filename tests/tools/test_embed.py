@@ -48,7 +48,7 @@ def test_every_format_keeps_columns_and_order(
     embedder: bert_ft.Embedder, rows: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, dtype: str
 ) -> None:
     """In blocks of five rows."""
-    monkeypatch.setattr(files, "WINDOW", 5)
+    monkeypatch.setattr(files, "ROWS", 5)
     told: list[str] = []
     target = rows.with_suffix(f".out.{suffix}")
     outcome = files.embed_file(embedder, str(rows), str(target), dtype=dtype, tell=told.append)
@@ -115,7 +115,7 @@ def test_words(embedder: bert_ft.Embedder, rows: Path, suffix: str) -> None:
 def test_a_column_that_comes_late_and_files_without_rows(
     embedder: bert_ft.Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "WINDOW", 2)
+    monkeypatch.setattr(files, "ROWS", 2)
     source = tmp_path / "rows.jsonl"
     source.write_text(
         "".join(json.dumps({"text": "a film"} | ({"note": "late"} if i > 4 else {})) + "\n" for i in range(7))
@@ -138,7 +138,7 @@ def test_a_column_that_comes_late_and_files_without_rows(
 def test_what_is_kept_for_texts_that_come_again_is_bounded(
     embedder: bert_ft.Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "WINDOW", 4)
+    monkeypatch.setattr(files, "ROWS", 4)
     monkeypatch.setattr(files, "REMEMBERED", 6 * (4 * 32 + files.ENTRY))
     source = tmp_path / "rows.txt"
     source.write_text(

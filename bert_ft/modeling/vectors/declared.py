@@ -82,6 +82,9 @@ def read(where: str, revision: str = "main") -> Declared:
         message = f"the model begins with {kind}, which is no encoder of text"
         raise InputError(message, where=f"{where}/modules.json", remedy="take a model that begins with one")
     first = modules[0][1]
+    if first and not Path(where).is_dir():
+        message = f"the encoder lies in a folder of its own, {first}"
+        raise InputError(message, where=where, remedy="fetch the whole repository, and name its folder here")
     transformer, _ = _json(where, _path(first, "sentence_bert_config.json"), revision, dict)
     general, _ = _json(where, "config_sentence_transformers.json", revision, dict)
     transformer, general = transformer or {}, general or {}
@@ -91,7 +94,7 @@ def read(where: str, revision: str = "main") -> Declared:
         message = "prompts have to be texts by name, and default_prompt_name one of these names"
         raise InputError(message, where=f"{where}/config_sentence_transformers.json")
     return Declared(
-        str(Path(where) / first) if first and Path(where).is_dir() else where,
+        str(Path(where) / first) if first else where,
         modules[1:],
         _whole(transformer, "max_seq_length", where),
         transformer.get("do_lower_case") is True,
@@ -165,13 +168,13 @@ def _dense(where: str, folder: str, config: dict[str, Any], revision: str) -> St
         raise InputError(f"{what} is not known", where=f"{place}/config.json", remedy=PLAIN)
     with loading_errors(place):
         file, _ = _file(where, f"{folder}/model.safetensors", revision)
-        if file is not None:
+        if file is not None and file.is_file():
             from safetensors.torch import load_file
 
             weights = load_file(file)
         else:
             file, _ = _file(where, f"{folder}/pytorch_model.bin", revision)
-            if file is None:
+            if file is None or not file.is_file():
                 raise InputError("the module has no weights", where=place, remedy="copy the whole folder")
             weights = torch.load(file, map_location="cpu", weights_only=True)
         matrix = weights["linear.weight"].float()

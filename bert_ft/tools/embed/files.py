@@ -26,10 +26,11 @@ from bert_ft.modeling.vectors.pooling import OF_WORDS, valid
 from bert_ft.tools.embed.writers import DTYPES, Block, format_of, writing
 from bert_ft.tools.predict import readers
 from bert_ft.tools.predict.cells import unwritable
-from bert_ft.tools.predict.readers import WINDOW, Line, reading_rows
+from bert_ft.tools.predict.readers import Line, reading_rows
 from bert_ft.tools.predict.writers import printable
 
-CHARACTERS = 2**22  # of the rows that are computed together
+ROWS = 1024  # that are computed and written together, at most
+CHARACTERS = 2**20  # of their texts, or one text
 OF_WORDS_TOGETHER = 2**16  # where each word has a vector
 REMEMBERED = 16_000_000  # bytes of vectors that are kept for texts that come again
 ENTRY = 500  # bytes of one beside its vector, about
@@ -112,7 +113,7 @@ def embed_file(
 
 def rows_of(source: str, kind: str) -> int | None:
     """About how many rows a file has, for a progress bar: its lines; None for standard input."""
-    if not Path(source).is_file():
+    if source == "-" or not Path(source).is_file():
         return None
     if kind == "parquet":
         import pyarrow as pa
@@ -167,7 +168,7 @@ class _Making:
         held, most = 0, OF_WORDS_TOGETHER if self.words else CHARACTERS
         for line in lines:
             size = len(str(self._text(line[1] or {})))
-            if part and (len(part) == WINDOW or held + size > most):
+            if part and (len(part) == ROWS or held + size > most):
                 yield part
                 part, held = [], 0
             part.append(line)
