@@ -14,9 +14,8 @@ from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
-from bert_ft.errors import InputError, did_you_mean
 from bert_ft.jobs.base import Job
-from bert_ft.modeling import adapted, pretrained, remote_code, scorers
+from bert_ft.modeling import contradictions, remote_code
 from bert_ft.prepared import Prepared, prepare
 from bert_ft.rundir import intermediate, naming
 from bert_ft.rundir.folder import RunDir
@@ -99,7 +98,7 @@ class Experiment:
         family = objects.adapter or families.find(bound.family)
         bound = loading.with_group(bound, family)
         result = cls(bound, family, overrides.objects(sets), objects, folder, trusted, began)
-        result._refuse_contradictions(sets)
+        contradictions.refuse(bound, folder, objects, sets)
         return result
 
     def prepare(self) -> Prepared:
@@ -122,71 +121,3 @@ class Experiment:
         """The experiment of one fold: the same but for its task and folder; no model is kept."""
         task = job.task.override({"execution.save_model": False})
         return replace(self, task=task, folder=job.folder, began=time.perf_counter())
-
-    def _refuse_contradictions(self, sets: Mapping[str, Any]) -> None:
-        task = self.task
-        objects = self.objects
-        folder = self.folder
-        best = task.best_metric[1]
-        names = [*task.metric.compute, *scorers.of(objects.metrics)]
-        if best not in names:
-            raise InputError(
-                f"metric.best = '{best}' is not one of the metrics that are computed",
-                remedy=did_you_mean(best, names),
-            )
-        if task.execution.resume and task.execution.overwrite:
-            raise InputError(
-                "--resume continues a run that --overwrite would replace", remedy="leave one of them out"
-            )
-        if task.execution.resume and folder.state not in ("unfinished", "finished"):
-            raise InputError(
-                "there is no interrupted run to resume", where=str(folder.path), remedy="leave out --resume"
-            )
-        here = Path(task.run.checkpoint or "").expanduser()
-        inside = folder.path.resolve() in (here.resolve(), *here.resolve().parents)
-        if task.run.checkpoint and here.exists() and inside:
-            raise InputError(
-                "the checkpoint is in the folder that this run would be written to",
-                where=task.run.checkpoint,
-                remedy="choose another place with --output DIR",
-            )
-        if objects.model is not None and task.run.save_dtype != "float32":
-            raise InputError(
-                "the type is that of the checkpoint's file, and a model object has no file",
-                where="run.save_dtype",
-                remedy="leave it out; the model is then saved in float32",
-            )
-        if task.recipe.lora is not None and task.recipe.lora.save == "adapter":
-            self._refuse_adapter()
-        if objects.model is not None and task.run.intermediate is not None:
-            raise InputError(
-                "a model object can't be trained on another task first",
-                where="run.intermediate",
-                remedy="give the checkpoint in its place",
-            )
-        for key in ("class_weights", "label_smoothing"):
-            if objects.loss is not None and getattr(task.recipe, key):
-                raise InputError(
-                    "a loss function of your own does not use this setting",
-                    where=f"recipe.{key}",
-                    remedy="leave it out",
-                )
-        if task.run.folds is not None and (objects.model is not None or sets.keys() - {"train"}):
-            other = "a model object" if objects.model is not None else "a validation or test set"
-            raise InputError(
-                f"each fold holds out training rows and trains a new model, so {other} can't be given too",
-                where="folds",
-                remedy="leave one of them out",
-            )
-
-    def _refuse_adapter(self) -> None:
-        """Refuses to save low-rank changes where what they change can't be named, or not in their type."""
-        if self.objects.model is not None:
-            message = "an adapter names the checkpoint that it changes, and a model object is none"
-        elif self.task.run.save_dtype != "float32":
-            message = "an adapter is saved in float32, whatever run.save_dtype says"
-        elif adapted.base_of(pretrained.locate(str(self.task.run.checkpoint))):
-            message = "the checkpoint is an adapter itself, and peft reads none of an adapter"
-        else:
-            return
-        raise InputError(message, where="recipe.lora.save", remedy='save = "merged"')

@@ -1,0 +1,100 @@
+"""What a call says that can't be so: two settings that exclude each other, or something that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+from bert_ft.config.task import Task
+from bert_ft.errors import InputError, did_you_mean
+from bert_ft.modeling import adapted, pretrained, scorers
+from bert_ft.rundir.folder import RunDir
+
+
+class Objects(Protocol):
+    """The user's own Python objects, as far as they forbid settings."""
+
+    @property
+    def loss(self) -> Any: ...
+
+    @property
+    def metrics(self) -> Any: ...
+
+    @property
+    def model(self) -> Any: ...
+
+
+def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) -> None:
+    """Refuses a training that contradicts itself, before anything heavy is loaded.
+
+    Args:
+        folder: where the run would lie.
+        sets: the names of the sets that the call brings.
+    Raises:
+        InputError: it does.
+    """
+    best = task.best_metric[1]
+    names = [*task.metric.compute, *scorers.of(objects.metrics)]
+    if best not in names:
+        raise InputError(
+            f"metric.best = '{best}' is not one of the metrics that are computed",
+            remedy=did_you_mean(best, names),
+        )
+    if task.execution.resume and task.execution.overwrite:
+        raise InputError(
+            "--resume continues a run that --overwrite would replace", remedy="leave one of them out"
+        )
+    if task.execution.resume and folder.state not in ("unfinished", "finished"):
+        raise InputError(
+            "there is no interrupted run to resume", where=str(folder.path), remedy="leave out --resume"
+        )
+    here = Path(task.run.checkpoint or "").expanduser()
+    inside = folder.path.resolve() in (here.resolve(), *here.resolve().parents)
+    if task.run.checkpoint and here.exists() and inside:
+        raise InputError(
+            "the checkpoint is in the folder that this run would be written to",
+            where=task.run.checkpoint,
+            remedy="choose another place with --output DIR",
+        )
+    if objects.model is not None and task.run.save_dtype != "float32":
+        raise InputError(
+            "the type is that of the checkpoint's file, and a model object has no file",
+            where="run.save_dtype",
+            remedy="leave it out; the model is then saved in float32",
+        )
+    if task.recipe.lora is not None and task.recipe.lora.save == "adapter":
+        _refuse_adapter(task, objects)
+    if objects.model is not None and task.run.intermediate is not None:
+        raise InputError(
+            "a model object can't be trained on another task first",
+            where="run.intermediate",
+            remedy="give the checkpoint in its place",
+        )
+    for key in ("class_weights", "label_smoothing"):
+        if objects.loss is not None and getattr(task.recipe, key):
+            raise InputError(
+                "a loss function of your own does not use this setting",
+                where=f"recipe.{key}",
+                remedy="leave it out",
+            )
+    if task.run.folds is not None and (objects.model is not None or set(sets) - {"train"}):
+        other = "a model object" if objects.model is not None else "a validation or test set"
+        raise InputError(
+            f"each fold holds out training rows and trains a new model, so {other} can't be given too",
+            where="folds",
+            remedy="leave one of them out",
+        )
+
+
+def _refuse_adapter(task: Task, objects: Objects) -> None:
+    """Refuses to save low-rank changes where what they change can't be named, or not in their type."""
+    if objects.model is not None:
+        message = "an adapter names the checkpoint that it changes, and a model object is none"
+    elif task.run.save_dtype != "float32":
+        message = "an adapter is saved in float32, whatever run.save_dtype says"
+    elif adapted.base_of(pretrained.locate(str(task.run.checkpoint))):
+        message = "the checkpoint is an adapter itself, and peft reads none of an adapter"
+    else:
+        return
+    raise InputError(message, where="recipe.lora.save", remedy='save = "merged"')
