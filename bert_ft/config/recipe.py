@@ -166,6 +166,11 @@ class Batching(Strict):
     unpad: bool = Field(
         True, description="drop the padding inside the encoder's layers (kernels/padding_free.py)"
     )
+    first_token: bool = Field(
+        True,
+        description="compute the last layer for the first token alone where the head reads no other "
+        "(kernels/last_layer.py)",
+    )
     lean: bool = Field(
         True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
     )

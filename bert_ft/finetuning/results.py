@@ -50,8 +50,8 @@ def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, 
     whole = checkpoints.whole(model.network) if saves else None
     if not model.accelerator.is_main_process:
         return
-    if experiment.objects.model is not None and model.unpadding is not None:
-        model.unpadding.remove()
+    if experiment.objects.model is not None:
+        model.plain()
     if saves:
         saving.save_model(experiment.folder.model, model.network, model.tokenizer, whole, dtype)
 
