@@ -182,6 +182,28 @@ def test_gradient_checkpointing_computes_all(reentrant: bool) -> None:
     same(run(model, inputs), run(padded, inputs))
 
 
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_lora(order: str) -> None:
+    """Also on the output projection and the feed-forward, whose parts then meet both shapes."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        target_modules=["query", "value", "dense"], lora_dropout=0.0, init_lora_weights=False
+    )
+    inputs, models = batch([9, 2, 4]), []
+    for narrowed in (True, False):
+        model = made("Bert")
+        if narrowed and order == "before":
+            assert last_layer.narrow(model).active
+        torch.manual_seed(5)
+        model = peft.get_peft_model(model, config).train()
+        if narrowed and order == "after":
+            assert last_layer.narrow(model).active
+        models.append(model)
+    seen = widths(models[0].base_model.model)
+    same(run(models[0], inputs), run(models[1], inputs))
+    assert min(seen) == 3
+
+
 def test_a_forward_that_fails_leaves_nothing_on() -> None:
     model, inputs = made("Bert"), batch([9, 2, 4])
     assert unpad(model).active and last_layer.narrow(model).active
