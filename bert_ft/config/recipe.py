@@ -182,6 +182,7 @@ class Batching(Strict):
         1, gt=0, description="micro-batches a step; recipe.batch_size stays"
     )
     gradient_checkpointing: bool = False
+    deduplicate: bool = Field(True, description="evaluation and prediction: compute equal inputs once")
     eval_tokens: int = Field(
         4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more"
     )
