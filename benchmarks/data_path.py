@@ -95,16 +95,18 @@ def measure(data: Path, checkpoint: str, rounds: int) -> list[str]:
         )
 
         def predict() -> Any:
-            model.unpadding.remove()
+            model.plain()
             restore(model.network)
             return Trainer(model.network, arguments, collator).predict(few_encoded)
 
         return predict
 
     def ours() -> Any:
+        from bert_ft.kernels.last_layer import narrow
         from bert_ft.kernels.padding_free import unpad
 
         model.unpadding = unpad(model.network)
+        model.narrowing = narrow(model.network)
         return model.infer(few, [(few, few_features)])
 
     return [

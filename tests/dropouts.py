@@ -6,7 +6,6 @@ attention, which drops its probabilities itself, and the function of ours that d
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from bert_ft.kernels import cpu, packed_attention
 
@@ -42,13 +42,16 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     record: list[Dropout] = []
     grouped: set[int] = set()  # entries whose shape still counts heads x rows
     running = [""]
+    within: list[bool] = []
     rows, longest = len(lengths), max(lengths)
 
-    def enter(name: str, *_: Any) -> None:
-        running.append(name)
+    def enter(module: nn.Module, *_: Any) -> None:
+        if module in names:
+            running.append(names[module])
 
-    def leave(*_: Any) -> None:
-        running.pop()
+    def leave(module: nn.Module, *_: Any) -> None:
+        if module in names:
+            running.pop()
 
     def note(kind: str, rate: float, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         if kind == "attention" and torch.is_autocast_enabled("cpu"):
@@ -56,7 +59,10 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
         record.append(Dropout(running[-1], kind, round(rate, 6), shape, dtype))
 
     def elementwise(x: Tensor, rate: float) -> None:
-        if x.shape[:2] in ((rows, longest), (1, sum(lengths))):
+        # of the last layer perhaps the first token of each row alone; Longformer makes its rows longer
+        packed = x.shape[:2] in ((1, sum(lengths)), (1, rows))
+        padded = x.dim() == 3 and x.shape[0] == rows and (x.shape[1] == 1 or x.shape[1] >= longest)
+        if packed or padded:
             note("token", rate, tuple(x.shape[2:]), x.dtype)
         elif x.dim() == 4 and x.shape[0] == rows:
             note("attention", rate, (x.shape[1],), x.dtype)
@@ -66,9 +72,13 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
             note("other", rate, tuple(x.shape), x.dtype)
 
     def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if training and p > 0:
+        if training and p > 0 and not within:
             elementwise(x, p)
-        return plain_dropout(x, p, training, inplace)
+        within.append(True)  # where a mode sees torch's functions, they call themselves again, by their name
+        try:
+            return plain_dropout(x, p, training, inplace)
+        finally:
+            within.pop()
 
     def sdpa(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **other: Any
@@ -95,10 +105,9 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
         F.scaled_dot_product_attention,
         dict(model.named_modules()),
     )
-    handles = []
-    for name, module in modules.items():
-        handles.append(module.register_forward_pre_hook(functools.partial(enter, name), prepend=True))
-        handles.append(module.register_forward_hook(leave, always_call=True))
+    names = {module: name for name, module in modules.items()}
+    # of all modules, since a hook on one of the last layer's would be taken for a reader of what leaves it
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "dropout", dropout)
         patch.setattr(F, "scaled_dot_product_attention", sdpa)

@@ -227,6 +227,11 @@ class Batching(Strict):
     unpad: bool = Field(
         True, description="drop the padding inside the encoder's layers (kernels/padding_free.py)"
     )
+    first_token: bool = Field(
+        True,
+        description="compute the last layer for the first token alone where the head reads no other "
+        "(kernels/last_layer.py)",
+    )
     lean: bool = Field(
         True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
     )
@@ -238,6 +243,7 @@ class Batching(Strict):
         1, gt=0, description="micro-batches a step; recipe.batch_size stays"
     )
     gradient_checkpointing: bool = False
+    deduplicate: bool = Field(True, description="evaluation and prediction: compute equal inputs once")
     eval_tokens: int = Field(
         4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more"
     )

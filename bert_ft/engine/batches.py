@@ -5,6 +5,7 @@ The global batch of a step is a function of seed and step alone; processes and m
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,6 +123,17 @@ def collate(
     return _to(inputs, device), _to(values, device)
 
 
+def first_equals(features: Features) -> np.ndarray:
+    """(N,) for each feature the first one that has the same tokens, in all their columns: itself, mostly."""
+    columns = list(features.tokens.values())
+    ends = features.offsets.tolist()
+    seen: dict[tuple[bytes, ...], int] = {}
+    parts = (
+        tuple(column[start:end].tobytes() for column in columns) for start, end in itertools.pairwise(ends)
+    )
+    return np.fromiter((seen.setdefault(part, i) for i, part in enumerate(parts)), np.int64, len(features))
+
+
 def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     if device.type == "cuda":  # pinned memory is copied while the GPU works on the batch before
         tensors = {key: tensor.pin_memory() for key, tensor in tensors.items()}
@@ -129,12 +141,18 @@ def _to(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, tor
 
 
 def by_length(
-    features: Features, tokens: int, keys: np.ndarray | None = None, width: int | None = None
+    features: Features,
+    tokens: int,
+    keys: np.ndarray | None = None,
+    width: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Evaluation batches in length order, longest first, each of at most `tokens` padded positions (or one
-    row), and of one key where there are `keys` (N,)."""
+    row), and of one key where there are `keys` (N,); of these `rows`, by default of all."""
     keys = np.zeros(len(features), np.int64) if keys is None else keys
     order = np.lexsort((keys, -features.lengths))
+    if rows is not None:
+        order = order[np.isin(order, rows)]
     batches = []
     start = 0
     while start < len(order):

@@ -25,20 +25,24 @@ def predict(
     pad: int,
     tokens: int,
     sharing: Sharing = ANY,
+    deduplicate: bool = True,
     **options: Any,
 ) -> np.ndarray:
     """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the adapter reads something for
     each token. `options` go to the model's forward.
 
     Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is
-    computed by one process and every process ends with all of them.
+    computed by one process and every process ends with all of them. With `deduplicate` features of equal
+    tokens are computed once.
     """
     training = model.training
     model.eval()
     rows: list[np.ndarray] = []
     values: list[np.ndarray] = []
     per_token = False
-    todo = batches.by_length(features, tokens, sharing.keys(features, sharing.equal_lengths), sharing.width)
+    first = batches.first_equals(features) if deduplicate else np.arange(len(features))
+    keys = sharing.keys(features, sharing.equal_lengths)
+    todo = batches.by_length(features, tokens, keys, sharing.width, np.unique(first))
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
@@ -54,7 +58,10 @@ def predict(
                 rows.append(indices)
     model.train(training)
     order, flat = np.concatenate(gather_object(rows)), np.concatenate(gather_object(values))
-    assert len(order) == len(features), "a feature was computed twice or not at all"
-    out = np.empty_like(flat)
-    out[ranges(features.offsets[order], features.lengths[order]) if per_token else order] = flat
-    return out
+    assert len(order) == len(np.unique(first)), "a feature was computed twice or not at all"
+    # where the numbers of each feature that was computed begin in `flat`, and how many there are
+    counts = features.lengths if per_token else np.ones(len(features), np.int64)
+    starts = np.empty(len(features), np.int64)
+    starts[order] = np.cumsum(counts[order]) - counts[order]
+    result: np.ndarray = flat[ranges(starts[first], counts)]
+    return result

@@ -68,8 +68,8 @@ def write_model(experiment: Experiment, model: Model, checkpoints: Checkpoints, 
     whole = checkpoints.whole(model.network) if saves else None
     if not model.accelerator.is_main_process:
         return
-    if experiment.objects.model is not None and model.unpadding is not None:
-        model.unpadding.remove()
+    if experiment.objects.model is not None:
+        model.plain()
     if saves:
         instead = None if trained.change is None else partial(_write_change, model, trained.change)
         saving.save_model(

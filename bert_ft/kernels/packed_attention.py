@@ -10,7 +10,7 @@ import functools
 import importlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -32,8 +32,12 @@ class Group:
     mask: Tensor | None  # (rows, 1, 1 or length, length), True where attention may look; None: everywhere
 
     def heads(self, x: Tensor) -> Tensor:
-        """(rows * length, heads, d) -> (rows, heads, length, d), a view."""
-        return x.view(self.rows, self.length, *x.shape[1:]).transpose(1, 2)
+        """(rows * length, heads, d) -> (rows, heads, length, d), a view; also of a single query each."""
+        return x.view(self.rows, x.shape[0] // self.rows, *x.shape[1:]).transpose(1, 2)
+
+    def mask_of(self, queries: int) -> Tensor | None:
+        """The mask for all queries of a sequence, or for the first of them."""
+        return self.mask if self.mask is None else self.mask[:, :, :queries]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ class Layout:
     tokens: Tensor  # (T,) where in the flattened batch each packed token was
     window: int | None  # local attention: at most so far to either side
     padded_mask: Callable[[], Tensor | None]  # (batch, 1, length, length), for layers behind no door
+    aligned: bool = True  # whether each sequence began at the first position of its row
 
     def pack(self, hidden: Tensor) -> Tensor:
         """(batch, length, H) -> (1, T, H)."""
@@ -69,6 +74,11 @@ class Layout:
         """(sequences + 1,) int32: where each sequence begins in the packed row, as flash kernels ask for
         it."""
         return self._upload([0, *itertools.accumulate(self.lengths)]).int()
+
+    @functools.cached_property
+    def starts(self) -> Tensor:
+        """(sequences,) the first packed token of each."""
+        return self._upload([0, *itertools.accumulate(self.lengths)][:-1])
 
     @functools.cached_property
     def groups(self) -> list[Group]:
@@ -171,17 +181,21 @@ def _has(module: str, function: str) -> bool:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T scale) v within each sequence, its probabilities dropped at the rate of `dropout`:
-    q and k (T, heads, d), v (T, heads, d') -> (T, heads, d')."""
+    q and k (T, heads, d), v (T, heads, d') -> (T, heads, d'). With q (sequences, heads, d), the query of each
+    sequence's first token: (sequences, heads, d')."""
     kernel = choose_kernel(q.device.type, q.dtype, q.shape[-1], dropout)
-    if kernel == "varlen_attn" or kernel == "flash_attn":
+    whole = q.shape[0] == k.shape[0]
+    if whole and (kernel == "varlen_attn" or kernel == "flash_attn"):
         flash: Tensor = _flash(kernel, q, k, v, layout, scale, dropout)
         return flash
     slots = sum(group.rows * group.length for group in layout.groups)
-    q, k, v = (x.new_zeros(slots, *x.shape[1:]).index_copy_(0, layout.slots, x) for x in (q, k, v))
+    k, v, *rest = (
+        x.new_zeros(slots, *x.shape[1:]).index_copy_(0, layout.slots, x) for x in (k, v, *[q] * whole)
+    )
     # on a CPU sdpa is fused without dropout, and slow with it
     attention = _DropoutAttention.apply if kernel == "groups" and dropout > 0 else _sdpa
-    out: Tensor = attention(q, k, v, layout.groups, scale, dropout)
-    return out.index_select(0, layout.slots)
+    out: Tensor = attention(rest[0] if whole else q, k, v, layout.groups, scale, dropout)
+    return out.index_select(0, layout.slots) if whole else out
 
 
 class Request(NamedTuple):
@@ -260,13 +274,21 @@ def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: 
     return flash_attn_varlen_func(*sizes, dropout_p=dropout, softmax_scale=scale, window_size=window)
 
 
+def _parts(groups: list[Group], x: Tensor, whole: bool) -> Iterator[Tensor]:
+    """The slots of each group; where not `whole`, one for each of its sequences."""
+    return iter(torch.split(x, [group.rows * (group.length if whole else 1) for group in groups]))
+
+
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float) -> Tensor:
-    """torch's attention, group by group: (slots, heads, d) each -> (slots, heads, d')."""
+    """torch's attention, group by group: k and v (slots, heads, d), q the same or (sequences, heads, d) ->
+    as q."""
     outputs = []
-    sizes = [group.rows * group.length for group in groups]
-    for group, *qkv in zip(groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
+    whole = q.shape[0] == k.shape[0]
+    parts = _parts(groups, q, whole), _parts(groups, k, True), _parts(groups, v, True)
+    for group, *qkv in zip(groups, *parts, strict=True):
         q_, k_, v_ = (group.heads(x) for x in qkv)
-        out = F.scaled_dot_product_attention(q_, k_, v_, group.mask, dropout, scale=scale)
+        mask = group.mask_of(q_.shape[2])
+        out = F.scaled_dot_product_attention(q_, k_, v_, mask, dropout, scale=scale)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)
 
@@ -279,20 +301,20 @@ class _DropoutAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dropout: float
     ) -> Tensor:
-        out = torch.empty_like(v)
+        whole = q.shape[0] == k.shape[0]
+        out = q.new_empty(q.shape[0], *v.shape[1:])
         saved: list[Tensor] = []
-        start = 0
+        parts = [_parts(groups, x, every) for x, every in ((q, whole), (k, True), (v, True), (out, whole))]
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
-            for group in groups:
-                here = slice(start, start := start + group.rows * group.length)
+            for group, *qkv, into in zip(groups, *parts, strict=True):
                 # each (rows * heads, length, d)
-                q_, k_, v_ = (group.heads(x[here]).flatten(0, 1) for x in (q, k, v))
+                q_, k_, v_ = (group.heads(x).flatten(0, 1) for x in qkv)
                 scores = torch.bmm(q_ * scale, k_.mT)
-                if group.mask is not None:
-                    scores.view(group.rows, -1, *scores.shape[1:]).masked_fill_(~group.mask, float("-inf"))
+                if (mask := group.mask_of(q_.shape[1])) is not None:
+                    scores.view(group.rows, -1, *scores.shape[1:]).masked_fill_(~mask, float("-inf"))
                 probs = scores.softmax(-1)
                 keep_mask = keep(probs, dropout)
-                into = group.heads(out[here])
+                into = group.heads(into)
                 into.copy_(torch.bmm(probs * keep_mask, v_).view_as(into))
                 saved += [q_, k_, v_, probs, keep_mask]
         ctx.save_for_backward(*saved)
@@ -304,17 +326,22 @@ class _DropoutAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved = iter(ctx.saved_tensors)
-        start = 0
         grads = [grad.new_empty(shape) for shape in ctx.shapes]
-        for group in ctx.groups:
-            here = slice(start, start := start + group.rows * group.length)
+        whole = ctx.shapes[0][0] == ctx.shapes[1][0]
+        shapes = ((grad, whole), (grads[0], whole), (grads[1], True), (grads[2], True))
+        parts = [_parts(ctx.groups, x, every) for x, every in shapes]
+        for group, out, *wholes in zip(ctx.groups, *parts, strict=True):
             q_, k_, v_, probs, keep_mask = itertools.islice(saved, 5)
-            dout = group.heads(grad[here]).flatten(0, 1)
+            dout = group.heads(out).flatten(0, 1)
             dprobs = torch.bmm(dout, v_.mT).mul_(keep_mask).mul_(probs)
             dscores = dprobs.sub_(probs * dprobs.sum(-1, keepdim=True)).mul_(ctx.scale)
-            parts = torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm((probs * keep_mask).mT, dout)
-            for whole, part in zip(grads, parts, strict=True):
-                into = group.heads(whole[here])
+            results = (
+                torch.bmm(dscores, k_),
+                torch.bmm(dscores.mT, q_),
+                torch.bmm((probs * keep_mask).mT, dout),
+            )
+            for every, part in zip(wholes, results, strict=True):
+                into = group.heads(every)
                 into.copy_(part.view_as(into))
         return *grads, None, None, None
 

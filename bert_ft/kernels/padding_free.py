@@ -46,15 +46,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
+from bert_ft.kernels import last_layer, probing
 from bert_ft.kernels.packed_attention import Layout, Request, attend, check_dropout, choose_kernel, runs
 
-try:  # private, but inside a forward the only sign that its hidden states are being recorded
-    from transformers.utils.output_capturing import _active_collector as _recorder
-except ImportError:
-    _recorder = None  # type: ignore[assignment]
-
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
-STACKS = ("encoder", "transformer", "layers")  # the stack of layers, as an attribute of the base model
 
 # a list: each call of attention is noted in it
 _requests: ContextVar[list[Request] | None] = ContextVar("requests", default=None)
@@ -85,7 +80,7 @@ def _mask(**kwargs: Any) -> Layout | Tensor | None:
         or kwargs["kv_length"] != length  # a prefix (peft) or a cache
         or kwargs.get("use_vmap")  # somebody's own mask on top
         or (window is None and kwargs["mask_function"] is not bidirectional_mask_function)
-        or _recorder.get()  # type: ignore[no-untyped-call]
+        or probing.recording()
     ):
         return sdpa_mask(**kwargs)
     row_lengths = _lengths.get()
@@ -104,7 +99,8 @@ def _mask(**kwargs: Any) -> Layout | Tensor | None:
     rows = sorted((row for row in range(batch) if count[row]), key=count.__getitem__)
     lengths = [count[row] for row in rows]
     tokens = runs([row * length + first[row] for row in rows], lengths).to(mask.device, non_blocking=True)
-    return Layout(batch, length, lengths, tokens, window, functools.partial(sdpa_mask, **kwargs))
+    mask_of_all = functools.partial(sdpa_mask, **kwargs)
+    return Layout(batch, length, lengths, tokens, window, mask_of_all, aligned=not any(first))
 
 
 def _attention(
@@ -119,7 +115,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The registered attention function. With a layout: q, k, v (1, heads, T, d) -> (1, T, heads, d)."""
     layout = attention_mask
-    if isinstance(layout, Layout) and query.shape[0] == 1 and query.shape[2] == layout.tokens.shape[0]:
+    if (rows := last_layer.current(query)) is not None:
+        query = rows.pick(query, dim=2)
+    if isinstance(layout, Layout) and key.shape[0] == 1 and key.shape[2] == layout.tokens.shape[0]:
         if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
             raise NotImplementedError("attention with a bias, a cap or sinks")
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -134,6 +132,8 @@ def _attention(
         return attend(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, dropout)[None], None
     # no padding; or a model made from our model's config, which has inherited our name but no doors
     mask = layout.padded_mask() if isinstance(layout, Layout) else layout
+    if mask is not None:  # of the first query alone, where there is no other
+        mask = mask[:, :, : query.shape[2]]
     return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
@@ -195,7 +195,7 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
     """Let a `transformers` encoder (bare or with a head, inside peft or DDP) run its layers on real tokens
     only, in place, if a small ragged batch shows that its outputs are the same. `dtype`: what autocast
     will compute in."""
-    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    inner = probing.inner(model)
     if inner is None:
         return Unpadding(model, False, "padded: not a transformers model", "")
     restore(inner)  # a deep copy of an unpadded model has its hooks
@@ -223,12 +223,8 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
 
 def restore(model: nn.Module, attn_implementation: str = "sdpa") -> None:
     """Take our hooks and our attention off a model; also off a deep copy, of which no handle knows."""
+    probing.unhook(model, (_enter, _leave, *last_layer.HOOKS))
     for module in model.modules():
-        for hooks, ours in ((module._forward_pre_hooks, _enter), (module._forward_hooks, _leave)):
-            for key in [key for key, hook in hooks.items() if hook is ours]:
-                del hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
-                module._forward_hooks_with_kwargs.pop(key, None)
         if isinstance(module, PreTrainedModel) and module.config._attn_implementation == NAME:
             module.set_attn_implementation(attn_implementation)
 
@@ -247,7 +243,7 @@ def _refusal(inner: PreTrainedModel) -> str | None:
         return "chunk_size_feed_forward is set"
     if not _doors(inner):
         return f"no stack of layers found in {type(inner.base_model).__name__}"
-    if _recorder is None:
+    if not probing.sees_recording():
         return "this version of transformers records hidden states in another way"
     return None
 
@@ -255,8 +251,7 @@ def _refusal(inner: PreTrainedModel) -> str | None:
 def _doors(inner: PreTrainedModel) -> list[nn.Module]:
     """Where hidden states enter and, at the last, leave: the module that runs the layers, or the bare
     layers."""
-    stacks = (getattr(inner.base_model, name, None) for name in STACKS)
-    stack = next((stack for stack in stacks if isinstance(stack, nn.Module)), None)
+    stack = probing.stack(inner)
     return list(stack) if isinstance(stack, nn.ModuleList) else [stack] if stack is not None else []
 
 
@@ -285,11 +280,9 @@ def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tup
         _requests.reset(token)
     if not any(layouts):
         return f"self-check: the layers of {inner.config.model_type} still get padding", requests
-    exact = own[0].dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
-    tolerance = 1e-4 if exact and dtype in (None, torch.float32) else 3e-2
+    single = own[0].dtype == torch.float32
     for name, result, expected in zip(("hidden states", "gradients"), ours, own, strict=True):
-        difference = float((result - expected).double().norm() / expected.double().norm())
-        if not difference <= tolerance:
+        if (difference := probing.difference(result, expected, dtype, single)) is not None:
             return f"self-check: {name} differ by {difference:.1e}", requests
     for each in dict.fromkeys(requests):
         if each.dropout > 0 and (problem := check_dropout(inner.device, each)):
@@ -301,51 +294,15 @@ def _probe(
     inner: PreTrainedModel, dtype: torch.dtype | None, training: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Hidden states (tokens, H) of a small ragged batch, and the gradient of their weighted sum by the
-    embeddings that go in (tokens, H'); in evaluation mode, or in training mode with whatever dropout draws.
-    Leaves no trace."""
-    config = inner.config
-    device = inner.device
-    longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
-    longest = min(longest, (getattr(config, "max_position_embeddings", None) or 64) // 2)
-    lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
-    mask = torch.arange(longest) < lengths[:, None]
-    vocabulary = config.vocab_size
-    pad = getattr(config, "pad_token_id", None) or 0
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocabulary, mask.shape, generator=generator)
-    # no pad inside a row: RoBERTa counts positions by the ids
-    ids = torch.where(ids == pad, (pad + 1) % vocabulary, ids).where(mask, pad)
-    modes = [(module, module.training) for module in inner.modules()]
-    learned = [parameter for parameter in inner.parameters() if parameter.requires_grad]
-    autocast = torch.autocast(device.type, dtype, enabled=dtype not in (None, torch.float32))
-    entries: list[Tensor] = []
+    embeddings that go in (tokens, H'). Leaves no trace."""
+    ids, mask = (tensor.to(inner.device) for tensor in probing.ragged(inner))
 
-    def enter(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        entries.append(output.detach().requires_grad_())
-        return entries[-1]
+    def run() -> Tensor:
+        hidden: Tensor = inner.base_model(input_ids=ids, attention_mask=mask.long())[0]
+        return hidden[mask]
 
-    embeddings: Any = inner.base_model.get_input_embeddings()  # type: ignore[operator]
-    handle = embeddings.register_forward_hook(enter)
-    try:
-        inner.train(training)
-        for parameter in learned:
-            parameter.requires_grad_(False)
-        with torch.enable_grad(), autocast:
-            hidden = inner.base_model(input_ids=ids.to(device), attention_mask=mask.long().to(device))[0]
-        mask = mask.to(device)
-        hidden = hidden[mask]
-        weights = torch.randn(hidden.shape, generator=generator).to(device)
-        # into the embeddings alone; not `autograd.grad`, which reentrant checkpointing does not have
-        (hidden * weights).sum().backward()
-    finally:
-        handle.remove()
-        for parameter in learned:
-            parameter.requires_grad_(True)
-        for module, mode in modes:
-            module.training = mode
-    gradient = entries[0].grad
-    assert gradient is not None
-    return hidden.detach(), gradient[mask]
+    hidden, gradient = probing.differentiate(inner, run, dtype, training)
+    return hidden, gradient[mask]
 
 
 def _kernels(inner: PreTrainedModel, requests: Sequence[Request]) -> str:

@@ -64,8 +64,8 @@ class Encoder:
     Attributes:
         network: of `transformers`, bare or with a head.
         max_length: tokens of a row, at most; what is longer is truncated.
-        unpadding: the handle that makes the network plain again, with its `reason`; None where it was not
-            asked for.
+        unpadding, narrowing: the handles of padding-free layers and of a last layer for the first token
+            alone, each with its `reason`; None where it was not asked for.
         sharing: which rows may be in one forward.
         notes: what a person should know of it.
     """
@@ -75,6 +75,7 @@ class Encoder:
     accelerator: Any
     max_length: int
     unpadding: Any = None
+    narrowing: Any = None
     sharing: Any = None
     notes: Sequence[str] = ()
 
@@ -115,15 +116,16 @@ class Encoder:
             message = f"max_length = {max_length}, but the checkpoint has {positions} positions"
             raise InputError(message, where="max_length", remedy=f"{positions} or fewer")
         encoder = Encoder(network, tokenizer, device, max_length)
-        encoder.notes = [*notes, *encoder.settle(Reading(), unpad, checkpoint)]
+        encoder.notes = [*notes, *encoder.settle(Reading(), unpad, False, checkpoint)]
         return encoder
 
-    def settle(self, reader: Reader, unpad: bool, where: str) -> list[str]:
-        """Puts the network on its device, padding-free where it can be, and asks it which rows may share a
-        forward.
+    def settle(self, reader: Reader, unpad: bool, first_token: bool, where: str) -> list[str]:
+        """Puts the network on its device, with its speed-ups where it can have them, and asks it which rows
+        may share a forward.
 
         Args:
             reader: an adapter, or `Reading`: what is read off the network.
+            unpad, first_token: which speed-ups are asked for, as in `[batching]`.
             where: the checkpoint, for messages.
         Returns:
             lines for the user, why it is padding-free or not among them.
@@ -133,7 +135,7 @@ class Encoder:
         import torch
 
         from bert_ft.engine import sharing
-        from bert_ft.kernels import padding_free
+        from bert_ft.kernels import last_layer, padding_free
         from bert_ft.modeling import requirements
 
         network = self.network
@@ -151,12 +153,20 @@ class Encoder:
         rule, notes = requirements.settle(network, tokenizer, self.max_length)
         network.to(self.accelerator.device)
         reason = "padded: batching.unpad = false"
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
         if unpad:
-            halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-            self.unpadding = padding_free.unpad(network, halves.get(self.accelerator.mixed_precision))
+            self.unpadding = padding_free.unpad(network, half)
             reason = self.unpadding.reason
         self.sharing, of_sharing = sharing.find(network, reader, tokenizer, self.max_length, rule)
+        if first_token:
+            self.narrowing = last_layer.narrow(network, half)
         return [*notes, reason, *of_sharing]
+
+    def plain(self) -> None:
+        """Makes the network that of `transformers` again: takes our hooks off."""
+        for handle in (self.narrowing, self.unpadding):
+            if handle is not None:
+                handle.remove()
 
     def states(
         self,

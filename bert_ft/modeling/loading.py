@@ -85,7 +85,8 @@ def build(
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter, new=new)
-    notes += model.settle(adapter, unpad=task.batching.unpad, where=str(checkpoint))
+    batching = task.batching
+    notes += model.settle(adapter, batching.unpad, batching.first_token, where=str(checkpoint))
     return model, notes
 
 

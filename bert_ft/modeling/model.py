@@ -49,6 +49,7 @@ class Model(Encoder):
         """Predictions for every row, in the order of the rows."""
         from bert_ft.engine import inference
 
+        batching = self.adapter.task.batching
         decoded = []
         for part, features in blocks or self.blocks(rows):
             logits = inference.predict(
@@ -57,8 +58,9 @@ class Model(Encoder):
                 features,
                 self.accelerator,
                 pad=self.tokenizer.pad_token_id,
-                tokens=self.adapter.task.batching.eval_tokens,
+                tokens=batching.eval_tokens,
                 sharing=self.sharing,
+                deduplicate=batching.deduplicate,
             )
             decoded.append(self.adapter.decode(logits, features, part))
         return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}

@@ -3,6 +3,7 @@ plain sentence; what trains also loads in a fresh process and answers the same, 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 
 import census
 import pytest
+import tiny_models
+import torch
 import transformers
 import zoo
+
+from bert_ft.kernels import last_layer, padding_free
 
 # padding-free, padded, an encoder-decoder, equal lengths in all families and in one, and two that are refused
 TENTH = {
@@ -70,6 +75,82 @@ def test_a_tenth_of_the_census(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_census(tmp_path: Path) -> None:
     hold({name: census.cells(name) for name in zoo.ZOO}, tmp_path)
+
+
+# classifiers whose head reads the first token alone, and whose last layer is computed for it alone
+FIRST = {
+    *(
+        "bert",
+        "big_bird",
+        "camembert",
+        "convbert",
+        "data2vec-text",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+    ),
+    *(
+        "ernie",
+        "esm",
+        "esmc",
+        "gte",
+        "jina_embeddings_v3",
+        "layoutlm",
+        "layoutlmv3",
+        "lilt",
+        "longformer",
+        "luke",
+    ),
+    *(
+        "markuplm",
+        "megatron-bert",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "nystromformer",
+        "rembert",
+    ),
+    *(
+        "roberta",
+        "roberta-prelayernorm",
+        "roc_bert",
+        "roformer",
+        "tapas",
+        "ultrabert",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+    ),
+    "xmod",
+}
+
+
+@pytest.mark.slow
+def test_the_last_layer_of_the_whole_census(tmp_path: Path) -> None:
+    """Where it is computed for the first token alone, logits, loss and the gradient of every parameter are those of the
+    plain padded model, in float64."""
+    active = set()
+    for name in zoo.ZOO:
+        if "classification" not in census.cells(name):
+            continue
+        zoo.checkpoint(name, tmp_path / name)
+        plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / name).double()
+        for module in plain.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model = copy.deepcopy(plain)
+        padding_free.unpad(model)
+        if not last_layer.narrow(model).active:
+            continue
+        active.add(name.split("+")[0])
+        for lengths in ([20, 1, 7, 1, 20, 13], [6, 6, 6]):
+            tiny_models.same(
+                tiny_models.run(model, tiny_models.batch(lengths)),
+                tiny_models.run(plain, tiny_models.batch(lengths)),
+                tolerance=1e-9,
+            )
+    assert active >= FIRST & {name.split("+")[0] for name in zoo.ZOO}
 
 
 def test_every_model_type_is_placed() -> None:

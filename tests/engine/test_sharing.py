@@ -6,7 +6,7 @@ import copy
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -186,3 +186,57 @@ def test_positions_are_counted_once() -> None:
     assert requirements.positions(tf.LEDModel(led)) == 32
     xlnet = tf.XLNetConfig(vocab_size=60, d_model=16, n_layer=1, n_head=2, d_inner=16)
     assert requirements.positions(tf.XLNetModel(xlnet)) is None
+
+
+# --- equal inputs -----------------------------------------------------------------------------------------------------
+
+
+class PerToken:
+    """An adapter that reads something for each token: the hidden states."""
+
+    inputs: ClassVar[dict[str, bool]] = {"text": True}
+
+    def logits(self, outputs: Any) -> torch.Tensor:
+        return outputs[0]
+
+
+def repeated() -> Features:
+    """Nine rows of five different texts; the last two have one text's ids, and types of their own."""
+    texts = ragged([9, 3, 9, 5, 2])
+    order = [2, 0, 1, 0, 4, 3, 2, 1, 1]
+    ends = texts.offsets
+    ids = np.concatenate([texts.tokens["input_ids"][ends[i] : ends[i + 1]] for i in order])
+    lengths = texts.lengths[order]
+    types = np.repeat(np.array([0, 0, 0, 0, 0, 0, 0, 0, 1]), lengths)
+    tokens = {"input_ids": ids, "token_type_ids": types}
+    return Features(np.concatenate([[0], np.cumsum(lengths)]), tokens, {}, np.ones(len(order)))
+
+
+def test_equal_inputs_are_computed_once_and_answered_each() -> None:
+    torch.manual_seed(0)
+    network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
+    device, features = Accelerator(cpu=True), repeated()
+    assert batches.first_equals(features).tolist() == [0, 1, 2, 1, 4, 5, 0, 2, 8]
+    seen: list[int] = []
+    words = network.bert.embeddings.word_embeddings
+    words.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    for reader, model in ((adapter(), network), (PerToken(), network.bert)):
+        for tokens in (12, 4096):
+            results = []
+            for once in (True, False):
+                seen.clear()
+                results.append(
+                    inference.predict(model, reader, features, device, pad=0, tokens=tokens, deduplicate=once)
+                )
+                assert sum(seen) == (6 if once else 9)
+            assert results[0].shape == results[1].shape
+            np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+    assert len(np.unique(results[0].round(4), axis=0)) > 9, "the texts differ"
+
+
+def test_the_same_input_has_the_same_answer_to_the_bit() -> None:
+    torch.manual_seed(0)
+    network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
+    result = inference.predict(network, adapter(), repeated(), Accelerator(cpu=True), pad=0, tokens=20)
+    assert (result[1] == result[3]).all() and (result[0] == result[6]).all()
+    assert (result[2] != result[8]).all(), "of other types"

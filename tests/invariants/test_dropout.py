@@ -19,12 +19,18 @@ import bert_ft
 from bert_ft.config.recipe import Recipe
 from bert_ft.engine import accelerator, batches, loop, partial
 from bert_ft.families.features import Features
-from bert_ft.kernels import cpu
+from bert_ft.kernels import cpu, last_layer
 from bert_ft.kernels.padding_free import unpad
 
 LENGTHS = [23, 3, 11, 1, 17]
 QUICK = ("Bert", "Albert", "ModernBert")  # with every head by default
 HALVES = {"fp32": None, "bf16": torch.bfloat16}
+WHOLE = {
+    "albert",
+    "eurobert",
+    "squeezebert",
+    "xlm",
+}  # last layers that can't be computed for the first token alone
 # models whose layers keep their padding: dropout of modules, of functions, of other attentions
 PADDED: dict[str, Any] = {
     "DebertaV2": lambda: tf.DebertaV2Config(
@@ -88,12 +94,18 @@ def features(lengths: list[int] = LENGTHS) -> Features:
     return Features(np.cumsum([0, *lengths]), {"input_ids": ids}, {}, np.ones(len(lengths)))
 
 
-def ours(model: Any, precision: str, lean: bool, free: bool) -> list[Dropout]:
+def reads_one(model: Any) -> bool:
+    """Whether of the last layer only the first token is computed."""
+    return "SequenceClassification" in type(model).__name__ and model.config.model_type not in WHOLE
+
+
+def ours(model: Any, precision: str, lean: bool, free: bool, first: bool = True) -> list[Dropout]:
     """The dropouts of one optimizer step of the engine."""
     task = bert_ft.load_task("classification").override(
         {"max_steps": 1, "batch_size": len(LENGTHS), "batching.lean": lean, "recipe.precision": precision}
     )
     handle = unpad(model, HALVES[precision]) if free else None
+    narrowing = last_layer.narrow(model, HALVES[precision]) if first else None
     with recorded(model, LENGTHS) as record:
         trained = SimpleNamespace(network=model, adapter=Headed(task), tokenizer=SimpleNamespace(pad_token_id=1),
                                   accelerator=accelerator.accelerator(precision), sharing=None)  # fmt: skip
@@ -101,6 +113,7 @@ def ours(model: Any, precision: str, lean: bool, free: bool) -> list[Dropout]:
             trained, features(), evaluate=lambda: {"validation": {"accuracy": 0.0}}, log=lambda entry: None
         )
     assert handle is None or handle.active
+    assert narrowing is None or narrowing.active == reads_one(model), narrowing.reason
     return record
 
 
@@ -120,9 +133,13 @@ def theirs(model: Any, precision: str) -> list[Dropout]:
 def test_the_same_places_rates_and_tensors(name: str, head: str, precision: str) -> None:
     expected = theirs(rated(name, head), precision)
     assert len(expected) >= 2, "a layer drops at least its attention"
-    for lean, free in itertools.product([True, False], [True, False] if name in CONFIGS else [False]):
-        record = ours(rated(name, head), precision, lean, free)
-        assert record == expected, f"lean={lean}, padding-free={free}"
+    frees = [True, False] if name in CONFIGS else [False]
+    ways = [(lean, free, "Sequence" in head) for lean, free in itertools.product([True, False], frees)]
+    if "Sequence" in head:
+        ways.append((True, frees[0], False))
+    for lean, free, first in ways:
+        record = ours(rated(name, head), precision, lean, free, first)
+        assert record == expected, f"lean={lean}, padding-free={free}, first token only={first}"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -241,6 +258,7 @@ def test_losses_and_logits_have_the_same_distribution(name: str, head: str, mode
     assert (expected.var(0) > 0).all()
     free = model_of(name, head)
     assert unpad(free).active == (name in CONFIGS)
+    assert last_layer.narrow(free).active == reads_one(free)
     result = draws(free, lean=True)
     assert float(differences(result, expected).max()) < 4
 
@@ -249,5 +267,5 @@ def test_the_distribution_sees_attention_dropout_that_is_off() -> None:
     expected = draws(only_attention(rated("Bert")), lean=False)
     model = only_attention(rated("Bert"))
     model.bert.encoder.layer[1].attention.self.dropout.p = 0.0
-    assert unpad(model).active
+    assert unpad(model).active and last_layer.narrow(model).active
     assert float(differences(draws(model, lean=True), expected).max()) > 6

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "accumulation": {"gradient_accumulation_steps": 2, "schedule": "constant"},
     "clipping": {"max_grad_norm": 0.05, "schedule": "constant"},
     "warmup_and_decay": {"warmup_ratio": 0.2, "weight_decay": 0.1, "schedule": "linear"},
+    "whole_last_layer": {"batching.first_token": False, "schedule": "constant"},
 }
 
 
@@ -55,8 +56,8 @@ class InOurOrder(Trainer):
 @pytest.mark.shared_data
 @pytest.mark.parametrize(("name", "variant"), [
     ("mrpc", "accumulation"),
-    *[pytest.param("mrpc", variant, marks=pytest.mark.slow) for variant in ("plain", "clipping", "warmup_and_decay")],
-    *[pytest.param("stsb", variant, marks=pytest.mark.slow) for variant in VARIANTS],
+    *[pytest.param("mrpc", variant, marks=pytest.mark.slow) for variant in VARIANTS if variant != "accumulation"],
+    *[pytest.param("stsb", variant, marks=pytest.mark.slow) for variant in VARIANTS if variant != "whole_last_layer"],
     # of micro-batches `Trainer` takes the mean of their means over words, we the mean over the words of them all
     *[pytest.param("wnut17", variant, marks=pytest.mark.slow) for variant in ("plain", "clipping", "warmup_and_decay")],
 ])  # fmt: skip
@@ -90,6 +91,8 @@ def test_fifty_steps_have_trainers_losses(
         evaluate=lambda: {"validation": {task.best_metric[1]: 0.0}},
         log=lambda entry: losses.append(entry["loss"]) if "loss" in entry else None,
     )  # fmt: skip
+    assert name == "wnut17" or built.narrowing is None or built.narrowing.active
+    padding_free.restore(built.network)  # the reference is plain
     theirs = _trainer(task, built.encode(splits.train), built.network, settings, tmp_path / "trainer", STEPS)
     assert len(losses) == len(theirs) == STEPS
     assert max(theirs) - min(theirs) > 0.05, (

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import transformers as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_models import CONFIGS, HEADS, SIZES, batch, build
+from tiny_models import CONFIGS, HEADS, SIZES, batch, build, hooks, run, same
 from torch import Tensor, nn
 
 from bert_ft.kernels import packed_attention, padding_free
@@ -23,43 +23,6 @@ from bert_ft.kernels.packed_attention import GROUP_COST, Layout, attend, choose_
 from bert_ft.kernels.padding_free import NAME, known_lengths, restore, unpad
 
 PAIRS = [pair for pair in itertools.product(CONFIGS, HEADS) if hasattr(tf, "{}For{}".format(*pair))]
-
-
-def run(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits on real tokens, loss, and all gradients in one row. The head's own loss where it has no padding in it;
-    in question answering `transformers` takes the softmax over the padding too, so that loss is masked here."""
-    model.zero_grad()
-    mask = inputs["attention_mask"].bool()
-    targets = torch.arange(mask.shape[0])
-    if hasattr(model, "qa_outputs") or "QuestionAnswering" in type(model).__name__:
-        output = model(**inputs)
-        logits = torch.stack([output.start_logits, output.end_logits])
-        spans = mask.int().argmax(1) + targets % mask.sum(1)
-        loss = sum(F.cross_entropy(x.masked_fill(~mask, float("-inf")), spans) for x in logits)
-        logits = logits[:, mask]
-    elif "TokenClassification" in type(model).__name__:
-        labels = (targets[:, None] + torch.arange(mask.shape[1])) % 2
-        output = model(**inputs, labels=labels.where(mask, -100))
-        loss, logits = output.loss, output.logits[mask]
-    else:
-        output = model(**inputs, labels=targets % 2)
-        loss, logits = output.loss, output.logits
-    loss.backward()
-    grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    return logits.detach(), loss.detach(), torch.cat(grads)
-
-
-def same(got: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float = 1e-5) -> None:
-    for name, ours, theirs in zip(("logits", "loss", "gradients"), got, expected, strict=True):
-        assert ours.shape == theirs.shape
-        scale = max(float(theirs.double().norm()), 0.01)  # a question about a single token has no loss at all
-        error = float((ours - theirs).double().norm()) / scale
-        assert error <= tolerance, f"{name}: relative error {error:.1e}"
-
-
-def hooks(model: nn.Module) -> list[Any]:
-    found = [(m._forward_pre_hooks, m._forward_hooks) for m in model.modules()]
-    return [hook for pre, post in found for hook in (*pre.values(), *post.values())]
 
 
 @pytest.fixture(scope="module", autouse=True)

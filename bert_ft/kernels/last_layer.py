@@ -1,0 +1,366 @@
+"""The last layer only where the head looks: the same arithmetic for fewer tokens, exact, gradients too.
+
+    handle = narrow(model)        # in place; a model whose head reads more is left as it was
+    print(handle.reason)
+
+The head of a sequence classifier reads the first token of each row and nothing else. Of the last layer it
+needs that token's query, output projection and feed-forward; keys and values alone are of every token.
+
+No architecture has code of its own. While the last layer runs, its attention (or, where attention is the
+model's own, the first linear layer behind it) goes on with the rows of the first tokens; `Rows`, a mode of
+torch's functions, meets what still has all tokens (the residual of `hidden + attended`, a shape that was
+noted at the start) and takes the same rows of it. At the layer's exit the rows are put back among zeros, so
+that final norms, poolers and heads work untouched.
+
+A small ragged batch decides: the gradient of the outputs has to be zero at every other token, and outputs and
+gradients have to stay what they were. What a forward has to show beside its logits turns it off: recorded
+hidden states or attentions, a user's hook on the last layer or around it, the encoder called without its
+head; and so does gradient checkpointing, whose second forward has no hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from bert_ft.kernels import probing
+from bert_ft.kernels.packed_attention import Layout
+
+RESHAPES = (Tensor.view, Tensor.reshape, torch.reshape)
+SOFTMAXES = (F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax)
+OWN = ("bert_ft.kernels.", "transformers.")  # modules whose hooks do not mind
+RECORDS = ("output_hidden_states", "output_attentions")
+
+
+class Rows(TorchFunctionMode):
+    """Which rows of the last layer's hidden states (wide: (1, T, H), or (B, L, H) padded) are computed to
+    the end (narrow: (1, S, H), or (B, 1, H)).
+
+    Attributes:
+        starts: (S,) where they are, of packed ones; None: the first of each row.
+        begun: whether anything is narrow yet.
+    """
+
+    def __init__(self, wide: tuple[int, int], starts: Tensor | None) -> None:
+        super().__init__()
+        self.wide = wide
+        self.narrow = (wide[0], 1) if starts is None else (1, len(starts))
+        self.starts = starts
+        self.begun = False
+
+    def pick(self, x: Tensor, dim: int = 1) -> Tensor:
+        """The narrow rows of a tensor with tokens along `dim`; the tensor itself where it has no more."""
+        self.begun = True
+        if x.shape[dim] != self.wide[1]:
+            return x
+        return x.narrow(dim, 0, 1) if self.starts is None else x.index_select(dim, self.starts)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Narrow rows at their places among zeros."""
+        if self.starts is None:
+            return F.pad(x, (0, 0, 0, self.wide[1] - 1))
+        return x.new_zeros(*self.wide, x.shape[-1]).index_copy(1, self.starts, x)
+
+    def is_wide(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and x.dim() == 3 and x.shape[:2] == self.wide
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if self.begun and args and isinstance(args[0], Tensor):
+            if func in RESHAPES:
+                args = self._reshaped(args)
+            elif any(isinstance(x, Tensor) and x.dim() == 3 and x.shape[:2] == self.narrow for x in args):
+                args = [self.pick(x) if self.is_wide(x) else x for x in args]
+        return func(*args, **(kwargs or {}))
+
+    def _reshaped(self, args: Sequence[Any]) -> Sequence[Any]:
+        """The arguments of a reshape, with the shape of narrow rows where they have that of wide ones."""
+        x, *sizes = args
+        if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+            sizes = list(sizes[0])
+        return (x, (*self.narrow, *sizes[2:])) if self._outdated(x, sizes) else args
+
+    def _outdated(self, x: Tensor, sizes: Sequence[Any]) -> bool:
+        return x.shape[:2] == self.narrow and tuple(sizes[:2]) == self.wide
+
+
+_head: ContextVar[nn.Module | None] = ContextVar("head", default=None)  # the last layer, while a head runs
+_rows: ContextVar[Rows | None] = ContextVar("rows", default=None)  # while that layer runs
+_survey: ContextVar[_Survey | None] = ContextVar("survey", default=None)
+
+
+def current(query: Tensor) -> Rows | None:
+    """For an attention function that gets this query: the rows that it has to compute; None: all."""
+    if (survey := _survey.get()) is not None:
+        survey.query = query
+    return _rows.get()
+
+
+def _enter_head(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """Forward pre-hook of the model with its head."""
+    network = probing.inner(module)
+    assert network is not None
+    layer = _last(network)
+    recorded = any(kwargs.get(name) or getattr(network.config, name, False) for name in RECORDS)
+    watched = any(map(_watched, (network.base_model, probing.stack(network), layer)))
+    _head.set(None if recorded or watched else layer)
+
+
+def _leave_head(module: nn.Module, args: Any, output: Any) -> None:
+    _head.set(None)
+
+
+def _watched(module: Any) -> bool:
+    """Whether a hook of somebody else sees what leaves a module; those of transformers record what a forward
+    was asked for."""
+    hooks = module._forward_hooks.values()
+    return any(not str(getattr(hook, "__module__", "")).startswith(OWN) for hook in hooks)
+
+
+def _enter_layer(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Forward pre-hook of the last layer."""
+    if _head.get() is not module or probing.recording():
+        return
+    if module.training and getattr(module, "gradient_checkpointing", False):
+        return
+    values = [*args, *kwargs.values()]
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    layout = next((value for value in values if isinstance(value, Layout)), None)
+    if not isinstance(hidden, Tensor) or hidden.dim() != 3:
+        return
+    wide = hidden.shape[0], hidden.shape[1]
+    if layout is not None and wide == (1, len(layout.tokens)):
+        if not layout.aligned or len(layout.lengths) == len(layout.tokens):
+            return
+        rows = Rows(wide, layout.starts)
+    elif wide[1] > 1:
+        rows = Rows(wide, None)
+    else:
+        return
+    _rows.set(rows)
+    rows.__enter__()  # type: ignore[no-untyped-call]
+
+
+def _leave_layer(module: nn.Module, args: Any, output: Any) -> Any:
+    """Forward hook of the last layer: narrow rows back to their places."""
+    rows = _rows.get()
+    if rows is None:
+        return None
+    _rows.set(None)
+    rows.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+    if output is None or not rows.begun:
+        return None
+    return (rows.spread(output[0]), *output[1:]) if isinstance(output, tuple) else rows.spread(output)
+
+
+def _enter_linear(module: nn.Module, args: Sequence[Any]) -> Any:
+    """Forward pre-hook of a linear layer that needs no more than the narrow rows."""
+    rows = _rows.get()
+    return (rows.pick(args[0]), *args[1:]) if rows is not None and rows.is_wide(args[0]) else None
+
+
+HOOKS = (_enter_head, _leave_head, _enter_layer, _leave_layer, _enter_linear)
+
+
+@dataclass(eq=False)
+class Narrowing:
+    """What `narrow` did: whether the last layer is computed for the first tokens alone, and the `reason`."""
+
+    model: nn.Module
+    active: bool
+    reason: str
+
+    def remove(self) -> None:
+        """Make the last layer whole again. A second call does nothing."""
+        if self.active:
+            probing.unhook(self.model, HOOKS)
+            self.active = False
+            self.reason = "last layer: whole again"
+
+
+def narrow(model: nn.Module, dtype: torch.dtype | None = None) -> Narrowing:
+    """Let a `transformers` model with a head (inside peft or DDP, padded or padding-free) compute its last
+    layer for the first token of each row alone, in place, if a small ragged batch shows that its head reads
+    no other. `dtype`: what autocast will compute in."""
+    network = probing.inner(model)
+    if network is None:
+        return Narrowing(model, False, "last layer: whole, not a transformers model")
+    probing.unhook(model, HOOKS)
+    problem: str | None = "interrupted"
+    try:
+        with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            problem = _install_and_check(model, network, dtype)
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        problem = f"{network.config.model_type} does not run with the first tokens alone ({first})"
+    finally:
+        if problem is not None:
+            probing.unhook(model, HOOKS)
+    return Narrowing(model, problem is None, f"last layer: {problem or 'first tokens only'}")
+
+
+def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.dtype | None) -> str | None:
+    """Install the hooks and compare a small batch with the model's own path; returns why not."""
+    layer = _last(network)
+    if network.base_model is network:
+        return "whole, there is no head"
+    if layer is None:
+        return f"whole, {type(network.base_model).__name__} has no list of layers"
+    survey = _Survey()
+    with survey.taken(network, layer):
+        expected = _outputs(network, dtype)
+    if survey.calls != 1:
+        return f"whole, the last layer of {network.config.model_type} runs {survey.calls} times"
+    if survey.hidden is None or (gradient := survey.hidden.grad) is None or bool(gradient[:, 1:].any()):
+        return "whole, the head reads more than the first token"
+    if not bool(gradient[:, 0].any(1).all()):
+        return "whole, nothing shows what the head reads"
+    begun: list[bool] = []
+
+    def watch(*_: Any) -> None:
+        begun.append((rows := _rows.get()) is not None and rows.begun)
+
+    _install(model, network, layer, survey.linear)
+    watcher = layer.register_forward_hook(watch, prepend=True)
+    try:
+        results = _outputs(network, dtype)
+    finally:
+        watcher.remove()
+    if begun != [True]:
+        return f"whole, nothing of the last layer of {network.config.model_type} could be left out"
+    single = network.dtype == torch.float32
+    for name, result, reference in zip(("outputs", "gradients"), results, expected, strict=True):
+        if (difference := probing.difference(result, reference, dtype, single)) is not None:
+            return f"whole, {name} would differ by {difference:.1e}"
+    return None
+
+
+def _install(model: nn.Module, network: nn.Module, layer: nn.Module, linear: nn.Module | None) -> None:
+    for module in dict.fromkeys((model, network)):  # peft calls the network's forward past its hooks
+        module.register_forward_pre_hook(_enter_head, with_kwargs=True)
+        module.register_forward_hook(_leave_head, always_call=True)
+    layer.register_forward_pre_hook(_enter_layer, with_kwargs=True)
+    # before what leaves a bare list of padding-free layers
+    layer.register_forward_hook(_leave_layer, prepend=True, always_call=True)
+    if linear is not None:
+        linear.register_forward_pre_hook(_enter_linear)
+
+
+def _last(network: PreTrainedModel) -> nn.Module | None:
+    """The last layer, as far as the modules show."""
+    stack = probing.stack(network)
+    if stack is None:
+        return None
+    children = [stack] if isinstance(stack, nn.ModuleList) else list(stack.children())
+    lists = [child for child in children if isinstance(child, nn.ModuleList) and len(child)]
+    return lists[0][-1] if len(lists) == 1 else None
+
+
+def _outputs(network: PreTrainedModel, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """All numbers that the model gives for a small ragged batch, in one row, and the gradient of their
+    weighted sum by the embeddings that go in."""
+    ids, mask = (tensor.to(network.device) for tensor in probing.ragged(network))
+
+    def run() -> Tensor:
+        output: Any = network(input_ids=ids, attention_mask=mask.long())
+        values = output.values() if isinstance(output, Mapping) else output
+        tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+        return torch.cat([tensor.flatten().float() for tensor in tensors])
+
+    return probing.differentiate(network, run, dtype)
+
+
+class _Survey(TorchFunctionMode):
+    """What a forward of the model's own shows of its last layer and its head.
+
+    Attributes:
+        calls: of the last layer.
+        query: what attention got, where it is ours.
+        behind: the first linear layer after attention.
+        made: the linear layers and what each gave.
+        hidden: (B, L, H) what leaves the encoder; its gradient is kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.query: Tensor | None = None
+        self.attended = False
+        self.behind: nn.Module | None = None
+        self.made: list[tuple[nn.Module, Tensor]] = []
+        self.hidden: Tensor | None = None
+
+    @property
+    def linear(self) -> nn.Module | None:
+        """The linear layer whose input is narrowed: that of the queries where attention is ours, if they are
+        its output and no more; else the first one behind attention."""
+        if self.query is None:
+            return self.behind
+        place = self.query.untyped_storage().data_ptr()
+        shape = (*self.query.shape[:1], self.query.shape[2], self.query.shape[1] * self.query.shape[3])
+        alike = (
+            linear
+            for linear, output in self.made
+            if output.untyped_storage().data_ptr() == place and output.shape == shape
+        )
+        return next(alike, None)
+
+    @contextmanager
+    def taken(self, network: PreTrainedModel, layer: nn.Module) -> Iterator[None]:
+        """Surveys the forwards inside."""
+        linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
+        handles = [
+            layer.register_forward_pre_hook(self._enter),
+            layer.register_forward_hook(self._leave, always_call=True),
+            network.base_model.register_forward_hook(self._leave_encoder),
+            *[linear.register_forward_pre_hook(self._enter_linear) for linear in linears],
+            *[linear.register_forward_hook(self._leave_linear) for linear in linears],
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func in SOFTMAXES:
+            self.attended = True
+            self.behind = None
+        return func(*args, **(kwargs or {}))
+
+    def _enter(self, *_: Any) -> None:
+        self.calls += 1
+        _survey.set(self)
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def _leave(self, *_: Any) -> None:
+        if _survey.get() is self:
+            _survey.set(None)
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _enter_linear(self, module: nn.Module, args: Any) -> None:
+        if self.attended and self.behind is None:
+            self.behind = module
+
+    def _leave_linear(self, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.made.append((module, output))
+
+    def _leave_encoder(self, module: nn.Module, args: Any, output: Any) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        if isinstance(hidden, Tensor) and hidden.dim() == 3 and hidden.requires_grad:
+            hidden.retain_grad()
+            self.hidden = hidden

@@ -1,0 +1,252 @@
+"""The last layer for the first token alone: logits, loss and every gradient are those of the plain padded model, and
+whatever reads more gets all of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from tiny_models import CONFIGS, SIZES, batch, build, hooks, plain, run, same
+from torch import Tensor, nn
+
+import bert_ft
+from bert_ft.kernels import last_layer, packed_attention
+from bert_ft.kernels.padding_free import unpad
+from bert_ft.modeling import loading
+
+LENGTHS = [[20, 1, 7, 1, 20, 13], [6, 6, 6], [9, 2, 4], [5], [1, 1]]
+PADDED: dict[str, Any] = {
+    "DebertaV2": lambda: tf.DebertaV2Config(
+        **SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
+    ),
+    "MPNet": lambda: tf.MPNetConfig(**SIZES),
+}
+FIRST = [name for name in CONFIGS if name not in ("Albert", "EuroBert")] + list(PADDED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def made(name: str, head: str = "SequenceClassification") -> Any:
+    """A tiny model in training mode without dropout."""
+    if name in CONFIGS:
+        return build(name, head)
+    model = plain(name, head, PADDED[name]()).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def widths(model: Any) -> list[int]:
+    """How many tokens each linear layer of the last layer gets, from now on."""
+    seen: list[int] = []
+    for module in last_layer._last(model).modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(
+                lambda module, args, output: seen.append(output.shape[0] * output.shape[1])
+            )
+    return seen
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_equals_the_plain_model(name: str) -> None:
+    """Padding-free and padded, in float64, so that nothing hides behind rounding."""
+    for free in (True, False) if name in CONFIGS else (False,):
+        padded, model = made(name), made(name)
+        assert not free or unpad(model).active
+        handle = last_layer.narrow(model)
+        assert handle.active, handle.reason
+        for lengths in LENGTHS:
+            inputs = batch(lengths)
+            same(run(model.double(), inputs), run(padded.double(), inputs), tolerance=1e-9)
+
+
+@pytest.mark.parametrize(("name", "linears"), [("Bert", [3, 15, 15, 3, 3, 3]), ("ModernBert", [15, 3, 3, 3])])
+def test_only_keys_and_values_meet_every_token(name: str, linears: list[int]) -> None:
+    model = made(name)
+    assert unpad(model).active and last_layer.narrow(model).active
+    seen = widths(model)
+    model(**batch([9, 2, 4]))
+    assert seen == linears
+    seen.clear()
+    model(**batch([5, 5, 5]))  # no padding: the ordinary path
+    assert seen == linears
+
+
+@pytest.mark.parametrize("name", ["Bert", "ModernBert"])
+def test_the_path_with_dropout_equals_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention with dropout, its mask held at ones, forward and backward."""
+    padded, model = made(name), made(name)
+    for module in model.modules():
+        if type(module).__name__.endswith("Attention"):
+            module.attention_dropout = 0.5
+            if isinstance(getattr(module, "dropout", None), nn.Dropout):
+                module.dropout.p = 0.5
+            if hasattr(module, "out_drop"):
+                module.out_drop = nn.Identity()
+    assert unpad(model).active and last_layer.narrow(model).active
+    monkeypatch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
+    for lengths in ([20, 1, 7, 1, 20, 13], [3, 2]):
+        same(run(model, batch(lengths)), run(padded, batch(lengths)))
+
+
+@pytest.mark.parametrize("name", ["Bert", "DebertaV2"])
+def test_a_reader_of_hidden_states_gets_them_all(name: str) -> None:
+    padded, model, inputs = made(name), made(name), batch([9, 2, 4])
+    if name in CONFIGS:
+        assert unpad(model).active
+    assert last_layer.narrow(model).active
+    mask = inputs["attention_mask"].bool()
+    expected = padded.base_model(**inputs)[0][mask]
+    torch.testing.assert_close(model.base_model(**inputs)[0][mask], expected)  # the encoder without its head
+    recorded = model(**inputs, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(recorded[mask], expected)
+    model.config.output_hidden_states = True
+    torch.testing.assert_close(model(**inputs).hidden_states[-1][mask], expected)
+    model.config.output_hidden_states = False
+    for module in (model.base_model, model.base_model.encoder, last_layer._last(model)):
+        caught: list[Tensor] = []
+        handle = module.register_forward_hook(lambda module, args, output, into=caught: into.append(output))
+        model(**inputs)
+        handle.remove()
+        output = caught[0] if isinstance(caught[0], Tensor) else caught[0][0]
+        output = (
+            output[0] if output.shape[0] == 1 else output[mask]
+        )  # within the layers: packed, in another order
+        torch.testing.assert_close(output.sort(0).values, expected.sort(0).values)
+    seen = widths(model)
+    model(**inputs)
+    assert min(seen) == 3, "and once nobody looks, the first tokens alone are computed again"
+
+
+@pytest.mark.parametrize("head", ["TokenClassification", "QuestionAnswering"])
+def test_heads_that_read_every_token(head: str) -> None:
+    model = made("Bert", head)
+    handle = last_layer.narrow(model)
+    assert not handle.active and "more than the first token" in handle.reason
+    assert not hooks(model)
+
+
+class Secret(nn.Module):
+    """A pooler that reads every token where no gradient shows it."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden[:, 0] + hidden[:, 1:].detach().mean(1)
+
+
+class Last(nn.Module):
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden[:, -1]
+
+
+def test_a_head_that_only_seems_to_read_the_first_token() -> None:
+    for pooler, reason in ((Secret(), "would differ"), (Last(), "more than the first token")):
+        model = made("Bert")
+        model.bert.pooler = pooler
+        assert reason in last_layer.narrow(model).reason
+        assert not hooks(model)
+    model = made("Bert")
+    nn.init.zeros_(model.classifier.weight)  # nothing flows back: nothing is known
+    assert "nothing shows" in last_layer.narrow(model).reason
+    assert "no head" in last_layer.narrow(made("Bert").bert).reason
+    assert "not a transformers model" in last_layer.narrow(nn.Linear(2, 2)).reason
+
+
+def test_left_padding_and_holes() -> None:
+    padded, model = made("Bert"), made("Bert")
+    assert unpad(model).active and last_layer.narrow(model).active
+    left, holes = batch([20, 3, 11], left=True), batch([20, 3, 11])
+    holes["attention_mask"][0, 4:6] = 0
+    same(run(model, holes), run(padded, holes))
+    expected = padded(**left).logits[:1]  # the row without padding: of the others the head reads the padding
+    torch.testing.assert_close(model(**left).logits[:1], expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_computes_all(reentrant: bool) -> None:
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert unpad(model).active and last_layer.narrow(model).active
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    same(run(model, inputs), run(padded, inputs))
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_lora(order: str) -> None:
+    """Also on the output projection and the feed-forward, whose parts then meet both shapes."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        target_modules=["query", "value", "dense"], lora_dropout=0.0, init_lora_weights=False
+    )
+    inputs, models = batch([9, 2, 4]), []
+    for narrowed in (True, False):
+        model = made("Bert")
+        if narrowed and order == "before":
+            assert last_layer.narrow(model).active
+        torch.manual_seed(5)
+        model = peft.get_peft_model(model, config).train()
+        if narrowed and order == "after":
+            assert last_layer.narrow(model).active
+        models.append(model)
+    seen = widths(models[0].base_model.model)
+    same(run(models[0], inputs), run(models[1], inputs))
+    assert min(seen) == 3
+
+
+def test_a_forward_that_fails_leaves_nothing_on() -> None:
+    model, inputs = made("Bert"), batch([9, 2, 4])
+    assert unpad(model).active and last_layer.narrow(model).active
+    handle = last_layer._last(model).output.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**inputs)
+    handle.remove()
+    assert last_layer._rows.get() is None and last_layer._head.get() is None
+    assert not torch.overrides._get_current_function_mode_stack()
+    padded = made("Bert")
+    same(run(model, inputs), run(padded, inputs))
+
+
+def test_it_leaves_as_it_came() -> None:
+    model = made("Bert")
+    handle = unpad(model)
+    count = len(hooks(model))
+    narrowing = last_layer.narrow(model)
+    twin = copy.deepcopy(model)
+    assert narrowing.active and len(hooks(model)) == len(hooks(twin)) > count
+    narrowing.remove()
+    assert len(hooks(model)) == count
+    assert last_layer.narrow(model).active
+    handle.remove()  # makes the model plain
+    assert not hooks(model)
+    inputs, padded = batch([9, 2, 4]), made("Bert")
+    same(run(twin, inputs), run(padded, inputs))
+
+
+def test_half_precision() -> None:
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert unpad(model, torch.bfloat16).active and last_layer.narrow(model, torch.bfloat16).active
+    with torch.autocast("cpu", torch.bfloat16):
+        same(run(model, inputs), run(padded, inputs), tolerance=5e-2)
+
+
+def test_the_key_turns_it_off(tiny_checkpoint: Path) -> None:
+    for value in (True, False):
+        task = bert_ft.load_task("classification").override(
+            {"data.labels": ["a", "b"], "run.checkpoint": str(tiny_checkpoint), "batching.first_token": value}
+        )
+        model, _ = loading.build(task, bert_ft.Classification(task, ["a", "b"]), "fp32")
+        assert (model.narrowing is not None and model.narrowing.active) == value
+        assert model.unpadding.active
+        model.plain()
+        assert not hooks(model.network)
