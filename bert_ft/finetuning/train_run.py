@@ -12,14 +12,14 @@ from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled
 from bert_ft.engine import loop, lora, partial
 from bert_ft.engine.checkpoints import Checkpoints
-from bert_ft.errors import InputError, machine
+from bert_ft.errors import machine
 from bert_ft.families.features import Features
 from bert_ft.files import first_process
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
 from bert_ft.finetuning.results import Trained, write_model, write_predictions, write_results
-from bert_ft.modeling import loading, pretrained, remote_code, scorers, weights
+from bert_ft.modeling import contradictions, loading, pretrained, remote_code, scorers, weights
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
 from bert_ft.run import Run
@@ -103,13 +103,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         trusted=experiment.trusted,
     )
     model.scorers = list(scorers.of(objects.metrics).values())
-    for key in ("lora", "ema"):
-        if model.accelerator.is_fsdp2 and getattr(task.recipe, key) is not None:
-            raise InputError(
-                "this is not done where weights are sharded over processes (FSDP)",
-                where=f"recipe.{key}",
-                remedy=f"leave out {key}, or start the processes without FSDP",
-            )
+    contradictions.refuse_sharded(task, model.accelerator)
     return model, notes
 
 

@@ -87,6 +87,17 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
         )
 
 
+def refuse_sharded(task: Task, accelerator: Any) -> None:
+    """Refuses what is not done where weights are sharded over processes."""
+    for key in ("lora", "ema"):
+        if accelerator.is_fsdp2 and getattr(task.recipe, key) is not None:
+            raise InputError(
+                "this is not done where weights are sharded over processes (FSDP)",
+                where=f"recipe.{key}",
+                remedy=f"leave out {key}, or start the processes without FSDP",
+            )
+
+
 def _refuse_adapter(task: Task, objects: Objects) -> None:
     """Refuses to save low-rank changes where what they change can't be named, or not in their type."""
     if objects.model is not None:
