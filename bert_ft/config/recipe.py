@@ -201,6 +201,11 @@ class Recipe(Strict):
             'as freeze = ["bert.embeddings"]'
         )
 
+    @property
+    def saves_adapter(self) -> bool:
+        """Whether a run keeps low-rank changes alone, and no whole model."""
+        return self.lora is not None and self.lora.save == "adapter"
+
     @field_validator("search")
     @classmethod
     def _space(cls, search: dict[str, Any]) -> dict[str, Any]:

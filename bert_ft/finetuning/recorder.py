@@ -52,9 +52,14 @@ class Recorder:
         self.parameters = optimization.table(self.network, self.task.recipe)
         for line in display.parameter_lines(self.parameters, self.task.recipe.learning_rate):
             self.say(line)
-        size = sum(p.numel() * p.element_size() for p in self.network.parameters()) / 2**20
-        stays = size if self.experiment.execution.save_model else 0
-        self.say(f"disk: up to {8 * size + stays:,.0f} MB while training, {stays:,.0f} MB after")
+        size, trained = (
+            sum(row[key] for row in self.parameters) / 2**18 for key in ("parameters", "trained")
+        )
+        kept = trained if self.task.recipe.saves_adapter else size
+        stays = kept if self.experiment.execution.save_model else 0
+        self.say(
+            f"disk: up to {2 * size + 6 * trained + stays:,.0f} MB while training, {stays:,.0f} MB after"
+        )
 
     def start_trackers(self) -> None:
         """Starts the trackers of `log_with`, with the recipe."""

@@ -172,7 +172,7 @@ def train(
         )
     change = None
     if task.recipe.lora is not None:  # what is scored from here on is what is saved
-        change = lora.of(model.network) if task.recipe.lora.save == "adapter" else None
+        change = lora.of(model.network) if task.recipe.saves_adapter else None
         lora.remove(model.network, merge=True)
         evaluator.forget()
     dtype = pretrained.save_dtype(task.run, experiment.trusted)

@@ -63,7 +63,7 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
             where="run.save_dtype",
             remedy="leave it out; the model is then saved in float32",
         )
-    if task.recipe.lora is not None and task.recipe.lora.save == "adapter":
+    if task.recipe.saves_adapter:
         _refuse_adapter(task, objects)
     if objects.model is not None and task.run.intermediate is not None:
         raise InputError(

@@ -34,7 +34,6 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
     base, licence = _base(task)
     hub = task.data.path if HUB_ID.fullmatch(task.data.path or "") else None
     metadata = _metadata(task, results, base, licence, hub).to_yaml()
-    adapter = _is_adapter(task)
     return render(
         "card.md.j2",
         task=task,
@@ -45,19 +44,14 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         licence=licence,
         hub=hub,
         pipeline=families.known(task.family).pipeline_tag,
-        arguments=None if adapter else _pipeline_arguments(task),
-        adapter=adapter,
+        arguments=None if task.recipe.saves_adapter else _pipeline_arguments(task),
+        adapter=task.recipe.saves_adapter,
         checkpoint=json.dumps(task.run.checkpoint, ensure_ascii=False),
         head=families.known(task.family).head,
         scale=families.known(task.family).metric_scale,
         base=short_name(task.run.checkpoint or "a model object"),
         recipe=task.recipe.model_dump(exclude=task.recipe.SPACES, exclude_none=True),
     )
-
-
-def _is_adapter(task: Task) -> bool:
-    """Whether `model/` has low-rank changes alone, which a pipeline does not read."""
-    return task.recipe.lora is not None and task.recipe.lora.save == "adapter"
 
 
 def _pipeline_arguments(task: Task) -> str | None:
@@ -95,7 +89,7 @@ def _metadata(task: Task, results: Mapping[str, Any], base: str | None, licence:
     return ModelCardData(
         base_model=base,
         license=licence,
-        library_name="peft" if _is_adapter(task) else "transformers",
+        library_name="peft" if task.recipe.saves_adapter else "transformers",
         datasets=[hub] if hub else None,
         pipeline_tag=pipeline,
         tags=["bert-ft", task.family],
