@@ -57,9 +57,10 @@ class Recorder:
         )
         kept = trained if self.task.recipe.saves_adapter else size
         stays = kept if self.experiment.execution.save_model else 0
-        self.say(
-            f"disk: up to {2 * size + 6 * trained + stays:,.0f} MB while training, {stays:,.0f} MB after"
-        )
+        most = (
+            4 * (size + trained) + stays
+        )  # two checkpoints with Adam's averages, and best weights beside each
+        self.say(f"disk: up to {most:,.0f} MB while training, {stays:,.0f} MB after")
 
     def start_trackers(self) -> None:
         """Starts the trackers of `log_with`, with the recipe."""
