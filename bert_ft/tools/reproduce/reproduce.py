@@ -18,6 +18,7 @@ from bert_ft.errors import BertFtError, InputError, shown
 from bert_ft.jobs import local
 from bert_ft.jobs.base import Job, Running, Watcher
 from bert_ft.modeling import remote_code
+from bert_ft.rundir.folder import RunDir
 from bert_ft.tools.reproduce import estimate
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned, plan
 from bert_ft.tools.reproduce.results import Outcome
@@ -129,13 +130,16 @@ def _announce(
         f"{where}, below {planned.folder}",
         "bold",
     )
+    for first in dict.fromkeys(Path(run.task.run.checkpoint or "") for run in missing):
+        if first != Path(planned.checkpoint) and RunDir(first).state != "finished":
+            show.say(f"  first, and in no estimate: {first.name}, which all of them begin with")
     total, kept, training = 0.0, 0.0, 0.0
     for entry in planned.entries:
         remaining = [run for run in entry.runs if run in missing]
         if not remaining:
             continue
         try:
-            costs = _costs(entry, remaining[0], devices[0], planned.trusted)
+            costs = _costs(entry, remaining[0], devices[0], planned)
         except BertFtError as error:
             show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
             continue
@@ -152,12 +156,14 @@ def _announce(
     )
 
 
-def _costs(entry: Entry, run: Planned, device: str | None, trusted: Sequence[str]) -> dict[str, float]:
+def _costs(entry: Entry, run: Planned, device: str | None, planned: Plan) -> dict[str, float]:
     """What a run of this task costs, as `estimate.cost` has it: of the finished runs, or measured. Raises
     BertFtError: it can't be measured."""
     done = [run.folder for run in entry.runs if run.folder.state == "finished"]
     if not done:
-        return estimate.cost(run.task, local.environment(device), trusted)
+        # a run on another task that comes first has not left its model yet
+        task = run.task.override({"run.checkpoint": planned.checkpoint})
+        return estimate.cost(task, local.environment(device), planned.trusted)
     seconds = sum(folder.log()[-1]["seconds"] for folder in done) / len(done)
     size = sum(file.stat().st_size for file in done[0].path.rglob("*") if file.is_file())
     return {"seconds": seconds, "bytes_kept": size, "bytes_training": 0.0}
