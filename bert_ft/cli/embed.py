@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,9 +83,12 @@ def embed(
     bert-ft embed sentence-transformers/all-MiniLM-L6-v2 reviews.csv --text review -o reviews.npy
     bert-ft embed google-bert/bert-base-chinese texts.txt --words --layers=-4,-3,-2,-1 -o words.parquet
     """
+    from bert_ft.errors import InputError
     from bert_ft.tools.embed.embed import layers_of, load
     from bert_ft.tools.embed.files import embed_file
 
+    if Path(output).is_dir():
+        raise InputError("a folder lies here", where=output, remedy="name a file: -o vectors.npy")
     settings = {
         "pooling": None if words else pooling,
         "layers": layers_of(layers),
@@ -100,7 +104,8 @@ def embed(
         "trust_remote_code": trust_remote_code,
     }
     embedder = load(checkpoint, words, **settings)
-    note(*embedder.notes)
+    if not quiet:
+        note(*embedder.notes)
     outcome = embed_file(
         embedder,
         source,

@@ -240,9 +240,9 @@ TABLES: dict[str, type[Strict]] = {
     "execution": Execution,
 }
 """The tables that each task has; the family's own is beside them."""
-INNER: dict[str, type[Strict]] = {"original": Original, "lora": Lora}
+INNER: dict[str, type[Strict]] = {"lora": Lora}
 """Tables inside one of these, which a task need not have."""
-NESTED: dict[str, type[Strict]] = {"reference": Reference, "search": Range, **INNER}
+NESTED: dict[str, type[Strict]] = {"reference": Reference, "original": Original, "search": Range, **INNER}
 
 
 def dotted_keys(task: Task | None = None) -> dict[str, str]:

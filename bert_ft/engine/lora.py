@@ -8,7 +8,9 @@ what is trained and what is saved beside them is said by `bert_ft.engine.partial
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,8 @@ def inject(network: Any, lora: Lora, new: Iterable[str]) -> list[str]:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names
     )
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    peft.LoraModel(network, {"default": config}, "default")
+    with _quiet():
+        peft.LoraModel(network, {"default": config}, "default")
     for parameter in trained:  # peft freezes all but its own
         parameter.requires_grad_(True)
     kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
@@ -193,20 +196,37 @@ def applied(network: Any, folder: Path) -> Any:
             remedy="merge it into its base with peft, and take the model that this makes",
         )
     try:
-        model = peft.PeftModel(network, peft.LoraConfig(**{key: stated[key] for key in READ & stated.keys()}))
         tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the weights of this adapter can't be read: {str(error).splitlines()[0]:.300}",
+            where=str(folder / WEIGHTS),
+            remedy="copy the file again",
+        ) from None
+    try:
+        config = peft.LoraConfig(**{key: stated[key] for key in READ & stated.keys()})
+        with _quiet():
+            model = peft.PeftModel(network, config)
         result = peft.set_peft_model_state_dict(model, tensors)
         expected = peft.get_peft_model_state_dict(model).keys()
         if result.unexpected_keys or expected != tensors.keys():
             odd = min([*result.unexpected_keys, *(expected ^ tensors.keys())])
             raise ValueError(f"{odd} is in one of the two alone")
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the adapter does not fit its base: {str(error).splitlines()[0]:.300}",
             where=str(folder),
             remedy=f"base_model_name_or_path in its {CONFIG} has to name the checkpoint that it changes",
         ) from None
     return model.merge_and_unload()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what peft's use of `transformers` is warned of, which nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _names(value: Any) -> bool:

@@ -24,7 +24,7 @@ def base_of(where: str | Path) -> tuple[str, str | None] | None:
     """The checkpoint that a folder's adapter changes, and its revision; None for what is no such folder.
 
     Raises:
-        InputError: it does not say.
+        InputError: it does not say, or the folder that it names is not there.
     """
     config = _config(Path(where))
     if config is None:
@@ -35,6 +35,15 @@ def base_of(where: str | Path) -> tuple[str, str | None] | None:
             "this adapter does not say which checkpoint it changes",
             where=str(where),
             remedy=f"set {BASE} in its {lora.CONFIG}",
+        )
+    here = Path(base).expanduser()
+    if (here / "task.toml").is_file() and (here / "model").is_dir():
+        return str(here / "model"), revision
+    if not here.is_dir() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
+        raise InputError(
+            f"the checkpoint that this adapter changes is not there: {base}",
+            where=str(where),
+            remedy=f"set {BASE} in its {lora.CONFIG} to where it lies now, or to its name on the hub",
         )
     return base, revision
 
@@ -81,12 +90,6 @@ def _merged(folder: Path, base: str, revision: str | None, trusted: Sequence[str
     import torch
     import transformers
 
-    if not Path(base).is_dir() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
-        raise InputError(
-            f"the checkpoint that this adapter changes is not there: {base}",
-            where=str(folder),
-            remedy=f"set {BASE} in its {lora.CONFIG} to where it lies now, or to its name on the hub",
-        )
     with loading_errors(str(folder)):
         config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=remote_code.allowed(str(folder), "main", trusted)
@@ -97,7 +100,7 @@ def _merged(folder: Path, base: str, revision: str | None, trusted: Sequence[str
         raise InputError(
             "the weights of the base are not those that this adapter was trained on",
             where=base,
-            remedy=f"put the checkpoint of {folder} back, or train again",
+            remedy=f"put the weights back that {folder} was trained on, or train again",
         )
     head = weights.task_head(str((config.architectures or ["?"])[0]))
     auto = getattr(transformers, f"AutoModelFor{head}" if head else "AutoModel")

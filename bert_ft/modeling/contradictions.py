@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.modeling import adapted, pretrained, scorers
+from bert_ft.rundir import intermediate
 from bert_ft.rundir.folder import RunDir
 
 
@@ -65,6 +66,13 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
         )
     if task.recipe.saves_adapter:
         _refuse_adapter(task, objects)
+    first = intermediate.first(task, folder)
+    if first is not None and first[0].recipe.saves_adapter and task.recipe.saves_adapter:
+        raise InputError(
+            f"the run on {first[0].name}, which comes first, is an adapter, and peft reads none of one",
+            where="recipe.lora.save",
+            remedy='save = "merged"',
+        )
     if objects.model is not None and task.run.intermediate is not None:
         raise InputError(
             "a model object can't be trained on another task first",

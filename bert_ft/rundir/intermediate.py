@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from bert_ft.config import families
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
+
+HOW = ("check", "quiet", "signals", "save_every")
+"""How both runs are carried out alike."""
 
 
 def first(task: Task, folder: RunDir) -> tuple[Task, RunDir] | None:
@@ -19,21 +23,34 @@ def first(task: Task, folder: RunDir) -> tuple[Task, RunDir] | None:
     name = task.run.intermediate
     if name is None:
         return None
+    if name in families.names():
+        raise InputError(
+            f"'{name}' is a family, not a task",
+            where="run.intermediate",
+            remedy="`bert-ft tasks` lists the tasks; a .toml file of your own works too",
+        )
     base = load_task(name)
     if base.name == task.name:
+        remedy = "name another one, or leave it out"
+        raise InputError(f"'{name}' is the task itself", where="run.intermediate", remedy=remedy)
+    if base.run.intermediate is not None:
         raise InputError(
-            f"'{name}' is the task itself",
+            f"'{name}' has a task that comes first itself: {base.run.intermediate}",
             where="run.intermediate",
-            remedy="name another one, or leave it out",
+            remedy=f"train {name} in a command of its own, and give its run as the checkpoint",
         )
     keys = {f"run.{key}": getattr(task.run, key) for key in ("checkpoint", "revision", "data_dir")}
-    keys |= {f"batching.{key}": value for key, value in task.batching.model_dump().items()}
-    keys |= {
-        f"execution.{key}": getattr(task.execution, key)
-        for key in ("check", "quiet", "signals", "save_every")
-    }
-    bound = base.override(keys | {"recipe.precision": task.recipe.precision})
-    return bound, RunDir(folder.path.parent / naming.run_name(base, bound, {}))
+    keys |= {f"execution.{key}": getattr(task.execution, key) for key in HOW}
+    precision = {} if task.recipe.precision == "auto" else {"recipe.precision": task.recipe.precision}
+    bound = base.override(keys | precision)
+    place = RunDir(folder.path.parent / naming.run_name(base, bound, precision))
+    if place.path.resolve() == folder.path.resolve():
+        raise InputError(
+            f"this is the folder of the run on {base.name} that comes first",
+            where=str(folder.path),
+            remedy="choose another place with --output DIR",
+        )
+    return bound, place
 
 
 def after(task: Task, folder: RunDir) -> Task:

@@ -75,6 +75,22 @@ def test_one_command_makes_both_runs(tasks: Path, tiny_checkpoint: Path, cli: Ca
 def test_what_can_not_come_first_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(bert_ft.InputError, match=r"run.intermediate: 'narrow.toml' is the task itself"):
         bert_ft.finetune("narrow.toml", tiny_checkpoint, intermediate="narrow.toml")
+    for name, of_narrow, message in (
+        ("classification", {}, "'classification' is a family, not a task"),
+        ("chain.toml", {}, "'chain.toml' has a task that comes first itself: broad.toml"),
+        (
+            "adapted.toml",
+            {"lora": {"save": "adapter"}},
+            "the run on adapted, which comes first, is an adapter",
+        ),
+        ("broad.toml", {"output": "runs/broad-tiny-bert-seed42"}, "this is the folder of the run on broad"),
+        ("long.toml", {}, "the run on long that comes first: max_length = 999, but the checkpoint has 128"),
+    ):
+        Path("chain.toml").write_text('extends = "broad.toml"\n[run]\nintermediate = "broad.toml"\n')
+        Path("adapted.toml").write_text('extends = "broad.toml"\n[recipe.lora]\nsave = "adapter"\n')
+        Path("long.toml").write_text('extends = "broad.toml"\n[recipe]\nmax_length = 999\n')
+        with pytest.raises(bert_ft.InputError, match=message):
+            bert_ft.finetune("narrow.toml", tiny_checkpoint, intermediate=name, quiet=True, **of_narrow)
     with pytest.raises(bert_ft.InputError, match="unknown task 'mnlo'"):
         bert_ft.finetune("narrow.toml", tiny_checkpoint, intermediate="mnlo")
     with pytest.raises(bert_ft.InputError, match="a model object can't be trained on another task first"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import bert_ft
 from bert_ft.tools.reproduce.plan import plan
@@ -89,8 +89,17 @@ def test_the_seeds_are_averaged_as_far_as_validation_allows(
     assert (
         outcome.soups["films"] == soup and (tmp_path / "out/soup-films/soup.json").stat().st_mtime_ns == stamp
     )
+    # of other weights it is made again
+    file = made.runs[0].folder.model / "model.safetensors"
+    save_file(
+        {name: tensor + 0.5 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
+    )
+    outcome.make_soups()
+    assert (tmp_path / "out/soup-films/soup.json").stat().st_mtime_ns > stamp
     (made.runs[0].folder.model).rename(tmp_path / "elsewhere")
     with pytest.raises(
-        bert_ft.InputError, match="this run has kept no model, and a soup is an average of models"
+        bert_ft.InputError, match="a soup is an average of models, and these runs have kept none"
     ):
         outcome.make_soups()
+    with pytest.raises(bert_ft.InputError, match="a soup is of two seeds or more"):
+        bert_ft.reproduce("films.toml", str(tiny_checkpoint), seeds=1, output="one", soup=True)

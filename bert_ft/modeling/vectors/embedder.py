@@ -50,6 +50,9 @@ class WordVectors(NamedTuple):
     vectors: np.ndarray
 
 
+SHORTEST = 3  # tokens: one between two special ones
+
+
 @dataclass
 class Embedder:
     """A way from texts to vectors; `load` makes one.
@@ -116,6 +119,12 @@ class Embedder:
         Raises:
             InputError: no such checkpoint, or settings that it can't have.
         """
+        if max_length is not None and max_length < SHORTEST:
+            message = f"max_length = {max_length} leaves no room for a text beside the special tokens"
+            raise InputError(message, where="max_length", remedy=f"{SHORTEST} or more")
+        if combine != "concat" and layers is None:
+            message = f"combine = '{combine}' is for several layers, and none is named"
+            raise InputError(message, where="combine", remedy="layers = [-4, -3, -2, -1], or leave it out")
         if pooling is not None:
             pools.valid(pooling, pools.OF_TEXTS, "pooling")
         pools.valid(combine, pools.COMBINED, "combine")
@@ -129,7 +138,7 @@ class Embedder:
             precision=precision,
             trusted=remote_code.names(trust_remote_code),
             revision=revision,
-            max_length=max_length or states.max_length,
+            max_length=states.max_length if max_length is None else max_length,
         )
         if states.lower:
             _lower(encoder.tokenizer)
@@ -156,7 +165,8 @@ class Embedder:
         )
         # the folder's own length 1 holds for another pooling too
         out.normalize = not own and "Normalize" in kinds if normalize is None else normalize
-        out._keep(dimensions or (states.dimensions if own else None))
+        stated = states.dimensions if own else None
+        out._keep(stated if dimensions is None else dimensions)
         return out
 
     def _keep(self, dimensions: int | None) -> None:
@@ -252,7 +262,11 @@ class Embedder:
         given = itertools.repeat(None) if spans is None else iter(spans)
         checked = (_text(text, number) for number, text in enumerate(texts, 1))
         for block in _blocks(checked, CHARACTERS // 8):
-            mine = [next(given, ()) for _ in block]
+            mine = list(itertools.islice(given, len(block)))
+            if len(mine) < len(block):
+                raise InputError(
+                    "there are more texts than spans", where="spans", remedy="a list for each text"
+                )
             for text, own, (states, tokens) in zip(block, mine, self._states(block), strict=True):
                 limits = _limits(text, own)
                 vectors = pools.of_words(states, tokens, limits, pooling)

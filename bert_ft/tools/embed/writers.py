@@ -73,7 +73,7 @@ def writing(target: str, kind: str, dtype: str, size: int) -> Iterator[Callable[
             with temporary.open("w", encoding="utf-8") as stream:
                 yield lambda blocks: _write_jsonl(stream, blocks, dtype)
         else:
-            yield lambda blocks: write_tables(temporary, _tables(blocks, dtype), target, kind)
+            yield lambda blocks: write_tables(temporary, _tables(blocks, dtype, size), target, kind)
 
 
 def _write_npy(path: Path, blocks: Iterator[Block], dtype: str, size: int) -> None:
@@ -93,12 +93,14 @@ def _write_npy(path: Path, blocks: Iterator[Block], dtype: str, size: int) -> No
         header(rows)
 
 
-def _tables(blocks: Iterator[Block], dtype: str) -> Iterator[Any]:
+def _tables(blocks: Iterator[Block], dtype: str, size: int) -> Iterator[Any]:
     import pyarrow as pa
 
+    written = False
     for block in blocks:
         if not block.rows:
             continue
+        written = True
         vectors, scale = stored(block.vectors, dtype)
         missing = pa.array(~block.valid)
         flat = pa.array(vectors.ravel())
@@ -108,6 +110,9 @@ def _tables(blocks: Iterator[Block], dtype: str) -> Iterator[Any]:
         if scale is not None:
             table = table.append_column("scale", pa.array(scale, mask=~block.valid))
         yield table
+    if not written:
+        empty = pa.array([], pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), size))
+        yield pa.table({"vector": empty} | ({"scale": pa.array([], pa.float32())} if dtype == "int8" else {}))
 
 
 def _write_jsonl(stream: TextIO, blocks: Iterator[Block], dtype: str) -> None:

@@ -22,6 +22,7 @@ from bert_ft.rundir.folder import RunDir
 from bert_ft.tools.reproduce import estimate
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned, plan
 from bert_ft.tools.reproduce.results import Outcome
+from bert_ft.tools.reproduce.soup import refuse_without_models
 
 OWN = ("results.json", "table.md", "page.html")  # what an outcome writes; the first is written first
 
@@ -82,6 +83,10 @@ def reproduce(
         **settings,
     )
     _refuse_others(planned.folder)
+    if soup and len(planned.seeds) < 2:
+        raise InputError("a soup is of two seeds or more", where="--seeds", remedy="--seeds 5")
+    if soup:
+        refuse_without_models(planned.runs)
     missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
         runner = local.Processes(planned.folder / "logs", signals)
@@ -90,6 +95,7 @@ def reproduce(
             runner.run(missing, _Progress(planned, show, live))
     outcome = Outcome(planned, margin)
     if soup:
+        outcome.write()  # whatever becomes of the soups
         outcome.make_soups()
     outcome.write()
     return outcome

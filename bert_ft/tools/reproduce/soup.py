@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from bert_ft import files
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError, disk
 from bert_ft.metrics import LOWER_IS_BETTER
-from bert_ft.modeling import saving
+from bert_ft.modeling import saving, weights
 from bert_ft.prepared import prepare_for
 from bert_ft.tools.reproduce.conditions import points
 from bert_ft.tools.reproduce.plan import Planned
@@ -28,21 +28,16 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
     Args:
         runs: seed -> finished run, with its model.
     Returns:
-        What is written into soup.json: `seeds`, those in it; `of`, all that were tried; set -> metric ->
-        points of the soup in `metrics`, and of its best seed in `best`.
+        What is written into soup.json: `seeds`, those in it; `of`, all that were tried; `made_of`, sha256 of
+        their weights; set -> metric -> points of the soup in `metrics`, and of its best seed in `best`.
     Raises:
         InputError: a run has kept no model.
     """
     from bert_ft.modeling.loading import load_folder
 
-    for run in runs.values():
-        if not run.folder.model.is_dir():
-            raise InputError(
-                "this run has kept no model, and a soup is an average of models",
-                where=str(run.folder.path),
-                remedy="remove its folder, so that --soup trains it again",
-            )
-    if (record := _record(folder)) is not None and record["of"] == sorted(runs):
+    refuse_without_models(list(runs.values()))
+    made_of = {str(seed): weights.digest(runs[seed].folder.model) for seed in sorted(runs)}
+    if (record := _record(folder)) is not None and record["made_of"] == made_of:
         return record
     task = next(iter(runs.values())).folder.task()
     name, metric = task.best_metric
@@ -64,10 +59,10 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
         found: dict[str, float] = model.score(predictions, sets[name])
         return found
 
-    mean = _weights(model)
+    mean = _tensors(model)
     best, seeds = sign * score(name)[metric], [order[0]]
     for seed in order[1:]:
-        other = _weights(load(seed))
+        other = _tensors(load(seed))
         tried = {
             key: tensor + (other[key] - tensor) / (len(seeds) + 1) if tensor.is_floating_point() else tensor
             for key, tensor in mean.items()
@@ -87,6 +82,7 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
         "task": task.name,
         "seeds": seeds,
         "of": sorted(runs),
+        "made_of": made_of,
         "chosen_by": [name, metric],
         "metrics": {each: _in_points(task, values) for each, values in metrics.items() if values},
         "best": {each: _in_points(task, values) for each, values in scores[order[0]].items()},
@@ -95,16 +91,27 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
     return record
 
 
+def refuse_without_models(runs: Sequence[Planned]) -> None:
+    """Refuses finished runs that have kept no model, all of them at once."""
+    bare = [run for run in runs if run.folder.state == "finished" and not run.folder.model.is_dir()]
+    if bare:
+        raise InputError(
+            "a soup is an average of models, and these runs have kept none",
+            details=[str(run.folder.path) for run in bare],
+            remedy="remove their folders, so that --soup trains them again",
+        )
+
+
 def _record(folder: Path) -> dict[str, Any] | None:
     """What an earlier soup wrote here; None where there is none that is whole."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        return record if {"of", "seeds", "metrics", "best"} <= record.keys() else None
+        return record if {"of", "made_of", "seeds", "metrics", "best"} <= record.keys() else None
     except (OSError, ValueError, RecursionError, AttributeError):
         return None
 
 
-def _weights(model: Any) -> dict[str, Any]:
+def _tensors(model: Any) -> dict[str, Any]:
     return {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
 
 
