@@ -221,3 +221,13 @@ def disk(path: Path) -> Iterator[None]:
             reason = "a file is in the way of a folder"
         remedy = "choose another place with --output DIR"
         raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None
+
+
+@contextmanager
+def within(part: str, remedy: str) -> Iterator[None]:
+    """Says of an error of the user's in which part of what was asked for it is, with a remedy for that."""
+    try:
+        yield
+    except InputError as error:
+        message = f"{part}: {error.message}"
+        raise InputError(message, where=error.where, remedy=remedy, details=error.details) from None

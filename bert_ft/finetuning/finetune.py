@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.config.task import Task
-from bert_ft.errors import InputError
+from bert_ft.errors import within
 from bert_ft.families import Adapter
 from bert_ft.finetuning.experiment import Experiment, UserObjects
 from bert_ft.run import Run
+from bert_ft.rundir.intermediate import REMEDY
 
 
 def finetune(
@@ -72,11 +73,7 @@ def finetune(
     from bert_ft.finetuning.train_run import train_run
 
     for before in experiment.intermediate():
-        try:
+        with within(f"the run on {before.task.name} that comes first", REMEDY):
             train_run(before)
-        except InputError as error:
-            remedy = "train it in a command of its own, and give its run as the checkpoint"
-            message = f"the run on {before.task.name} that comes first: {error.message}"
-            raise InputError(message, where=error.where, remedy=remedy, details=error.details) from None
         experiment = experiment.after_intermediate()
     return train_run(experiment) if experiment.task.run.folds is None else cross_validate(experiment)

@@ -52,15 +52,8 @@ class Recorder:
         self.parameters = optimization.table(self.network, self.task.recipe)
         for line in display.parameter_lines(self.parameters, self.task.recipe.learning_rate):
             self.say(line)
-        size, trained = (
-            sum(row[key] for row in self.parameters) / 2**18 for key in ("parameters", "trained")
-        )
-        kept = trained if self.task.recipe.saves_adapter else size
-        stays = kept if self.experiment.execution.save_model else 0
-        most = (
-            4 * (size + trained) + stays
-        )  # two checkpoints with Adam's averages, and best weights beside each
-        self.say(f"disk: up to {most:,.0f} MB while training, {stays:,.0f} MB after")
+        keeps = self.experiment.execution.save_model
+        self.say(display.disk_line(self.parameters, keeps, self.task.recipe.saves_adapter))
 
     def start_trackers(self) -> None:
         """Starts the trackers of `log_with`, with the recipe."""

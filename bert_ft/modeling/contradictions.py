@@ -66,19 +66,7 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
         )
     if task.recipe.saves_adapter:
         _refuse_adapter(task, objects)
-    first = intermediate.first(task, folder)
-    if first is not None and first[0].recipe.saves_adapter and task.recipe.saves_adapter:
-        raise InputError(
-            f"the run on {first[0].name}, which comes first, is an adapter, and peft reads none of one",
-            where="recipe.lora.save",
-            remedy='save = "merged"',
-        )
-    if objects.model is not None and task.run.intermediate is not None:
-        raise InputError(
-            "a model object can't be trained on another task first",
-            where="run.intermediate",
-            remedy="give the checkpoint in its place",
-        )
+    _refuse_intermediate(task, folder, objects)
     for key in ("class_weights", "label_smoothing"):
         if objects.loss is not None and getattr(task.recipe, key):
             raise InputError(
@@ -104,6 +92,23 @@ def refuse_sharded(task: Task, accelerator: Any) -> None:
                 where=f"recipe.{key}",
                 remedy=f"leave out {key}, or start the processes without FSDP",
             )
+
+
+def _refuse_intermediate(task: Task, folder: RunDir, objects: Objects) -> None:
+    """Refuses what can't be trained on another task first; whatever `intermediate.first` refuses too."""
+    first = intermediate.first(task, folder)
+    if first is not None and first[0].recipe.saves_adapter and task.recipe.saves_adapter:
+        raise InputError(
+            f"the run on {first[0].name}, which comes first, is an adapter, and peft reads none of one",
+            where="recipe.lora.save",
+            remedy='save = "merged"',
+        )
+    if first is not None and objects.model is not None:
+        raise InputError(
+            "a model object can't be trained on another task first",
+            where="run.intermediate",
+            remedy="give the checkpoint in its place",
+        )
 
 
 def _refuse_adapter(task: Task, objects: Objects) -> None:

@@ -9,6 +9,8 @@ from bert_ft.errors import InputError
 from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
 
+REMEDY = "train it in a command of its own, and give its run as the checkpoint"
+"""What helps where that run can't be made beside the other one."""
 HOW = ("check", "quiet", "signals", "save_every")
 """How both runs are carried out alike."""
 

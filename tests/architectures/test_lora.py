@@ -19,12 +19,11 @@ from bert_ft.pages import run_page
 
 # padding-free, padded, a new pooler, a whole new head, no queries by name, an encoder-decoder, shared layers
 QUICK = {
-    "bert": ("classification", "ner", "qa"),
+    "bert": ("qa",),
     "modernbert": ("classification",),
     "xlnet": ("classification",),
     "deberta-v2": ("classification",),
     "albert": ("ner",),
-    "bart": ("qa",),
 }
 NAMES = [name for name in zoo.ZOO if "+" not in name]
 CASES = [

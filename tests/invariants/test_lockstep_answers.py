@@ -33,6 +33,7 @@ class Masked(InOurOrder):
         return loss
 
 
+@pytest.mark.slow
 @pytest.mark.pretrained
 def test_fifty_steps_have_trainers_masked_losses(minilm2: Path, tmp_path: Path) -> None:
     text = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8").split()

@@ -119,15 +119,7 @@ class Embedder:
         Raises:
             InputError: no such checkpoint, or settings that it can't have.
         """
-        if max_length is not None and max_length < SHORTEST:
-            message = f"max_length = {max_length} leaves no room for a text beside the special tokens"
-            raise InputError(message, where="max_length", remedy=f"{SHORTEST} or more")
-        if combine != "concat" and layers is None:
-            message = f"combine = '{combine}' is for several layers, and none is named"
-            raise InputError(message, where="combine", remedy="layers = [-4, -3, -2, -1], or leave it out")
-        if pooling is not None:
-            pools.valid(pooling, pools.OF_TEXTS, "pooling")
-        pools.valid(combine, pools.COMBINED, "combine")
+        _refuse(pooling, layers, combine, max_length)
         where = pretrained.locate(str(checkpoint))
         states = folder.read(where, revision or "main")
         own = pooling is None and layers is None
@@ -322,6 +314,19 @@ def _limits(text: str, spans: Sequence[tuple[int, int]] | None) -> np.ndarray:
         message = f"there is nothing from {start} to {end} in a text of {len(text)} characters"
         raise InputError(message, where="spans", remedy="(start, end), the end behind the last character")
     return limits
+
+
+def _refuse(pooling: str | None, layers: Sequence[int] | None, combine: str, max_length: int | None) -> None:
+    """Refuses settings that no checkpoint can have."""
+    if max_length is not None and max_length < SHORTEST:
+        message = f"max_length = {max_length} leaves no room for a text beside the special tokens"
+        raise InputError(message, where="max_length", remedy=f"{SHORTEST} or more")
+    if combine != "concat" and layers is None:
+        message = f"combine = '{combine}' is for several layers, and none is named"
+        raise InputError(message, where="combine", remedy="layers = [-4, -3, -2, -1], or leave it out")
+    if pooling is not None:
+        pools.valid(pooling, pools.OF_TEXTS, "pooling")
+    pools.valid(combine, pools.COMBINED, "combine")
 
 
 def _text(text: Any, number: int) -> str:
