@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
