@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bert_ft.kernels import cpu, packed_attention
+from bert_ft.kernels import cpu, last_layer, packed_attention
 
 
 class Dropout(NamedTuple):
@@ -44,6 +44,9 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     running = [""]
     within: list[bool] = []
     rows, longest = len(lengths), max(lengths)
+    last = next((name for name, module in model.named_modules() if module is last_layer.last(model)), "")
+    window = getattr(model.config, "attention_window", [1])  # Longformer makes its rows longer
+    widths = {longest, -(-longest // max(window)) * max(window)}
 
     def enter(module: nn.Module, *_: Any) -> None:
         if module in names:
@@ -59,9 +62,12 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
         record.append(Dropout(running[-1], kind, round(rate, 6), shape, dtype))
 
     def elementwise(x: Tensor, rate: float) -> None:
-        # of the last layer perhaps the first token of each row alone; Longformer makes its rows longer
-        packed = x.shape[:2] in ((1, sum(lengths)), (1, rows))
-        padded = x.dim() == 3 and x.shape[0] == rows and (x.shape[1] == 1 or x.shape[1] >= longest)
+        # of the last layer perhaps the first token of each row alone
+        narrow = bool(last) and running[-1].startswith(last)
+        packed = x.shape[:2] == (1, sum(lengths)) or (narrow and x.shape[:2] == (1, rows))
+        padded = (
+            x.dim() == 3 and x.shape[0] == rows and (x.shape[1] in widths or (narrow and x.shape[1] == 1))
+        )
         if packed or padded:
             note("token", rate, tuple(x.shape[2:]), x.dtype)
         elif x.dim() == 4 and x.shape[0] == rows:

@@ -56,7 +56,7 @@ def lean(model: nn.Module, requested: bool) -> Iterator[bool]:
 
 def keep_freed(enabled: bool) -> None:
     """Whether all blocks that are freed stay with this process, or no more than an evaluation takes up again:
-    blocks of less than 64 MB, and 256 MB of them at the top. With glibc's own bounds a quarter of an
+    blocks of less than 64 MB, and 256 MB of them at the top. With glibc's own bounds a fifth of an
     evaluation goes into pages that are given back and faulted in anew."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**30 if enabled else 2**26)

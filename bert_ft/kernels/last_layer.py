@@ -110,7 +110,7 @@ def _enter_head(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None
     """Forward pre-hook of the model with its head."""
     network = probing.inner(module)
     assert network is not None
-    layer = _last(network)
+    layer = last(network)
     recorded = any(kwargs.get(name) or getattr(network.config, name, False) for name in RECORDS)
     watched = any(map(_watched, (network.base_model, probing.stack(network), layer)))
     _head.set(None if recorded or watched else layer)
@@ -212,7 +212,7 @@ def narrow(model: nn.Module, dtype: torch.dtype | None = None) -> Narrowing:
 
 def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.dtype | None) -> str | None:
     """Install the hooks and compare a small batch with the model's own path; returns why not."""
-    layer = _last(network)
+    layer = last(network)
     if network.base_model is network:
         return "whole, there is no head"
     if layer is None:
@@ -257,7 +257,7 @@ def _install(model: nn.Module, network: nn.Module, layer: nn.Module, linear: nn.
         linear.register_forward_pre_hook(_enter_linear)
 
 
-def _last(network: PreTrainedModel) -> nn.Module | None:
+def last(network: PreTrainedModel) -> nn.Module | None:
     """The last layer, as far as the modules show."""
     stack = probing.stack(network)
     if stack is None:

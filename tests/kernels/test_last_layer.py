@@ -51,7 +51,7 @@ def made(name: str, head: str = "SequenceClassification") -> Any:
 def widths(model: Any) -> list[int]:
     """How many tokens each linear layer of the last layer gets, from now on."""
     seen: list[int] = []
-    for module in last_layer._last(model).modules():
+    for module in last_layer.last(model).modules():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(
                 lambda module, args, output: seen.append(output.shape[0] * output.shape[1])
@@ -115,7 +115,7 @@ def test_a_reader_of_hidden_states_gets_them_all(name: str) -> None:
     model.config.output_hidden_states = True
     torch.testing.assert_close(model(**inputs).hidden_states[-1][mask], expected)
     model.config.output_hidden_states = False
-    for module in (model.base_model, model.base_model.encoder, last_layer._last(model)):
+    for module in (model.base_model, model.base_model.encoder, last_layer.last(model)):
         caught: list[Tensor] = []
         handle = module.register_forward_hook(lambda module, args, output, into=caught: into.append(output))
         model(**inputs)
@@ -207,7 +207,7 @@ def test_lora(order: str) -> None:
 def test_a_forward_that_fails_leaves_nothing_on() -> None:
     model, inputs = made("Bert"), batch([9, 2, 4])
     assert unpad(model).active and last_layer.narrow(model).active
-    handle = last_layer._last(model).output.register_forward_pre_hook(lambda *_: 1 / 0)
+    handle = last_layer.last(model).output.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(**inputs)
     handle.remove()
