@@ -38,6 +38,13 @@ SCHEDULE_KEYS = {
 """Key of the recipe -> the schedules that read it."""
 
 
+METHOD_KEYS = {
+    "features": ("freeze", "train_only", "lora", "reinitialize", "ema", "head_learning_rate"),
+    "contrastive": ("train_only", "lora", "ema", "head_learning_rate"),
+}
+"""Method -> the keys of the recipe that it has no use for."""
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
 
@@ -74,6 +81,12 @@ class Recipe(Strict):
     SPACES: ClassVar[set[str]] = {"grid", "search"}
     """Keys that say what is tried: no part of one training."""
 
+    method: Literal["fine-tuning", "features", "contrastive"] = Field(
+        "fine-tuning",
+        description='"features": the encoder stays, the head is fitted to what it makes of the rows; '
+        '"contrastive", for few rows: the encoder first learns which rows have one label (SetFit, Tunstall '
+        "et al. 2022)",
+    )
     learning_rate: float = Field(3e-5, gt=0, lt=10, description="at the peak of the schedule")
     batch_size: int = Field(
         32, gt=0, description="rows an optimizer step, over all processes and micro-batches"
@@ -175,6 +188,15 @@ class Recipe(Strict):
         parts = [key for key in ("freeze", "train_only", "lora") if getattr(self, key) is not None]
         if len(parts) > 1:
             raise ValueError(f"{parts[0]} and {parts[1]} both say what is trained: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _method_keys(self) -> Recipe:
+        if self.method == "fine-tuning":
+            return self
+        for key in METHOD_KEYS[self.method]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f'{key} is not for the method "{self.method}": leave it out')
         return self
 
     @model_validator(mode="after")

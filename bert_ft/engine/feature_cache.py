@@ -1,4 +1,5 @@
-"""Features once made are kept: flat arrays on disk, memory-mapped the next time.
+"""Features once made are kept, and what a frozen encoder makes of them: flat arrays on disk, memory-mapped
+the next time.
 
 They lie in $BERT_FT_CACHE (default ~/.cache/bert-ft) under a key of everything they follow from: the rows,
 the tokenizer, the adapter's code and settings, the length. A file that is damaged or missing is made anew.
@@ -13,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from bert_ft.families.features import Features
 KINDS = ("tokens", "targets", "places", "values")
 UNFINISHED = "unfinished-"
 WORTH = 20_000  # rows below which reading is hardly faster than tokenizing
+VECTORS = 1_000  # of them, below which they are not kept
 
 
 def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int, of: int | None = None) -> Features:
@@ -35,10 +38,10 @@ def encode(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int, of: in
     if (of or len(rows)) < WORTH:
         return adapter.encode(rows, tokenizer, max_length)
     folder = root() / key(adapter, rows, tokenizer, max_length)
-    features = _read(folder)
+    features = _features(*_read(folder))
     if features is None:
         features = adapter.encode(rows, tokenizer, max_length)
-        _write(folder, features)
+        _write(folder, _flat(features), features.counts)
     return features
 
 
@@ -100,27 +103,36 @@ def key(adapter: Adapter, rows: Rows, tokenizer: Any, max_length: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write(folder: Path, features: Features) -> None:
-    """A cache that can't be written is no fault: the features are there already."""
+def vectors(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """(N, D) what an encoder makes of rows, from the cache where it is in it under this key."""
+    folder = root() / key
+    arrays, _ = _read(folder)
+    if "vectors" in arrays:
+        return arrays["vectors"]
+    result = compute()
+    if len(result) >= VECTORS:
+        _write(folder, {"vectors": result}, {"rows": len(result)})
+    return result
+
+
+def _write(folder: Path, arrays: dict[str, np.ndarray], counts: dict[str, int]) -> None:
+    """A cache that can't be written is no fault: the arrays are there already."""
     with suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
-        arrays = {"offsets": features.offsets, "weights": features.weights}
-        arrays |= {
-            f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()
-        }
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         index = {
             "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
-            "counts": features.counts,
+            "counts": counts,
         }
         (temporary / "index.json").write_text(json.dumps(index))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
 
 
-def _read(folder: Path) -> Features | None:
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The arrays of an entry, by name, and its counts; nothing where it is damaged or not there."""
     try:
         index = json.loads((folder / "index.json").read_text())
         arrays = {
@@ -129,10 +141,22 @@ def _read(folder: Path) -> Features | None:
         }
         for name, (kind, shape) in index["arrays"].items():
             if str(arrays[name].dtype) != kind or list(arrays[name].shape) != shape:
-                return None
-        columns = {
-            k: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{k}.")} for k in KINDS
-        }
-        return Features(arrays["offsets"], weights=arrays["weights"], counts=index["counts"], **columns)
+                return {}, {}
+        return arrays, index["counts"]
     except (OSError, ValueError, KeyError):
+        return {}, {}
+
+
+def _flat(features: Features) -> dict[str, np.ndarray]:
+    """The arrays of features, by name."""
+    return {"offsets": features.offsets, "weights": features.weights} | {
+        f"{kind}.{name}": column for kind in KINDS for name, column in getattr(features, kind).items()
+    }
+
+
+def _features(arrays: dict[str, np.ndarray], counts: dict[str, int]) -> Features | None:
+    """The features that these arrays are of; None where some are missing."""
+    if not {"offsets", "weights"} <= arrays.keys():
         return None
+    columns = {k: {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{k}.")} for k in KINDS}
+    return Features(arrays["offsets"], weights=arrays["weights"], counts=counts, **columns)

@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from bert_ft.config.task import Task
 from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled
-from bert_ft.engine import loop, lora, partial
+from bert_ft.engine import lora, methods, partial
 from bert_ft.engine.checkpoints import Checkpoints
 from bert_ft.errors import machine
 from bert_ft.families.features import Features
@@ -89,21 +89,21 @@ def _train_and_write(
 
 def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list[str]]:
     """The model that is trained, and what the user should know about its weights and its tokenizer."""
-    task = prepared.task
     objects = experiment.objects
     model, notes = loading.build(
-        task,
+        prepared.task,
         prepared.adapter,
-        task.recipe.precision,
+        prepared.task.recipe.precision,
         network=objects.model,
         tokenizer=objects.tokenizer,
         log_with=experiment.execution.log_with,
         folder=experiment.folder.path,
         texts=texts.first_texts(prepared.splits.train, prepared.adapter.texts),
         trusted=experiment.trusted,
+        training=True,
     )
     model.scorers = list(scorers.of(objects.metrics).values())
-    contradictions.refuse_sharded(task, model.accelerator)
+    contradictions.refuse_sharded(prepared.task, model.accelerator)
     return model, notes
 
 
@@ -150,7 +150,7 @@ def train(
     recorder.start_trackers()
     set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
     with checkpoints.signals(experiment.execution.signals):
-        state = loop.train(
+        state = methods.train(
             model,
             features,
             evaluate=evaluator,

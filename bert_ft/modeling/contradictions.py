@@ -64,6 +64,12 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
             where="run.save_dtype",
             remedy="leave it out; the model is then saved in float32",
         )
+    if task.recipe.method != "fine-tuning" and objects.model is not None:
+        raise InputError(
+            f'the method "{task.recipe.method}" adds to the network, and a model object is left as it is',
+            where="recipe.method",
+            remedy="give a checkpoint in its place, or leave out method",
+        )
     if task.recipe.saves_adapter:
         _refuse_adapter(task, objects)
     _refuse_intermediate(task, folder, objects)

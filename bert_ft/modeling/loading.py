@@ -12,7 +12,7 @@ from bert_ft.engine import lora, partial
 from bert_ft.engine.accelerator import accelerator
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
-from bert_ft.modeling import pretrained, token_types, vocabulary
+from bert_ft.modeling import mean_layer, pretrained, token_types, vocabulary
 from bert_ft.modeling.encoder import evaluate_only
 from bert_ft.modeling.loading_errors import loading_errors
 from bert_ft.modeling.model import Model
@@ -33,6 +33,7 @@ def build(
     texts: Sequence[str] = (),
     trusted: Sequence[str] = (),
     stored: bool = False,
+    training: bool = False,
 ) -> tuple[Model, list[str]]:
     """Loads the task's checkpoint under its adapter.
 
@@ -42,6 +43,7 @@ def build(
         texts: those that the tokenizer is tried on.
         trusted: what this call names to run code from, as `remote_code.names` returns it.
         stored: the model computes in the type of the file's numbers, not in float32.
+        training: the checkpoint is that which a run starts from, not what one has left.
     Returns:
         The model, and what the user should know about its weights and its tokenizer.
     Raises:
@@ -82,6 +84,8 @@ def build(
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {known} positions"
         remedy = f"use --set max_length={known}, or a checkpoint for longer texts"
         raise InputError(message, where="recipe.max_length", remedy=remedy)
+    if training and task.recipe.method != "fine-tuning":
+        notes = [*notes, *mean_layer.add(network, adapter)]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter, new=new)
@@ -142,7 +146,7 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
         )
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
-    model, _ = build(task, adapter, task.recipe.precision, trusted=trusted)
+    model, _ = build(task, adapter, task.recipe.precision, trusted=trusted, training=True)
     partial.fit(model.network, task.recipe, model.new)  # the names of its weights follow from the recipe
     best = max(saved, key=lambda file: (file.stem.startswith("best"), file.stat().st_mtime))
     with loading_errors(str(best)):
