@@ -58,7 +58,7 @@ def find(name: str) -> Path:
     one."""
     path = reading.path(name, "the task")
     if path.suffix == ".toml":
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises where the name is too long for a file
             raise InputError(
                 "no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks"
             )

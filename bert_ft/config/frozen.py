@@ -133,14 +133,13 @@ class FrozenTask:
                 others[key] = value
         where = f"measurement {self.name}"
         task = self.task.override(others, where)
-        trees = (each.model_dump(include=set(TRAINING)) for each in (self.task, task))
-        if lines := difference(*trees):
+        before, after = (each.model_dump(include=set(TRAINING)) for each in (self.task, task))
+        if lines := difference(before, after):
             keys = ", ".join([*Measure.model_fields, *Vectors.model_fields])
             message = "a frozen encoder is not trained, so this has no meaning here"
             raise InputError(message, where=lines[0].partition(":")[0], remedy=f"keys that have: {keys}")
         measure = self.measure.model_dump(exclude_unset=True) | own
-        table = table_of(Measure, measure, f"{where}, [{catalog.FROZEN}]")
-        changed = replace(self, task=task, measure=table)
+        changed = replace(self, task=task, measure=table_of(Measure, measure, f"{where}, [{catalog.FROZEN}]"))
         _refuse_rows(changed, where)
         return changed
 
@@ -209,7 +208,9 @@ def _refuse_rows(found: FrozenTask, where: str) -> None:
             "a measurement draws its own rows, and limits none", where=where, remedy="leave out limit_train"
         )
     if kind == "probe" and not data.train:
-        raise InputError("a probe needs training rows to draw from", where=where, remedy="data.train")
+        raise InputError(
+            "a probe needs training rows to draw from", where=where, remedy="name them: data.train"
+        )
 
 
 def _refuse_reference(found: FrozenTask, reference: FrozenReference, where: str) -> None:

@@ -80,11 +80,12 @@ def reproduce(
     folder = Path(output) if output is not None else Path("runs") / "-".join(words)
     place.refuse_others(folder)
     made = plan(name, checkpoint, reference, settings)
+    rows = read(made.measured, data_dir)  # first, since faults of files show at once
     embedder = _embedder(checkpoint, made.vectors, trust_remote_code)
     show = display.Display(quiet)
     for note in embedder.notes:
         show.say(note)
-    scores, notes = measure(made.measured, embedder, data_dir, show)
+    scores, notes = measure(made.measured, rows, embedder, show)
     margin = verdict.MARGIN if margin is None else margin
     judged = [
         (published, _judged(published, made, checkpoint, scores, margin)) for published in made.references
@@ -164,21 +165,13 @@ def _stated(vectors: Vectors | None, embedder: Embedder) -> dict[str, Any]:
     return {"pooling": DECLARED, "max_length": embedder.encoder.max_length, "prompt": embedder.prompt}
 
 
-def measure(
-    measured: FrozenTask, embedder: Embedder, data_dir: str | Path | None, show: display.Display
-) -> tuple[Scores, list[str]]:
-    """The scores of every set, in points, and what a person should know of them.
-
-    Raises:
-        InputError: rows that can't be read or scored.
-    """
+def read(measured: FrozenTask, data_dir: str | Path | None) -> prepared.Prepared:
+    """The rows of every set. Raises InputError: some that can't be read or scored."""
     task = measured.task
     if data_dir is not None:
         task = task.override({"run.data_dir": data_dir}, f"measurement {measured.name}")
     is_probe = measured.measure.measure == "probe"
     rows = prepared.read(task, families.find(task.family), training=is_probe)
-    texts = _Texts(embedder, show)
-    run = _Probe(measured, rows) if is_probe else None
     for name, part in rows.scored.items():
         if not is_probe and "text_pair" not in part.table.column_names:
             raise InputError(
@@ -188,8 +181,23 @@ def measure(
             )
         if part.table["label"].null_count:
             raise InputError(f"the set '{name}' has no labels to be scored by", where=part.where)
-    scores = run.scores(texts) if run else _similarities(rows.scored, texts)
-    return scores, [*rows.notes, *(run.notes if run else []), *texts.notes]
+    for name, part in rows.splits.all().items():
+        rows.adapter.check(name, part)
+    return rows
+
+
+def measure(
+    measured: FrozenTask, rows: prepared.Prepared, embedder: Embedder, show: display.Display
+) -> tuple[Scores, list[str]]:
+    """The scores of every set, in points, and what a person should know of them. Raises InputError: training
+    rows of one label alone."""
+    texts = _Texts(embedder, show)
+    if measured.measure.measure == "similarity":
+        scores = _similarities(rows.scored, texts)
+        return scores, [*rows.notes, *texts.notes]
+    run = _Probe(measured, rows)
+    scores = run.scores(texts)
+    return scores, [*rows.notes, *run.notes, *texts.notes]
 
 
 def _similarities(sets: Mapping[str, Rows], texts: _Texts) -> Scores:
@@ -208,8 +216,6 @@ class _Probe:
     def __init__(self, measured: FrozenTask, rows: prepared.Prepared) -> None:
         self.measure, self.rows, self.notes = measured.measure, rows, list[str]()
         adapter, train = rows.adapter, rows.splits.train
-        for name, part in rows.splits.all().items():
-            adapter.check(name, part)
         self.labels = adapter.references(train)
         counts = np.bincount(self.labels, minlength=len(adapter.names))
         if (counts > 0).sum() < 2:
