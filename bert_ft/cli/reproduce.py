@@ -28,6 +28,14 @@ app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers a
 settings_command(reproduce_app, "run.data_dir")(submission.submission)
 
 
+def _seeds(text: str) -> int | list[int]:
+    """How many seeds an option says, or which."""
+    try:
+        return [int(n) for n in text.split(",") if n] if "," in text else int(text)
+    except ValueError:
+        fail(f"--seeds {text}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
+
+
 @settings_command(
     reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", "run.intermediate", SET, name=OWN
 )
@@ -75,12 +83,8 @@ def reproduce(
     bert-ft reproduce glue --checkpoint google-bert/bert-base-cased --plan > commands.txt
     bert-ft reproduce stsbenchmark --checkpoint sentence-transformers/all-MiniLM-L6-v2
     """
-    try:
-        numbers: int | list[int] = [int(n) for n in seeds.split(",") if n] if "," in seeds else int(seeds)
-    except ValueError:
-        fail(f"--seeds {seeds}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
     options: dict[str, Any] = {
-        "seeds": numbers,
+        "seeds": _seeds(seeds),
         "output": output,
         "reference": reference,
         "grid": grid,

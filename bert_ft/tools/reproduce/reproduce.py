@@ -102,6 +102,13 @@ def reproduce(
         trust_remote_code=trust_remote_code,
         **settings,
     )
+    return _trained(planned, MARGIN if margin is None else margin, soup, save_model or soup, signals, show)
+
+
+def _trained(
+    planned: Plan, margin: float, soup: bool, save_model: bool, signals: bool, show: display.Display
+) -> Outcome:
+    """Makes the runs that are missing and judges all of them; arguments as of `reproduce`."""
     place.refuse_others(planned.folder)
     if soup and len(planned.seeds) < 2:
         raise InputError("a soup is of two seeds or more", where="--seeds", remedy="--seeds 5")
@@ -110,10 +117,10 @@ def reproduce(
     missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
         runner = local.Processes(planned.folder / "logs", signals)
-        _announce(planned, missing, runner.devices, save_model or soup, show)
+        _announce(planned, missing, runner.devices, save_model, show)
         with display.live_region(show.console) as live:
             runner.run(missing, _Progress(planned, show, live))
-    outcome = Outcome(planned, MARGIN if margin is None else margin)
+    outcome = Outcome(planned, margin)
     if soup:
         outcome.write()  # whatever becomes of the soups
         outcome.make_soups()

@@ -227,8 +227,7 @@ class _Probe:
         if few := [f"'{adapter.names[k]}' {counts[k]:,}" for k in np.flatnonzero(counts < wanted)]:
             listed = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
             self.notes.append(
-                f"{len(few)} labels have fewer than {wanted} training rows, all of which are in every draw: "
-                f"{listed}"
+                f"labels with fewer than {wanted} training rows, all of which are in every draw: {listed}"
             )
 
     def scores(self, texts: _Texts) -> Scores:
