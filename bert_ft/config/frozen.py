@@ -180,11 +180,25 @@ def load(name: str | Path) -> FrozenTask:
     references = [
         table_of(FrozenReference, number, f"{where}, reference {k}") for k, number in enumerate(numbers, 1)
     ]
+    if isinstance(tree.get("data"), dict):
+        tree["data"] = _scored(tree["data"], str(path))
     found = FrozenTask(validated(tree, str(path)), measure, references)
     _refuse_rows(found, str(path))
     for number, reference in enumerate(references, 1):
         _refuse_reference(found, reference, f"{where}, reference {number}")
     return found
+
+
+def _scored(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The table `[data]` with test sets as evaluation sets, where there are no others: that is what a task
+    with training rows must have, and here all of them are scored."""
+    if data.get("evaluate") != "":
+        return data
+    test = data.get("test")
+    if not test:
+        message = "no set of rows is measured"
+        raise InputError(message, where=where, remedy="name one: data.test or data.evaluate")
+    return {**data, "evaluate": test if isinstance(test, dict) else {"test": test}, "test": None}
 
 
 def _refuse_rows(found: FrozenTask, where: str) -> None:
@@ -220,6 +234,12 @@ def _refuse_reference(found: FrozenTask, reference: FrozenReference, where: str)
             f"'{reference.metric}' is no metric of this measurement",
             where=where,
             remedy=did_you_mean(reference.metric, found.metrics),
+        )
+    if reference.runs not in (None, found.measure.draws) and found.measure.measure == "probe":
+        raise InputError(
+            f"{reference.runs} runs, but the measurement has {found.measure.draws} draws",
+            where=where,
+            remedy="measure as many as were published: [frozen] draws",
         )
     if reference.draws and len(reference.draws) != found.measure.draws:
         raise InputError(

@@ -18,7 +18,7 @@ from bert_ft.config import catalog, frozen
 from bert_ft.config.frozen import FrozenReference, Measure
 from bert_ft.errors import InputError
 from bert_ft.tools.reproduce.frozen import measures, verdict
-from tests.conftest import SENTENCES
+from tests.conftest import ROOT, SENTENCES
 
 Cli = Callable[..., Any]
 MEAN = {"pooling": "mean", "normalize": True, "max_length": 64}
@@ -195,6 +195,7 @@ def test_similarity_of_one_s_own(tmp_path: Path, tiny_checkpoint: Path, csv: Any
     assert found.scores["test"] == {name: [pytest.approx(100 * v)] for name, v in expected.items()}
     assert {row["verdict"] for row in found.table} == {"no published number"} and found.verdicts == []
     asked = bert_ft.reproduce(path, tiny_checkpoint, reference="S", **place)
+    assert "<table" in asked._repr_html_() and "<html" not in asked._repr_html_()
     assert asked.verdicts[0]["why"] == ["checkpoint: other published, tiny-bert here"]
 
 
@@ -211,11 +212,13 @@ VECTORS = 'vectors = { pooling = "mean", normalize = true, max_length = 64 }\n'
     (PROBE.replace("probe", "similarity"), "[frozen]: draws is for a probe"),
     (PAIRS.replace("regression", "single_label_classification"), "similarity is of pairs of texts"),
     (PAIRS.replace("similarity", "probe"), "a probe is of single texts that have one label each"),
+    (PROBE.replace('"validation.csv"', '""'), "no set of rows is measured"),
     (PROBE.replace('"train.csv"', '""'), "a probe needs training rows"),
     (PROBE.replace("[metric]", "limit_train = 5\n[metric]"), "a measurement draws its own rows"),
     (PROBE + NUMBER.format("accuracy"), "reference 1: vectors is missing"),
     (PROBE + NUMBER.format("acuracy") + VECTORS, "'acuracy' is no metric of this measurement\n  did you mean"),
     (PROBE + NUMBER.format("accuracy") + VECTORS + "draws = [1.0]", "1 draws, but the measurement has 3"),
+    (PROBE + NUMBER.format("accuracy") + VECTORS + "runs = 9", "9 runs, but the measurement has 3 draws"),
 ])  # fmt: skip
 def test_faults_of_a_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "own.toml"
@@ -252,9 +255,10 @@ def test_rows_and_settings_that_can_not_be(cli: Cli, reviews: Path, tiny_checkpo
         "labels with fewer than 13 training rows, all of which are in every draw: 'neg' 12, 'pos' 12"
     ]
     (reviews / "validation.csv").write_text("text,label\nfine,\n")
-    path.write_text(PROBE.replace('evaluate = "validation.csv"', 'evaluate = ""\ntest = "validation.csv"')
-                    .replace('train = "train.csv"', 'train = "train.csv"\nvalidation = "20%"'))  # fmt: skip
+    path.write_text(PROBE.replace("evaluate", 'evaluate = "train.csv"\ntest'))
     assert "the set 'test' has no labels to be scored by" in cli(*words, "draws=2").err
+    path.write_text(PROBE.replace("evaluate", 'evaluate = ""\ntest'))
+    assert "validation.csv, row 1: 1 rows have no label" in cli(*words, "draws=2").err
 
 
 # --- built-in ones ----------------------------------------------------------------------------------------------------
@@ -294,11 +298,21 @@ def test_a_published_number(name: str, minilm: Path, shared_data: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(catalog.frozen()))
-def test_a_spoiled_pooling_is_below(cli: Cli, name: str, minilm: Path, shared_data: Path) -> None:
-    """Its file says cls, the number was had with the mean."""
-    assert cli("tasks", "copy", name).code == 0
-    beside = Path(f"{name}.references.toml")
+def test_a_spoiled_pooling_is_below(cli: Cli, minilm: Path, shared_data: Path) -> None:
+    """The file says cls, the number was had with the mean."""
+    assert cli("tasks", "copy", "stsbenchmark").code == 0
+    beside = Path("stsbenchmark.references.toml")
     beside.write_text(beside.read_text().replace('pooling = "mean"', 'pooling = "cls"'))
-    found = bert_ft.reproduce(f"{name}.toml", minilm, data_dir=shared_data, output="out", quiet=True)
+    found = bert_ft.reproduce("stsbenchmark.toml", minilm, data_dir=shared_data, output="out", quiet=True)
     assert {each["verdict"] for each in found.verdicts} == {"below"}, found.notes
+
+
+def test_the_example_of_the_guide(tmp_path: Path) -> None:
+    """The file that docs/reproducing.md shows reads as the built-in one does."""
+    guide = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(guide.partition('title="emotion_probe.toml"\n')[2].partition("```")[0])
+    found, own = frozen.load(path), frozen.load("emotion_classification")
+    assert found.measure == own.measure
+    assert found.references[0].draws == own.references[0].draws == TEN
+    assert found.references[0].vectors == own.references[0].vectors

@@ -295,8 +295,10 @@ def conditions(reference: FrozenReference, made: Plan, checkpoint: str) -> list[
         out.append(f"checkpoint: {short_name(reference.checkpoint)} published, {name} here")
     if trained != "none":
         out.append(f"training: none published, on {trained} here")
-    if reference.statistic not in ("single run", "mean"):
-        out.append(f"statistic: {reference.statistic} published, a mean of draws or a single value here")
+    measured = made.measured.measure
+    statistic = "mean" if measured.measure == "probe" and measured.draws > 1 else "single run"
+    if reference.statistic != statistic:
+        out.append(f"statistic: {reference.statistic} published, {statistic} here")
     published = made.base.conditions() | {"vectors": reference.vectors.model_dump()}
     here = made.measured.conditions() | {"vectors": made.vectors.model_dump() if made.vectors else {}}
     for line in files.difference(published, here):
