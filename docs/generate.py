@@ -124,7 +124,9 @@ def table(head: list[str], rows: list[list[Any]]) -> Iterator[str]:
 
 def tasks() -> str:
     """The catalogue: every built-in task, the suites, and every published number with its conditions."""
+    from bert_ft.config import frozen
     from bert_ft.config.catalog import builtin, load_task, suites
+    from bert_ft.config.catalog import frozen as measurements
 
     found = [load_task(path) for path in builtin().values()]
     lines = [
@@ -140,6 +142,11 @@ def tasks() -> str:
                          len(t.data.labels or []) or "–", ", ".join(t.metric.compute),
                          f"`{t.data.original.folder or 'DIR'}/`" if t.data.original else "–"]
                         for t in found if t.family == family])  # fmt: skip
+    measured = [frozen.load(path) for path in measurements().values()]
+    lines += ["## Frozen encoders", "", "Measured by `bert-ft reproduce NAME`; nothing is trained.", ""]
+    lines += table(["measurement", "title", "data", "what", "metrics"],
+                   [[f"`{m.name}`", m.task.title, f"`{m.task.data.path}`", m.measure.measure, ", ".join(m.metrics)]
+                    for m in measured])  # fmt: skip
     lines += ["## Suites", ""]
     lines += table(
         ["suite", "title", "tasks"], [[f"`{s.name}`", s.title, ", ".join(s.tasks)] for s in suites().values()]
@@ -156,11 +163,19 @@ def tasks() -> str:
                              ", ".join(f"{key} {value}" for key, value in r.recipe.items()),
                              f"{r.source} ({r.confidence})" + (f"; {r.note}" if r.note else "")]
                             for r in task.reference])  # fmt: skip
+    for each in measured:
+        lines += [f"### {each.name}", ""]
+        lines += table(["checkpoint", "set", "metric", "value", "statistic", "draws", "vectors", "source"],
+                       [[r.checkpoint, r.split, r.metric, r.value, r.statistic + (f" of {r.runs}" if r.runs else ""),
+                         ", ".join(map(str, r.draws)) or "–",
+                         ", ".join(f"{key} {value}" for key, value in r.vectors if value != ""),
+                         f"{r.source} ({r.confidence})"] for r in each.references])  # fmt: skip
     return "\n".join(lines)
 
 
 def keys() -> str:
     """Every key of a task file."""
+    from bert_ft.config import frozen
     from bert_ft.config.references import Reference
     from bert_ft.config.schema import Original
     from bert_ft.config.task import TABLES, Task
@@ -172,7 +187,9 @@ def keys() -> str:
     tasks = [Task(family=family) for family in BUILTIN]
     order = {name: TABLES[name] for name in ("data", "metric", "recipe", "batching")}
     order |= {task.table: type(task.options) for task in tasks} | {"run": TABLES["run"]}
-    for name, model in {**order, "data.original": Original, "[reference]": Reference}.items():
+    order |= {"data.original": Original, "[reference]": Reference, "frozen": frozen.Measure}
+    order |= {"[reference] of a frozen encoder": frozen.FrozenReference, "reference.vectors": frozen.Vectors}
+    for name, model in order.items():
         lines += [f"## [{name}]", "", (model.__doc__ or "").replace("\n    ", "\n"), ""]
         lines += table(["key", "type", "default", "meaning"],
                        [[f"`{key}`", kind(field.annotation), "needed" if field.is_required() else _default(field.default),

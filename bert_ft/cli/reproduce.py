@@ -28,11 +28,21 @@ app.add_typer(reproduce_app, name="reproduce", help="Measure published numbers a
 settings_command(reproduce_app, "run.data_dir")(submission.submission)
 
 
+def _seeds(text: str) -> int | list[int]:
+    """How many seeds an option says, or which."""
+    try:
+        return [int(n) for n in text.split(",") if n] if "," in text else int(text)
+    except ValueError:
+        fail(f"--seeds {text}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
+
+
 @settings_command(
     reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", "run.intermediate", SET, name=OWN
 )
 def reproduce(
-    name: Annotated[str, typer.Argument(help="Built-in task, TOML file, or suite: glue, glue-small.")],
+    name: Annotated[
+        str, typer.Argument(help="Task, TOML file, suite (glue), or measurement (stsbenchmark).")
+    ],
     checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Hub id, folder, or an earlier run.")],
     seeds: Annotated[str, typer.Option(help='How many (5), or which ("1,2,3").')] = "5",
     output: Annotated[
@@ -46,8 +56,9 @@ def reproduce(
         bool, typer.Option("--grid", help="Search the paper's grid, selecting on validation only.")
     ] = False,
     margin: Annotated[
-        float, typer.Option(min=0, help="Points that a reproduced number may differ by.")
-    ] = 1.0,
+        float | None,
+        typer.Option(min=0, help="Points that a reproduced number may differ by: 1; frozen 0.0001."),
+    ] = None,
     *,
     settings: dict[str, Any],
     save_model: Annotated[bool, typer.Option(help="Whether the runs keep their models.")] = False,
@@ -60,8 +71,8 @@ def reproduce(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a task or suite over several seeds by its published recipe and say whether the number was
-    reached.
+    """Train a task or suite over several seeds by its published recipe, or measure the vectors of a frozen
+    encoder, and say whether the number was reached.
 
     Verdicts: reproduced, below, above (reached, where the source gives no spread), inconclusive (with how
     many seeds in all would decide), or not comparable, naming the condition. The same command again collects
@@ -70,13 +81,10 @@ def reproduce(
     \b
     bert-ft reproduce rte --checkpoint google-bert/bert-base-cased --seeds 5
     bert-ft reproduce glue --checkpoint google-bert/bert-base-cased --plan > commands.txt
+    bert-ft reproduce stsbenchmark --checkpoint sentence-transformers/all-MiniLM-L6-v2
     """
-    try:
-        numbers: int | list[int] = [int(n) for n in seeds.split(",") if n] if "," in seeds else int(seeds)
-    except ValueError:
-        fail(f"--seeds {seeds}: a number of seeds is wanted, or a list of them: --seeds 1,2,3", 2)
     options: dict[str, Any] = {
-        "seeds": numbers,
+        "seeds": _seeds(seeds),
         "output": output,
         "reference": reference,
         "grid": grid,
@@ -85,6 +93,10 @@ def reproduce(
         **settings,
     }
     if plan:
+        from bert_ft.config.frozen import is_frozen
+
+        if is_frozen(name):
+            fail("--plan: a frozen encoder is measured by this command itself: leave out --plan", 2)
         from bert_ft.tools.reproduce.plan import plan as make
 
         runs = make(name, checkpoint, **options).runs

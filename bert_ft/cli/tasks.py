@@ -13,10 +13,12 @@ from bert_ft.cli.options import Json, print_json, print_line, print_table, tasks
 
 @tasks_app.callback(invoke_without_command=True)
 def tasks(context: typer.Context, as_json: Json = False) -> None:
-    """List the built-in tasks, and the suites of them."""
+    """List the built-in tasks, the measurements of frozen encoders, and the suites."""
     if context.invoked_subcommand is not None:
         return
+    from bert_ft.config import frozen
     from bert_ft.config.catalog import builtin, load_task, suites
+    from bert_ft.config.catalog import frozen as measurements
 
     loaded = [load_task(path) for path in builtin().values()]
     rows = [
@@ -28,6 +30,16 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
             "title": t.title,
         }
         for t in loaded
+    ]
+    rows += [
+        {
+            "task": m.name,
+            "family": f"frozen {m.measure.measure}",
+            "metrics": ", ".join(m.metrics),
+            "references": str(len(m.references)),
+            "title": m.task.title,
+        }
+        for m in map(frozen.load, measurements().values())
     ]
     rows += [
         {
@@ -50,10 +62,11 @@ def tasks_show(
     their own beside the task's."""
     import tomli_w
 
+    from bert_ft.config import frozen
     from bert_ft.config.catalog import load_task
     from bert_ft.errors import UNSEEN
 
-    tree = load_task(task).dump()
+    tree = frozen.load(task).dump() if frozen.is_frozen(task) else load_task(task).dump()
     if as_json:
         print_json(tree)
         return
@@ -77,6 +90,7 @@ def tasks_copy(
     """Write a built-in task's file here, with the published numbers and the rows that ship beside it, to edit
     and train: bert-ft train FILE.toml."""
     from bert_ft import files
+    from bert_ft.config import frozen
     from bert_ft.config.catalog import find, load_task, references_file
     from bert_ft.errors import InputError
 
@@ -87,7 +101,8 @@ def tasks_copy(
     pairs = [(source, target)]
     if (references := references_file(source)).is_file():
         pairs.append((references, references_file(target)))
-    if load_task(source).data.path == str(data):  # rows of our own, which the file names by a relative path
+    rows = frozen.load(source).task.data if frozen.is_frozen(source) else load_task(source).data
+    if rows.path == str(data):  # rows of our own, which the file names by a relative path
         pairs += [(file, target.parent / data.name / file.name) for file in sorted(data.iterdir())]
     for _, place in pairs:
         if place.exists():

@@ -17,6 +17,8 @@ from bert_ft.errors import InputError, did_you_mean
 
 REFERENCES = ".references.toml"
 """How the name ends of a file that holds the published numbers (`[[reference]]`) of the task beside it."""
+FROZEN = "frozen"
+"""The table of a file that measures a frozen encoder (`config/frozen.py`); the folder of built-in ones."""
 
 
 def tasks_root() -> Path:
@@ -32,7 +34,17 @@ def tasks_root() -> Path:
 
 def builtin() -> dict[str, Path]:
     """Name -> file of every built-in task."""
-    files = [file for file in sorted(tasks_root().rglob("*.toml")) if "suites" not in file.parts]
+    files = {file: file.relative_to(tasks_root()).parts for file in sorted(tasks_root().rglob("*.toml"))}
+    return {
+        file.stem: file
+        for file, parts in files.items()
+        if parts[0] not in ("suites", FROZEN) and not file.name.endswith(REFERENCES)
+    }
+
+
+def frozen() -> dict[str, Path]:
+    """Name -> file of every built-in measurement of a frozen encoder."""
+    files = sorted((tasks_root() / FROZEN).glob("*.toml"))
     return {file.stem: file for file in files if not file.name.endswith(REFERENCES)}
 
 
@@ -42,15 +54,16 @@ def references_file(task: Path) -> Path:
 
 
 def find(name: str) -> Path:
-    """The TOML file of a task: a path, or the name of a built-in one."""
+    """The TOML file of a task, or of a measurement of a frozen encoder: a path, or the name of a built-in
+    one."""
     path = reading.path(name, "the task")
     if path.suffix == ".toml":
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises where the name is too long for a file
             raise InputError(
                 "no such task file", where=name, remedy="`bert-ft tasks` lists the built-in tasks"
             )
         return path
-    known = builtin()
+    known = builtin() | frozen()
     if name in families.names():
         raise InputError(
             f"'{name}' is a family, not a task: it has no file", remedy="`bert-ft tasks` lists the tasks"
@@ -74,8 +87,13 @@ def load_task(name: str | Path | Task) -> Task:
     if str(name) in families.names():
         return Task(name=f"own-{name}", title="own data", family=str(name))
     path = find(str(name))
-    tree = _read(path, ())
-    tree.setdefault("name", path.stem)
+    tree = read(path)
+    if FROZEN in tree:
+        raise InputError(
+            "this measures a frozen encoder, and trains nothing",
+            where=str(path),
+            remedy=f"bert-ft reproduce {name} --checkpoint CHECKPOINT",
+        )
     _refuse_call_only(tree.get("execution"), str(path))
     if tree["name"] in families.names():
         raise InputError(
@@ -84,6 +102,14 @@ def load_task(name: str | Path | Task) -> Task:
             remedy="rename the file, or set `name`",
         )
     return validated(tree, str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tree of a task file, with its name, that of the task it extends, and the published numbers beside
+    it. Raises InputError: a file that can't be read."""
+    tree = _read(path, ())
+    tree.setdefault("name", path.stem)
+    return tree
 
 
 def _refuse_call_only(execution: Any, where: str) -> None:
@@ -166,7 +192,8 @@ def _add_references(tree: dict[str, Any], path: Path) -> None:
             where=str(file),
             remedy=f"move it to {path.name}",
         )
-    validated(beside, str(file))  # so that a fault is told with the file that has it
+    if FROZEN not in tree:
+        validated(beside, str(file))  # so that a fault is told with the file that has it
     own = tree.get("reference", [])
     if isinstance(own, list):  # else the task's own fault, which is told below
         tree["reference"] = [*own, *beside.get("reference", [])]

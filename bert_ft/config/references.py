@@ -14,8 +14,8 @@ from bert_ft.config.schema import Strict
 from bert_ft.errors import did_you_mean
 
 
-class Reference(Strict):
-    """A published number with all its conditions; without any one of them a comparison is worth nothing."""
+class PublishedNumber(Strict):
+    """What every published number says of itself, whatever it was measured with."""
 
     checkpoint: str
     split: str = Field(description="the set, by its name in a run's results: validation, matched, test, ...")
@@ -24,14 +24,19 @@ class Reference(Strict):
     std: float | None = None
     statistic: Literal["single run", "mean", "median", "best of grid", "not stated"]
     runs: int | None = Field(None, description="seeds, or grid points; absent where the source does not say")
-    intermediate: str = "none"
-    recipe: dict[str, Any] = Field({}, description="what the source states of it; `grid`: what it searched")
     unmet: list[str] = Field([], description="conditions no run here can meet: beyond a recipe, or left open")
     confidence: Literal["C", "S", "U"] = Field(
         description="C read in the source, S transcribed, U unconfirmed"
     )
     source: str
     note: str | None = None
+
+
+class Reference(PublishedNumber):
+    """A published number with all its conditions; without any one of them a comparison is worth nothing."""
+
+    intermediate: str = "none"
+    recipe: dict[str, Any] = Field({}, description="what the source states of it; `grid`: what it searched")
 
     @field_validator("recipe")
     @classmethod

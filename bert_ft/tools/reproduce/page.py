@@ -162,6 +162,7 @@ def html(results: Mapping[str, Any], table: Rows, dots: Dots, whole: bool = True
             Table("runs", ["run", "state"], runs),
         ],
         failed=_failed(results),
+        each="seed",
         charts=_charts(dots),
         version=results["version"],
     )

@@ -7,24 +7,28 @@ or by anybody in any order: calling `reproduce` again collects what is there and
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_ft import display, files
+from bert_ft import display
+from bert_ft.config import frozen
 from bert_ft.errors import BertFtError, InputError, shown
 from bert_ft.jobs import local
 from bert_ft.jobs.base import Job, Running, Watcher
 from bert_ft.modeling import remote_code
 from bert_ft.rundir.folder import RunDir
-from bert_ft.tools.reproduce import estimate
+from bert_ft.tools.reproduce import estimate, place
+from bert_ft.tools.reproduce.frozen.measure import reproduce as measure_frozen
+from bert_ft.tools.reproduce.frozen.outcome import FrozenOutcome
 from bert_ft.tools.reproduce.plan import Entry, Plan, Planned, plan
 from bert_ft.tools.reproduce.results import Outcome
 from bert_ft.tools.reproduce.soup import refuse_without_models
 
-OWN = ("results.json", "table.md", "page.html")  # what an outcome writes; the first is written first
+MARGIN = 1.0  # points
+NO_TRAINING = {"seeds": 5, "grid": False, "save_model": False, "soup": False}
+"""Arguments that say how is trained, with what they are where nobody says it."""
 
 
 def reproduce(
@@ -36,18 +40,20 @@ def reproduce(
     output: str | Path | None = None,
     reference: str | None = None,
     grid: bool = False,
-    margin: float = 1.0,
+    margin: float | None = None,
     save_model: bool = False,
     soup: bool = False,
     signals: bool = False,
     quiet: bool = False,
     trust_remote_code: remote_code.Names = None,
     **settings: Any,
-) -> Outcome:
-    """Trains a task or a suite over several seeds and says whether its published numbers were reached.
+) -> Outcome | FrozenOutcome:
+    """Trains a task or a suite over several seeds, or measures a frozen encoder, and says whether its
+    published numbers were reached.
 
     Args:
-        name: a built-in task, a TOML file, or a suite ("glue", "glue-small").
+        name: a built-in task, a TOML file, or a suite ("glue", "glue-small"); or a measurement of a frozen
+            encoder ("stsbenchmark"), for which nothing is trained, so that what says how has no meaning.
         checkpoint: hub id, folder, or an earlier run (intermediate training).
         seeds: how many (1, 2, ...), or which.
         data_dir: folder of the benchmark's original files.
@@ -57,7 +63,7 @@ def reproduce(
             The recipe is that of the one with the fewest conditions that can't be met, the first of several.
         grid: searches the reference's or the task's grid with every seed, and takes each seed's best on
             validation.
-        margin: points that a reproduced number may differ by.
+        margin: points that a reproduced number may differ by; 1, and of a frozen encoder 0.0001.
         save_model: whether the runs keep their models.
         soup: averages the weights of each task's seeds greedily, as far as validation does not become worse
             (Wortsman et al. 2022), below `soup-<task>`; the runs keep their models.
@@ -66,9 +72,23 @@ def reproduce(
         settings: any other key of the task, for all runs: the published recipe is left then, and the verdict
             says so.
     Raises:
-        InputError: as `plan`; or files of something else lie where its own would be written. A run that fails
-            raises nothing: its cause is in the outcome.
+        InputError: as `plan`, of a frozen encoder as `frozen.measure.reproduce`; or files of something else
+            lie where its own would be written. A run that fails raises nothing: its cause is in the outcome.
     """
+    if frozen.is_frozen(name):
+        given = {"seeds": seeds, "grid": grid, "save_model": save_model, "soup": soup}
+        refuse_training({key for key, value in given.items() if value != NO_TRAINING[key]})
+        return measure_frozen(
+            name,
+            checkpoint,
+            data_dir=data_dir,
+            output=output,
+            reference=reference,
+            margin=margin,
+            quiet=quiet,
+            trust_remote_code=trust_remote_code,
+            **settings,
+        )
     show = display.Display(quiet)
     planned = plan(
         name,
@@ -82,7 +102,14 @@ def reproduce(
         trust_remote_code=trust_remote_code,
         **settings,
     )
-    _refuse_others(planned.folder)
+    return _trained(planned, MARGIN if margin is None else margin, soup, save_model or soup, signals, show)
+
+
+def _trained(
+    planned: Plan, margin: float, soup: bool, save_model: bool, signals: bool, show: display.Display
+) -> Outcome:
+    """Makes the runs that are missing and judges all of them; arguments as of `reproduce`."""
+    place.refuse_others(planned.folder)
     if soup and len(planned.seeds) < 2:
         raise InputError("a soup is of two seeds or more", where="--seeds", remedy="--seeds 5")
     if soup:
@@ -90,7 +117,7 @@ def reproduce(
     missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
         runner = local.Processes(planned.folder / "logs", signals)
-        _announce(planned, missing, runner.devices, save_model or soup, show)
+        _announce(planned, missing, runner.devices, save_model, show)
         with display.live_region(show.console) as live:
             runner.run(missing, _Progress(planned, show, live))
     outcome = Outcome(planned, margin)
@@ -101,23 +128,13 @@ def reproduce(
     return outcome
 
 
-def _refuse_others(folder: Path) -> None:
-    """Leaves alone a folder whose results.json, table.md or page.html are not of a reproduction, or are
-    links."""
-    for name in (*OWN, "logs"):
-        files.refuse_link(folder / name)
-    if not any((folder / name).exists() for name in OWN):
-        return
-    try:
-        value = json.loads((folder / OWN[0]).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or "verdicts" not in value:
+def refuse_training(given: Iterable[str]) -> None:
+    """Refuses arguments that say how is trained, of a measurement that trains nothing."""
+    if key := min(given, default=None):
         raise InputError(
-            "something that is no reproduction lies here, and is left alone",
-            where=str(folder),
-            remedy="choose another place with --output DIR; or, if it was one and is damaged, remove "
-            f"{', '.join(OWN)}: the runs beside them are collected again",
+            "a frozen encoder is measured, and nothing is trained",
+            where=f"--{key.replace('_', '-')}",
+            remedy="leave it out",
         )
 
 

@@ -1,0 +1,1 @@
+"""Published numbers of a frozen encoder, measured again."""
