@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bert_ft.config import few_rows
 from bert_ft.config.schema import RunSpec
 from bert_ft.config.task import Task
 from bert_ft.data import loading, splitting
@@ -87,6 +88,10 @@ def prepare(
     adapter = in_head_order(adapter, task.run, model, trusted)
     train = splitting.limit(prepared.splits.train, task.data.limit_train, task.run.seed)
     notes = list(prepared.notes)
+    task, line = few_rows.settled(adapter.task, len(train))
+    adapter = adapter.rebound(task)
+    if line:
+        notes.append(line)
     if task.recipe.both_orders:
         train = splitting.both_orders(train)
         notes.append(f"train: each pair also in reverse order, {len(train):,} rows in all")

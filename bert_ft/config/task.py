@@ -179,6 +179,8 @@ class Task(Strict):
         """A copy with dotted keys changed; a key without a dot is a key of the recipe, or the one table that
         has it."""
         tree = self.model_dump()
+        # what the recipe leaves open stays open
+        tree["recipe"] = self.recipe.model_dump(include=self.recipe.model_fields_set)
         brought = type(self.options)
         if self.metric.compute == self.options.default_metrics(self.data.problem_type):
             del tree["metric"]["compute"]  # another problem type brings its own
