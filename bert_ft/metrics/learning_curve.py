@@ -1,15 +1,16 @@
 """A power law through the scores of a learning curve, with a band that holds the true curve: pure functions
 of numbers.
 
-The law is score(n) = a - b n^-c of n rows. For each exponent of a grid it is linear, so that its least squares
-are exact, nothing has to converge, and a set of laws that the scores allow is a union of ellipses. c = 0 stands
-for its limit, a straight line in log n.
+The law is score(n) = a - b n^-c of n rows. For each exponent of a grid it is linear: its least squares are
+exact, nothing has to converge, and the laws that the scores allow are a union of ellipses. c = 0 stands for
+its limit, a straight line in log n.
 
-The scores of one seed hang together, since its smaller sets of rows lie within the larger, and they spread less
-the more rows there are. Which of some such structures it is, is estimated from the seeds' spread around their
-means: their covariances are averaged, each as likely as that spread makes it (restricted likelihood). How far the
-allowed laws reach is calibrated by a parametric bootstrap of the very design: other seeds are drawn around the
-fitted law with that structure, and are fitted in the same way, which estimates the structure anew.
+The scores of one seed hang together, since its smaller sets of rows lie within the larger, and they spread
+less the more rows there are. How much so is estimated from the seeds' spread around their means: the
+covariances of several structures are averaged, each as likely as that spread makes it (restricted
+likelihood). How far the allowed laws reach is calibrated by a parametric bootstrap of the very design:
+other seeds are drawn around the fitted law with that covariance, and are fitted in the same way, which
+estimates the covariance anew.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def fitted(
 
 
 def _gain(one: _Values, more: _Values, flat: _Values) -> tuple[float, float, float]:
-    """What twice the rows add, and its interval. Of a flat curve the exponent is not determined, and "no gain"
-    has a reach of its own."""
+    """What twice the rows add, and its interval. Of a flat curve the exponent is not determined, and "no
+    gain" has a reach of its own."""
     gain, none = one.estimate(), np.zeros(1)
     low, high = (float(end[0]) for end in one.ends(np.quantile(more.distance(gain), LEVEL)))
     if one.distance(none)[0, 0] <= np.quantile(flat.distance(none), LEVEL):
@@ -224,7 +225,8 @@ class _Values:
         return np.asarray(self._each()[0][0, :, self.fits.chosen[0]])
 
     def distance(self, truth: np.ndarray) -> np.ndarray:
-        """(B, A) how much worse the best law is that gives the true number, (A,), in variances of the noise."""
+        """(B, A) how much worse the best law is that gives the true number, (A,), in variances of the
+        noise."""
         fits = self.fits
         value, variance = self._each()
         rests = fits.rests[:, None] + (truth[:, None] - value) ** 2 / variance

@@ -1,4 +1,5 @@
-"""What tools that train one task many times have in common: what they take for each run, and what they refuse."""
+"""What tools that train one task many times have in common: what they take for each run, and what they
+refuse."""
 
 from __future__ import annotations
 

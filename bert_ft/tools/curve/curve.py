@@ -1,5 +1,5 @@
-"""`bert-ft curve`: how many labels are enough? One run for each part of the training rows and each seed, and a
-law through their scores."""
+"""`bert-ft curve`: how many labels are enough? One run for each part of the training rows and each seed, and
+a law through their scores."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def _job(
-    base: Task, bound: Task, settings: Mapping[str, Any], folder: Path, size: Size, seed: int
-) -> Job:
+def _job(base: Task, bound: Task, settings: Mapping[str, Any], folder: Path, size: Size, seed: int) -> Job:
     """The run of one part and one seed."""
     task = bound.override({"data.limit_train": size.rows, "run.seed": seed})
     name = naming.run_name(base, task, {**settings, "data.limit_train": size.rows})

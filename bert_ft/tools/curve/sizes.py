@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.compute as pac
@@ -35,7 +36,7 @@ def sizes(shares: Sequence[str | int], total: int) -> list[Size]:
     result = sorted((_size(share, total) for share in shares), key=lambda size: size.rows)
     if not result:
         raise InputError("no share is given", where="shares", remedy=FORM)
-    for first, second in zip(result, result[1:], strict=False):
+    for first, second in pairwise(result):
         if first.rows == second.rows:
             raise InputError(
                 f"{first.requested} and {second.requested} are the same {first.rows:,} rows",
@@ -51,7 +52,9 @@ def _size(share: str | int, total: int) -> Size:
         percent = float(match[1])
         if not 0 < percent <= 100:
             raise InputError(
-                f"{text} is no part of the rows", where="shares", remedy="a share lies above 0% and up to 100%"
+                f"{text} is no part of the rows",
+                where="shares",
+                remedy="a share lies above 0% and up to 100%",
             )
         return Size(text, max(1, round(total * percent / 100)))
     if isinstance(share, bool) or not re.fullmatch(r"\d+", text) or int(text) == 0:
@@ -87,8 +90,8 @@ def refuse_missing_labels(prepared: Prepared, fewest: Size, seeds: Sequence[int]
         missing = np.setdiff1d(labels.to_pylist(), pac.unique(drawn.table[target]).to_pylist())
         if len(missing):
             raise InputError(
-                f"{fewest.requested} is {_rows(fewest.rows)}, and with seed {seed} none of them has the label "
-                f"'{missing[0]}'",
+                f"{fewest.requested} is {_rows(fewest.rows)}, and with seed {seed} none of them has the "
+                f"label '{missing[0]}'",
                 where="shares",
                 remedy="begin with a larger share, or take other seeds: --seeds 11,12,13",
             )
