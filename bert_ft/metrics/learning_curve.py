@@ -24,6 +24,9 @@ import numpy as np
 from bert_ft.metrics.two_means import same
 
 LEVEL = 0.95
+CALIBRATED = (
+    0.96  # of the bootstrap's draws: it takes the estimated covariance as true, which makes it too sure
+)
 DRAWS = 500
 FEWEST_SIZES = 3  # the law has three parameters
 EXPONENTS = np.linspace(0, 2, 81)
@@ -92,7 +95,7 @@ def fitted(
     rows = np.concatenate([rows, sizes[-1] * np.geomspace(1, FURTHEST, BEYOND + 1)[1:]])
     band = one.levels(sizes, rows)
     law = band.estimate()
-    reach = np.quantile(more.levels(sizes, rows).distance(law).max(axis=1), LEVEL)
+    reach = np.quantile(more.levels(sizes, rows).distance(law).max(axis=1), CALIBRATED)
     low, high = band.ends(reach)
     law, low, high = (np.minimum(line, top) for line in (law, low, high))
     gain, least, most = _gain(one.steps(sizes), more.steps(sizes), flat.steps(sizes))
@@ -119,8 +122,8 @@ def _gain(one: _Values, more: _Values, flat: _Values) -> tuple[float, float, flo
     """What twice the rows add, and its interval. Of a flat curve the exponent is not determined, and "no
     gain" has a reach of its own."""
     gain, none = one.estimate(), np.zeros(1)
-    low, high = (float(end[0]) for end in one.ends(np.quantile(more.distance(gain), LEVEL)))
-    if one.distance(none)[0, 0] <= np.quantile(flat.distance(none), LEVEL):
+    low, high = (float(end[0]) for end in one.ends(np.quantile(more.distance(gain), CALIBRATED)))
+    if one.distance(none)[0, 0] <= np.quantile(flat.distance(none), CALIBRATED):
         low, high = min(low, 0.0), max(high, 0.0)
     return float(gain[0]), low, high
 

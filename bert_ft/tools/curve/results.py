@@ -16,10 +16,10 @@ from bert_ft.metrics.learning_curve import LearningCurve
 from bert_ft.rundir import environment
 from bert_ft.tools.curve.sizes import Size
 
-MISFIT = 0.01  # p below which the scores do not follow the law
+MISFIT = 0.005  # p below which the scores do not follow the law
 HOLDS = (
-    "A 95 % interval, for the mean over all seeds by this recipe on this very {part} set, if the scores go on "
-    "by the law. The band of the chart holds the whole true curve with 95 %, up to twice the rows."
+    "A 95 % interval, for the mean over all seeds by this recipe on this very {part} set, if the scores go "
+    "on by the law. The band of the chart holds the whole true curve with 95 %, up to twice the rows."
 )
 SPARSE = "three sizes fit any such law, so that a fourth would test it"
 
