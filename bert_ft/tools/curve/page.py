@@ -20,7 +20,7 @@ def table(results: Mapping[str, Any]) -> Table:
         [
             size["rows"],
             f"{100 * size['share']:.3g}%",
-            size["seeds"],
+            str(size["seeds"]),
             _score(size["mean"], unit, digits),
             _score(size["spread"], unit, digits),
         ]
