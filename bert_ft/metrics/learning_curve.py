@@ -24,14 +24,13 @@ import numpy as np
 from bert_ft.metrics.two_means import same
 
 LEVEL = 0.95
-CALIBRATED = (
-    0.96  # of the bootstrap's draws: it takes the estimated covariance as true, which makes it too sure
-)
+CALIBRATED = 0.955  # of the bootstrap's draws, since it takes the estimated covariance as true
 DRAWS = 500
 FEWEST_SIZES = 3  # the law has three parameters
 EXPONENTS = np.linspace(0, 2, 81)
 DECAYS = np.linspace(0, 1, 11)  # d: the seeds spread as n^-d
 SHARED = (0.0, 0.5, 0.8, 0.97)  # of one seed's noise at n rows and at m more: correlation / sqrt(n / m)
+SHARPNESS = 2  # the power of a structure's likelihood, as simulated curves are covered most evenly
 FURTHEST = 2.0  # times the most rows: how far the law is drawn out
 INSIDE, BEYOND = 17, 6  # points of the band up to the most rows, and behind them
 
@@ -257,7 +256,7 @@ def _fit(sizes: np.ndarray, scores: np.ndarray) -> _Fits:
     within = within.reshape(len(within), sets, seeds).sum(axis=2)
     freedom = (seeds - 1) * count
     likelihood = -0.5 * ((seeds - 1) * structures.logdet[:, None] + freedom * np.log(within))
-    likely = np.exp(likelihood - likelihood.max(axis=0))
+    likely = np.exp(SHARPNESS * (likelihood - likelihood.max(axis=0)))
     likely /= likely.sum(axis=0)
     whitener = np.linalg.inv(np.linalg.cholesky(np.tensordot(likely.T, structures.covariance, 1)))
     spread = ((around @ whitener.transpose(0, 2, 1)) ** 2).sum(axis=(1, 2))
