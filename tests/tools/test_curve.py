@@ -193,3 +193,17 @@ def test_sentence(values: Any, metric: str, unit: float, said: str) -> None:
     lines = _statement(law(**values), "", [50, 100], metric, "validation", unit)
     assert said in lines[0]
     assert (len(lines) == 2) == ("do not follow" not in said)
+
+
+def test_undefined_scores_are_shown_and_not_fitted(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undefined(task: Task, *, output: Path, **options: Any) -> None:
+        pretended(task, output=output, **options)
+        if task.run.seed == 2:
+            write_json(RunDir(output).results_json, {"metrics": {"validation": {"accuracy": None}}})
+
+    monkeypatch.setattr("bert_ft.tools.curve.curve.finetune", undefined)
+    curve = bert_ft.curve(task, "nowhere", shares=[10, 20, 40], seeds=2, output=tmp_path / "c", quiet=True)
+    assert curve.statement == ["No law is fitted: a score is undefined."]
+    assert curve.results["sizes"][0]["mean"] is None and "–" in curve._repr_html_()

@@ -16,7 +16,7 @@ from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.display import Display, table_of
-from bert_ft.errors import InputError, within
+from bert_ft.errors import InputError
 from bert_ft.finetuning.finetune import finetune
 from bert_ft.jobs.base import Job, Watcher
 from bert_ft.jobs.local import InProcess
@@ -148,15 +148,14 @@ class _Training:
         own = {"check": job is self.first and job.task.execution.check, **self.options}
         own["callbacks"] = [self.display, *self.options.get("callbacks", ())]
         own["quiet"] = True
-        with within(f"the run {job.name}", "the runs before it are kept: the same command goes on with it"):
-            finetune(
-                job.task,
-                output=job.folder.path,
-                train=self.train,
-                validation=self.validation,
-                save_model=False,
-                **own,
-            )
+        finetune(
+            job.task,
+            output=job.folder.path,
+            train=self.train,
+            validation=self.validation,
+            save_model=False,
+            **own,
+        )
 
 
 class _Told(Watcher):
@@ -182,7 +181,8 @@ class Curve:
     """
 
     def __init__(self, path: Path, results: dict[str, Any]) -> None:
-        self.path, self.results = path, results
+        self.path = path
+        self.results = results = files.finite(results)
         files.write_json(path / "results.json", results)
         stream = io.StringIO()
         writer = csv.DictWriter(stream, list(results["points"][0]), lineterminator="\n")
