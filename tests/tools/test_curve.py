@@ -184,6 +184,7 @@ def law(**values: Any) -> Any:
 @pytest.mark.parametrize(("values", "metric", "unit", "said"), [
     ({}, "accuracy", 100, "Twice the rows (200 in place of 100): about +1.2 points of accuracy, between +0.4 and +2.0."),
     ({"gain_low": -0.004}, "accuracy", 100, "between -0.4 and +2.0; the scores do not say whether more rows help."),
+    ({"gain_low": -0.0004}, "accuracy", 100, "between +0.0 and +2.0; the scores do not say whether more rows help."),
     ({"misfit": None}, "accuracy", 100, "between +0.4 and +2.0; three sizes fit any such law, so that a fourth"),
     ({"misfit": 0.0}, "accuracy", 100, "The scores do not follow a power law (p below 0.002), so that nothing is said"),
     ({}, "mean_squared_error", 1, "about +0.0120 mean_squared_error, between +0.0040 and +0.0200; more rows make it worse."),

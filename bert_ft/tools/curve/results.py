@@ -118,8 +118,9 @@ def _statement(
             "rows. Often the smallest parts are too small to learn from: leave them out."
         ]
     most = sizes[-1]
-    gain, low, high = (unit * value for value in (law.gain, law.gain_low, law.gain_high))
-    digits = 1 if unit != 1 or max(abs(low), abs(high)) >= 10 else 4
+    digits = 1 if unit != 1 or max(abs(law.gain_low), abs(law.gain_high)) >= 10 else 4
+    # what is said follows from the numbers that are read; + 0.0 is for one that rounds to -0.0
+    gain, low, high = (round(unit * value, digits) + 0.0 for value in (law.gain, law.gain_low, law.gain_high))
     name = f"points of {metric}" if unit != 1 else metric
     said = (
         f"Twice the rows ({2 * most:,} in place of {most:,}): about {gain:+.{digits}f} {name}, between "
