@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bert_ft.modeling.vectors.embedder import Embedder
     from bert_ft.run import Run, evaluate, load
     from bert_ft.tools.compare.compare import compare
+    from bert_ft.tools.curve.curve import curve
     from bert_ft.tools.embed.embed import embed
     from bert_ft.tools.reproduce.reproduce import reproduce
     from bert_ft.tools.search.search import search
@@ -34,13 +35,13 @@ _HOMES = {
     "Callback": "engine.callbacks", "InputError": "errors", "MachineError": "errors",
     "compare": "tools.compare.compare", "reproduce": "tools.reproduce.reproduce",
     "search": "tools.search.search", "embed": "tools.embed.embed",
-    "Embedder": "modeling.vectors.embedder",
+    "Embedder": "modeling.vectors.embedder", "curve": "tools.curve.curve",
 }  # fmt: skip
 
 __all__ = [
     "Adapter", "Callback", "Classification", "Embedder", "ExtractiveQa", "Features", "InputError",
-    "MachineError", "Recipe", "Reference", "Run", "Task", "compare", "embed", "evaluate", "finetune", "load",
-    "load_task", "metrics", "reproduce", "search",
+    "MachineError", "Recipe", "Reference", "Run", "Task", "compare", "curve", "embed", "evaluate", "finetune",
+    "load", "load_task", "metrics", "reproduce", "search",
 ]  # fmt: skip
 
 

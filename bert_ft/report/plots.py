@@ -213,6 +213,55 @@ def points(
         return svg(fig, description, theme)
 
 
+def scores_by_rows(
+    runs: Sequence[tuple[int, float]],
+    band: Sequence[Mapping[str, float]],
+    name: str,
+    description: str,
+    *,
+    furthest: float,
+    theme: Mapping[str, str] = THEME,
+) -> str:
+    """Scores by rows of training, as SVG: a dot a run, a diamond a mean, the law and its band.
+
+    Args:
+        runs: (rows, score) of each. band: points of the law (rows, fit, low, high), the last of them at
+            `furthest` times the most rows; empty where there is none. name: of the scores.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    with _style():
+        fig = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = fig.add_subplot()
+        sizes = sorted({rows for rows, _ in runs})
+        means = [_mean([score for rows, score in runs if rows == size]) for size in sizes]
+        ticks = list(sizes)
+        if band:
+            x = [point["rows"] for point in band]
+            low, high = ([point[key] for point in band] for key in ("low", "high"))
+            axes.fill_between(x, low, high, color=SERIES[0], alpha=0.15, linewidth=0, label="95 % band")
+            inside = [point for point in band if point["rows"] <= sizes[-1] * (1 + 1e-9)]
+            for part, style in ((inside, "-"), (band[len(inside) - 1 :], "--")):
+                label = "law" if style == "-" else "drawn out"
+                x, fit = ([point[key] for point in part] for key in ("rows", "fit"))
+                axes.plot(x, fit, color=SERIES[0], linewidth=1.5, linestyle=style, label=label)
+            ticks.append(round(furthest * sizes[-1]))
+        places, scores = ([run[i] for run in runs] for i in (0, 1))
+        axes.scatter(places, scores, s=16, color=SERIES[1], alpha=0.6, linewidths=0, label="run")
+        axes.scatter(sizes, means, s=34, marker="D", color=SERIES[1], linewidths=0, label="mean")
+        axes.set(xlabel="rows of training", ylabel=name, xscale="log")
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rows, _: f"{rows:,.0f}"))
+        axes.legend(loc="best")
+        return svg(fig, description, theme)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
 def svg(fig: Figure, description: str, theme: Mapping[str, str] = THEME) -> str:
     """A figure as SVG to stand inside HTML: real text, its text alternative, no id that another one has."""
     stream = io.StringIO()

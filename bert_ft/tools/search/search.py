@@ -4,7 +4,6 @@ ordinary run."""
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 import time
@@ -18,7 +17,6 @@ import tomli_w
 
 from bert_ft import families, files
 from bert_ft.config.catalog import load_task
-from bert_ft.config.schema import Execution
 from bert_ft.config.task import CONTROL, Task
 from bert_ft.data import overrides
 from bert_ft.display import Display
@@ -31,6 +29,7 @@ from bert_ft.prepared import read
 from bert_ft.report.rendering import show
 from bert_ft.rundir import environment, naming
 from bert_ft.rundir.folder import RunDir
+from bert_ft.tools import repeated
 from bert_ft.tools.search import page
 
 if TYPE_CHECKING:
@@ -45,14 +44,10 @@ SPACE: dict[str, Any] = {
 (appendix A.3), with learning rates around theirs."""
 
 HOPELESS = 3  # trials that fail before any other end the search
-OBJECTS = {"adapter", "loss", "metrics", "callbacks", "tokenizer", "model", "test", "trust_remote_code"}
-"""What `finetune` takes beside the task, its sets and keys of the task."""
 CAUTION = (
     "the best of {trials} trials, chosen by this very score, so that it leans high: "
     "a fresh seed or a test set tells more"
 )
-REFUSED = {"model", "test", "overwrite", "resume", "save_model"}
-"""Arguments of `finetune` that make no sense for many trials."""
 
 
 def search(
@@ -101,14 +96,14 @@ def search(
     from bert_ft.tools.search.study import Trials
 
     deadline = time.monotonic() + _seconds(timeout)
-    _refuse_launched()
-    options = _options(settings)
+    repeated.refuse_launched("search", "start the same command several times: they share the trials")
+    options = repeated.options(settings, "search", "give it to the training of best.toml")
     sets = overrides.sets(train, validation, None)
     run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(overrides.bound(load_task(task), sets, settings, **run_keys), settings, space or {})
     parts = ("search", bound.name, naming.short_name(bound.run.checkpoint or "model"))
     path = Path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
-    display, blind = Display(quiet), _without_tests(bound)
+    display, blind = Display(quiet), repeated.without_tests(bound)
     shared = Trials(
         path,
         bound.recipe.search,
@@ -123,39 +118,6 @@ def search(
     result = Search(path, bound, shared)
     result._train(_Training(blind, train, validation, options, display), trials, deadline)
     return result
-
-
-def _refuse_launched() -> None:
-    """Refuses processes that a launcher (torchrun, accelerate) started to train one run together."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(
-            "a trial is trained by one process",
-            where="search",
-            remedy="start the same command several times: they share the trials",
-        )
-
-
-def _options(settings: dict[str, Any]) -> dict[str, Any]:
-    """Takes out of the settings what `finetune` takes for each trial that is no key of what is learned: the
-    user's objects, and how a run is carried out, with or without the name of its table."""
-    options = {}
-    for key in [*settings]:
-        name = key.removeprefix("execution.")
-        if name in OBJECTS or name in Execution.model_fields:
-            options[name] = settings.pop(key)
-    for name in sorted(options.keys() & REFUSED):
-        raise InputError(
-            f"`{name}` is not for a search", where="search", remedy="give it to the training of best.toml"
-        )
-    return options
-
-
-def _without_tests(task: Task) -> Task:
-    """The task that a trial trains: without test sets, and nothing left to search."""
-    changes: dict[str, Any] = {"data.test": None, "recipe.search": {}}
-    if task.data.original:
-        changes["data.original.test"] = None
-    return task.override(changes)
 
 
 def _identity(bound: Task, blind: Task, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

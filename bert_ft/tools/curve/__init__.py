@@ -1,0 +1,1 @@
+"""How many labels are enough: scores by rows of training."""

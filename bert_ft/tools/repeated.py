@@ -1,0 +1,47 @@
+"""What tools that train one task many times have in common: what they take for each run, and what they
+refuse."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from bert_ft.config.schema import Execution
+from bert_ft.config.task import Task
+from bert_ft.errors import InputError
+
+OBJECTS = {"adapter", "loss", "metrics", "callbacks", "tokenizer", "model", "test", "trust_remote_code"}
+"""What `finetune` takes beside the task, its sets and keys of the task."""
+REFUSED = {"model", "test", "overwrite", "resume", "save_model"}
+"""Arguments of `finetune` that make no sense for many runs."""
+
+
+def refuse_launched(tool: str, remedy: str) -> None:
+    """Refuses processes that a launcher (torchrun, accelerate) started to train one run together."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("each of its runs is trained by one process", where=tool, remedy=remedy)
+
+
+def options(settings: dict[str, Any], tool: str, remedy: str) -> dict[str, Any]:
+    """Takes out of the settings what `finetune` takes for each run that is no key of what is learned: the
+    user's objects, and how a run is carried out, with or without the name of its table.
+
+    Raises:
+        InputError: one that makes no sense for many runs, with what is to be done instead.
+    """
+    result = {}
+    for key in [*settings]:
+        name = key.removeprefix("execution.")
+        if name in OBJECTS or name in Execution.model_fields:
+            result[name] = settings.pop(key)
+    for name in sorted(result.keys() & REFUSED):
+        raise InputError(f"`{name}` is not for a {tool}", where=tool, remedy=remedy)
+    return result
+
+
+def without_tests(task: Task) -> Task:
+    """The task that each run trains: without test sets, which are left alone, and nothing left to search."""
+    changes: dict[str, Any] = {"data.test": None, "recipe.search": {}}
+    if task.data.original:
+        changes["data.original.test"] = None
+    return task.override(changes)
