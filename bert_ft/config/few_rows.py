@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bert_ft.config.recipe import Recipe
 from bert_ft.config.task import Task
 
-STEPS = {"fine-tuning": 300, "contrastive": 30}
-"""Method -> optimizer steps that a training has at least, where its recipe says nothing of its length."""
-FEW: dict[str, dict[str, Any]] = {
-    "fine-tuning": {"batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1},
-    "contrastive": {"batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1},
-}
-"""Method -> what it trains with on few rows, where the recipe says nothing."""
+LEAST = 300
+"""Optimizer steps that a fine-tuning has at least, where its recipe says nothing of its length."""
+FEW = {"batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1}
+"""What it trains with on so few rows, where the recipe says nothing."""
+EVALUATIONS = 3  # of such a training: an epoch of few rows is short beside the evaluation of many
+PAIRS = {"batch_size": 16, "learning_rate": 1e-4, "warmup_ratio": 0.1}
+"""The same of contrastive training, whatever the number of rows."""
+PASSES = 10.0  # over the rows, of contrastive training
+MOST = 500  # steps of it, at most
 
 
 def settled(task: Task, rows: int) -> tuple[Task, str]:
@@ -29,25 +30,30 @@ def settled(task: Task, rows: int) -> tuple[Task, str]:
         rows: of training.
     """
     recipe = task.recipe
-    stated = recipe.model_fields_set
-    least = STEPS.get(recipe.method)
-    if least is None or stated & {"epochs", "max_steps"}:
+    if recipe.method == "features" or recipe.model_fields_set & {"epochs", "max_steps"}:
         return task, ""
-    changes = {key: value for key, value in FEW[recipe.method].items() if key not in stated}
-    if "warmup_steps" in stated:
-        changes.pop("warmup_ratio", None)
-    batch = changes.get("batch_size", recipe.batch_size)
-    if recipe.epochs * math.ceil(rows / recipe.batch_size) >= least:
+    pairs = recipe.method == "contrastive"
+    if not pairs and recipe.epochs * math.ceil(rows / recipe.batch_size) >= LEAST:
         return task, ""
-    changes["epochs"] = float(math.ceil(least / math.ceil(rows / batch)))
-    changes = {key: value for key, value in changes.items() if value != getattr(recipe, key)}
-    return task.override({f"recipe.{key}": value for key, value in changes.items()}), _line(rows, changes)
-
-
-def _line(rows: int, changes: dict[str, Any]) -> str:
+    changes: dict[str, Any] = dict(PAIRS if pairs else FEW)
+    batch = recipe.batch_size if "batch_size" in recipe.model_fields_set else changes["batch_size"]
+    each = math.ceil(rows / batch)
+    if pairs:
+        changes["epochs"] = PASSES
+        steps = math.ceil(PASSES * each)
+        if steps > MOST:
+            changes |= {"max_steps": MOST}
+            steps = MOST
+        changes["eval_every"] = steps
+    else:
+        changes["epochs"] = float(math.ceil(LEAST / each))
+        changes["eval_every"] = math.ceil(changes["epochs"] * each / EVALUATIONS)
+    stated = set(recipe.model_fields_set)
+    if recipe.warmup_steps is not None:
+        stated.add("warmup_ratio")
+    if recipe.patience is not None:  # which counts evaluations
+        stated.add("eval_every")
+    changes = {key: value for key, value in changes.items() if key not in stated}
     values = ", ".join(f"{key} {value:g}" for key, value in changes.items())
-    usual = Recipe()
-    return (
-        f"{rows:,} training rows are few for {usual.epochs:g} epochs, and the recipe says nothing: {values} "
-        "(epochs = N of your own takes their place)"
-    )
+    line = f"{rows:,} training rows, and nothing says how long: {values} (--epochs N takes their place)"
+    return task.override({f"recipe.{key}": value for key, value in changes.items()}), line
