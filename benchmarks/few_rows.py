@@ -4,7 +4,7 @@
     python benchmarks/few_rows.py --total 200 --draws 5 --methods default features contrastive --measured FILE.jsonl
     python benchmarks/few_rows.py --full sst2 mrpc --measured FILE.jsonl
 
-All methods of a draw get the same rows and are scored on the same ones; each is a process of its own with one thread.
+All methods of a draw get the same rows and are scored on the same ones, each with one thread in a process of its own.
 Seconds are CPU seconds from the checkpoint on disk to the trained model, without imports and without the scoring. What
 `--measured` holds already is not measured again. ENV is an environment of its own with `setfit==1.2.0`, which needs
 transformers below 5.
@@ -149,40 +149,54 @@ def full(checkpoint: str, data: str, name: str, settings: dict[str, Any]) -> dic
         }
 
 
-def one(job: dict[str, Any]) -> dict[str, float]:
+def each(job: dict[str, Any]) -> None:
+    """Prints what every draw of a job gives, a line each. One that is not counted comes first: what libraries
+    import and compile at their first call is not of a training."""
     import torch
 
     torch.set_num_threads(1)
     if job["full"]:
-        return full(job["checkpoint"], job["data"], job["set"], job["settings"])
-    train, scored = drawn(job["set"], Path(job["data"]), job["seed"], job["rows"], job["total"])
+        print(json.dumps(full(job["checkpoint"], job["data"], job["set"], job["settings"])), flush=True)
+        return
     measure = setfit if job["method"] in SETFIT else ours
-    return measure(job["checkpoint"], job["settings"], train, scored, job["seed"])
+    for number, seed in enumerate([job["seeds"][0], *job["seeds"]]):
+        train, scored = drawn(job["set"], Path(job["data"]), seed, job["rows"], job["total"])
+        if number:
+            print(json.dumps(measure(job["checkpoint"], job["settings"], train, scored, seed)), flush=True)
+        else:
+            some = [*range(0, len(train[0]), max(1, len(train[0]) // 12))]
+            few = [train[0][i] for i in some], train[1][some]
+            short = {} if job["method"] == "features" else {"max_steps": 1}
+            measure(job["checkpoint"], job["settings"] | short, few, few, seed)
 
 
 def measured(jobs: Sequence[dict[str, Any]], file: Path, python: str) -> list[dict[str, Any]]:
-    """Each job with what it gave, from the file where it is in it."""
+    """What each draw of the jobs gave, from the file where it is in it."""
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     result = []
     for job in jobs:
-        key = {name: job[name] for name in ("set", "method", "seed", "rows", "total", "full")}
-        found = next((line for line in known if {name: line[name] for name in key} == key), None)
-        if found is None:
+        key = {name: job[name] for name in ("set", "method", "rows", "total", "full")}
+        found = {line["seed"]: line for line in known if {name: line[name] for name in key} == key}
+        todo = [seed for seed in job["seeds"] if seed not in found]
+        if todo:
             command = [
                 python if job["method"] in SETFIT else sys.executable,
                 __file__,
-                "one",
-                json.dumps(job),
+                "each",
+                json.dumps(job | {"seeds": todo}),
             ]
             environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            found = key | json.loads(done.stdout.splitlines()[-1])
-            with file.open("a") as stream:
-                stream.write(json.dumps(found) + "\n")
-            print(found, file=sys.stderr, flush=True)
-        result.append(found)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+                assert child.stdout is not None
+                lines = (line for line in child.stdout if line.startswith('{"accuracy"'))
+                for seed, line in zip(todo, lines, strict=False):
+                    found[seed] = key | {"seed": seed} | json.loads(line)
+                    with file.open("a") as stream:
+                        stream.write(json.dumps(found[seed]) + "\n")
+                    print(found[seed], file=sys.stderr, flush=True)
+            if child.returncode:
+                raise SystemExit(child.returncode)
+        result += [found[seed] for seed in job["seeds"]]
     return result
 
 
@@ -215,8 +229,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["one"]:
-        print(json.dumps(one(json.loads(sys.argv[2]))))
+    if sys.argv[1:2] == ["each"]:
+        each(json.loads(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,11 +254,11 @@ def main() -> None:
         "data": str(Path(options.data).resolve()),
     }
     sizes = {"rows": 0 if options.total or options.full else options.rows, "total": options.total}
+    seeds = [0] if options.full else list(range(options.draws))
     jobs = [
-        {"set": name, "seed": seed, "method": method, "full": bool(options.full), **sizes, **shared,
+        {"set": name, "seeds": seeds, "method": method, "full": bool(options.full), **sizes, **shared,
          "settings": (METHODS | SETFIT)[method]}
         for name in options.full or options.sets
-        for seed in range(1 if options.full else options.draws)
         for method in options.methods
         if options.setfit or method not in SETFIT
     ]  # fmt: skip
