@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from bert_ft.engine import batches, feature_cache, inference
 from bert_ft.engine.callbacks import Callback, Metrics
-from bert_ft.engine.checkpoints import Checkpoints, State
+from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
 from bert_ft.engine.last_linear import LastLinear
-from bert_ft.families.features import Features, ranges
+from bert_ft.families.features import Features, parts, ranges
 
 Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
@@ -31,7 +32,8 @@ FOLDS = 5
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(4, -9, -1))
 """Of the penalty on the weights of centred features of mean variance 1, beside the mean loss."""
 ENOUGH = 2  # strengths in a row that are worse than the best before: weaker ones are not tried
-POSITIONS = 2**15  # of rows that are computed together
+POSITIONS = 2**15  # of rows that are fitted to together
+BLOCK = 2**17  # tokens whose vectors are made together: half a minute of one core
 ITERATIONS = 500
 
 
@@ -45,33 +47,46 @@ def train(
     callbacks: Sequence[Callback] = (),
     loss: Loss | None = None,
 ) -> State:
-    """Fits the head of a model in place; arguments and result as of `loop.train`. It is one step, so that
-    there is nothing to resume, and one evaluation."""
+    """Fits the head of a model in place; arguments and result as of `loop.train`. A step is a block of rows
+    whose vectors are made, the last of them fits the head; then comes the one evaluation.
+
+    Raises:
+        Interrupted: after a signal, between two blocks; those of enough rows are in the cache.
+    """
     recipe = model.adapter.task.recipe
-    plan = batches.Plan(len(features), len(features), 1.0, model.adapter.task.run.seed)
     state = State()
+    plan = batches.Plan(len(list(parts(features, BLOCK))), 1, 1.0, model.adapter.task.run.seed)
     listeners = list(callbacks) if model.accelerator.is_main_process else []
+
+    def after(block: int) -> None:
+        if checkpoints is not None and checkpoints.stopped_by is not None:
+            raise Interrupted(checkpoints.stopped_by, block)
+        for listener in listeners if block < plan.steps else []:
+            listener.on_step(block, None)
+
     for listener in listeners:
         listener.on_start(plan, features)
-    began = time.perf_counter()
-    vectors = Vectors.of(model, features)
-    fitted = vectors.fit(loss or model.adapter.loss)
-    state.step = 1
-    state.rows = len(features)
-    state.tokens = int(features.lengths.sum())
-    state.seconds = time.perf_counter() - began
-    state.first_step = time.perf_counter()
-    entry = {"step": 1, "epoch": 1.0, "loss": fitted.loss, "learning_rate": None, "grad_norm": None}
-    log({**entry, "strength": fitted.strength, "held_out": fitted.held_out})
-    for listener in listeners:
-        listener.on_step(1, entry)
-    metrics = evaluate()
-    log({"step": 1, "epoch": 1.0, "evaluation": metrics})
-    if checkpoints is not None and recipe.keep == "best":
-        state.best_step = 1
-    for listener in listeners:
-        listener.on_evaluate(1, metrics, True)
-        listener.on_end()
+    try:
+        began = time.perf_counter()
+        fitted = Vectors.of(model, features, after).fit(loss or model.adapter.loss)
+        state.step = plan.steps
+        state.rows = len(features)
+        state.tokens = int(features.lengths.sum())
+        state.seconds = time.perf_counter() - began
+        state.first_step = time.perf_counter()
+        entry = {"step": state.step, "epoch": 1.0, "loss": fitted.loss, "learning_rate": None}
+        log({**entry, "grad_norm": None, "strength": fitted.strength, "held_out": fitted.held_out})
+        for listener in listeners:
+            listener.on_step(state.step, entry)
+        metrics = evaluate()
+        log({"step": state.step, "epoch": 1.0, "evaluation": metrics})
+        if recipe.keep == "best":
+            state.best_step = state.step
+        for listener in listeners:
+            listener.on_evaluate(state.step, metrics, True)
+    finally:
+        for listener in listeners:
+            listener.on_end()
     return state
 
 
@@ -108,28 +123,22 @@ class Vectors:
         # one for all: scaled apart, features that hardly differ would count as much as any (few rows: 1 to 3
         # points less)
         self.scale = float(self.flat.var(dim=0, unbiased=False).mean().sqrt().clamp(min=1e-12))
-        self.whole = _parts(self, np.arange(len(features)))
+        self.whole = _grouped(self, np.arange(len(features)))
 
     @classmethod
-    def of(cls, model: Any, features: Features) -> Vectors:
-        """Those of a model; from the cache where they are in it."""
+    def of(cls, model: Any, features: Features, after: Callable[[int], None] = lambda block: None) -> Vectors:
+        """Those of a model, block by block, from the cache where they are in it.
+
+        Args:
+            after: called with the number of each block once it is made, from 1 on.
+        """
         head = LastLinear(model.network, model.adapter)
-
-        def compute() -> np.ndarray:
-            batching = model.adapter.task.batching
-            with head.read():
-                return inference.predict(
-                    model.network,
-                    head,
-                    features,
-                    model.accelerator,
-                    pad=model.tokenizer.pad_token_id,
-                    tokens=batching.eval_tokens,
-                    sharing=model.sharing,
-                    deduplicate=batching.deduplicate,
-                )
-
-        return cls(model, head, features, feature_cache.vectors(_key(model, head, features), compute))
+        weights = _weights(model, head)
+        made = []
+        for number, block in enumerate(parts(features, BLOCK), 1):
+            made.append(feature_cache.vectors(_key(weights, block), partial(_vectors, model, head, block)))
+            after(number)
+        return cls(model, head, features, np.concatenate(made))
 
     def fit(self, loss: Loss) -> Fitted:
         """Fits the layer to all rows, as strongly held back as cross-validation says; sets its weights."""
@@ -147,14 +156,14 @@ class Vectors:
         folds = int(fold.max()) + 1
         problems = []
         for number in range(folds):
-            fitted = Problem(self, _parts(self, np.flatnonzero(fold != number)), loss)
-            problems.append((fitted, _parts(self, np.flatnonzero(fold == number))))
+            fitted = Problem(self, _grouped(self, np.flatnonzero(fold != number)), loss)
+            problems.append((fitted, _grouped(self, np.flatnonzero(fold == number))))
         solutions = [np.zeros(problem.size) for problem, _ in problems]
         weights = [max(sum(part.weight for part in held), 1e-12) for _, held in problems]
         result: dict[float, float] = {}
         for strength in STRENGTHS:
             solutions = [
-                problem.solve(strength, start)
+                problem.solve(strength, start, precise=False)
                 for (problem, _), start in zip(problems, solutions, strict=True)
             ]
             means = [
@@ -195,7 +204,7 @@ class Part:
     weight: float
 
 
-def _parts(vectors: Vectors, rows: np.ndarray) -> list[Part]:
+def _grouped(vectors: Vectors, rows: np.ndarray) -> list[Part]:
     """The features of these rows in parts."""
     features = vectors.features
     cpu = torch.device("cpu")
@@ -241,8 +250,9 @@ class Problem:
         """How many numbers a solution has."""
         return self.shape[1] * (self.shape[0] + self.biased)
 
-    def solve(self, strength: float, start: np.ndarray) -> np.ndarray:
-        """The solution with the least loss, from a start on."""
+    def solve(self, strength: float, start: np.ndarray, precise: bool = True) -> np.ndarray:
+        """The solution with the least loss, from a start on; not `precise`: near enough to compare
+        strengths."""
         from scipy.optimize import minimize
 
         def value(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -258,8 +268,9 @@ class Problem:
             gradient[: len(slopes)] += strength * slopes
             return total + strength / 2 * float(slopes @ slopes), gradient
 
+        tolerance = {"gtol": 1e-5} if precise else {"gtol": 1e-3, "ftol": 1e-4}
         found = minimize(
-            value, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "gtol": 1e-5}
+            value, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, **tolerance}
         )
         result: np.ndarray = found.x
         return result
@@ -299,21 +310,36 @@ class Problem:
             self.vectors.module.bias.copy_(bias)
 
 
-def _key(model: Any, head: LastLinear, features: Features) -> str:
-    """What the vectors follow from: tokens and weights, 32 hex digits."""
-    digest = hashlib.sha256(str(model.accelerator.mixed_precision).encode())
-    for array in _arrays(features):
-        digest.update(np.ascontiguousarray(array).data)
+def _vectors(model: Any, head: LastLinear, features: Features) -> np.ndarray:
+    batching = model.adapter.task.batching
+    with head.read():
+        return inference.predict(
+            model.network,
+            head,
+            features,
+            model.accelerator,
+            pad=model.tokenizer.pad_token_id,
+            tokens=batching.eval_tokens,
+            sharing=model.sharing,
+            deduplicate=batching.deduplicate,
+        )
+
+
+def _weights(model: Any, head: LastLinear) -> bytes:
+    """What vectors follow from beside their tokens: the network up to the layer, as a digest."""
     own = {id(parameter) for parameter in head.module.parameters()}
+    config = model.network.config.to_dict() | {"id2label": None, "label2id": None}
+    digest = hashlib.sha256(f"{model.accelerator.mixed_precision} {sorted(config.items())}".encode())
     for name, parameter in model.network.named_parameters():
         if id(parameter) not in own:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(model.network.config.to_json_string(use_diff=False).encode())
+    return digest.digest()
+
+
+def _key(weights: bytes, features: Features) -> str:
+    """The name of vectors in the cache: 32 hex digits."""
+    digest = hashlib.sha256(weights)
+    for column in (features.offsets, *(features.tokens[key] for key in sorted(features.tokens))):
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:32]
-
-
-def _arrays(features: Features) -> Iterator[np.ndarray]:
-    yield features.offsets
-    for key in sorted(features.tokens):
-        yield features.tokens[key]

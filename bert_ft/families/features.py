@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,3 +44,19 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """`starts[0], starts[0] + 1, ...` for `lengths[0]` numbers, then those of the next, as one array."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def parts(features: Features, most: int) -> Iterator[Features]:
+    """The features in parts of at most so many tokens, or of one feature; without targets and counts."""
+    start, ends = 0, features.offsets
+    while start < len(features):
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + most, "right")) - 1)
+        tokens = slice(int(ends[start]), int(ends[stop]))
+        yield Features(
+            ends[start : stop + 1] - ends[start],
+            {name: column[tokens] for name, column in features.tokens.items()},
+            values={name: column[start:stop] for name, column in features.values.items()},
+            weights=features.weights[start:stop],
+            places={name: column[tokens] for name, column in features.places.items()},
+        )
+        start = stop

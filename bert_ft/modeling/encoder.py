@@ -16,7 +16,7 @@ from bert_ft.config.recipe import Batching
 from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import fast_tokenizer
-from bert_ft.families.features import Features
+from bert_ft.families.features import Features, parts
 from bert_ft.modeling import pretrained, token_types, vocabulary
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Encoder:
 
         if layers is not None and not layers:
             raise InputError("no layer is named", where="layers", remedy="-1 is the last")
-        for part in _parts(features, TOKENS // len(layers or [-1])):
+        for part in parts(features, TOKENS // len(layers or [-1])):
             flat = inference.predict(
                 self.body,
                 Reading(layers),
@@ -311,22 +311,6 @@ def _pair(text: Any, number: int) -> tuple[str, ...]:
             remedy="read its file again as UTF-8",
         )
     return pair
-
-
-def _parts(features: Features, most: int) -> Iterator[Features]:
-    """The features in parts of at most so many tokens, or of one feature."""
-    start, ends = 0, features.offsets
-    while start < len(features):
-        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + most, "right")) - 1)
-        tokens = slice(int(ends[start]), int(ends[stop]))
-        yield Features(
-            ends[start : stop + 1] - ends[start],
-            {name: column[tokens] for name, column in features.tokens.items()},
-            values={name: column[start:stop] for name, column in features.values.items()},
-            weights=features.weights[start:stop],
-            places={name: column[tokens] for name, column in features.places.items()},
-        )
-        start = stop
 
 
 def _states(row: int, features: Features, at: int, hidden: np.ndarray) -> States:
