@@ -18,7 +18,7 @@ FEW = {"batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1}
 EVALUATIONS = 3  # of such a training: an epoch of few rows is short beside the evaluation of many
 PAIRS = {"batch_size": 16, "learning_rate": 1e-4, "warmup_ratio": 0.1}
 """The same of contrastive training, whatever the number of rows."""
-PASSES = 15.0  # over the rows, of contrastive training
+PASSES = 10.0  # over the rows, of contrastive training
 MOST = 500  # steps of it, at most
 
 
