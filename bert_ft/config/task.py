@@ -199,7 +199,7 @@ class Task(Strict):
             table = table or _table_of(key, where, keys)
             node = tree
             for part in table.split("."):
-                if part in INNER and part in node and node[part] is None:
+                if part in INNER and node.get(part) is None:
                     node[part] = {}  # a table that the task's file has not
                 if not isinstance(node.get(part), dict):
                     raise InputError(f"unknown key '{key}'", where=where, remedy=did_you_mean(key, keys))
