@@ -88,7 +88,7 @@ def prepare(
     adapter = in_head_order(adapter, task.run, model, trusted)
     train = splitting.limit(prepared.splits.train, task.data.limit_train, task.run.seed)
     notes = list(prepared.notes)
-    task, line = few_rows.settled(adapter.task, len(train))
+    task, line = few_rows.settled(adapter.task, len(train), adapter.windowed)
     adapter = adapter.rebound(task)
     if line:
         notes.append(line)

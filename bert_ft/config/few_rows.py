@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bert_ft.config.recipe import Recipe
 from bert_ft.config.task import Task
 
 LEAST = 300
@@ -18,42 +19,51 @@ FEW = {"batch_size": 16, "learning_rate": 5e-5, "warmup_ratio": 0.1}
 EVALUATIONS = 3  # of such a training: an epoch of few rows is short beside the evaluation of many
 PAIRS = {"batch_size": 16, "learning_rate": 1e-4, "warmup_ratio": 0.1}
 """The same of contrastive training, whatever the number of rows."""
-PASSES = 10.0  # over the rows, of contrastive training
+PASSES = 10  # over the rows, of contrastive training
 MOST = 500  # steps of it, at most
+LENGTH = {"epochs", "max_steps", "min_steps"}
+STEPS = LENGTH | {"learning_rate", "batch_size", "schedule", "warmup_ratio", "warmup_steps", "weight_decay"}
+STEPS |= {"dropout", "head_dropout", "layer_decay", "max_grad_norm", "patience", "eval_every"}
+"""Keys of the recipe that a head which is fitted has no use for."""
 
 
-def settled(task: Task, rows: int) -> tuple[Task, str]:
-    """The task with the length of its training, where its recipe leaves that open, and what goes with it; and
-    a line that says so, empty where nothing changed.
+def settled(task: Task, rows: int, windowed: bool = False) -> tuple[Task, str]:
+    """The task with what its recipe leaves open, where that follows from the number of training rows; and a
+    line that says so, empty where there is nothing to say.
 
     Args:
-        rows: of training.
+        windowed: whether a row may be trained on in several windows.
     """
     recipe = task.recipe
-    if recipe.method == "features" or recipe.model_fields_set & {"epochs", "max_steps"}:
-        return task, ""
-    pairs = recipe.method == "contrastive"
-    if not pairs and recipe.epochs * math.ceil(rows / recipe.batch_size) >= LEAST:
-        return task, ""
-    changes: dict[str, Any] = dict(PAIRS if pairs else FEW)
-    batch = recipe.batch_size if "batch_size" in recipe.model_fields_set else changes["batch_size"]
-    each = math.ceil(rows / batch)
-    if pairs:
-        changes["epochs"] = PASSES
-        steps = math.ceil(PASSES * each)
-        if steps > MOST:
-            changes |= {"max_steps": MOST}
-            steps = MOST
-        changes["eval_every"] = steps
-    else:
-        changes["epochs"] = float(math.ceil(LEAST / each))
-        changes["eval_every"] = math.ceil(changes["epochs"] * each / EVALUATIONS)
     stated = set(recipe.model_fields_set)
+    if recipe.method == "features":
+        unused = [key for key in type(recipe).model_fields if key in STEPS & stated]
+        line = f'the method "features" takes no steps: {", ".join(unused)} have no effect' if unused else ""
+        return task, line
+    if recipe.method == "contrastive":
+        changes = _pairs(recipe, rows)
+    elif stated & LENGTH or recipe.epochs * math.ceil(rows / recipe.batch_size) >= LEAST:
+        return task, ""
+    else:
+        changes = {**FEW, "min_steps": LEAST, "eval_every": LEAST // EVALUATIONS}
+        if windowed:  # many windows are more steps
+            del changes["eval_every"]
     if recipe.warmup_steps is not None:
         stated.add("warmup_ratio")
     if recipe.patience is not None:  # which counts evaluations
         stated.add("eval_every")
     changes = {key: value for key, value in changes.items() if key not in stated}
+    if not changes:
+        return task, ""
     values = ", ".join(f"{key} {value:g}" for key, value in changes.items())
-    line = f"{rows:,} training rows, and nothing says how long: {values} (--epochs N takes their place)"
+    line = f"{rows:,} training rows, and nothing else is said: {values} (--epochs, --lr ... take their place)"
     return task.override({f"recipe.{key}": value for key, value in changes.items()}), line
+
+
+def _pairs(recipe: Recipe, rows: int) -> dict[str, Any]:
+    """What contrastive training takes for so many rows."""
+    if recipe.model_fields_set & LENGTH:
+        return dict(PAIRS)
+    batch = recipe.batch_size if "batch_size" in recipe.model_fields_set else int(PAIRS["batch_size"])
+    steps = min(MOST, PASSES * math.ceil(rows / batch))
+    return {**PAIRS, "max_steps": steps, "eval_every": steps}

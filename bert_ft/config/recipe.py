@@ -95,6 +95,9 @@ class Recipe(Strict):
     max_steps: int | None = Field(
         None, gt=0, description="end a training after N optimizer steps, whatever `epochs` says"
     )
+    min_steps: int | None = Field(
+        None, gt=0, description="optimizer steps that a training has at least, whatever `epochs` says"
+    )
     max_length: int = Field(
         128, gt=2, description="tokens a row, special ones included; longer rows are truncated, and counted"
     )

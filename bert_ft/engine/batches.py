@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bert_ft.config.recipe import Recipe
 from bert_ft.families.features import Features, ranges
 
 MEGABATCH = 50  # batches that are sorted together
@@ -32,6 +33,13 @@ class Plan:
     seed: int
     max_steps: int | None = None
     lengths: np.ndarray | None = None  # given: batches hold rows of near length
+    min_steps: int = 1
+
+    @classmethod
+    def of(cls, recipe: Recipe, rows: int, seed: int, lengths: np.ndarray | None = None) -> Plan:
+        """That of a recipe."""
+        least = recipe.min_steps or 1
+        return cls(rows, recipe.batch_size, recipe.epochs, seed, recipe.max_steps, lengths, least)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +50,7 @@ class Plan:
         """Optimizer steps of the whole training."""
         if self.max_steps is not None:
             return self.max_steps
-        return max(1, math.ceil(self.epochs * self.steps_per_epoch))
+        return max(self.min_steps, math.ceil(self.epochs * self.steps_per_epoch))
 
     def epoch(self, step: int) -> float:
         """Epochs done once `step` steps are done."""

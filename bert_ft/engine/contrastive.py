@@ -73,6 +73,12 @@ def train(
     encoder = _Encoder(model.network, reading, model.tokenizer, model.accelerator, model.sharing)
     for parameter in head.module.parameters():
         parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.network.parameters()):
+        raise InputError(
+            "with all of the encoder frozen there is nothing to learn from pairs",
+            where="recipe.freeze",
+            remedy='method = "features"',
+        )
     with head.read():
         return loop.train(
             encoder,
@@ -119,9 +125,19 @@ def _refuse(model: Any, features: Features, head: LastLinear) -> None:
         message = "contrastive training needs a label for each row, and this family has none"
     elif task.data.problem_type == "regression":
         message = "contrastive training needs labels, and these rows have numbers"
-    elif model.accelerator.num_processes > 1 or task.batching.gradient_accumulation_steps > 1:
-        message = "contrastive training compares all rows of a batch, which can't be computed in parts"
-        remedy = "start one process, without gradient accumulation"
+    elif task.recipe.batch_size < 2:
+        message = "a batch of one row has no pairs"
+        where = "recipe.batch_size"
+        remedy = "16, say"
+    elif (
+        model.accelerator.num_processes > 1
+        or task.batching.gradient_accumulation_steps > 1
+        or model.sharing.keys(features, task.batching.equal_lengths) is not None
+    ):
+        message = "contrastive training compares all rows of a batch, which can't be computed in parts here"
+        remedy = (
+            "one process, without gradient accumulation and equal_lengths, and a head that takes any rows"
+        )
     else:
         return
     raise InputError(message, where=where, remedy=remedy)

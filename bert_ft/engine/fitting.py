@@ -31,10 +31,13 @@ Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 FOLDS = 5
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(4, -9, -1))
 """Of the penalty on the weights of centred features of mean variance 1, beside the mean loss."""
+ALONE = 1.0  # strength for one row
 ENOUGH = 2  # strengths in a row that are worse than the best before: weaker ones are not tried
 POSITIONS = 2**15  # of rows that are fitted to together
 BLOCK = 2**17  # tokens whose vectors are made together: half a minute of one core
 ITERATIONS = 500
+TINY = 1e-30  # a loss that is none
+NOISE = 1e-12  # share of a loss that is rounding
 
 
 def train(
@@ -143,9 +146,9 @@ class Vectors:
     def fit(self, loss: Loss) -> Fitted:
         """Fits the layer to all rows, as strongly held back as cross-validation says; sets its weights."""
         held_out = self._cross_validate(loss)
-        best = min(held_out, key=held_out.__getitem__)
+        best = min(held_out, key=held_out.__getitem__, default=ALONE)
         problem = Problem(self, self.whole, loss)
-        solution = problem.solve(best, np.zeros(problem.size))
+        solution = problem.solve(best, problem.constant)
         problem.write(solution)
         return Fitted(best, problem.mean(solution, self.whole), {f"{k:.4g}": v for k, v in held_out.items()})
 
@@ -154,11 +157,13 @@ class Vectors:
         use."""
         fold = self._folds()
         folds = int(fold.max()) + 1
+        if folds == 1:  # of one row nothing can be held out
+            return {}
         problems = []
         for number in range(folds):
             fitted = Problem(self, _grouped(self, np.flatnonzero(fold != number)), loss)
             problems.append((fitted, _grouped(self, np.flatnonzero(fold == number))))
-        solutions = [np.zeros(problem.size) for problem, _ in problems]
+        solutions = [problem.constant for problem, _ in problems]
         weights = [max(sum(part.weight for part in held), 1e-12) for _, held in problems]
         result: dict[float, float] = {}
         for strength in STRENGTHS:
@@ -244,36 +249,72 @@ class Problem:
         self.biased = vectors.module.bias is not None
         self.weight = max(sum(part.weight for part in parts), 1e-12)
         self.inputs = [vectors.flat[part.which] for part in parts]
+        self.unit = 1.0  # of the loss
+        self.learnt = False  # whether there is nothing left to learn from features
+        self._begin()
 
     @property
     def size(self) -> int:
         """How many numbers a solution has."""
         return self.shape[1] * (self.shape[0] + self.biased)
 
+    def _begin(self) -> None:
+        """Finds the solution without any feature, by its biases alone: where each search begins. Its loss is
+        what losses are measured in, so that numbers of any size are fitted alike."""
+        self.constant = np.zeros(self.size)
+        self.unit = zero = max(self._value(self.constant, plain=True)[0], TINY)
+        for _ in range(2 * self.biased):  # in its own units the second time
+            biases = np.arange(self.size) >= self.size - self.shape[1]
+            self.constant = self._least(self.constant, 0.0, {"gtol": 1e-8, "ftol": 1e-12}, biases)
+            self.unit = max(self.unit * self._value(self.constant, plain=True)[0], TINY)
+        self.learnt = self.unit <= NOISE * zero
+
+    def _least(
+        self,
+        start: np.ndarray,
+        strength: float,
+        tolerance: dict[str, float],
+        biases: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Where the loss and the penalty are least; with `biases` of these numbers alone, without features.
+        The search is in numbers of the size that the loss has: losses are squares."""
+        from scipy.optimize import minimize
+
+        free = np.ones(self.size, bool) if biases is None else biases
+        slopes = np.flatnonzero(free[: self.shape[0] * self.shape[1]])
+        scale = math.sqrt(self.unit)
+        solution = start.copy()
+
+        def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+            solution[free] = x * scale
+            total, gradient = self._value(solution, plain=biases is not None)
+            gradient = gradient[free] * scale
+            gradient[slopes] += strength * x[slopes]
+            return total + strength / 2 * float(x[slopes] @ x[slopes]), gradient
+
+        options = {"maxiter": ITERATIONS, **tolerance}
+        solution[free] = (
+            scale * minimize(value, start[free] / scale, jac=True, method="L-BFGS-B", options=options).x
+        )
+        return solution
+
+    def _value(self, x: np.ndarray, plain: bool = False) -> tuple[float, np.ndarray]:
+        """The mean loss at a solution, in units, and its gradient; `plain` without features."""
+        leaf = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+        total = 0.0
+        for part, inputs in zip(self.parts, self.inputs, strict=True):
+            losses = self._losses(leaf, part, None if plain else inputs) / (self.weight * self.unit)
+            losses.backward()  # type: ignore[no-untyped-call]
+            total += float(losses.detach())
+        assert leaf.grad is not None
+        return total, leaf.grad.double().numpy()
+
     def solve(self, strength: float, start: np.ndarray, precise: bool = True) -> np.ndarray:
         """The solution with the least loss, from a start on; not `precise`: near enough to compare
         strengths."""
-        from scipy.optimize import minimize
-
-        def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-            leaf = torch.tensor(x, dtype=torch.float32, requires_grad=True)
-            total = 0.0
-            for part, inputs in zip(self.parts, self.inputs, strict=True):
-                losses = self._losses(leaf, part, inputs) / self.weight
-                losses.backward()  # type: ignore[no-untyped-call]
-                total += float(losses.detach())
-            assert leaf.grad is not None
-            gradient = leaf.grad.double().numpy()
-            slopes = x[: self.shape[0] * self.shape[1]]
-            gradient[: len(slopes)] += strength * slopes
-            return total + strength / 2 * float(slopes @ slopes), gradient
-
-        tolerance = {"gtol": 1e-5} if precise else {"gtol": 1e-3, "ftol": 1e-4}
-        found = minimize(
-            value, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, **tolerance}
-        )
-        result: np.ndarray = found.x
-        return result
+        if self.learnt:
+            return self.constant
+        return self._least(start, strength, {"gtol": 1e-5} if precise else {"gtol": 1e-3, "ftol": 1e-4})
 
     def mean(self, solution: np.ndarray, parts: Sequence[Part]) -> float:
         """The mean loss of rows, without the penalty."""
@@ -283,10 +324,18 @@ class Problem:
             total = sum(float(self._losses(leaf, part, self.vectors.flat[part.which])) for part in parts)
         return total / weight
 
-    def _losses(self, solution: Tensor, part: Part, inputs: Tensor) -> Tensor:
-        """The weighted losses of a part, summed."""
-        weight, bias = self._of(solution)
-        logits = torch.addmm(bias, inputs, weight)
+    def _losses(self, solution: Tensor, part: Part, inputs: Tensor | None) -> Tensor:
+        """The weighted losses of a part, summed; without inputs those of the biases alone."""
+        if inputs is None:
+            bias = (
+                solution[-self.shape[1] :]
+                if self.biased
+                else solution.new_zeros(self.shape[1]) + solution[0] * 0
+            )
+            logits = bias.expand(len(part.which), -1)
+        else:
+            weight, bias = self._of(solution)
+            logits = torch.addmm(bias, inputs, weight)
         if part.mask is not None:
             wide = logits.new_zeros(*part.mask.shape, logits.shape[1])
             logits = wide.index_put((part.mask,), logits)

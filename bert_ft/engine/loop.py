@@ -96,9 +96,7 @@ class _Training:
         recipe = self.task.recipe
         batching = self.task.batching
         lengths = features.lengths if batching.order == "length" else None
-        self.plan = batches.Plan(
-            len(features), recipe.batch_size, recipe.epochs, self.task.run.seed, recipe.max_steps, lengths
-        )
+        self.plan = batches.Plan.of(recipe, len(features), self.task.run.seed, lengths)
         self.keys = sharing.keys(features, batching.equal_lengths)
         optimizer = optimization.optimizer(model.network, recipe)
         self.scheduler = optimization.schedule(optimizer, recipe, self.plan.steps)

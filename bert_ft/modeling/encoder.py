@@ -17,7 +17,7 @@ from bert_ft.config.schema import RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features, parts
-from bert_ft.modeling import pretrained, token_types, vocabulary
+from bert_ft.modeling import mean_layer, pretrained, token_types, vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +106,7 @@ class Encoder:
         run = RunSpec(checkpoint=checkpoint, revision=revision)
         tokenizer, of_tokenizer = vocabulary.load(run, checkpoint, (), trusted)
         network, of_weights = pretrained.load_encoder(run, checkpoint, trusted)
+        of_weights += mean_layer.drop(network)
         notes = [*of_tokenizer, *token_types.set_types(tokenizer, network, pairs=True), *of_weights]
         positions = requirements.positions(network)
         if max_length is None:

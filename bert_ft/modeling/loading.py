@@ -10,6 +10,7 @@ from bert_ft import families
 from bert_ft.config.task import Task
 from bert_ft.engine import lora, partial
 from bert_ft.engine.accelerator import accelerator
+from bert_ft.engine.last_linear import LastLinear
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import mean_layer, pretrained, token_types, vocabulary
@@ -86,6 +87,8 @@ def build(
         raise InputError(message, where="recipe.max_length", remedy=remedy)
     if training and task.recipe.method != "fine-tuning":
         notes = [*notes, *mean_layer.add(network, adapter)]
+    if training and mean_layer.is_in(network) and LastLinear(network, adapter).per_token:
+        notes = [*notes, *mean_layer.drop(network)]
     if task.batching.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     model = Model(network, tokenizer, device, task.recipe.max_length, adapter=adapter, new=new)

@@ -45,15 +45,26 @@ def add(network: Any, adapter: Any) -> list[str]:
     if hasattr(network.config, "classifier_pooling"):
         network.config.classifier_pooling = "mean"
         return ["the head reads the mean of the tokens (classifier_pooling)"]
-    if is_in(network):
-        return []
     notes = []
-    if _add_layer(network):
+    if is_in(network):
+        pass
+    elif _add_layer(network):
         notes.append("one layer more, which takes the mean of the tokens: what the head reads")
     else:
         notes.append(f"{type(network).__name__} has no layer that could take the mean: the head reads less")
     _straighten(network, head)
     return notes
+
+
+def drop(network: Any) -> list[str]:
+    """Takes the layer of an earlier run out of a network that is read at each token, in place; returns what
+    is to be told. Behind it all tokens of a text are alike."""
+    if not is_in(network):
+        return []
+    layers = _layers(network)
+    del layers[-1]
+    network.config.num_hidden_layers -= 1
+    return ["the checkpoint's layer that takes the mean of the tokens is left out: here each token is read"]
 
 
 def is_in(network: Any) -> bool:
@@ -71,7 +82,7 @@ def _add_layer(network: Any) -> bool:
     before = last_layer.last(network)
     if before is None or _attention(before) is None:
         return False
-    layers = next(m for m in network.modules() if isinstance(m, nn.ModuleList) and before in list(m))
+    layers = _layers(network)
     tokens, mask = _states(network)
     expected = torch.stack([row[real].mean(0) for row, real in zip(tokens, mask, strict=True)])
     layers.append(_layer(before))
@@ -89,6 +100,12 @@ def _add_layer(network: Any) -> bool:
     if kinds:
         network.config.layer_types = kinds
     return False
+
+
+def _layers(network: Any) -> nn.ModuleList:
+    """The list that the last layer is in."""
+    last = last_layer.last(network)
+    return next(m for m in network.modules() if isinstance(m, nn.ModuleList) and last in list(m))
 
 
 def _layer(before: nn.Module) -> nn.Module:

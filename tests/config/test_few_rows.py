@@ -17,18 +17,27 @@ ROWS = [{"text": f"the film {i}", "label": "good" if i % 2 else "bad"} for i in 
 
 
 def _steps(rows: int, **settings: Any) -> int:
-    recipe = settled(load_task("classification").override(settings), rows)[0].recipe
-    return Plan(rows, recipe.batch_size, recipe.epochs, 0, recipe.max_steps).steps
+    return Plan.of(settled(load_task("classification").override(settings), rows)[0].recipe, rows, 0).steps
 
 
 @pytest.mark.parametrize("rows", [1, 7, 20, 200, 1000, 3000, 3168])
 def test_a_training_has_hundreds_of_steps(rows: int) -> None:
+    """At least 300, and no fewer than three epochs."""
     task, line = settled(load_task("classification"), rows)
-    assert LEAST <= _steps(rows) < 2 * LEAST
-    assert f"{rows:,} training rows" in line and "--epochs N" in line
-    every = task.recipe.eval_every
-    assert isinstance(every, int) and math.ceil(_steps(rows) / every) == 3
-    assert task.recipe.warmup_ratio == 0.1
+    assert _steps(rows) == max(LEAST, 3 * math.ceil(rows / 16))
+    assert f"{rows:,} training rows" in line and "--epochs" in line
+    assert task.recipe.eval_every == 100 and task.recipe.warmup_ratio == 0.1
+
+
+def test_windows_are_more_steps() -> None:
+    """Rows are counted and features are trained on: a row in ten windows does not make ten times the steps."""
+    recipe = settled(load_task("classification"), 20, windowed=True)[0].recipe
+    assert Plan.of(recipe, 200, 0).steps == LEAST and recipe.eval_every == "epoch"
+    assert Plan.of(recipe, 20_000, 0).steps == 3750
+    pairs = settled(load_task("classification").override({"method": "contrastive"}), 20, windowed=True)[
+        0
+    ].recipe
+    assert Plan.of(pairs, 200, 0).steps == 20
 
 
 def test_many_rows_are_trained_as_ever() -> None:
@@ -45,17 +54,23 @@ def test_what_is_said_stays() -> None:
         task = load_task("classification").override({key: value}).override({"seed": 3})
         recipe = settled(task, 20)[0].recipe
         assert getattr(recipe, key) == value
-        assert recipe.epochs > 100 or key == "batch_size"
+        assert recipe.min_steps == LEAST
     assert settled(task, 20)[0].recipe.eval_every == "epoch"
     assert settled(load_task("classification").override({"warmup_steps": 7}), 20)[0].recipe.warmup_ratio == 0
     assert settled(load_task("mrpc"), 20)[1] == ""
     assert settled(load_task("classification").override({"method": "features"}), 20)[1] == ""
+    unused = load_task("classification").override({"method": "features", "epochs": 5, "patience": 2})
+    assert settled(unused, 20)[1] == 'the method "features" takes no steps: epochs, patience have no effect'
 
 
 def test_contrastive_training_passes_ten_times() -> None:
     assert _steps(16, method="contrastive") == 10
     assert _steps(48, method="contrastive") == 30
     assert _steps(100_000, method="contrastive") == MOST
+    own = settled(load_task("classification").override({"method": "contrastive", "max_steps": 7}), 20)[
+        0
+    ].recipe
+    assert (own.max_steps, own.batch_size, own.learning_rate, own.warmup_ratio) == (7, 16, 1e-4, 0.1)
 
 
 def test_a_run_tells_and_records_it(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -64,7 +79,7 @@ def test_a_run_tells_and_records_it(tmp_path: Path, tiny_checkpoint: Path) -> No
     run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "run", **call)
     assert run.results["steps"] == 20
     assert any(note.startswith("20 training rows") for note in run.results["notes"])
-    assert load_task(tmp_path / "run" / "task.toml").recipe.epochs == 10
+    assert load_task(tmp_path / "run" / "task.toml").recipe.max_steps == 20
     before = (tmp_path / "run" / "results.json").stat().st_mtime_ns
     bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "run", **call)
     assert (tmp_path / "run" / "results.json").stat().st_mtime_ns == before

@@ -64,7 +64,7 @@ def test_solutions_are_those_of_scikit_learn(strength: float) -> None:
     def solved(outputs: int, loss: Callable[..., Any], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         vectors = _vectors(x, outputs, labels=values)
         problem = fitting.Problem(vectors, vectors.whole, loss)
-        problem.write(problem.solve(strength, np.zeros(problem.size)))
+        problem.write(problem.solve(strength, problem.constant))
         with torch.no_grad():
             return vectors.module(vectors.flat).numpy(), _scaled(vectors)
 
@@ -219,6 +219,55 @@ def test_all_families_and_kinds_of_labels(cache: Path, tiny_checkpoint: Path) ->
     assert answers.results["metrics"]["validation"]["exact_match"] == 100
 
 
+def test_numbers_of_any_size_are_fitted_alike() -> None:
+    """Targets a million times as large, or as small, give as much larger, or smaller, predictions; equal ones give
+    exactly that number."""
+    x, scores = _data()
+
+    def fitted(targets: np.ndarray) -> np.ndarray:
+        vectors = _vectors(x, 1, labels=targets.astype(np.float32))
+        vectors.fit(lambda z, b: F.mse_loss(z.squeeze(-1), b["labels"], reduction="none"))
+        with torch.no_grad():
+            return vectors.module(vectors.flat)[:, 0].double().numpy()
+
+    expected = fitted(scores[:, 0])
+    assert np.corrcoef(expected, scores[:, 0])[0, 1] > 0.9
+    for size in (1e-6, 1e6):
+        assert np.allclose(fitted(scores[:, 0] * size) / size, expected, rtol=2e-2, atol=0.2)
+    shifted = fitted(scores[:, 0] + 2000) - 2000
+    assert np.allclose(shifted, expected, rtol=2e-2, atol=0.2)
+    assert (fitted(np.full(len(x), 3.0)) == 3).all()
+
+
+def test_one_row_is_fitted(cache: Path, tiny_checkpoint: Path) -> None:
+    """Of which nothing can be held out; the run says what its predictions are worth."""
+    for method in ("features", "contrastive"):
+        run = _train(cache / method, tiny_checkpoint, method=method, limit_train=1)
+        assert set(run.results["metrics"]["validation"]) == {"accuracy"}
+
+
+def test_the_layer_goes_where_each_token_is_read(cache: Path, tiny_checkpoint: Path) -> None:
+    """A run of features as the checkpoint of a tagger: all its tokens would be alike behind the layer, so it is
+    left out, and told; the words' vectors of `embed` too. With other labels the new dense layer is straight again."""
+    base = _train(cache / "base", tiny_checkpoint)
+    words = [{"tokens": row["text"].split(), "tags": ["O", "B-X", "O", "O"]} for row in ROWS]
+    for method in ("features", "fine-tuning"):
+        run = _train(
+            cache / method, base.path, "ner", rows=words, method=method, max_steps=60, learning_rate=1e-2
+        )
+        assert run.results["metrics"]["validation"]["f1"] > 0.9
+        assert run.model.network.config.num_hidden_layers == 2
+        assert any("is left out: here each token is read" in note for note in run.results["notes"])
+    [found] = bert_ft.Embedder.load(base.path).words(["the warm film"])
+    [expected] = bert_ft.Embedder.load(tiny_checkpoint).words(["the warm film"])
+    assert np.allclose(found.vectors, expected.vectors, atol=1e-5)
+    three = [row | {"label": f"{row['label']}-{i % 3 == 0}"} for i, row in enumerate(ROWS)]
+    again = _train(cache / "three", base.path, rows=three)
+    assert again.model.network.config.num_hidden_layers == 3
+    dense = again.model.network.bert.pooler.dense
+    assert torch.equal(dense.weight, torch.eye(32) * 2**-6) and not dense.bias.any()
+
+
 @settings(max_examples=20, deadline=None)
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=7), seed=st.integers(0, 9))
 def test_pairs_equal_a_loop_over_all_of_them(labels: list[int], seed: int) -> None:
@@ -255,7 +304,7 @@ def test_contrastive_training_draws_labels_together(cache: Path, tiny_checkpoint
         same = label[:, None] == label
         return float(cosines[same].mean() - cosines[~same].mean())
 
-    assert apart(run) > 3 * apart(before)
+    assert apart(run) > 2 * apart(before)
     model = run.model
     features = model.encode(model.adapter.rows([row["text"] for row in ROWS]))
     weight = model.network.classifier.weight.detach().clone()
@@ -272,6 +321,9 @@ def test_contrastive_training_draws_labels_together(cache: Path, tiny_checkpoint
         ("ner", {"method": "contrastive"}, "needs a label for each row"),
         ("numbers", {"method": "contrastive", "problem_type": "regression"}, "these rows have numbers"),
         ("classification", {"method": "contrastive", "gradient_accumulation_steps": 2}, "in parts"),
+        ("classification", {"method": "contrastive", "equal_lengths": True}, "in parts"),
+        ("classification", {"method": "contrastive", "batch_size": 1}, "no pairs"),
+        ("classification", {"method": "contrastive", "freeze": "encoder"}, "nothing to learn from pairs"),
     ],
 )
 def test_what_a_method_can_not_be(
@@ -280,6 +332,8 @@ def test_what_a_method_can_not_be(
     rows: list[dict[str, Any]] = ROWS
     if family == "ner":
         rows = [{"tokens": row["text"].split(), "tags": ["O", "B-X", "O", "O"]} for row in ROWS]
+    elif "equal_lengths" in settings:
+        rows = [row | {"text": row["text"] + " so" * (i % 3)} for i, row in enumerate(ROWS)]
     elif family == "numbers":
         family, rows = "classification", [row | {"label": float(len(row["text"]))} for row in ROWS]
     with pytest.raises(InputError, match=message):

@@ -67,7 +67,7 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     splits = prepared.splits
     model, _ = build(prepared.task, prepared.adapter, recipe.precision, trusted=trusted)
     features = model.encode(splits.train)
-    plan = Plan(len(features), recipe.batch_size, recipe.epochs, task.run.seed, recipe.max_steps)
+    plan = Plan.of(recipe, len(features), task.run.seed)
     short = prepared.task.override(
         {"recipe.max_steps": min(plan.steps, STEPS), "recipe.eval_every": STEPS + 1}
     )
