@@ -20,6 +20,8 @@ from bert_ft.engine import fitting, loop
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, State
 from bert_ft.engine.last_linear import LastLinear
+from bert_ft.engine.problem import Loss
+from bert_ft.engine.vectors import Vectors
 from bert_ft.errors import InputError
 from bert_ft.families.features import Features
 
@@ -54,7 +56,7 @@ def train(
     log: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
-    loss: fitting.Loss | None = None,
+    loss: Loss | None = None,
 ) -> State:
     """Trains a model in place; arguments and result as of `loop.train`. Before each evaluation the head is
     fitted to the encoder as it is, so that the weights that are kept have the head that was scored.
@@ -66,7 +68,7 @@ def train(
     _refuse(model, features, head)
 
     def evaluate_fitted() -> Metrics:
-        fitting.Vectors.of(model, features).fit(loss or model.adapter.loss)
+        fitting.fit(Vectors.of(model, features), loss or model.adapter.loss)
         return evaluate()
 
     reading = _Reading(model.adapter.task, head)

@@ -19,6 +19,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 import bert_ft
 from bert_ft.engine import contrastive, feature_cache, fitting, inference
+from bert_ft.engine.problem import Problem
+from bert_ft.engine.vectors import Vectors
 from bert_ft.errors import InputError
 from bert_ft.families.features import Features
 from bert_ft.modeling import mean_layer
@@ -31,7 +33,7 @@ ROWS = [
 ]
 
 
-def _vectors(x: np.ndarray, outputs: int, **values: np.ndarray) -> fitting.Vectors:
+def _vectors(x: np.ndarray, outputs: int, **values: np.ndarray) -> Vectors:
     """Rows that an encoder has made these vectors of."""
     features = Features(
         np.arange(len(x) + 1), {"input_ids": np.zeros(len(x), np.int32)}, values, np.ones(len(x))
@@ -41,7 +43,7 @@ def _vectors(x: np.ndarray, outputs: int, **values: np.ndarray) -> fitting.Vecto
         adapter=SimpleNamespace(task=SimpleNamespace(run=SimpleNamespace(seed=0))),
     )
     head: Any = SimpleNamespace(module=torch.nn.Linear(x.shape[1], outputs), per_token=False)
-    return fitting.Vectors(model, head, features, x.astype(np.float32))
+    return Vectors(model, head, features, x.astype(np.float32))
 
 
 def _data(n: int = 90, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +52,7 @@ def _data(n: int = 90, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
     return x, x @ random.normal(size=(d, 3)) + random.normal(size=(n, 3)) * 4
 
 
-def _scaled(vectors: fitting.Vectors) -> np.ndarray:
+def _scaled(vectors: Vectors) -> np.ndarray:
     return ((vectors.flat - vectors.center) / vectors.scale).double().numpy()
 
 
@@ -63,7 +65,7 @@ def test_solutions_are_those_of_scikit_learn(strength: float) -> None:
 
     def solved(outputs: int, loss: Callable[..., Any], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         vectors = _vectors(x, outputs, labels=values)
-        problem = fitting.Problem(vectors, vectors.whole, loss)
+        problem = Problem(vectors, vectors.whole, loss)
         problem.write(problem.solve(strength, problem.constant))
         with torch.no_grad():
             return vectors.module(vectors.flat).numpy(), _scaled(vectors)
@@ -96,12 +98,12 @@ def test_the_strength_is_that_of_the_least_held_out_loss() -> None:
 
     noise = _vectors(x, 2, labels=random.integers(2, size=len(x)))
     certain = _vectors(x, 3, labels=(x @ random.normal(size=(12, 3))).argmax(1))
-    assert noise.fit(loss).strength > 30 * certain.fit(loss).strength
+    assert fitting.fit(noise, loss).strength > 30 * fitting.fit(certain, loss).strength
     labels = noise.features.values["labels"]
-    shares = [labels[noise._folds() == fold].mean() for fold in range(5)]
+    shares = [labels[fitting.folds_of(noise) == fold].mean() for fold in range(5)]
     assert max(shares) - min(shares) < 0.03
     windows = _vectors(x, 2, labels=labels, row=np.arange(len(x)) // 4)
-    folds = windows._folds().reshape(-1, 4)
+    folds = fitting.folds_of(windows).reshape(-1, 4)
     assert (folds == folds[:, :1]).all()
 
 
@@ -226,7 +228,7 @@ def test_numbers_of_any_size_are_fitted_alike() -> None:
 
     def fitted(targets: np.ndarray) -> np.ndarray:
         vectors = _vectors(x, 1, labels=targets.astype(np.float32))
-        vectors.fit(lambda z, b: F.mse_loss(z.squeeze(-1), b["labels"], reduction="none"))
+        fitting.fit(vectors, lambda z, b: F.mse_loss(z.squeeze(-1), b["labels"], reduction="none"))
         with torch.no_grad():
             return vectors.module(vectors.flat)[:, 0].double().numpy()
 
@@ -309,7 +311,7 @@ def test_contrastive_training_draws_labels_together(cache: Path, tiny_checkpoint
     features = model.encode(model.adapter.rows([row["text"] for row in ROWS]))
     weight = model.network.classifier.weight.detach().clone()
     features.values["labels"] = np.array([model.adapter.labels.index(row["label"]) for row in ROWS])
-    fitting.Vectors.of(model, features).fit(model.adapter.loss)
+    fitting.fit(Vectors.of(model, features), model.adapter.loss)
     assert torch.allclose(model.network.classifier.weight, weight, rtol=1e-3, atol=1e-3)
 
 
@@ -338,3 +340,15 @@ def test_what_a_method_can_not_be(
         family, rows = "classification", [row | {"label": float(len(row["text"]))} for row in ROWS]
     with pytest.raises(InputError, match=message):
         _train(cache / "run", tiny_checkpoint, family, rows=rows, **settings)
+
+
+def test_a_search_of_steps_is_refused(cache: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="takes no steps, so all these recipes would be one"):
+        bert_ft.search(
+            "classification",
+            tiny_checkpoint,
+            train=ROWS,
+            validation=ROWS,
+            method="features",
+            output=cache / "search",
+        )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from bert_ft import families, files
+from bert_ft.config import few_rows
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import CONTROL, Task
 from bert_ft.data import overrides
@@ -294,6 +295,12 @@ def _with_space(task: Task, settings: Mapping[str, Any], space: Mapping[str, Any
     if not searched:
         raise InputError(
             "nothing is left to search", where="space", remedy="name a key: learning_rate, batch_size, ..."
+        )
+    if task.recipe.method == "features" and not set(searched) - few_rows.STEPS:
+        raise InputError(
+            'the method "features" takes no steps, so all these recipes would be one',
+            where="space",
+            remedy='name a key that matters, such as max_length, or method = ["features", "contrastive"]',
         )
     return task.override({"recipe.search": searched}, where="space")
 
