@@ -67,7 +67,8 @@ def train(
         state.seconds = time.perf_counter() - began
         state.first_step = time.perf_counter()
         entry = {"step": state.step, "epoch": 1.0, "loss": fitted.loss, "learning_rate": None}
-        log({**entry, "grad_norm": None, "strength": fitted.strength, "held_out": fitted.held_out})
+        tried = [{"penalty": penalty, "loss": loss} for penalty, loss in fitted.held_out.items()]
+        log({**entry, "grad_norm": None, "penalty": fitted.strength, "held_out": tried})
         for listener in listeners:
             listener.on_step(state.step, entry)
         metrics = evaluate()
@@ -93,7 +94,7 @@ class Fitted:
 
     strength: float
     loss: float
-    held_out: dict[str, float]
+    held_out: dict[float, float]
 
 
 def fit(vectors: Vectors, loss: Loss) -> Fitted:
@@ -103,7 +104,7 @@ def fit(vectors: Vectors, loss: Loss) -> Fitted:
     problem = Problem(vectors, vectors.whole, loss)
     solution = problem.solve(best, problem.constant)
     problem.write(solution)
-    return Fitted(best, problem.mean(solution, vectors.whole), {f"{k:.4g}": v for k, v in held_out.items()})
+    return Fitted(best, problem.mean(solution, vectors.whole), held_out)
 
 
 def _cross_validate(vectors: Vectors, loss: Loss) -> dict[float, float]:

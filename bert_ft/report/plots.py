@@ -11,6 +11,7 @@ from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from bert_ft import reading
 from bert_ft.report.rendering import visible
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def _style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings)
 
 
+HELD_OUT = "loss of held-out rows"
+"""Title of the chart of a head that was fitted: by the penalties that cross-validation has tried."""
+
+
 def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str, Line]]:
     """Title of a chart -> name -> points: loss, metric, learning rate and gradient norm by optimizer step.
 
@@ -71,6 +76,11 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
             result.setdefault(title, {})[name] = (x, y)
 
     for run, log in logs.items():
+        tried = [e["held_out"] for e in log if "held_out" in e and reading.fits(e["held_out"], [{"": 0.0}])]
+        if tried:  # a head that was fitted has learned in no steps
+            points = [(each.get("penalty"), each.get("loss")) for each in tried[-1]]
+            add(HELD_OUT, run, sorted((x, y) for x, y in points if x is not None and y is not None))
+            continue
         add("loss", run, [(e["step"], e["loss"]) for e in log if "loss" in e])
         evaluations = [e for e in log if "evaluation" in e]
         for name in dict.fromkeys(
@@ -99,8 +109,12 @@ def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
             linestyle=("-", "--", ":")[i // len(SERIES) % 3],
         )
     axes.set_title(title)
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if title == HELD_OUT:
+        axes.set_xscale("log")
+        axes.set_xlabel("penalty on the weights")
+    else:
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if len(lines) > 1:
         axes.legend()
 
@@ -130,13 +144,14 @@ def charts(logs: Mapping[str, Log], best: tuple[str, str]) -> list[str]:
         with _style():
             fig = Figure(figsize=(4, 2.4), layout="constrained")
             _draw(fig.add_subplot(), title, lines)
+            unit = "penalty" if title == HELD_OUT else "step"
             descriptions = [
-                f"{name} from {y[0]:.4g} at step {x[0]:,} to {y[-1]:.4g} at step {x[-1]:,}, lowest "
+                f"{name} from {y[0]:.4g} at {unit} {x[0]:,} to {y[-1]:.4g} at {unit} {x[-1]:,}, lowest "
                 f"{min(y):.4g}, "
                 f"highest {max(y):.4g}"
                 for name, (x, y) in lines.items()
             ]
-            result.append(svg(fig, f"{title} by step: " + "; ".join(descriptions)))
+            result.append(svg(fig, f"{title} by {unit}: " + "; ".join(descriptions)))
     return result
 
 

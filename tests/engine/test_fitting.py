@@ -352,3 +352,12 @@ def test_a_search_of_steps_is_refused(cache: Path, tiny_checkpoint: Path) -> Non
             method="features",
             output=cache / "search",
         )
+
+
+def test_the_report_shows_the_penalties(cache: Path, tiny_checkpoint: Path) -> None:
+    """In the place of curves over steps, of which there are none."""
+    run = _train(cache / "run", tiny_checkpoint)
+    [tried] = [line["held_out"] for line in run.log if "held_out" in line]
+    assert [each["penalty"] for each in tried] == sorted((each["penalty"] for each in tried), reverse=True)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "loss of held-out rows by penalty: " in page and " by step: " not in page
