@@ -94,7 +94,7 @@ def curves(logs: Mapping[str, Log], best: tuple[str, str]) -> dict[str, dict[str
 
 
 def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     for i, (name, (x, y)) in enumerate(lines.items()):
         color = SERIES[i % len(SERIES)]
@@ -111,6 +111,8 @@ def _draw(axes: Axes, title: str, lines: Mapping[str, Line]) -> None:
     axes.set_title(title)
     if title == HELD_OUT:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # powers would be formulas, which are not parsed
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("penalty on the weights")
     else:
         axes.set_xlabel("step")
