@@ -111,11 +111,7 @@ class Problem:
     def _losses(self, solution: Tensor, part: Part, inputs: Tensor | None) -> Tensor:
         """The weighted losses of a part, summed; without inputs those of the biases alone."""
         if inputs is None:
-            bias = (
-                solution[-self.shape[1] :]
-                if self.biased
-                else solution.new_zeros(self.shape[1]) + solution[0] * 0
-            )
+            bias = solution[-self.shape[1] :] if self.biased else solution[: self.shape[1]] * 0
             logits = bias.expand(len(part.which), -1)
         else:
             weight, bias = self._of(solution)
