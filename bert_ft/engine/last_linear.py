@@ -96,7 +96,7 @@ def _run(network: Any) -> Any:
     ids, mask = (tensor.to(network.device) for tensor in probing.ragged(network))
     try:
         return network(input_ids=ids, attention_mask=mask.long())
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         message = f"{type(network).__name__} does not run on a few tokens of no meaning: {error}"
         raise InputError(message, where="recipe.method", remedy=REMEDY) from None
     finally:

@@ -61,9 +61,7 @@ def drop(network: Any) -> list[str]:
     is to be told. Behind it all tokens of a text are alike."""
     if not is_in(network):
         return []
-    layers = _layers(network)
-    del layers[-1]
-    network.config.num_hidden_layers -= 1
+    _remove(network)
     return ["the checkpoint's layer that takes the mean of the tokens is left out: here each token is read"]
 
 
@@ -86,20 +84,37 @@ def _add_layer(network: Any) -> bool:
     tokens, mask = _states(network)
     expected = torch.stack([row[real].mean(0) for row, real in zip(tokens, mask, strict=True)])
     layers.append(_layer(before))
-    network.config.num_hidden_layers += 1
-    kinds = getattr(network.config, "layer_types", None)
-    if kinds:
-        network.config.layer_types = [*kinds, kinds[-1]]
+    _count(network, 1)
     try:
-        if _alike(_states(network)[0][:, 0], expected):
+        if _alike(_states(network)[0][:, 0], expected) and _loads(network):
             return True
     except (RuntimeError, TypeError, ValueError, IndexError):  # a layer that can't be added to its kind
         pass
-    del layers[-1]
-    network.config.num_hidden_layers -= 1
-    if kinds:
-        network.config.layer_types = kinds
+    _remove(network)
     return False
+
+
+def _remove(network: Any) -> None:
+    """Takes the last layer out."""
+    del _layers(network)[-1]
+    _count(network, -1)
+
+
+def _count(network: Any, more: int) -> None:
+    """Says in the config that there is a layer more, or less."""
+    config = network.config
+    config.num_hidden_layers += more
+    if kinds := getattr(config, "layer_types", None):
+        config.layer_types = [*kinds, kinds[-1]] if more > 0 else list(kinds[:-1])
+
+
+def _loads(network: Any) -> bool:
+    """Whether a network that is made from the config takes the weights and computes the same: in some (ESM)
+    other parts follow from the number of layers, too."""
+    with torch.random.fork_rng(devices=[]):
+        again = type(network)(copy.deepcopy(network.config))
+    again.load_state_dict(network.state_dict())
+    return bool(torch.allclose(_states(again)[0], _states(network)[0], rtol=1e-4, atol=1e-5))
 
 
 def _layers(network: Any) -> nn.ModuleList:
