@@ -93,8 +93,8 @@ def _find(network: Any, adapter: Reader) -> tuple[nn.Linear, bool]:
 def _run(network: Any) -> Any:
     training = network.training
     network.eval()
-    ids, mask = (tensor.to(network.device) for tensor in probing.ragged(network))
     try:
+        ids, mask = (tensor.to(network.device) for tensor in probing.ragged(network))
         return network(input_ids=ids, attention_mask=mask.long())
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         message = f"{type(network).__name__} does not run on a few tokens of no meaning: {error}"
