@@ -68,7 +68,7 @@ def train(
     _refuse(model, features, head)
 
     def evaluate_fitted() -> Metrics:
-        fitting.fit(Vectors.of(model, features), loss or model.adapter.loss)
+        fitting.fit(Vectors.of(model, features, cached=False), loss or model.adapter.loss)
         return evaluate()
 
     reading = _Reading(model.adapter.task, head)

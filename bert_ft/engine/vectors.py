@@ -43,17 +43,25 @@ class Vectors:
         self.whole = grouped(self, np.arange(len(features)))
 
     @classmethod
-    def of(cls, model: Any, features: Features, after: Callable[[int], None] = lambda block: None) -> Vectors:
+    def of(
+        cls,
+        model: Any,
+        features: Features,
+        after: Callable[[int], None] = lambda block: None,
+        cached: bool = True,
+    ) -> Vectors:
         """Those of a model, block by block, from the cache where they are in it.
 
         Args:
             after: called with the number of each block once it is made, from 1 on.
+            cached: false for an encoder that is being trained, whose vectors nobody asks for again.
         """
         head = LastLinear(model.network, model.adapter)
         weights = _weights(model, head)
         made = []
         for number, block in enumerate(parts(features, BLOCK), 1):
-            made.append(feature_cache.vectors(_key(weights, block), partial(_vectors, model, head, block)))
+            compute = partial(_vectors, model, head, block)
+            made.append(feature_cache.vectors(_key(weights, block), compute) if cached else compute())
             after(number)
         return cls(model, head, features, np.concatenate(made))
 
@@ -62,8 +70,9 @@ class Vectors:
 class Part:
     """Features that are computed together.
 
-    Attributes: which: (n,) their places in the flat vectors. mask: (B, L) which positions these are, or None:
-        a vector a feature. batch: what the loss takes. weight: what they count together.
+    Attributes:
+        which: (n,) their places in the flat vectors. mask: (B, L) which positions these are, or None: a
+            vector a feature. batch: what the loss takes. weight: what they count together.
     """
 
     which: Tensor

@@ -297,6 +297,7 @@ def test_contrastive_training_draws_labels_together(cache: Path, tiny_checkpoint
         learning_rate=1e-3,
         keep="last",
     )
+    assert not feature_cache.kept(), "nobody asks for the vectors of a passing encoder again"
     before = _train(cache / "before", tiny_checkpoint)
 
     def apart(of: bert_ft.Run) -> float:
