@@ -25,6 +25,7 @@ from bert_ft.families.features import Features, parts
 FOLDS = 5
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(4, -9, -1))
 """Of the penalty on the weights of centred features of mean variance 1, beside the mean loss."""
+MANY = 20_000  # features, beyond which one fold is held out and says enough
 ALONE = 1.0  # strength for one row
 ENOUGH = 2  # strengths in a row that are worse than the best before: weaker ones are not tried
 
@@ -108,14 +109,13 @@ def fit(vectors: Vectors, loss: Loss) -> Fitted:
 
 
 def _cross_validate(vectors: Vectors, loss: Loss) -> dict[float, float]:
-    """Strength -> mean loss of rows that were held out, from the strongest on, as long as it is of
-    use."""
+    """Strength -> mean loss of rows that were held out, from the strongest on, until weaker ones are worse."""
     fold = folds_of(vectors)
     folds = int(fold.max()) + 1
     if folds == 1:  # of one row nothing can be held out
         return {}
     problems = []
-    for number in range(folds):
+    for number in range(folds if len(fold) <= MANY else 1):
         fitted = Problem(vectors, grouped(vectors, np.flatnonzero(fold != number)), loss)
         problems.append((fitted, grouped(vectors, np.flatnonzero(fold == number))))
     solutions = [problem.constant for problem, _ in problems]
