@@ -100,20 +100,21 @@ class Fitted:
 
 def fit(vectors: Vectors, loss: Loss) -> Fitted:
     """Fits the layer to all rows, as strongly held back as cross-validation says; sets its weights."""
-    held_out = _cross_validate(vectors, loss)
+    held_out, near = _cross_validate(vectors, loss)
     best = min(held_out, key=held_out.__getitem__, default=ALONE)
     problem = Problem(vectors, vectors.whole, loss)
-    solution = problem.solve(best, problem.constant)
+    solution = problem.solve(best, problem.constant if near is None else near)
     problem.write(solution)
     return Fitted(best, problem.mean(solution, vectors.whole), held_out)
 
 
-def _cross_validate(vectors: Vectors, loss: Loss) -> dict[float, float]:
-    """Strength -> mean loss of rows that were held out, from the strongest on, until weaker ones are worse."""
+def _cross_validate(vectors: Vectors, loss: Loss) -> tuple[dict[float, float], np.ndarray | None]:
+    """Strength -> mean loss of rows that were held out, from the strongest on, until weaker ones are
+    worse; and a solution near that of all rows."""
     fold = folds_of(vectors)
     folds = int(fold.max()) + 1
     if folds == 1:  # of one row nothing can be held out
-        return {}
+        return {}, None
     problems = []
     for number in range(folds if len(fold) <= MANY else 1):
         fitted = Problem(vectors, grouped(vectors, np.flatnonzero(fold != number)), loss)
@@ -121,6 +122,7 @@ def _cross_validate(vectors: Vectors, loss: Loss) -> dict[float, float]:
     solutions = [problem.constant for problem, _ in problems]
     weights = [max(sum(part.weight for part in held), 1e-12) for _, held in problems]
     result: dict[float, float] = {}
+    near = solutions[0]
     for strength in STRENGTHS:
         solutions = [
             problem.solve(strength, start, precise=False)
@@ -132,9 +134,11 @@ def _cross_validate(vectors: Vectors, loss: Loss) -> dict[float, float]:
         ]
         result[strength] = float(np.average(means, weights=weights))
         since = len(result) - 1 - int(np.argmin(list(result.values())))
+        if since == 0:
+            near = solutions[0]
         if since >= ENOUGH:
             break
-    return result
+    return result, near
 
 
 def folds_of(vectors: Vectors) -> np.ndarray:
