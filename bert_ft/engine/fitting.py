@@ -18,14 +18,13 @@ import numpy as np
 from bert_ft.engine import batches
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
-from bert_ft.engine.problem import Loss, Problem
+from bert_ft.engine.problem import MANY, Loss, Problem
 from bert_ft.engine.vectors import BLOCK, Vectors, grouped
 from bert_ft.families.features import Features, parts
 
 FOLDS = 5
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(4, -9, -1))
 """Of the penalty on the weights of centred features of mean variance 1, beside the mean loss."""
-MANY = 20_000  # features, beyond which one fold is held out and says enough
 ALONE = 1.0  # strength for one row
 ENOUGH = 2  # strengths in a row that are worse than the best before: weaker ones are not tried
 
@@ -116,7 +115,7 @@ def _cross_validate(vectors: Vectors, loss: Loss) -> tuple[dict[float, float], n
     if folds == 1:  # of one row nothing can be held out
         return {}, None
     problems = []
-    for number in range(folds if len(fold) <= MANY else 1):
+    for number in range(folds if len(fold) <= MANY else 1):  # of many rows one fold says enough
         fitted = Problem(vectors, grouped(vectors, np.flatnonzero(fold != number)), loss)
         problems.append((fitted, grouped(vectors, np.flatnonzero(fold == number))))
     solutions = [problem.constant for problem, _ in problems]

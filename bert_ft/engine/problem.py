@@ -14,6 +14,7 @@ from bert_ft.engine.vectors import Part, Vectors
 Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 ITERATIONS = 500
+MANY = 20_000  # features: more are fitted less exactly, and one fold of them says enough
 TINY = 1e-30  # a loss that is none
 NOISE = 1e-12  # share of a loss that is rounding
 
@@ -98,7 +99,13 @@ class Problem:
         strengths."""
         if self.learnt:
             return self.constant
-        return self._least(start, strength, {"gtol": 1e-5} if precise else {"gtol": 1e-3, "ftol": 1e-4})
+        if not precise:
+            tolerance = {"gtol": 1e-3, "ftol": 1e-4}
+        elif sum(len(part.which) for part in self.parts) > MANY:
+            tolerance = {"gtol": 1e-4, "ftol": 1e-6}
+        else:
+            tolerance = {"gtol": 1e-5}
+        return self._least(start, strength, tolerance)
 
     def mean(self, solution: np.ndarray, parts: Sequence[Part]) -> float:
         """The mean loss of rows, without the penalty."""
