@@ -3,9 +3,13 @@ refuse."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from bert_ft import files
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError
@@ -45,3 +49,27 @@ def without_tests(task: Task) -> Task:
     if task.data.original:
         changes["data.original.test"] = None
     return task.override(changes)
+
+
+def refuse_others(folder: Path, own: Sequence[str], key: str, what: str) -> None:
+    """Leaves alone a folder whose files of these names are not ours, or are links.
+
+    Args:
+        own: the files, the first of which is written first and is JSON with this `key`.
+        what: what they are of, in words.
+    """
+    for name in own:
+        files.refuse_link(folder / name)
+    if not any((folder / name).exists() for name in own):
+        return
+    try:
+        value = json.loads((folder / own[0]).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or key not in value:
+        raise InputError(
+            f"something that is no {what} lies here, and is left alone",
+            where=str(folder),
+            remedy="choose another place with --output DIR; or, if it was one and is damaged, remove "
+            f"{', '.join(own)}: the runs beside them are collected again",
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ def curve(
     bound = loading.with_group(bound, family)
     parts = ("curve", bound.name, naming.short_name(bound.run.checkpoint or "model"))
     folder = Path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
-    _refuse_others(folder)
+    repeated.refuse_others(folder, OWN, "points", "curve")
     prepared = read(bound, family, overrides.objects(sets))
     total = len(prepared.splits.train)
     requested = sizes(shares, total)
@@ -106,25 +105,6 @@ def _numbers(seeds: int | Sequence[int]) -> list[int]:
             remedy="--seeds 3",
         )
     return numbers
-
-
-def _refuse_others(folder: Path) -> None:
-    """Leaves alone a folder whose results.json, points.csv or curve.html are not of a curve, or are links."""
-    for name in OWN:
-        files.refuse_link(folder / name)
-    if not any((folder / name).exists() for name in OWN):
-        return
-    try:
-        value = json.loads((folder / OWN[0]).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or "points" not in value:
-        raise InputError(
-            "something that is no curve lies here, and is left alone",
-            where=str(folder),
-            remedy="choose another place with --output DIR; or, if it was one and is damaged, remove "
-            f"{', '.join(OWN)}: the runs beside them are collected again",
-        )
 
 
 def _job(base: Task, bound: Task, settings: Mapping[str, Any], folder: Path, size: Size, seed: int) -> Job:
