@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import csv as csv_module
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -93,13 +94,16 @@ the ending makes no sense at all ?
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers of 32, random but always the same, with a WordPiece tokenizer of its own and no head."""
     import torch
-    from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-bert"
-    pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator(SENTENCES, vocab_size=300, min_frequency=1, show_progress=False)
-    tokenizer = BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=128)
+    # no trainer of tokenizers: it learns other pieces, and in another order, in every process
+    words = sorted({word for text in SENTENCES for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    letters = sorted({letter for word in words for letter in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces += [word[:5] for word in words] + [f"##{word[5:]}" for word in words if len(word) > 5]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=128)
     tokenizer.save_pretrained(folder)
     config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=64, max_position_embeddings=128)  # fmt: skip

@@ -94,6 +94,6 @@ def keep(like: Tensor, dropout: float) -> Tensor:
 def clip(optimizer: Any, parameters: Any, max_norm: float) -> Tensor:
     """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0).float()  # the type that Adam asks for
     optimizer.found_inf = None
     return norm

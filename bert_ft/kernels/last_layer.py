@@ -239,7 +239,7 @@ def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.
         watcher.remove()
     if begun != [True]:
         return f"whole, nothing of the last layer of {network.config.model_type} could be left out"
-    single = network.dtype == torch.float32
+    single = network.dtype in (torch.float32, torch.float64)
     for name, result, reference in zip(("outputs", "gradients"), results, expected, strict=True):
         if (difference := probing.difference(result, reference, dtype, single)) is not None:
             return f"whole, {name} would differ by {difference:.1e}"

@@ -280,7 +280,7 @@ def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tup
         _requests.reset(token)
     if not any(layouts):
         return f"self-check: the layers of {inner.config.model_type} still get padding", requests
-    single = own[0].dtype == torch.float32
+    single = own[0].dtype in (torch.float32, torch.float64)
     for name, result, expected in zip(("hidden states", "gradients"), ours, own, strict=True):
         if (difference := probing.difference(result, expected, dtype, single)) is not None:
             return f"self-check: {name} differ by {difference:.1e}", requests
