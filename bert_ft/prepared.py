@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from bert_ft import baselines
+from bert_ft.baselines import Baselines
 from bert_ft.config import few_rows
 from bert_ft.config.schema import RunSpec
 from bert_ft.config.task import Task
@@ -25,6 +28,7 @@ class Prepared:
         splits: the rows of every set; those of training after `data.limit_train`.
         notes: what was done to the rows while they were read, a line each.
         fingerprint: sha256 of all rows before that limit; empty where nothing is trained on them.
+        settled: whether the number of rows settled how they are trained on, since the recipe left it open.
     """
 
     task: Task
@@ -32,11 +36,22 @@ class Prepared:
     splits: Splits
     notes: tuple[str, ...]
     fingerprint: str = ""
+    settled: bool = False
 
     @property
     def scored(self) -> dict[str, Rows]:
         """Name -> rows of every set but that of training."""
         return {**self.splits.evaluation, **self.splits.test}
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What simple methods reach on its sets."""
+        return baselines.measure(self.adapter, self.splits.train, self.scored)
+
+    def seeded(self, seed: int) -> Prepared:
+        """The same rows for a training with another seed."""
+        task = self.task.override({"run.seed": seed})
+        return replace(self, task=task, adapter=self.adapter.rebound(task))
 
     def identity(self) -> dict[str, str | None]:
         """What a run depends on beside its task: fingerprints of its rows and its checkpoint's weights, whose
@@ -102,6 +117,7 @@ def prepare(
         replace(prepared.splits, train=train),
         tuple(notes),
         prepared.splits.fingerprint(),
+        bool(line) and task.recipe.method == "fine-tuning",
     )
 
 

@@ -72,6 +72,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     assert not tried, f"reached for the network: {tried}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_baselines() -> Iterator[None]:
+    """Trainings of the tests are of two steps, and baselines of a second; the tests of them undo this."""
+    from bert_ft import baselines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "measure", lambda *_: baselines.Baselines())
+        yield
+
+
 # --- checkpoints and data ---------------------------------------------------------------------------------------------
 
 SENTENCES = """

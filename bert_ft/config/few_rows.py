@@ -21,6 +21,8 @@ PAIRS = {"batch_size": 16, "learning_rate": 1e-4, "warmup_ratio": 0.1}
 """The same of contrastive training, whatever the number of rows."""
 PASSES = 10  # over the rows, of contrastive training
 MOST = 500  # steps of it, at most
+ROWS = LEAST * 32 // 3
+"""Training rows that are few: three epochs of them, in batches of 32, are fewer steps than that."""
 LENGTH = {"epochs", "max_steps", "min_steps"}
 STEPS = LENGTH | {"learning_rate", "batch_size", "schedule", "warmup_ratio", "warmup_steps", "weight_decay"}
 STEPS |= {"dropout", "head_dropout", "layer_decay", "max_grad_norm", "patience", "eval_every"}

@@ -242,6 +242,9 @@ class Execution(Strict):
     overwrite: bool = Field(False, description="replace a run that lies there")
     resume: bool = Field(False, description="insist that an interrupted run lies there")
     check: bool = Field(True, description="look for faults in the data first, and tell them")
+    baselines: bool = Field(
+        True, description="tell what simple methods reach on the same rows (tf-idf, the majority, ...)"
+    )
     save_every: int | str = Field(
         "10min", description="steps (500) or minutes (10min) between two checkpoints of the training"
     )

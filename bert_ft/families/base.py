@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,12 +23,21 @@ from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.features import Features
 from bert_ft.metrics.choice import Candidate
 
+SEED = "another seed, a longer warmup or a smaller learning rate may help"
+
 if TYPE_CHECKING:
     from typing import Self
 
     import torch
 
     from bert_ft.report.scored_set import Scored
+
+
+FROZEN = "frozen encoder"  # the baseline that takes vectors
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts -> (N, D) vectors."""
+Baseline = Callable[["Adapter", Rows, list[Rows], Embed], Iterator[dict[str, np.ndarray]]]
+"""(adapter, training rows, sets, vectors of texts) -> the predictions of each set, in their order."""
 
 
 class Adapter(ABC):
@@ -47,6 +56,8 @@ class Adapter(ABC):
         texts: the roles that the model reads, strings or lists of strings: what equal rows are told by.
         readers: file suffix -> the reader of the family's own formats, before the common ones.
         metric_scale: the value of a perfect score: 1, or 100 as in the official scripts of SQuAD.
+        baselines: name -> a simple method that the family's models should beat; a subclass that reads or
+            decodes rows in its own way does not inherit them, and may name them again.
         pipeline_tag: the pipeline of `transformers` that a saved model answers in; None: none does.
 
     Attributes:
@@ -65,6 +76,7 @@ class Adapter(ABC):
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     readers: ClassVar[Mapping[str, Reader]] = {}
     metric_scale: ClassVar[int] = 1
+    baselines: ClassVar[Mapping[str, Baseline]] = {}
     pipeline_tag: ClassVar[str | None] = None
 
     def __init__(
@@ -243,9 +255,14 @@ class Adapter(ABC):
         tunes on them: how far such a choice leans is estimated from it. None: that can't be said."""
         return None
 
+    def collapse(self, predictions: Mapping[str, np.ndarray]) -> str | None:
+        """Says what every prediction is, where they are all the same: the training has failed."""
+        return None
+
     def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
         """What a person should be told about these predictions, such as that they are all the same."""
-        return []
+        what = self.collapse(predictions)
+        return [] if what is None else [f"{what}: the training has collapsed, or hardly begun; {SEED}"]
 
     @abstractmethod
     def references(self, rows: Rows) -> np.ndarray:

@@ -3,9 +3,7 @@ the folds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +20,8 @@ from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
 from bert_ft.pages import run_page
 from bert_ft.prepared import read
-from bert_ft.report import choices, scored_set
+from bert_ft.report import choices, folds, scored_set
 from bert_ft.run import Run
-from bert_ft.rundir import environment
 from bert_ft.rundir.folder import RunDir, is_finished
 
 
@@ -71,16 +68,16 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     )
     jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
     InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
-    runs = [Run(job.folder.path) for job in jobs]  # read again, so that no model of a fold stays in memory
+    runs = [job.folder for job in jobs]
     if not first:
         return
     _remove_others(folder, runs)
     target = experiment.family.target
     held_out = [splitting.split_off(rows, target, _fold(task, i).data)[1] for i in numbers]
-    files.write_jsonl(folder.prediction_file("out_of_fold"), _out_of_fold(runs, held_out))
+    files.write_jsonl(folder.prediction_file("out_of_fold"), folds.out_of_fold(runs, held_out))
     scored_set.keep(folder, "out_of_fold", rows.table)
-    results = _results(task, runs, len(rows))
-    files.write_json(folder.environment_json, runs[0].environment | fingerprints)
+    results = folds.results(task, runs, len(rows))
+    files.write_json(folder.environment_json, runs[0].environment() | fingerprints)
     run_page.leave(folder, results, display.say)
     files.write_json(folder.results_json, results)
     spread = results["spread"]["validation"]
@@ -102,7 +99,7 @@ def _without_sets(task: Task) -> Task:
     )
 
 
-def _remove_others(folder: RunDir, runs: list[Run]) -> None:
+def _remove_others(folder: RunDir, runs: list[RunDir]) -> None:
     """Deletes the folds of an earlier run that had more of them."""
     for path in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
         other = RunDir(path)
@@ -120,37 +117,3 @@ def _whole(splits: Splits) -> Rows:
     order = np.argsort(np.concatenate([part.numbers for part in parts if part.numbers is not None]))
     table = pa.concat_tables([part.table for part in parts]).take(pa.array(order))
     return Rows(table, splits.train.where, label_order=splits.train.label_order, parts=splits.train.parts)
-
-
-def _out_of_fold(runs: list[Run], held_out: list[Rows]) -> Iterator[dict[str, Any]]:
-    lines: list[tuple[int, int, dict[str, Any]]] = []
-    for number, (run, rows) in enumerate(zip(runs, held_out, strict=True), 1):
-        assert rows.numbers is not None
-        lines += [
-            (row, number, line) for row, line in zip(rows.numbers.tolist(), run.predictions(), strict=True)
-        ]
-    for row, number, line in sorted(lines, key=lambda entry: entry[0]):
-        yield {**line, "row": row, "fold": number}
-
-
-def _results(task: Task, runs: list[Run], rows: int) -> dict[str, Any]:
-    first = runs[0].results
-    values = {
-        metric: [run.metrics["validation"][metric] for run in runs]
-        for metric in runs[0].metrics["validation"]
-    }
-    # an undefined value becomes nan
-    numbers = {metric: np.array(scores, float) for metric, scores in values.items()}
-    means = {metric: float(scores.mean()) for metric, scores in numbers.items()}
-    made = choices.of_folds([choices.of_run(run.results, run.task, run.log) for run in runs], means)
-    return {
-        **{key: first[key] for key in ("task", "family", "checkpoint", "seed", "recipe")},
-        "folds": len(runs),
-        "metrics": {"validation": means},
-        "spread": {"validation": {metric: float(scores.std(ddof=1)) for metric, scores in numbers.items()}},
-        "per_fold": {"validation": values},
-        "chosen": choices.dumped(made),
-        "counts": {"train": {"rows": rows}},
-        "timing": {"train_seconds": round(sum(run.results["timing"]["train_seconds"] for run in runs), 3)},
-        "version": environment.version("bert-ft"),
-    }

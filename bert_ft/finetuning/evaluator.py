@@ -90,6 +90,11 @@ class Evaluator:
                     self.adapter.tune(self.latest[name], sets[name])
             yield name, sets[name], self.latest[name]
 
+    def collapse(self) -> str | None:
+        """What every prediction is, for the weights that are kept, on the set that picks them."""
+        found = next(predictions for name, _, predictions in self.predicted(self.evaluation))
+        return self.adapter.collapse(found)
+
     def chosen(self, metrics: Metrics, step: int) -> list[choices.Choice]:
         """The choices behind the metrics of every set, by the weights that are kept: those of `step`."""
         result = []

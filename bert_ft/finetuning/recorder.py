@@ -30,6 +30,7 @@ class Recorder:
         self.display = display.Display(experiment.execution.quiet or not self.main)
         self.say = self.display.say
         self.tracked = experiment.execution.log_with is not None
+        self.seed = model.adapter.task.run.seed
         self.notes: list[str] = []
         self.parameters: list[dict[str, Any]] = []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import files
+from bert_ft.baselines import Baselines
 from bert_ft.engine.checkpoints import Checkpoints, State
 from bert_ft.engine.lora import Change
 from bert_ft.finetuning.evaluator import Evaluator
@@ -95,11 +96,14 @@ def write_results(
     """Writes the pages and, last of all, `results.json`: a run that has it is whole."""
     task = prepared.task
     folder = experiment.folder
+    beside = prepared.baselines if experiment.execution.baselines else Baselines()
+    if line := beside.unbeaten(*task.best_metric, metrics):
+        recorder.note(line, "yellow")
     results: dict[str, Any] = {
         "task": task.name,
         "family": task.family,
         "checkpoint": task.run.checkpoint,
-        "seed": task.run.seed,
+        "seed": recorder.seed,
         "recipe": task.recipe.model_dump(exclude=task.recipe.SPACES),
         "metrics": {name: metrics[name] for name in evaluator.scored if metrics[name]},
         "counts": counts,
@@ -115,6 +119,7 @@ def write_results(
         "parameters": recorder.parameters,
         "tuned": evaluator.adapter.tuned,
         "chosen": choices.dumped(evaluator.chosen(metrics, state.best_step)),
+        **beside.dumped(),
         "notes": recorder.notes,
         "version": environment.version("bert-ft"),
     }

@@ -26,6 +26,8 @@ from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import is_finished
 
+AGAIN = 1000  # how far the seed of a second try lies from that of the first
+
 
 def train_run(experiment: Experiment) -> Run:
     """Trains what an experiment asks for, unless this very run is finished already, and returns the run."""
@@ -44,10 +46,28 @@ def train_run(experiment: Experiment) -> Run:
             lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
         with machine():
-            model, notes = build_model(experiment, prepared)
-            with partial.restored(model.network):
-                notes += partial.fit(model.network, prepared.task.recipe, model.new)
-                return _train_and_write(experiment, prepared, identity, model, notes)
+            seeds = _seeds(experiment, prepared)
+            for seed in seeds:
+                model, notes = build_model(experiment, prepared.seeded(seed))
+                with partial.restored(model.network):
+                    notes += partial.fit(model.network, prepared.task.recipe, model.new)
+                    if _train_and_write(experiment, prepared, identity, model, notes, seed == seeds[-1]):
+                        break
+    return Run(folder.path, model=model)
+
+
+def _seeds(experiment: Experiment, prepared: Prepared) -> list[int]:
+    """The run's seed; and that of a second try, for the rare training on few rows that fails (Mosbach et al.
+    2021). Where the recipe is the user's own, what it comes to is theirs to see; callbacks see one
+    training."""
+    seed = prepared.task.run.seed
+    objects = experiment.objects
+    if not prepared.settled or objects.callbacks or objects.model is not None:
+        return [seed]
+    folder = experiment.folder
+    resumed = folder.state == "unfinished" and not experiment.execution.overwrite
+    second = resumed and folder.environment().get("seed") == seed + AGAIN
+    return [seed + AGAIN] if second else [seed, seed + AGAIN]
 
 
 def say_finished(experiment: Experiment) -> None:
@@ -62,11 +82,18 @@ def _train_and_write(
     identity: dict[str, str | None],
     model: Model,
     notes: Sequence[str],
-) -> Run:
+    last: bool,
+) -> bool:
+    """Trains a model into the run's folder; returns whether that is the run's result. Unless it is the `last`
+    try, a model whose predictions are all the same is not."""
     recorder = Recorder(experiment, prepared, model)
     checkpoints = start_folder(experiment, prepared.task, identity, recorder)
     for note in [*prepared.notes, *remote_code.notes(prepared.task.run), *notes]:
         recorder.note(note)
+    seeds = prepared.task.run.seed, model.adapter.task.run.seed
+    if seeds[0] != seeds[1]:
+        message = f"the training with seed {seeds[0]} collapsed: this is a second one, with seed {seeds[1]}"
+        recorder.note(message, "yellow")
 
     features = model.encode(prepared.splits.train)
     evaluator = Evaluator(model, prepared, recorder.say, experiment.folder)
@@ -76,15 +103,23 @@ def _train_and_write(
     for line in findings.lines([*of_training, *evaluator.findings]):
         recorder.note(line, "yellow")
 
+    if experiment.execution.baselines and recorder.main:
+        recorder.say(prepared.baselines.line(*prepared.task.best_metric))
     trained = train(experiment, model, features, evaluator, recorder, checkpoints)
 
+    if not last and evaluator.collapse() is not None:
+        recorder.end_trackers()
+        if recorder.main:
+            experiment.folder.clear("checkpoints")
+        model.accelerator.wait_for_everyone()
+        return False
     metrics = write_predictions(experiment, evaluator, recorder)
     recorder.end_trackers()
     write_model(experiment, model, checkpoints, trained)
     if recorder.main:
         write_results(experiment, prepared, trained.state, metrics, counts, evaluator, recorder)
     model.accelerator.wait_for_everyone()
-    return Run(experiment.folder.path, model=model)
+    return True
 
 
 def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list[str]]:
@@ -123,7 +158,7 @@ def start_folder(
         task.recipe.keep == "best",
     )
     if recorder.main:
-        now = environment.describe(accelerator, identity, pretrained.commit(task.run), task.run.seed)
+        now = environment.describe(accelerator, identity, pretrained.commit(task.run), recorder.seed)
         now["trusted_remote_code"] = list(experiment.trusted)
         newest = checkpoints.newest() if folder.state == "unfinished" else None
         if newest is None:

@@ -134,6 +134,15 @@ class View:
                 [[name, *(counted.get(key) for key in keys)] for name, counted in counts.items()],
             )
         ]
+        rows = [
+            [name, part, metric, value, self.metrics.get(part, {}).get(metric)]
+            for name, sets in self.results.get("baselines", {}).items()
+            for part, values in sets.items()
+            for metric, value in values.items()
+        ]
+        columns = ["baseline", "set", "metric", "value", "this run"]
+        fitted = f"simple methods, fitted to {self.results.get('baseline_rows', 0):,} of the training rows"
+        tables.insert(0, Table("baselines", columns, rows, fitted))
         known = short_name(self.task.run.checkpoint or "")
         of_it = [
             r.model_dump(exclude={"checkpoint"})

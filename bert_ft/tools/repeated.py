@@ -16,7 +16,7 @@ from bert_ft.errors import InputError
 
 OBJECTS = {"adapter", "loss", "metrics", "callbacks", "tokenizer", "model", "test", "trust_remote_code"}
 """What `finetune` takes beside the task, its sets and keys of the task."""
-REFUSED = {"model", "test", "overwrite", "resume", "save_model"}
+REFUSED = {"model", "test", "overwrite", "resume", "save_model", "baselines"}
 """Arguments of `finetune` that make no sense for many runs."""
 
 

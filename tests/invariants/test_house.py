@@ -25,7 +25,7 @@ FLOORS = [  # from the ground up: a module imports its own floor and those below
     {"kernels"},
     {"engine"},
     {"modeling", "display"},
-    {"prepared", "pages"},
+    {"prepared", "baselines", "pages"},
     {"run"},
     {"jobs"},
     {"finetuning"},

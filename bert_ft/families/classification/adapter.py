@@ -19,8 +19,8 @@ from bert_ft.data.formats import exports
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import tokenization
-from bert_ft.families.base import Adapter, problem_type
+from bert_ft.families import linear, tokenization
+from bert_ft.families.base import Adapter, Baseline, problem_type
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
 from bert_ft.families.classification.checks import of_classes, of_numbers
@@ -49,6 +49,7 @@ class Classification(Adapter):
     head: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
     readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys((".json", ".jsonl"), exports.read)
+    baselines: ClassVar[Mapping[str, Baseline]] = linear.BASELINES
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
     def __init__(
@@ -347,18 +348,15 @@ class Classification(Adapter):
             positive = (self.task.data.labels or self.labels)[1]
         return self.names.index(str(positive))
 
-    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+    def collapse(self, predictions: Mapping[str, np.ndarray]) -> str | None:
         # tuned thresholds predict something of any probabilities
         found = predictions["probabilities"] > 0.5 if self.multilabel else predictions["prediction"]
         if len(found) < 2 or (found != found[0]).any():
-            return []
+            return None
         what = f"{found[0]:.4g}" if self.regression else f"'{self._named(found[0])}'"
         if self.multilabel and not found[0].any():
             what = "no label at all (at 0.5)"
-        return [
-            f"every prediction is {what}: the training has collapsed, or hardly begun; another seed, a "
-            "longer warmup or a smaller learning rate may help"
-        ]
+        return f"every prediction is {what}"
 
     def _named(self, found: Any) -> Any:
         """A prediction as the label it is, or the list of them."""

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
-from bert_ft.config.schema import Data, Label
+from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data import lists
-from bert_ft.data.finding import Finding
+from bert_ft.data.checks import labels
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
@@ -71,24 +71,9 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             one="no label",
         )
     names = [data.label_names.get(name, name) for name in codes or []]
-    findings = _without_names(out["label"], data) if task.data.problem_type != "regression" else []
+    findings = labels.without_names(out["label"], data) if task.data.problem_type != "regression" else []
     order = list(dict.fromkeys(names))
     return Canonical(pa.table(out), notes, order, findings, used)
-
-
-def _without_names(column: pa.Array | pa.ChunkedArray, data: Data) -> list[Finding]:
-    """What there is to know of labels that `data.label_names`, which names the others, does not name."""
-    names = data.label_names
-    found = pac.unique(cells.flat(pa.chunked_array([column]))[0]).drop_null().to_pylist()
-    unnamed = [label for label in found if label not in names.values()]
-    codes = all(re.fullmatch(r"-?\d+", key) for key in names)
-    # one that makes several spellings one label is silent on the others
-    merges = len(set(names.values())) < len(names) or set(names) & set(found) or len(names) < 2
-    if not names or not unnamed or (not codes and (merges or len(unnamed) > len(names))):
-        return []
-    shown = ", ".join(map(repr, unnamed[:5])) + (", ..." if len(unnamed) > 5 else "")
-    message = f"labels without a name in data.label_names: {shown}"
-    return [Finding("labels", "warning", "", len(unnamed), message)]
 
 
 def _skip(

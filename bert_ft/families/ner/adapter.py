@@ -19,9 +19,9 @@ from bert_ft.data.rows import PLACES, Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import coverage, fast_tokenizer, tokenization, words
-from bert_ft.families.base import Adapter
+from bert_ft.families.base import Adapter, Baseline
 from bert_ft.families.features import Features, ranges
-from bert_ft.families.ner import decoding, schemes, spelling, tagged
+from bert_ft.families.ner import decoding, frequent, schemes, spelling, tagged
 from bert_ft.families.ner import options as own
 from bert_ft.families.ner.encoding import windows
 from bert_ft.families.ner.formats.readers import READERS
@@ -56,6 +56,7 @@ class Ner(Adapter):
     target: ClassVar[str] = "tags"
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
     readers: ClassVar[Mapping[str, Reader]] = READERS
+    baselines: ClassVar[Mapping[str, Baseline]] = {"most frequent tag": frequent.tags}
     pipeline_tag: ClassVar[str | None] = "token-classification"
     unspaced: bool = True
 
@@ -350,13 +351,11 @@ class Ner(Adapter):
             keys[:, 2] += pac.fill_null(pac.list_value_length(rows.table["missed"]), 0).to_numpy()
         return choice.answers(keys, scoring.Entities())
 
-    def warnings(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> list[str]:
+    def collapse(self, predictions: Mapping[str, np.ndarray]) -> str | None:
         found = np.unique(predictions["prediction"])
         if len(found) != 1 or len(predictions["prediction"]) < 2:
-            return []
-        return [
-            f"every word is tagged {self.names[int(found[0])]}: the training has collapsed, or hardly begun"
-        ]
+            return None
+        return f"every word is tagged {self.names[int(found[0])]}"
 
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         offsets = tagged.flat(rows.table["tokens"])[1].tolist()

@@ -134,6 +134,7 @@ class _Training:
             train=self.train,
             validation=self.validation,
             save_model=False,
+            baselines=False,
             **own,
         )
 

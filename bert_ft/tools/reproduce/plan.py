@@ -161,7 +161,7 @@ class _Call:
             words += ["--data-dir", str(self.data_dir)]
         for name in self.trusted:
             words += ["--trust-remote-code", name]
-        words += ["--seed", str(seed), "--output", str(run.path)]
+        words += ["--seed", str(seed), "--output", str(run.path), "--no-baselines"]
         for key, value in changes.items():
             words += ["--set", f"{key}={_toml(value)}"]
         return words if self.save_model else [*words, "--no-save-model"]

@@ -160,6 +160,7 @@ class _Training:
                 train=self.train,
                 validation=self.validation,
                 save_model=False,
+                baselines=False,
                 **own,
             )
 
