@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ class Hub:
         gated: ids whose files nobody may have.
         breaks: files whose download ends halfway, at every try.
         asked: (method, path) of every request so far.
+        tokens: token -> the names below which it may write; without any, nobody may.
+        private: ids that only such a token sees.
+        stored: sha256 -> content of the large files that have arrived.
+        shas: folder -> the commit that was pushed last.
+        before: called with the name of each writing request ("create", "upload", "commit"); it may raise
+            `Refused`, or `BrokenOff`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,6 +38,11 @@ class Hub:
         self.gated: set[str] = set()
         self.breaks: set[str] = set()
         self.asked: list[tuple[str, str]] = []
+        self.tokens: dict[str, set[str]] = {}
+        self.private: set[str] = set()
+        self.stored: dict[str, bytes] = {}
+        self.shas: dict[Path, str] = {}
+        self.before: Callable[[str], None] = lambda name: None
         self.server: ThreadingHTTPServer | None = None
         self.port = 0
 
@@ -61,9 +73,23 @@ class Hub:
         """The folder of a repository's revision, which may be named by its commit."""
         repository = self.folder / kind / name
         for folder in repository.iterdir() if repository.is_dir() else ():
-            if unquote(revision) in (folder.name.replace("--", "/"), commit(folder)):
+            if unquote(revision) in (folder.name.replace("--", "/"), self.sha(folder)):
                 return folder
         return None
+
+    def sha(self, folder: Path) -> str:
+        return self.shas.get(folder) or commit(folder)
+
+
+class Refused(Exception):
+    """The hub answers with this status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class BrokenOff(Exception):
+    """The connection ends without an answer."""
 
 
 def commit(folder: Path) -> str:
@@ -104,18 +130,120 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append((self.command, self.path))
         url = urlsplit(self.path)
         given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if found := API.fullmatch(url.path):
+        if url.path == "/api/whoami-v2":
+            known = self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.tokens
+            self.answer(200, json.dumps({"name": "me", "orgs": []}).encode()) if known else self.answer(401)
+        elif found := API.fullmatch(url.path):
             self.api(*found.groups(), url.query, given)  # type: ignore[arg-type]
         elif found := FILE.fullmatch(url.path):
             self.file(*found.groups())
         else:
             self.answer(404)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        if API.fullmatch(urlsplit(self.path).path):
+            self.do_GET()
+            return
+        self.hub.asked.append((self.command, self.path))
+        given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            self.write(urlsplit(self.path).path, given)
+        except Refused as refused:
+            code = {404: "RepoNotFound"}.get(refused.status, "")
+            self.refuse(refused.status, code)
+        except BrokenOff:
+            self.close_connection = True
+
+    do_PUT = do_POST
+
+    def allowed(self, name: str) -> None:
+        """Raises `Refused` where the request's token may not write below a name."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.hub.tokens:
+            raise Refused(401)
+        if name.split("/")[0] not in self.hub.tokens[token]:
+            raise Refused(403)
+
+    def write(self, path: str, given: bytes) -> None:
+        """The hub's side of a push: https://huggingface.co/docs/hub/api and git-lfs's batch API."""
+        if path == "/api/validate-yaml":
+            self.answer(200, json.dumps({"errors": [], "warnings": []}).encode())
+        elif path == "/api/repos/create":
+            form = json.loads(given)
+            name = f"{form['organization']}/{form['name']}"
+            self.allowed(name)
+            self.hub.before("create")
+            folder = self.hub.folder / "models" / name / "main"
+            if folder.is_dir():
+                raise Refused(409)
+            folder.mkdir(parents=True)
+            if form.get("visibility") == "private":
+                self.hub.private.add(name)
+            self.answer(
+                200, json.dumps({"url": f"http://127.0.0.1:{self.hub.port}/{name}", "name": name}).encode()
+            )
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            self.allowed(found[1])
+            modes = [
+                {"path": file["path"], "uploadMode": "lfs" if file["size"] > 100_000 else "regular",
+                 "shouldIgnore": False, "oid": None}
+                for file in json.loads(given)["files"]
+            ]  # fmt: skip
+            self.answer(200, json.dumps({"files": modes}).encode())
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            self.allowed(found[1])
+            objects = []
+            for each in json.loads(given)["objects"]:
+                href = f"http://127.0.0.1:{self.hub.port}/lfs/{each['oid']}"
+                actions = {} if each["oid"] in self.hub.stored else {"actions": {"upload": {"href": href}}}
+                objects.append({"oid": each["oid"], "size": each["size"], **actions})
+            answer = {"transfer": "basic", "objects": objects}
+            self.answer(200, json.dumps(answer).encode(), Content_Type="application/vnd.git-lfs+json")
+        elif found := re.fullmatch(r"/lfs/(\w+)", path):
+            self.hub.before("upload")
+            assert hashlib.sha256(given).hexdigest() == found[1]
+            self.hub.stored[found[1]] = given
+            self.answer(200)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            self.allowed(found[1])
+            self.hub.before("commit")
+            self.committed(found[1], [json.loads(line) for line in given.splitlines() if line])
+        else:
+            self.answer(404)
+
+    def committed(self, name: str, lines: list[dict[str, Any]]) -> None:
+        folder = self.hub.folder / "models" / name / "main"
+        [header] = [line["value"] for line in lines if line["key"] == "header"]
+        if header.get("parentCommit") not in (None, self.hub.sha(folder)):
+            raise Refused(412)
+        for line in lines:
+            value, file = line["value"], folder / line["value"].get("path", "")
+            if line["key"] == "deletedFile":
+                file.unlink()
+            elif line["key"] in ("file", "lfsFile"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                content = (
+                    base64.b64decode(value["content"])
+                    if line["key"] == "file"
+                    else self.hub.stored[value["oid"]]
+                )
+                file.write_bytes(content)
+        sha = hashlib.sha1(json.dumps([str(folder), self.hub.sha(folder), lines]).encode()).hexdigest()
+        self.hub.shas[folder] = sha
+        url = f"http://127.0.0.1:{self.hub.port}/{name}/commit/{sha}"
+        answer = {"commitUrl": url, "commitOid": sha, "success": True, "hookOutput": ""}
+        self.answer(200, json.dumps(answer).encode())
 
     def repository(self, kind: str, name: str, revision: str) -> Path | None:
         """The folder of a revision, or None after the refusal."""
-        if not (self.hub.folder / kind / name).is_dir():
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        unseen = name in self.hub.private and name.split("/")[0] not in self.hub.tokens.get(token, set())
+        if token and token in self.hub.tokens and not (self.hub.folder / kind / name).is_dir():
+            self.refuse(404, "RepoNotFound")
+            return None
+        if unseen or not (self.hub.folder / kind / name).is_dir():
             self.refuse(401, "RepoNotFound")  # as the hub says it to somebody who is not logged in
             return None
         if (folder := self.hub.find(kind, name, revision)) is None:
@@ -137,7 +265,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = [entry for entry in entries(folder, "", True) if entry["path"] in form["paths"]]
         else:
             files = [{"rfilename": e["path"]} for e in entries(folder, "", True) if e["type"] == "file"]
-            answer = {"_id": name, "id": name, "sha": commit(folder), "siblings": files, "private": False, "tags": [],
+            answer = {"_id": name, "id": name, "sha": self.hub.sha(folder), "siblings": files,
+                      "private": name in self.hub.private, "tags": [],
                       "gated": "manual" if name in self.hub.gated else False, "disabled": False}  # fmt: skip
         self.answer(200, json.dumps(answer).encode())
 
@@ -153,7 +282,7 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "EntryNotFound")
             return
         body, status, headers = file.read_bytes(), 200, {}
-        headers |= {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit(folder)}
+        headers |= {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": self.hub.sha(folder)}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(wanted[1]), int(wanted[2] or len(body) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"

@@ -47,6 +47,7 @@ def runs(
             if run.state == "finished":
                 results, (name, metric) = run.results(), spec.best_metric
                 rows[-1] |= {
+                    "seed": results.get("seed", spec.run.seed),
                     "metric": f"{name}/{metric}",
                     "value": results["metrics"].get(name, {}).get(metric),
                     "seconds": results.get("timing", {}).get("train_seconds"),

@@ -52,7 +52,8 @@ def finetune(
             `intermediate="mnli"` trains the checkpoint on that task first, in a run of its own beside this
             one.
             Keys of `[execution]` say how the run is carried out and are no part of it: `overwrite`, `resume`,
-            `check`, `baselines`, `save_every`, `keep_checkpoints`, `save_model`, `log_with`, `signals`, `quiet`.
+            `check`, `baselines`, `save_every`, `keep_checkpoints`, `save_model`, `log_with`, `signals`,
+            `quiet`.
             `trust_remote_code="ORG/NAME"` (or "./FOLDER") names the checkpoint whose own code may run, and
             any other repository that its code comes from; what a file says about this is ignored.
     Raises:

@@ -48,7 +48,7 @@ FOLDERS = {
 }
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
 predictions these are the run's own sets alone."""
-FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", ".lock")
+FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", "pushed.jsonl", ".lock")
 """The files of a run."""
 
 
@@ -65,6 +65,7 @@ class RunDir:
         self.predictions = self.path / "predictions"
         self.results_json = self.path / "results.json"
         self.report_html = self.path / "report.html"
+        self.pushed_jsonl = self.path / "pushed.jsonl"
 
     @property
     def state(self) -> str:
@@ -149,7 +150,7 @@ class RunDir:
         with disk(self.path):
             self.results_json.unlink(missing_ok=True)
             self.clear()
-            for old in (self.log_jsonl, self.task_toml, self.report_html):
+            for old in (self.log_jsonl, self.task_toml, self.report_html, self.pushed_jsonl):
                 old.unlink(missing_ok=True)
             write_json(self.environment_json, environment)
             self.predictions.mkdir(exist_ok=True)

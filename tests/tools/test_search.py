@@ -363,7 +363,15 @@ def test_what_carries_out_a_run_is_no_key_of_the_recipe(
         task, str(tiny_checkpoint), **call, keep_checkpoints=True, metrics=[], **{"execution.save_every": 3}
     )
     assert [each.pop("check") for each in given] == [True, False], "the data's faults are told once"
-    assert {*given[0]} == {"keep_checkpoints", "metrics", "save_every", "overwrite", "save_model", "quiet"}
+    assert {*given[0]} == {
+        "keep_checkpoints",
+        "metrics",
+        "save_every",
+        "overwrite",
+        "save_model",
+        "baselines",
+        "quiet",
+    }
     assert all(each["save_every"] == 3 and each["quiet"] and not each["save_model"] for each in given)
     found = bert_ft.search(task, str(tiny_checkpoint), **call, save_every=500)
     assert len(found.trials) == 2 and len(given) == 2, "the same search"
