@@ -56,6 +56,8 @@ class Adapter(ABC):
         texts: the roles that the model reads, strings or lists of strings: what equal rows are told by.
         readers: file suffix -> the reader of the family's own formats, before the common ones.
         metric_scale: the value of a perfect score: 1, or 100 as in the official scripts of SQuAD.
+        calibrates: whether `probabilities` of predictions are the softmax (of several labels the sigmoid) of
+            logits, so that a temperature can calibrate them; not inherited either.
         baselines: name -> a simple method that the family's models should beat; a subclass that reads or
             decodes rows in its own way does not inherit them, and may name them again.
         pipeline_tag: the pipeline of `transformers` that a saved model answers in; None: none does.
@@ -76,6 +78,7 @@ class Adapter(ABC):
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     readers: ClassVar[Mapping[str, Reader]] = {}
     metric_scale: ClassVar[int] = 1
+    calibrates: ClassVar[bool] = False
     baselines: ClassVar[Mapping[str, Baseline]] = {}
     pipeline_tag: ClassVar[str | None] = None
 

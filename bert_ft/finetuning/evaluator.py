@@ -9,6 +9,7 @@ from typing import Any
 from bert_ft import files
 from bert_ft.data.rows import Rows
 from bert_ft.engine.callbacks import Metrics
+from bert_ft.modeling import calibrating
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
 from bert_ft.report import choices
@@ -28,6 +29,7 @@ class Evaluator:
         evaluations: how many there were.
         counts: set name -> what happened while its rows were encoded.
         findings: what a person should know of the encoded sets, whatever the weights are.
+        calibration: set name -> how well its probabilities fit.
         rows, seconds: how many rows were predicted so far, and in what time.
     """
 
@@ -49,6 +51,7 @@ class Evaluator:
             for found in self.adapter.encoded(name, self.scored[name], (part for _, part in blocks))
         ]
         self.latest: dict[str, Predictions] = {}
+        self.calibration: dict[str, Any] = {}
         self.folder = folder
         self.best = prepared.task.best_metric[1]
         self.keeps = prepared.task.recipe.keep == "best" and files.first_process()
@@ -94,6 +97,14 @@ class Evaluator:
         """What every prediction is, for the weights that are kept, on the set that picks them."""
         found = next(predictions for name, _, predictions in self.predicted(self.evaluation))
         return self.adapter.collapse(found)
+
+    def calibrate(self) -> None:
+        """Fits the temperature of the kept weights on the set that picks them; the others are predicted
+        anew, with it."""
+        name, rows, predictions = next(self.predicted(self.evaluation))
+        if line := calibrating.fit(self.adapter, predictions, rows):
+            self.say(f"{name}: {line}")
+        self.latest = {name: predictions}
 
     def chosen(self, metrics: Metrics, step: int) -> list[choices.Choice]:
         """The choices behind the metrics of every set, by the weights that are kept: those of `step`."""

@@ -14,7 +14,7 @@ from bert_ft.engine.lora import Change
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
-from bert_ft.modeling import adapted, pretrained, saving
+from bert_ft.modeling import adapted, calibrating, pretrained, saving
 from bert_ft.modeling.model import Model
 from bert_ft.pages import run_page
 from bert_ft.prepared import Prepared
@@ -48,8 +48,13 @@ def write_predictions(
     adapter = evaluator.adapter
     folder = experiment.folder
     metrics: dict[str, dict[str, float]] = {}
+    if experiment.execution.save_model and adapter.task.run.calibration != "none":
+        evaluator.calibrate()
     for name, rows, predictions in evaluator.predicted(evaluator.scored):
         metrics[name] = evaluator.model.score(predictions, rows)
+        evaluator.calibration[name] = calibrating.measured(
+            adapter, predictions, rows, name == evaluator.chosen_by
+        )
         recorder.notes += [f"{name}: {warning}" for warning in adapter.warnings(predictions, rows)]
         if recorder.main:
             files.write_jsonl(folder.prediction_file(name), adapter.lines(predictions, rows))
@@ -120,6 +125,7 @@ def write_results(
         "tuned": evaluator.adapter.tuned,
         "chosen": choices.dumped(evaluator.chosen(metrics, state.best_step)),
         **beside.dumped(),
+        "calibration": {name: found for name, found in evaluator.calibration.items() if found},
         "notes": recorder.notes,
         "version": environment.version("bert-ft"),
     }

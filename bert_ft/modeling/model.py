@@ -12,6 +12,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
+from bert_ft.modeling import calibrating
 from bert_ft.modeling.encoder import Encoder
 from bert_ft.modeling.saved_task import FORM, SAVED
 
@@ -62,6 +63,7 @@ class Model(Encoder):
                 sharing=self.sharing,
                 deduplicate=batching.deduplicate,
             )
+            logits = logits / calibrating.divisor(self.adapter)
             decoded.append(self.adapter.decode(logits, features, part))
         return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
 

@@ -73,13 +73,21 @@ def task_of(config: Any, where: str) -> Task:
 
 
 def tuned_of(config: Any, where: str) -> dict[str, Any]:
-    """The thresholds that were tuned when the model was trained: by label, or of no answer."""
+    """What was tuned when the model was trained: thresholds by label, or of no answer, and temperatures."""
     tuned = _table(getattr(config, "bert_ft", None), "tuned", where)
     thresholds = _table(tuned, "thresholds", where)
     for name, value in [*thresholds.items(), ("null_threshold", tuned.get("null_threshold", 0.0))]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(
                 f"the threshold '{name}' is not a number",
+                where=f"{where}: bert_ft in its config",
+                remedy="train the model again, or mend config.json",
+            )
+    divisors = tuned.get("temperature", 1.0)
+    for value in divisors.values() if isinstance(divisors, dict) else [divisors]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise InputError(
+                "the temperature is not a number above 0",
                 where=f"{where}: bert_ft in its config",
                 remedy="train the model again, or mend config.json",
             )

@@ -18,7 +18,7 @@ from bert_ft.errors import InputError
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.metrics.bootstrap import Interval
 from bert_ft.pages import card, scored_sets
-from bert_ft.report import choices, plots
+from bert_ft.report import calibration, choices, plots
 from bert_ft.report.choices import TUNED_HERE
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import render, show
@@ -113,6 +113,8 @@ class View:
     def _details(self) -> Iterator[tuple[Scored, list[Table | Chart]]]:
         for one in self.sets:
             sections = one.sections()
+            with consistent(self.path):
+                sections += calibration.sections(self.results, one.name, self.task.best_metric[0])
             found: list[dict[str, Any]] = []
             with suppress(InputError):  # of a family that can't list them, or of rows that are not kept
                 found = one.errors()

@@ -171,6 +171,24 @@ def scatter(x: Any, y: Any, names: tuple[str, str], description: str) -> str:
         return svg(fig, description)
 
 
+def reliability(groups: Mapping[str, Line], description: str) -> str:
+    """How often answers are right by how sure the model is of them, a line a group, and the line on which
+    both are equal; as SVG."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        fig = Figure(figsize=(4, 3.4), layout="constrained")
+        axes = fig.add_subplot()
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+        for color, (name, (x, y)) in zip(SERIES, groups.items(), strict=False):
+            axes.plot(x, y, color=color, linewidth=1.2, marker="o", markersize=3.5, label=name)
+        low = min([*(value for x, y in groups.values() for value in (*x, *y)), 0.9])
+        axes.set(xlabel="probability of the answer", ylabel="share that is right", xlim=(low - 0.02, 1.02))
+        axes.set_ylim(low - 0.02, 1.02)
+        axes.legend(loc="upper left")
+        return svg(fig, description)
+
+
 def dots(
     rows: Sequence[tuple[str, Sequence[float], Sequence[float]]], names: tuple[str, str], unit: str
 ) -> str:

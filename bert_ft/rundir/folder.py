@@ -27,6 +27,7 @@ RESULTS: dict[str, Any] = {
     "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
     "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"], "chosen": [{}],
     "baselines": {"baseline": {"set": {"metric": 0.5}}}, "baseline_rows": 1,
+    "calibration": {"set": {"before": {}}},
 }  # fmt: skip
 ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
 """The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""

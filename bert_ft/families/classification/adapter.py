@@ -19,7 +19,7 @@ from bert_ft.data.formats import exports
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import linear, tokenization
+from bert_ft.families import class_weights, linear, tokenization
 from bert_ft.families.base import Adapter, Baseline, problem_type
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
@@ -49,6 +49,7 @@ class Classification(Adapter):
     head: ClassVar[str] = "AutoModelForSequenceClassification"
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
     readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys((".json", ".jsonl"), exports.read)
+    calibrates: ClassVar[bool] = True
     baselines: ClassVar[Mapping[str, Baseline]] = linear.BASELINES
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
@@ -133,35 +134,12 @@ class Classification(Adapter):
         if self.task.recipe.label_smoothing and (self.regression or self.multilabel):
             raise InputError("label smoothing is for one label a row", where="recipe.label_smoothing")
         if self.task.recipe.class_weights is not None:
-            self.weights = dict(zip(self.names, self._weights(train).tolist(), strict=True))
+            self.weights = class_weights.of_rows(self, train)
 
     @property
     def class_weights(self) -> np.ndarray | None:
         """(C,) in the order of the head."""
         return np.array([self.weights[name] for name in self.names]) if self.weights else None
-
-    def _weights(self, train: Rows) -> np.ndarray:
-        """(C,) what a class counts in the loss; for multi-label, what a label's positive rows count."""
-        where = "recipe.class_weights"
-        weights = self.task.recipe.class_weights
-        if self.regression:
-            raise InputError("regression has no classes to weigh", where=where)
-        if isinstance(weights, dict):
-            if missing := set(self.names) ^ set(weights):
-                raise InputError(
-                    f"weights and labels differ in '{sorted(missing)[0]}'",
-                    where=where,
-                    remedy="give one weight to each of: " + ", ".join(self.names),
-                )
-            return np.array([weights[name] for name in self.names])
-        found = self.references(train)
-        counts = found.sum(axis=0) if self.multilabel else np.bincount(found, minlength=len(self.labels))
-        if not counts.all():
-            absent = self.names[int(np.argmin(counts))]
-            raise InputError(f"label '{absent}' has no training row to take a weight from", where=where)
-        if self.multilabel:  # negatives to positives, as torch's BCEWithLogitsLoss advises for pos_weight
-            return np.asarray((len(train) - counts) / counts)
-        return np.asarray(len(train) / (len(self.labels) * counts))  # scikit-learn's class_weight="balanced"
 
     def _check_single(self, rows: Rows) -> None:
         options = self.options
@@ -302,9 +280,8 @@ class Classification(Adapter):
         labels = self.references(rows)
         width = len(self.labels) if self.options.thresholds == "per-label" else 1
         best = multilabel.best_thresholds(probabilities.reshape(-1, width), labels.reshape(-1, width))
-        self.tuned = {
-            "thresholds": dict(zip(self.names, np.resize(best, len(self.labels)).tolist(), strict=True))
-        }
+        found = np.resize(best, len(self.labels)).tolist()
+        self.tuned["thresholds"] = dict(zip(self.names, found, strict=True))
         # they were made with the thresholds before
         predictions["prediction"][:] = self._chosen(probabilities)
 

@@ -1,0 +1,46 @@
+"""What a page shows of how well probabilities fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bert_ft.metrics.calibration import BINS
+from bert_ft.report import plots
+from bert_ft.report.elements import Chart, Table
+from bert_ft.report.rendering import show
+
+NAMES = {
+    "nll": "negative log likelihood (nats)",
+    "brier": "Brier score",
+    "ece": "calibration error of the answers (ECE)",
+    "by_chance": "the same, were every probability right",
+    "classwise": "calibration error of every label",
+}
+
+
+def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Table | Chart]:
+    """The measures of a set, before and after the temperature, and the picture of its bins.
+
+    Args:
+        fitted_on: the set that the temperature was fitted to.
+    """
+    found = results.get("calibration", {}).get(name, {})
+    if not found:
+        return []
+    states = {key: found[key] for key in ("before", "after") if key in found}
+    rows = [[label, *(state[key] for state in states.values())] for key, label in NAMES.items()]
+    interval = [f"{show(state['low'])} to {show(state['high'])}" for state in states.values()]
+    rows.insert(3, ["its 95 % bootstrap interval", *interval])
+    note = f"{BINS} bins of equally many rows"
+    if "after" in states:
+        how = "by a temperature of other rows (five folds)" if name == fitted_on else f"fitted on {fitted_on}"
+        note += f"; after: {how}. The temperature changes no answer"
+    table = Table("calibration", ["", *states], rows, note)
+    lines = {key: ([x for x, _, _ in s["bins"]], [y for _, y, _ in s["bins"]]) for key, s in states.items()}
+    told = "; ".join(
+        f"{key}: " + ", ".join(f"{x:.2f} right {y:.2f}" for x, y in zip(*line, strict=True))
+        for key, line in lines.items()
+    )
+    picture = plots.reliability(lines, f"probability of the answer and share that is right, {told}")
+    return [table, Chart("reliability", picture, "on the dotted line a probability means what it says")]
