@@ -212,3 +212,34 @@ def test_few_rows_and_folds_have_none(
     run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "numbers", problem_type="regression",
                            **{**noisy, "train": numbers, "validation": numbers, "test": None, "max_steps": 1})  # fmt: skip
     assert run.results["calibration"] == {} and run.results["tuned"] == {}
+
+
+def test_answers_that_are_left_open(
+    tiny_checkpoint: Path, tmp_path: Path, noisy: dict[str, Any], cli: Any
+) -> None:
+    """`predict --abstain-below` and `--label-sets`: what they leave open, and how often the sets are right."""
+    run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "run", **noisy)
+    rows = films(400, 0.3, 9)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    done = cli(
+        "predict", run.path, "in.jsonl", "-o", "out.jsonl", "--abstain-below", "0.7", "--label-sets", "0.9"
+    )
+    assert done.code == 0, done
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    plain = run.predict([row["text"] for row in rows])
+    for line, answer in zip(lines, plain, strict=True):
+        assert line["abstained"] == (max(answer["probabilities"].values()) < 0.7)
+        assert line["prediction"] == (None if line["abstained"] else answer["prediction"])
+        assert answer["prediction"] in line["label_set"]
+    held = np.mean([row["label"] in line["label_set"] for row, line in zip(rows, lines, strict=True)])
+    assert held > 0.84, "0.9 on average, over rows to calibrate on and rows to answer"
+    for arguments, said in (
+        (("--abstain-below", "1.5"), "no share"),
+        (("--label-sets", "0.9999"), "too few to promise"),
+    ):
+        refused = cli("predict", run.path, "in.jsonl", *arguments)
+        assert refused.code == 2 and said in refused.err
+    refused = cli("predict", run.path / "model", "in.jsonl", "--label-sets", "0.9")
+    assert refused.code == 2 and "name the run" in refused.err
+    page = (run.path / "report.html").read_text()
+    assert "answering fewer rows" in page and "an accuracy that is promised" in page

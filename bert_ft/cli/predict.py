@@ -58,6 +58,16 @@ def predict(
     sets: Sets = None,
     keep_bad: KeepBad = False,
     escape_formulas: EscapeFormulas = False,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Leave an answer open whose probability is less; one label a row."),
+    ] = None,
+    label_sets: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="The labels that hold the right one in this share of rows, or more."
+        ),
+    ] = None,
     dtype: Dtype = "float32",
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
@@ -68,6 +78,7 @@ def predict(
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
     from bert_ft import run as runs
+    from bert_ft.tools.predict.caution import Caution
     from bert_ft.tools.predict.files import predict as answer
 
     roles = dict(pair(item, "--column") for item in columns or [])
@@ -86,6 +97,7 @@ def predict(
         columns=roles,
         keep_bad=keep_bad,
         escape_formulas=escape_formulas,
+        caution=Caution.of(loaded, abstain_below, label_sets),
         tell=note,
     )
     if outcome.bad:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
-from bert_ft.report import plots
+from bert_ft.report import abstaining, plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
@@ -57,10 +57,16 @@ class Classes(Scored):
             note if size > MOST_CLASSES else note.partition(";")[0],
             shades=shades,
         )
-        return [matrix, *super().sections()]
+        right = self.ids[:, 0] == self.ids[:, 1]
+        return [matrix, *super().sections(), *abstaining.sections(self.confidence, right)]
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(N,) the probability of each answer."""
+        return np.array([max(line["probabilities"].values()) for line in self.lines])
 
     def errors(self) -> list[dict[str, Any]]:
-        confidence = np.array([max(line["probabilities"].values()) for line in self.lines])
+        confidence = self.confidence
         wrong = np.flatnonzero(self.ids[:, 0] != self.ids[:, 1])
         return self.told(
             wrong[np.argsort(-confidence[wrong], kind="stable")],

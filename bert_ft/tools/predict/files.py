@@ -17,6 +17,7 @@ from bert_ft.data.formats.quotes import Remarks
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
 from bert_ft.modeling.model import Model
+from bert_ft.tools.predict.caution import Caution
 from bert_ft.tools.predict.cells import changed, unwritable, without_formula
 from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows
 from bert_ft.tools.predict.writers import printable, writing_rows
@@ -41,6 +42,7 @@ def predict(
     columns: dict[str, str] | None = None,
     keep_bad: bool = False,
     escape_formulas: bool = False,
+    caution: Caution | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Answers every row of a file, or of standard input, in the order of the rows.
@@ -52,6 +54,7 @@ def predict(
             delimiter and quoting of tables are those of the model's task.
         keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
         escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
+        caution: which answers are left open, and which labels may be right beside them.
         tell: takes one line for each row at fault.
     Raises:
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
@@ -77,7 +80,7 @@ def predict(
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    answering = _Answering(model, names, read_as, write_as, keep_bad, tell)
+    answering = _Answering(model, names, read_as, write_as, keep_bad, caution, tell)
     remarks = Remarks()
     with (
         reading_rows(source, read_as, needed, task, remarks) as lines,
@@ -107,6 +110,7 @@ class _Answering:
     read_as: str
     write_as: str
     keep_bad: bool
+    caution: Caution | None
     tell: Callable[[str], None]
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -135,6 +139,8 @@ class _Answering:
     def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""
         answer = {key: value for key, value in answer.items() if key not in self.model.adapter.inputs}
+        if self.caution is not None:
+            answer = self.caution.applied(answer)
         if self.keep_bad:
             answer["error"] = None
         if clash := answer.keys() & row.keys():
