@@ -20,8 +20,8 @@ SAME = {
     "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "t5", "umt5",
     "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod", "yoso",
 }  # fmt: skip
-"""The architectures of which `transformers` 4.57 gives the same logits (test_older_readers.py); others were not
-tried with it, or are unknown to it."""
+"""The architectures of which `transformers` 4.57 gives the same logits, by test_older_readers.py; others were
+not tried with it, or are unknown to it."""
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 ROTATIONS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
@@ -73,25 +73,34 @@ def complete_tokenizer(folder: Path) -> None:
     _write(folder / TOKENIZER_CONFIG, saved)
 
 
-def limits(folder: Path) -> str | None:
-    """Why `transformers` 4.57 may give other answers than 5 from a saved folder, as a sentence; None: it is
-    tried, and gives the same."""
-    saved = _read(folder / CONFIG)
-    kind = saved.get("model_type")
+def older(folder: Path) -> str:
+    """What `transformers` 4.57 makes of a saved folder, as a sentence of Markdown."""
+    limit = _limit(_read(folder / CONFIG))
+    return limit or "`transformers` 4.57 reads this folder too, and computes the same."
+
+
+def _limit(saved: dict[str, Any]) -> str | None:
+    """Why 4.57 may compute something else from a config; None: it computes the same."""
+    kind = str(saved.get("model_type"))
     if kind not in SAME:
-        return f"Whether older versions read this architecture ({kind}) the same has not been tried"
+        return (
+            "It was saved by version 5 of `transformers`. Whether older ones read it was not tried with this "
+            "architecture."
+        )
     if kind != "modernbert":
         return None
     if saved.get("layer_types") and _every(saved["layer_types"]) is None:
-        return (
-            "Older versions can't express which of its layers attend to the whole text, and read it wrongly"
-        )
-    scaled = [_scaling(saved["rope_parameters"][name]) for name in ROTATIONS]
-    if scaled[0] != scaled[1]:
-        return (
-            "Older versions scale the positions of all layers alike, unlike this model, and read it wrongly"
-        )
-    return None
+        why = "can't express which of its layers attend to the whole text"
+    elif _scaling(saved["rope_parameters"]["full_attention"]) != _scaling(
+        saved["rope_parameters"]["sliding_attention"]
+    ):
+        why = "scale the positions of all layers alike"
+    else:
+        return None
+    return (
+        f"It needs version 5 of `transformers`: older ones {why}; they read the folder without a complaint and "
+        "answer wrongly."
+    )
 
 
 def _positions(saved: dict[str, Any]) -> dict[str, Any]:

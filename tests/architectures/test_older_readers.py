@@ -90,7 +90,8 @@ def read(older: Path, tmp_path: Path) -> Read:
     def both(jobs: Jobs) -> tuple[dict[str, Any], dict[str, Any]]:
         ours = {name: job for name, job in jobs.items() if job["how"] not in ("scores", "vectors")}
         newer, old = run(Path(sys.executable), ours), run(older, jobs)
-        assert not {name: answer["warnings"] for name, answer in newer.items() if answer["warnings"]}
+        heard = {name: answer["warnings"] for name, answer in newer.items() if jobs[name]["how"] != "states"}
+        assert not any(heard.values()), heard
         return tuple({name: answer["value"] for name, answer in each.items()} for each in (newer, old))  # type: ignore[return-value]
 
     return both
@@ -180,7 +181,7 @@ def test_seven_architectures_give_the_same_logits(read: Read, folders: Callable[
     for name in SEVEN:
         for family in census.FAMILIES:
             folder = folders(name, family)
-            assert saved_format.limits(folder) is None
+            assert "computes the same" in saved_format.older(folder)
             jobs[f"{name} {family}"] = job(folder, family, family)
         jobs[f"{name} states"] = job(folders(name, "ner"), "states")
         # the head reads the mean of the tokens: a layer more, or ModernBERT's own setting
@@ -338,7 +339,7 @@ def saved_tokenizers(base: Path) -> Iterator[tuple[str, Path, Any]]:
         make().save_pretrained(source)
         for words in (False, True):
             tokenizer, _ = vocabulary.load(RunSpec(), str(source), [text for row in KARO for text in row])
-            network = tf.AutoModel.from_config(tf.CONFIG_MAPPING[kind](**zoo.SIZES | {"vocab_size": 400}))
+            network = tf.AutoModel.from_config(tf.CONFIG_MAPPING[kind](**zoo.SIZES))
             token_types.set_types(tokenizer, network, pairs=True)
             if words:
                 fast_tokenizer.leading_space(tokenizer)
