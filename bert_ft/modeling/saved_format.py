@@ -16,7 +16,7 @@ SAME = {
     "albert", "bart", "bert", "big_bird", "bigbird_pegasus", "camembert", "convbert", "data2vec-text",
     "deberta", "deberta-v2", "distilbert", "electra", "ernie", "flaubert", "fnet", "funnel", "ibert",
     "layoutlm", "layoutlmv3", "led", "lilt", "longformer", "markuplm", "mbart", "megatron-bert",
-    "mobilebert", "modernbert", "mpnet", "mt5", "mvp", "nystromformer", "plbart", "reformer", "rembert",
+    "mobilebert", "modernbert", "mpnet", "mt5", "mvp", "nystromformer", "plbart", "rembert",
     "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "squeezebert", "t5", "umt5",
     "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod", "yoso",
 }  # fmt: skip
@@ -91,15 +91,13 @@ def _limit(saved: dict[str, Any]) -> str | None:
         return None
     if saved.get("layer_types") and _every(saved["layer_types"]) is None:
         why = "can't express which of its layers attend to the whole text"
-    elif _scaling(saved["rope_parameters"]["full_attention"]) != _scaling(
-        saved["rope_parameters"]["sliding_attention"]
-    ):
+    elif len({json.dumps(_scaling(saved["rope_parameters"][kind])) for kind in ROTATIONS}) > 1:
         why = "scale the positions of all layers alike"
     else:
         return None
     return (
-        f"It needs version 5 of `transformers`: older ones {why}; they read the folder without a complaint and "
-        "answer wrongly."
+        f"It needs version 5 of `transformers`: older ones {why}; they read the folder without a complaint "
+        "and answer wrongly."
     )
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,19 @@ def vectors(folder: str, inputs: list[list[str]]) -> Any:
     return SentenceTransformer(folder).encode([texts[0] for texts in inputs]).tolist()
 
 
+def code(folder: str, inputs: list[list[str]]) -> Any:
+    """The answers of the model card's first block, which asks a question, to questions on contexts."""
+    card = Path(folder, "README.md").read_text(encoding="utf-8")
+    block = card.partition("```python\n")[2].partition("```")[0].replace("PATH_OR_ID_OF_THIS_MODEL", folder)
+    own = next(line for line in block.splitlines() if line.startswith("question, context = "))
+    answers = []
+    for pair in inputs:
+        scope: dict[str, Any] = {}
+        exec(block.replace(own, f"question, context = {pair!r}"), scope)
+        answers.append(scope["answer"])
+    return answers
+
+
 HOW: dict[str, Callable[[str, list[list[str]]], Any]] = {
     "encoded": encoded,
     "classification": logits("AutoModelForSequenceClassification"),
@@ -92,6 +106,7 @@ HOW: dict[str, Callable[[str, list[list[str]]], Any]] = {
     "entities": entities,
     "scores": scores,
     "vectors": vectors,
+    "code": code,
 }
 
 

@@ -189,6 +189,23 @@ def test_seven_architectures_give_the_same_logits(read: Read, folders: Callable[
     hold(read, jobs)
 
 
+def test_scaled_positions_give_the_same_logits(
+    read: Read, folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    jobs = {}
+    for name, scaling in (
+        ("linear", {"rope_type": "linear", "factor": 3.0}),
+        ("yarn", {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}),
+    ):
+        model = tf.AutoModelForSequenceClassification.from_pretrained(folders("modernbert"))
+        for kind, theta in (("full_attention", 50.0), ("sliding_attention", 7.0)):
+            model.config.rope_parameters[kind] = scaling | {"rope_theta": theta}
+        saving.save_model(tmp_path / name, model, tf.AutoTokenizer.from_pretrained(folders("modernbert")))
+        assert "computes the same" in saved_format.older(tmp_path / name)
+        jobs[name] = job(tmp_path / name, "classification")
+    hold(read, jobs)
+
+
 def test_a_wrong_rope_key_is_noticed(read: Read, folders: Callable[..., Path], tmp_path: Path) -> None:
     jobs = {"right": job(folders("modernbert"), "classification")}
     for key in ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"):
@@ -220,6 +237,14 @@ def test_pipelines_give_the_same_answers(read: Read, folders: Callable[..., Path
         jobs[f"{name} classes"] = job(folders(name), "classes")
         jobs[f"{name} entities"] = job(folders(name, "ner"), "entities", "ner")
     hold(read, jobs)
+
+
+def test_the_code_of_a_card_of_questions_runs_in_both(read: Read, folders: Callable[..., Path]) -> None:
+    ours, theirs = read({name: job(folders(name, "qa"), "code", "qa") for name in SEVEN})
+    assert ours == theirs
+    for name in SEVEN:  # the first fits one window
+        (question, context), *_ = TEXTS["qa"]
+        assert ours[name][0] == bert_ft.load(folders(name, "qa"))(question, context)["prediction"]
 
 
 def test_a_cross_encoder_gives_what_ours_gives(read: Read, folders: Callable[..., Path]) -> None:
