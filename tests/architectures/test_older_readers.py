@@ -223,8 +223,8 @@ def test_a_wrong_rope_key_is_noticed(read: Read, folders: Callable[..., Path], t
         assert difference(value, ours["right"]) == 0.0  # 5 reads its own keys
         if name != "right":
             assert difference(value, theirs[name]) > 1e-3, name
-            with pytest.raises(AssertionError):
-                hold(read, {name: jobs[name]})
+    with pytest.raises(AssertionError, match="global_rope_theta wrong"):
+        hold(read, {"global_rope_theta wrong": jobs["global_rope_theta wrong"]})
 
 
 def test_pipelines_give_the_same_answers(read: Read, folders: Callable[..., Path]) -> None:
