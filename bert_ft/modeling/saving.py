@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from bert_ft import files
 from bert_ft.errors import disk
 from bert_ft.families import fast_tokenizer
+from bert_ft.modeling import saved_format
 from bert_ft.rundir import folder
 
 
@@ -42,7 +42,7 @@ def save_model(
                 model.config.dtype = dtype
                 model.config.save_pretrained(temporary)
                 model.config.dtype = previous
-            _name_labels(temporary / "config.json", model.config)
+            saved_format.complete_config(temporary, model.config)
             _save_tokenizer(temporary, tokenizer)
 
 
@@ -61,22 +61,7 @@ def _save_tokenizer(path: Path, tokenizer: Any) -> None:
     their own."""
     with fast_tokenizer.whole(tokenizer):
         tokenizer.save_pretrained(path)
-    file = path / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    if config.get("tokenizer_class") == "TokenizersBackend":  # 5's name of what 4 calls so; 5 knows both
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        file.write_text(
-            json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-
-
-def _name_labels(file: Path, config: Any) -> None:
-    """Writes the labels into a saved config.json: `transformers` leaves two of no name out as its default,
-    and then loads a BART, whose own default is three, with another head."""
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    labels = {"id2label": config.id2label, "label2id": config.label2id}
-    if not labels.keys() <= saved.keys():
-        file.write_text(json.dumps(saved | labels, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    saved_format.complete_tokenizer(path)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from bert_ft import families, files, reading
 from bert_ft.config.task import Task
 from bert_ft.errors import shown
-from bert_ft.modeling import pretrained
+from bert_ft.modeling import pretrained, saved_format
 from bert_ft.modeling.loading_errors import loading_errors
 from bert_ft.report import choices
 from bert_ft.report.rendering import render
@@ -26,11 +26,14 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 def write(folder: RunDir, results: Mapping[str, Any]) -> None:
     """Writes the card of a run that keeps its model; of one that keeps none, nothing."""
     if folder.model.is_dir():
-        files.write(folder.model / "README.md", text(folder.task(), results, folder.environment()))
+        task = folder.task()
+        older = "" if task.recipe.saves_adapter else saved_format.older(folder.model)
+        files.write(folder.model / "README.md", text(task, results, folder.environment(), older))
 
 
-def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """The card: YAML metadata and Markdown."""
+def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any], older: str = "") -> str:
+    """The card: YAML metadata and Markdown; `older` says what older versions of `transformers` make of the
+    model."""
     base, licence = _base(task)
     hub = task.data.path if HUB_ID.fullmatch(task.data.path or "") else None
     metadata = _metadata(task, results, base, licence, hub).to_yaml()
@@ -46,6 +49,7 @@ def text(task: Task, results: Mapping[str, Any], environment: Mapping[str, Any])
         pipeline=families.known(task.family).pipeline_tag,
         arguments=None if task.recipe.saves_adapter else _pipeline_arguments(task),
         adapter=task.recipe.saves_adapter,
+        older=older,
         checkpoint=json.dumps(task.run.checkpoint, ensure_ascii=False),
         head=families.known(task.family).head,
         scale=families.known(task.family).metric_scale,

@@ -118,13 +118,14 @@ def test_it_goes_wherever_a_model_goes(run: Any, base: Path, tmp_path: Path, cli
     assert [line["probabilities"]["good"] for line in lines] == pytest.approx(expected, abs=1e-6)
     # the card's code is peft's, and gives the same logits
     card = (run.path / "model/README.md").read_text()
-    code = (
-        card.partition("```python\n")[2]
-        .partition("```")[0]
-        .replace("PATH_OF_THIS_MODEL", str(run.path / "model"))
+    blocks = [part.partition("```")[0] for part in card.split("```python\n")[1:]]
+    scopes: list[dict[str, Any]] = [{}, {}]
+    for code, names in zip(blocks, scopes, strict=True):
+        exec(code.replace("PATH_OF_THIS_MODEL", str(run.path / "model")), names)
+    names, own = scopes
+    assert [answer["probabilities"]["good"] for answer in own["model"].predict(TEXTS)] == pytest.approx(
+        expected
     )
-    names: dict[str, Any] = {}
-    exec(code.partition("# or")[0], names)
     tokens = run.model.tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         found = names["model"].eval()(**tokens).logits.softmax(-1)[:, 1]
