@@ -35,7 +35,7 @@ def needs(package: str) -> Any:
 
     try:
         return import_module(package)
-    except ImportError:
+    except ModuleNotFoundError:
         raise InputError(
             f"ONNX needs the package {package.partition('.')[0]}, which is not installed",
             remedy="pip install 'bert-ft[onnx]'",

@@ -81,11 +81,7 @@ def _close(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        kind if kind in ("labels", "entities", "answers") else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in KINDS
-    ],
+    "kind", [kind if kind == "labels" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 def test_the_graph_answers_as_the_run(trained: Callable[[str], Path], kind: str) -> None:
     path = trained(kind)
@@ -128,14 +124,22 @@ def test_the_example_runs(trained: Callable[[str], Path]) -> None:
     text = "a warm film 影片"
     (answer,) = bert_ft.load(trained("labels")).predict([text])
     assert json.loads(_example(trained("labels"), text)) == pytest.approx(answer["probabilities"], abs=1e-4)
-    words = text.split()
-    (tagged,) = bert_ft.load(trained("entities")).predict([words])
+    code = (trained("labels") / "onnx" / "example.py").read_text()
+    assert "bert_ft" not in code and "torch" not in code
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_other_families_run(trained: Callable[[str], Path]) -> None:
+    text = "a warm film 影片"
+    (tagged,) = bert_ft.load(trained("entities")).predict([text.split()])
     assert _example(trained("entities"), text).count("B-X") == tagged["prediction"].count("B-X")
     question, context = _inputs("answers")[3]
     (found,) = bert_ft.load(trained("answers")).predict([(question, context)])
-    assert found["prediction"] in _example(trained("answers"), question, context)
-    code = (trained("labels") / "onnx" / "example.py").read_text()
-    assert "bert_ft" not in code and "torch" not in code
+    assert _example(trained("answers"), question, context).strip() == found["prediction"]
+    (number,) = bert_ft.load(trained("numbers")).predict([text])
+    assert float(_example(trained("numbers"), text)) == pytest.approx(number["prediction"], abs=1e-4)
+    (sets,) = bert_ft.load(trained("sets")).predict([text])
+    assert json.loads(_example(trained("sets"), text)) == pytest.approx(sets["probabilities"], abs=1e-4)
 
 
 def test_the_commands_and_the_report(trained: Callable[[str], Path], cli: Any, tmp_path: Path) -> None:
@@ -220,6 +224,7 @@ def test_a_graph_that_is_off_is_not_written(
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_an_architecture_that_cannot_be_exported_is_one_message(
     trained: Callable[[str], Path], cli: Any, monkeypatch: Any
 ) -> None:
@@ -235,6 +240,18 @@ def test_an_architecture_that_cannot_be_exported_is_one_message(
     left = cli("export", path, "-o", "other")
     assert left.code == 2 and "can't make a graph of BertForSequenceClassification" in left.err
     assert not Path("other").exists()
+
+
+@pytest.mark.slow
+def test_half_precision_answers_too(trained: Callable[[str], Path], cli: Any) -> None:
+    path = trained("labels")
+    told = json.loads(cli("export", path, "--fp16", "-o", "half", "--json").out)
+    assert 0 < told["onnx"]["fp16"]["largest_logit_difference"] < 0.01
+    assert told["onnx"]["fp16"]["bytes"] < told["onnx"]["fp32"]["bytes"]
+    assert sorted(file.name for file in Path("half").glob("*.onnx")) == ["model.onnx", "model_fp16.onnx"]
+    assert cli("export", path, "-o", "half").code == 0  # which replaces all of it
+    assert sorted(file.name for file in Path("half").glob("*.onnx")) == ["model.onnx"]
+    assert str(Path.cwd()).encode() not in Path("half/model.onnx").read_bytes()
 
 
 def test_lengths_of_the_probe(trained: Callable[[str], Path]) -> None:

@@ -138,6 +138,9 @@ def quiet() -> Iterator[None]:
     """Keeps what exporter and quantiser print and log to themselves."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    trace = logging.getLogger("torch.__trace")  # which obeys no `disable`
+    propagated = trace.propagate
+    trace.propagate = False
     try:
         with (
             warnings.catch_warnings(),
@@ -148,6 +151,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+        trace.propagate = propagated
 
 
 def _cause(error: BaseException) -> str:

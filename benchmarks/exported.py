@@ -1,6 +1,6 @@
 """`bert-ft predict` with torch, with ONNX and with its int8 graph: CPU seconds on 5,000 SST-2 rows, in turn, and what int8 costs.
 
-    python benchmarks/onnx.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output benchmarks/results/onnx.md
+    python benchmarks/exported.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output benchmarks/results/onnx.md
 
 Three runs are trained (SST-2, STS-B, wikiGold: labels, numbers of pairs, entities) and exported; each measurement is a
 process of its own with one thread, from JSONL to JSONL, loading not counted.
@@ -154,7 +154,7 @@ def main() -> None:
     machine = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if flag in flags)
     text = f"""# ONNX beside torch
 
-`python benchmarks/onnx.py`: all-MiniLM-L6-v2 with a head, one thread, CPU seconds, {options.rounds} rounds in turn; this processor has {machine}
+`python benchmarks/exported.py`: all-MiniLM-L6-v2 with a head, one thread, CPU seconds, {options.rounds} rounds in turn; this processor has {machine}
 
 {ROWS:,} training rows of SST-2 through `bert-ft predict`, JSONL to JSONL, in batches sorted by length; torch without padding:
 
