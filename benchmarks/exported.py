@@ -71,7 +71,10 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
     model = bert_ft.load(folder / "sst2", onnx=WAYS[way]).model
     loaded, loading = peak_mb(), time.process_time() - start
     start = time.process_time()
-    files.predict(model, str(folder / "rows.jsonl"), str(folder / f"{way}.jsonl"))
+    done = files.predict(
+        model, str(folder / "rows.jsonl"), str(folder / f"{way}.jsonl"), columns={"text": "text"}
+    )
+    assert done.rows == ROWS and not done.bad
     return {
         "seconds": time.process_time() - start,
         "loading": loading,

@@ -50,6 +50,12 @@ class Run:
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         self._onnx = onnx
+        if onnx is not None and self._stored:
+            raise InputError(
+                "an exported graph computes in its own precision",
+                where="dtype",
+                remedy="leave --dtype out, or answer without --onnx",
+            )
         if self.dir.state in ("new", "foreign"):
             raise InputError(
                 "this is not a run folder", where=str(path), remedy="`bert-ft runs` lists the runs"

@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
               "rows": [{"a": t, "b": u, "label": int(t < u)} for t, u in zip(TEXTS, TEXTS[5:], strict=False)]},
     "numbers": {"task": "classification", "data.problem_type": "regression",
                 "rows": [{"text": t, "label": len(t) / 10} for t in TEXTS]},
-    "sets": {"task": "classification",
+    "sets": {"task": "classification", "data.problem_type": "multi_label_classification",
              "rows": [{"text": t, "label": [w for w in ("warm", "very") if w in t]} for t in TEXTS]},
     "features": {"task": "classification", "method": "features", "min_steps": None,
                  "rows": [{"text": t, "label": t.split()[1]} for t in TEXTS]},
