@@ -25,6 +25,7 @@ from bert_ft.modeling.saved_task import labels_of, task_of, tuned_of
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx", "fp16": "model_fp16.onnx"}
 """Precision -> the file of its graph."""
 ANSWERING, PARITY, EXAMPLE = "answering.json", "parity.json", "example.py"
+TOKENS = 1024  # padded positions of a batch: small ones have less padding, which a graph computes
 LONGEST = 10_000_000  # bytes of these JSON files
 SHAPE: dict[str, Any] = {"weights": "0", "outputs": ["logits"], "sharing": {}, "versions": {}}
 
@@ -156,6 +157,7 @@ def load(
     where = str(folder)
     config = pretrained.load_config(where, trusted=trusted)
     task = (task or task_of(config, where)).override({"run.checkpoint": where, **(settings or {})})
+    task = task.override({"batching.eval_tokens": min(task.batching.eval_tokens, TOKENS)})
     labels: list[Any] = task.data.labels or []
     if not labels and families.find(task.family).has_labels(task):
         labels = labels_of(config, where)
