@@ -31,6 +31,7 @@ class Run:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
             `finetune`.
         dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have.
+        onnx: "fp32", "int8" or "fp16": the graph that `bert-ft export` wrote answers in the place of torch.
         model: its model, where that is loaded already.
     """
 
@@ -40,6 +41,7 @@ class Run:
         *,
         trust_remote_code: remote_code.Names = None,
         dtype: str = "float32",
+        onnx: str | None = None,
         model: Any = None,
     ) -> None:
         self.dir = RunDir(path)
@@ -47,6 +49,13 @@ class Run:
             self.__dict__["model"] = model
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
+        self._onnx = onnx
+        if onnx is not None and self._stored:
+            raise InputError(
+                "an exported graph computes in its own precision",
+                where="dtype",
+                remedy="leave --dtype out, or answer without --onnx",
+            )
         if self.dir.state in ("new", "foreign"):
             raise InputError(
                 "this is not a run folder", where=str(path), remedy="`bert-ft runs` lists the runs"
@@ -94,7 +103,7 @@ class Run:
     def model(self) -> Any:
         """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished
         run that of its best evaluation so far."""
-        from bert_ft.modeling.loading import load_folder, load_unfinished
+        from bert_ft.modeling.loading import load_unfinished
 
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
@@ -103,12 +112,24 @@ class Run:
                 where=str(self.path),
                 remedy="use the Run that finetune() returned",
             )
+        if self._onnx is not None:
+            return self._loaded(self.task)
         if self.dir.state == "unfinished":
             return load_unfinished(self.dir, self.task, self._trusted)
         if not self.dir.model.is_dir():
             remedy = "train it again with --save-model and without folds"
             raise InputError("this run has no saved model", where=str(self.path), remedy=remedy)
-        return load_folder(str(self.dir.model), self.task, self._trusted, self._stored)
+        return self._loaded(self.task)
+
+    def _loaded(self, task: Task) -> Any:
+        """The saved model under a task."""
+        if self._onnx is not None:
+            from bert_ft.modeling import exported
+
+            return exported.load(self.dir.onnx, self._onnx, self.dir.model, task, self._trusted)
+        from bert_ft.modeling.loading import load_folder
+
+        return load_folder(str(self.dir.model), task, self._trusted, self._stored)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
         """Answers raw inputs: a text, a list of texts, or a list of pairs."""
@@ -170,6 +191,7 @@ def load(
     *,
     trust_remote_code: remote_code.Names = None,
     dtype: str = "float32",
+    onnx: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Any:
     """A run, or a saved model that is ready to predict: both have `predict`.
@@ -178,13 +200,19 @@ def load(
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
         dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that
             answers may differ in the last digits from those that were scored.
+        onnx: "fp32", "int8" or "fp16": of a run, the graph that `bert-ft export` wrote answers in place of
+            torch.
         settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 1024}`.
     """
     if RunDir(folder).state in ("finished", "unfinished"):
-        run = Run(folder, trust_remote_code=trust_remote_code, dtype=dtype)
+        run = Run(folder, trust_remote_code=trust_remote_code, dtype=dtype, onnx=onnx)
         if settings:
             run.task = run.task.override(dict(settings))
         return run
+    if onnx is not None:
+        raise InputError(
+            "a graph answers for a run, and this is none", where=str(folder), remedy="name a run's folder"
+        )
     from bert_ft.modeling.loading import load_folder
 
     trusted = remote_code.names(trust_remote_code)
@@ -207,9 +235,7 @@ def evaluate(
         model = run.model if isinstance(run, Run) else run
         task = run.task if isinstance(run, Run) else model.adapter.task
     elif isinstance(run, Run):
-        from bert_ft.modeling.loading import load_folder
-
-        model = load_folder(str(run.path), task, run._trusted, run._stored)
+        model = run._loaded(task)
     else:
         model = run
     if not its_own:  # what a run holds out is in its task

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Json, TrustRemoteCode, app, fail, note, print_metrics
+from bert_ft.cli.options import Int8, Json, Onnx, TrustRemoteCode, app, fail, graph, note, print_metrics
 from bert_ft.cli.settings import SET, settings_command
 
 
@@ -20,6 +20,8 @@ def evaluate(
     ],
     data: Annotated[str | None, typer.Option("--data", help="Other labelled rows: a file.")] = None,
     task: Annotated[str | None, typer.Option(help="The task to evaluate on; a run's own by default.")] = None,
+    onnx: Onnx = False,
+    int8: Int8 = False,
     *,
     settings: dict[str, Any],
     trust_remote_code: TrustRemoteCode = None,
@@ -39,6 +41,7 @@ def evaluate(
     from bert_ft.run import evaluate as compute
     from bert_ft.rundir.folder import RunDir
 
+    which = graph(onnx, int8)
     data_dir = settings.pop("data_dir", None)
     is_run = RunDir(run).state in ("finished", "unfinished")
     trusted = names(trust_remote_code)
@@ -46,8 +49,10 @@ def evaluate(
         loading.load_folder(run, trusted=trusted)  # what it lacks comes first
         fail("which rows? a bare model needs --task TASK or --data FILE", 2)
     bound = load_task(task).override(settings) if task is not None else None
+    if which is not None and not is_run:
+        fail(f"{run}: --onnx answers for a run, and this is none", 2)
     if is_run:
-        whole = Run(run, trust_remote_code=trusted)
+        whole = Run(run, trust_remote_code=trusted, onnx=which)
         whole.task = whole.task.override(settings)
         metrics = compute(whole, data, task=bound, data_dir=data_dir)
     else:

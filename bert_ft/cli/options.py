@@ -52,6 +52,10 @@ TrainRows = Annotated[
 ValidationRows = Annotated[
     str | None, typer.Option(help='Validation rows, or a share of the training rows ("10%").')
 ]
+Onnx = Annotated[
+    bool, typer.Option("--onnx", help="Answer with onnxruntime and what `bert-ft export` wrote.")
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="With --onnx: its graph with weights of 8 bits.")]
 TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
 
 
@@ -81,6 +85,13 @@ def pair(item: str, option: str) -> tuple[str, str]:
         ]
         fail(f"{option} {item}: KEY=VALUE is wanted, as in {option} {example}", 2)
     return key.strip(), text
+
+
+def graph(onnx: bool, int8: bool) -> str | None:
+    """Which exported graph --onnx and --int8 ask for."""
+    if int8 and not onnx:
+        fail("--int8 is for the graphs of `bert-ft export`: predict RUN --onnx --int8", 2)
+    return ("int8" if int8 else "fp32") if onnx else None
 
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:

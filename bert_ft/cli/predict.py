@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import TrustRemoteCode, app, note, pair, settings_of
+from bert_ft.cli.options import Int8, Onnx, TrustRemoteCode, app, graph, note, pair, settings_of
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")]
@@ -69,6 +69,8 @@ def predict(
         ),
     ] = None,
     dtype: Dtype = "float32",
+    onnx: Onnx = False,
+    int8: Int8 = False,
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
     """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
@@ -84,7 +86,9 @@ def predict(
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
-    loaded = runs.load(run, trust_remote_code=trust_remote_code, dtype=dtype, settings=settings)
+    loaded = runs.load(
+        run, trust_remote_code=trust_remote_code, dtype=dtype, onnx=graph(onnx, int8), settings=settings
+    )
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)

@@ -48,24 +48,31 @@ class Model(Encoder):
         self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None
     ) -> dict[str, np.ndarray]:
         """Predictions for every row, in the order of the rows."""
+        decoded = [
+            self.decode(self.logits(features), features, part)
+            for part, features in blocks or self.blocks(rows)
+        ]
+        return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
+
+    def logits(self, features: Features) -> np.ndarray:
+        """What the network gives: (N, C), or (T, C) of the flat tokens."""
         from bert_ft.engine import inference
 
         batching = self.adapter.task.batching
-        decoded = []
-        for part, features in blocks or self.blocks(rows):
-            logits = inference.predict(
-                self.network,
-                self.adapter,
-                features,
-                self.accelerator,
-                pad=self.tokenizer.pad_token_id,
-                tokens=batching.eval_tokens,
-                sharing=self.sharing,
-                deduplicate=batching.deduplicate,
-            )
-            logits = logits / calibrating.divisor(self.adapter)
-            decoded.append(self.adapter.decode(logits, features, part))
-        return {name: np.concatenate([columns[name] for columns in decoded]) for name in decoded[0]}
+        return inference.predict(
+            self.network,
+            self.adapter,
+            features,
+            self.accelerator,
+            pad=self.tokenizer.pad_token_id,
+            tokens=batching.eval_tokens,
+            sharing=self.sharing,
+            deduplicate=batching.deduplicate,
+        )
+
+    def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
+        """Predictions of all rows from what the network gives for their features."""
+        return self.adapter.decode(logits / calibrating.divisor(self.adapter), features, rows)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics and the user's own; empty where rows have no labels."""

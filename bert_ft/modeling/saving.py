@@ -46,6 +46,13 @@ def save_model(
             _save_tokenizer(temporary, tokenizer)
 
 
+def save_beside(path: Path, model: Any, tokenizer: Any) -> None:
+    """Writes what stands beside a model's weights, its config and its tokenizer, into a folder."""
+    model.config.save_pretrained(path)
+    saved_format.complete_config(path, model.config)
+    _save_tokenizer(path, tokenizer)
+
+
 def _cast(model: Any, weights: dict[str, Any] | None, dtype: str) -> dict[str, Any]:
     import torch
 

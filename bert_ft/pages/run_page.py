@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import files
+from bert_ft import files, reading
 from bert_ft.errors import InputError
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.metrics.bootstrap import Interval
 from bert_ft.pages import card, scored_sets
-from bert_ft.report import calibration, choices, plots
+from bert_ft.report import calibration, choices, exported, plots
 from bert_ft.report.choices import TUNED_HERE
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import render, show
@@ -34,6 +34,7 @@ class View:
     """What the page says of one run. `results`: those of a run whose `results.json` is not there yet."""
 
     def __init__(self, folder: RunDir, results: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
         self.path = folder.path
         self.task = folder.task()
         self.log = folder.log()
@@ -125,16 +126,34 @@ class View:
                 sections.append(Table(what, list(found[0]), rows, told))
             yield one, sections
 
+    def _exported(self) -> list[Table]:
+        """How the graphs that the run was exported to stand beside its model."""
+        file = self.folder.onnx / "parity.json"
+        if not file.is_file():
+            return []
+        try:
+            parity = reading.strict(reading.text(file, files.LARGEST))
+        except ValueError as error:
+            raise InputError(f"not JSON: {error}", where=str(file), remedy="export the run again") from None
+        if not isinstance(parity, dict) or not all(
+            reading.fits(parity.get(key), shape) for key, shape in exported.SHAPE.items()
+        ):
+            raise InputError(
+                "this is not what bert-ft writes here", where=str(file), remedy="export the run again"
+            )
+        return [exported.table(parity, self.task.best_metric[1])]
+
     def facts(self) -> list[Table]:
         """Counts, recipe, environment, timing, and published numbers of this checkpoint."""
         counts: dict[str, dict[str, int]] = self.results.get("counts", {})
         keys = list(dict.fromkeys(key for counted in counts.values() for key in counted))
         tables = [
+            *self._exported(),
             Table(
                 "what was read, truncated and unknown",
                 ["set", *(key.replace("_", " ") for key in keys)],
                 [[name, *(counted.get(key) for key in keys)] for name, counted in counts.items()],
-            )
+            ),
         ]
         rows = [
             [name, part, metric, value, self.metrics.get(part, {}).get(metric)]

@@ -45,6 +45,11 @@ FOLDERS = {
         r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|README\.md|vocab\.txt|merges\.txt|bpe\.codes|"
         r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"
     ),
+    "onnx": re.compile(
+        r"(config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|answering|parity)\.json|"
+        r"model(_int8|_fp16)?\.onnx|example\.py|vocab\.txt|merges\.txt|bpe\.codes|"
+        r"(spiece|sentencepiece\.bpe|tokenizer|spm)\.model|chat_template\.(jinja|json)|\..+\.tmp"
+    ),
     "predictions": re.compile(r"(.+?)(\.jsonl|\.rows\.parquet|[\w.-]*\.json)|\..+\.tmp"),
 }
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
@@ -63,6 +68,7 @@ class RunDir:
         self.log_jsonl = self.path / "log.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
+        self.onnx = self.path / "onnx"
         self.predictions = self.path / "predictions"
         self.results_json = self.path / "results.json"
         self.report_html = self.path / "report.html"
