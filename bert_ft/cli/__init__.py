@@ -10,6 +10,7 @@ from typing import NoReturn
 # isort: off
 from bert_ft.cli import compare, runs, report, tasks, cache  # noqa: F401 - importing them adds their commands,
 from bert_ft.cli import reproduce, search, curve, train, check, evaluate, predict, export, embed, push, launch  # noqa: F401 - in the help's order
+from bert_ft.cli import app as _app  # noqa: F401 - another name: `app` is what holds the commands
 
 # isort: on
 from bert_ft.cli.options import app, fail, note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -42,3 +43,16 @@ def split(texts: Sequence[str], unspaced: bool = True) -> Words:
     words = [text[start:end] for text, spans in zip(texts, found, strict=True) for start, end in spans]
     limits = np.array([span for spans in found for span in spans], np.int64).reshape(-1, 2)
     return Words(words, np.cumsum([0, *map(len, found)]), limits[:, 0], limits[:, 1])
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words as a text: a space between two of them, unless both sides of it are of a script that puts
+    none."""
+    return _between().sub("", " ".join(words))
+
+
+@cache
+def _between() -> re.Pattern[str]:
+    """The space between two letters or marks of scripts without spaces."""
+    letter = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\U00020000-\U0002ffff]"
+    return re.compile(f"(?<={letter}) (?={letter})")
