@@ -54,5 +54,7 @@ def joined(words: Sequence[str]) -> str:
 @cache
 def _between() -> re.Pattern[str]:
     """The space between two letters or marks of scripts without spaces."""
-    letter = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\U00020000-\U0002ffff]"
+    marks_and_kana = "\u3000-\u30ff\uff00-\uffef"
+    thai_and_lao = "\u0e00-\u0eff"
+    letter = f"[{CJK[1:-1]}{marks_and_kana}{thai_and_lao}]"
     return re.compile(f"(?<={letter}) (?={letter})")

@@ -11,7 +11,7 @@ from bert_ft.modeling.model import Model
 from bert_ft.report.rendering import render, show
 from bert_ft.tools.app.phrases import TAGS, phrase
 
-BARS = 20  # labels that have a bar
+BARS = 12  # labels that have a bar
 COLOURS = 8  # of entity types, in the style sheet
 LOST = 0.05  # share of a text's characters that the vocabulary may lack before that is told
 

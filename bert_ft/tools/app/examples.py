@@ -11,7 +11,7 @@ from bert_ft.report.rendering import show
 from bert_ft.run import Run
 from bert_ft.tools.app.phrases import phrase
 
-MOST = 8
+MOST = 6
 SHORT = 60  # characters of a text that are shown
 
 
@@ -31,13 +31,15 @@ def of_run(run: Run, roles: Sequence[str]) -> tuple[str, list[Example]]:
     except BertFtError:
         return "", []
     rows = scored.rows
+    if rows is None:
+        return "", []
     examples = []
-    for line in lines if rows is not None else []:
+    for line in lines:
         row = {name: rows[name][line["row"]].as_py() for name in rows.column_names}
         if "text" not in row and "tokens" in row:
             row["text"] = joined(row["tokens"])
-        values = [row.get(role) for role in roles]
-        if all(isinstance(value, str) and value.strip() for value in values):
+        values = [str(row.get(role) or "") for role in roles]
+        if all(value.strip() for value in values):
             examples.append(Example(values, line))
     return scored.name, examples
 

@@ -24,7 +24,8 @@ def answer(model: Model, source: str, language: str) -> tuple[str, str | None]:
     told: list[str] = []
     try:
         kind = format_of(source, None)
-        target = path.with_name(f"{path.stem}-answers.{kind if kind in ('csv', 'tsv', 'parquet') else 'jsonl'}")
+        kind = kind if kind in ("csv", "tsv", "parquet") else "jsonl"
+        target = path.with_name(f"{path.stem}-answers.{kind}")
         outcome = predict(model, source, str(target), tell=told.append)
     except BertFtError as error:
         lines = [_named(line, path) for line in (_message(error), *error.details)]

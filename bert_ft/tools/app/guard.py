@@ -12,8 +12,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HEADERS = {
     # 'unsafe-inline' and 'unsafe-eval': Gradio's page has scripts in it and compiles its templates
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",

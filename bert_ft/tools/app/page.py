@@ -25,7 +25,7 @@ STYLE = Path(rendering.__file__).with_name("app") / "style.css"
 LONG = ("context",)  # roles whose field is a large one
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
 """The model answers one request after the other."""
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "Microsoft YaHei", "sans-serif"]
+FONTS = ["system-ui", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "Microsoft YaHei", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
 
@@ -52,6 +52,12 @@ def roles(model: Model) -> list[str]:
     return [role for role, needed in model.adapter.inputs.items() if needed]
 
 
+def labels(model: Model, language: str) -> dict[str, str]:
+    """Role -> what its field is called."""
+    named = {role: phrase(language, role) for role in roles(model)}
+    return named | ({"text": phrase(language, "first")} if "text_pair" in named else {})
+
+
 def build(subject: Subject, language: str) -> Any:
     """The page in one language, a `gradio.Blocks`."""
     say = partial(phrase, language)
@@ -68,10 +74,8 @@ def build(subject: Subject, language: str) -> Any:
             )
         )
         fields = [
-            gr.Textbox(
-                label=say(role), lines=6 if role in LONG else 3, max_lines=16, elem_id=f"field-{role}"
-            )
-            for role in roles(subject.model)
+            gr.Textbox(label=label, lines=6 if role in LONG else 3, max_lines=16, elem_id=f"field-{role}")
+            for role, label in labels(subject.model, language).items()
         ]
         button = gr.Button(say("answer"), variant="primary", elem_id="answer")
         output = gr.HTML(elem_id="output")
@@ -97,10 +101,11 @@ def _examples(subject: Subject, language: str, fields: Sequence[Any], answering:
     """Rows to try; one that is chosen fills the fields, and is answered."""
     if not subject.examples:
         return
-    title = phrase(language, "examples", set=subject.of_set)
+    title = phrase(language, "examples", set=phrase(language, subject.of_set))
     gr.HTML(fragment("heading", language, title=title, hint=""))
     for number, example in enumerate(subject.examples):
-        chosen = gr.Button(named(example, language), size="sm", elem_classes="example", elem_id=f"example-{number}")
+        name = named(example, language)
+        chosen = gr.Button(name, size="sm", elem_classes="example", elem_id=f"example-{number}")
         filled = chosen.click(
             partial(_filled, example), None, list(fields), queue=False, show_progress="hidden",
             api_visibility="private",
@@ -146,7 +151,6 @@ def mount(application: Any, subject: Subject, port: int) -> None:
             server_port=port,
             theme=theme,
             css_paths=STYLE,
-            head='<link rel="icon" href="data:,">',
             js=f"() => {{ document.documentElement.lang = '{TAGS[language]}' }}",
             footer_links=[],
             run_history=False,

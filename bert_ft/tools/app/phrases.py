@@ -11,6 +11,7 @@ TAGS = {"en": "en", "zh": "zh-CN"}
 PHRASES: dict[str, tuple[str, str]] = {
     # inputs
     "text": ("Text", "文本"),
+    "first": ("First text", "第一段文本"),
     "text_pair": ("Second text", "第二段文本"),
     "question": ("Question", "问题"),
     "context": ("Text that has the answer", "含有答案的文本"),
@@ -19,10 +20,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     "waiting": ("The model is at work …", "模型正在计算……"),
     # answers
     "probabilities": ("Probabilities", "概率"),
-    "threshold": ("threshold {value}", "阈值 {value}"),
+    "threshold": ("threshold {share}", "阈值 {share}"),
     "chosen": ("chosen", "选中"),
     "none_chosen": ("No label is above its threshold.", "没有标签超过阈值。"),
-    "more_labels": ("and {count} labels below {share}", "另有 {count} 个标签低于 {share}"),
+    "more_labels": ("and {count} labels of {share} or less", "另有 {count} 个标签不超过 {share}"),
     "no_entities": ("No entities in this text.", "这段文本里没有实体。"),
     "number": ("The predicted number", "预测值"),
     "no_answer": ("The text has no answer to this question.", "文本里没有这个问题的答案。"),
@@ -52,6 +53,9 @@ PHRASES: dict[str, tuple[str, str]] = {
     "missed": ("missed: {label}", "漏掉：{label}"),
     "wrong": ("wrong: {label}", "多出：{label}"),
     "nothing": ("none", "无"),
+    "validation": ("validation", "验证集"),
+    "test": ("test", "测试集"),
+    "out_of_fold": ("out of fold", "交叉验证"),
     # files
     "file": ("A file of rows", "成批预测"),
     "file_hint": (

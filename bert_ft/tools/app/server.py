@@ -70,7 +70,8 @@ def load(name: str, trust_remote_code: remote_code.Names = None) -> Subject:
     model = loaded.model
     of_set, some = examples.of_run(loaded, roles(model))
     unfinished = loaded.dir.state == "unfinished"
-    return Subject(model, loaded.path.resolve().name, loaded.task.title, unfinished, model.notes, of_set, some)
+    place = loaded.path.resolve().name
+    return Subject(model, place, loaded.task.title, unfinished, model.notes, of_set, some)
 
 
 def listen(port: int) -> socket.socket:
@@ -79,6 +80,7 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOCAL, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         reasons = {errno.EADDRINUSE: "is taken", errno.EACCES: "is not for this user"}
@@ -102,17 +104,13 @@ def _application(language: str | None) -> Any:
 
     first.__annotations__ = {"request": Request}  # FastAPI can't resolve a name that this function imports
     application.get("/")(first)
+    application.get("/favicon.ico", status_code=204)(lambda: None)  # a browser asks for it
     return application
 
 
 def _run(application: Any, listening: socket.socket, started: Callable[[], None]) -> None:
     """Answers until Ctrl-C, or until the process is told to end."""
     import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started()
 
     config = uvicorn.Config(
         application,
@@ -122,5 +120,6 @@ def _run(application: Any, listening: socket.socket, started: Callable[[], None]
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE,
     )
+    started()  # who asks from now on is answered as soon as the loop runs
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended
-        Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[listening])
