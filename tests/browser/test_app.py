@@ -334,8 +334,8 @@ def test_a_file_goes_up_and_its_answers_come_down(
         page.page.click("#upload")
     chooser.value.set_files(source)
     outcome = page.page.locator("#outcome")
-    expect(outcome).to_contain_text("2 rows answered.", timeout=WAIT)
-    expect(outcome).to_contain_text("1 of 3 rows are at fault and left out:")
+    expect(outcome).to_contain_text("Rows answered: 2", timeout=WAIT)
+    expect(outcome).to_contain_text("Rows at fault, which are left out: 1 of 3")
     expect(outcome).to_contain_text("reviews.jsonl, line 2: no 'text'")
     with page.page.expect_download() as download:
         page.page.click("#download")

@@ -206,7 +206,7 @@ def test_a_file_is_answered_and_its_rows_at_fault_are_one_message(run: Any, tmp_
     assert written[0]["prediction"] == run.predict("a warm film")[0]["prediction"]
     said = text_of(html)
     assert said.startswith(
-        "2 rows answered. 2 of 4 rows are at fault and left out: reviews.jsonl, line 2: no 'text'"
+        "Rows answered: 2 Rows at fault, which are left out: 2 of 4 reviews.jsonl, line 2: no 'text'"
     )
     assert str(tmp_path) not in said
 

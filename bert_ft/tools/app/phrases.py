@@ -64,10 +64,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     ),
     "upload": ("Choose a file", "选择文件"),
     "download": ("Download the answers", "下载结果"),
-    "answered": ("{count} rows answered.", "已预测 {count} 行。"),
+    "answered": ("Rows answered: {count}", "已预测 {count} 行。"),
     "bad_rows": (
-        "{bad} of {rows} rows are at fault and left out:",
-        "{rows} 行中有 {bad} 行有问题，已跳过：",
+        "Rows at fault, which are left out: {bad} of {rows}",
+        "{rows} 行中有 {bad} 行有问题，已跳过",
     ),
     "more_rows": ("and {count} more", "还有 {count} 行"),
     # the page
