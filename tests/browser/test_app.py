@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"text": text, "label": "good <b>" if i % 2 else "bad"} for i, text in enumerate(TEXTS)]}),
     "sets": ("classification", {"problem_type": "multi_label_classification", "train": [
         {"text": text, "label": ["joy", "awe"] if i % 2 else ["fear"]} for i, text in enumerate(TEXTS)]}),
-    "number": ("classification", {"problem_type": "regression", "train": [
+    "number": ("classification", {"problem_type": "regression", "columns": {"text": "text", "text_pair": "text_pair", "label": "label"}, "train": [
         {"text": text, "text_pair": "a film", "label": float(i)} for i, text in enumerate(TEXTS)]}),
     "entities": ("ner", {"train": [{"tokens": WORDS, "tags": TAGS}] * 8, "learning_rate": 0.05}),
     "answers": ("qa", {"no_answer": True, "train": [
