@@ -105,6 +105,7 @@ def quantize(source: Path, target: Path) -> None:
                 op_types_to_quantize=QUANTIZED,
                 per_channel=True,
                 weight_type=quantization.QuantType.QInt8,
+                reduce_range=True,
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
     finally:
