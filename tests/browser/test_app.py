@@ -373,8 +373,9 @@ def test_it_answers_itself_alone(served_of: Any) -> None:
         assert status(served, path) in (403, 404, 405), path
 
 
-def test_the_command_line_says_the_language_and_ctrl_c_leaves_nothing_behind(
-    run_of: Any, visit: Any, tmp_path: Path
+@pytest.mark.parametrize("told", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_command_line_says_the_language_and_its_end_leaves_nothing_behind(
+    run_of: Any, visit: Any, tmp_path: Path, told: str
 ) -> None:
     with serving(run_of("label"), tmp_path / "own", "--language", "zh") as served:
         page = visit(served)
@@ -383,7 +384,7 @@ def test_the_command_line_says_the_language_and_ctrl_c_leaves_nothing_behind(
         [uploads] = served.temporary.glob("bert-ft-app-*")
         assert uploads.stat().st_mode & 0o077 == 0
         begun = time.monotonic()
-        served.process.send_signal(signal.SIGINT)  # while a page is open
+        served.process.send_signal(signal.Signals[told])  # while a page is open
         assert served.process.wait(30) == 0
         assert time.monotonic() - begun < 10
         assert {path.name for path in served.temporary.iterdir()} <= {"reached.log"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import tempfile
-from collections.abc import Callable
-from contextlib import closing, suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,11 @@ def serve(
     Raises:
         InputError: no such model, a port that is taken, or Gradio is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="bert-ft-app-") as uploads, closing(listen(port)) as listening:
+    with (
+        _interruptible(),
+        tempfile.TemporaryDirectory(prefix="bert-ft-app-") as uploads,
+        closing(listen(port)) as listening,
+    ):
         os.environ |= QUIET | {"GRADIO_TEMP_DIR": uploads}
         from bert_ft.tools.app import page
 
@@ -58,6 +64,22 @@ def serve(
         application = _application(language)
         page.mount(application, subject, port)
         _run(Guard(application, port), listening, lambda: started(f"http://{LOCAL}:{port}/"))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets a process that is told to end, or whose terminal is closed, end as after Ctrl-C: otherwise it
+    leaves the uploads behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load(name: str, trust_remote_code: remote_code.Names = None) -> Subject:
