@@ -59,7 +59,7 @@ def test_results_follow_from_predictions(tiny_checkpoint: Path, tmp_path: Path) 
         bert_ft.load(run.path).evaluate()
     assert set(json.loads((run.path / "results.json").read_text())) == {
         "task", "family", "checkpoint", "seed", "recipe", "metrics", "counts", "timing", "best_step", "steps", "micro_batches",
-        "tuned", "notes", "version", "chosen", "parameters",
+        "tuned", "notes", "version", "chosen", "parameters", "calibration",
     }  # fmt: skip
     assert "good" in repr(run.task.data.labels) and "accuracy" in run._repr_html_()
 

@@ -10,6 +10,7 @@ from bert_ft.report import plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import show
 
+PICTURED = 10 * BINS  # rows: of fewer a bin is hardly more than chance
 NAMES = {
     "nll": "negative log likelihood (nats)",
     "brier": "Brier score",
@@ -37,6 +38,8 @@ def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Tabl
         how = "by a temperature of other rows (five folds)" if name == fitted_on else f"fitted on {fitted_on}"
         note += f"; after: {how}. The temperature changes no answer"
     table = Table("calibration", ["", *states], rows, note)
+    if sum(n for _, _, n in found["before"]["bins"]) < PICTURED:
+        return [table]
     lines = {key: ([x for x, _, _ in s["bins"]], [y for _, y, _ in s["bins"]]) for key, s in states.items()}
     told = "; ".join(
         f"{key}: " + ", ".join(f"{x:.2f} right {y:.2f}" for x, y in zip(*line, strict=True))
