@@ -26,7 +26,7 @@ for name, base in (("default", 160_000.0), ("other", 1_000.0)):
              "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
     config = ModernBertConfig(vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
                               pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
-                              rope_parameters=bases)
+                              rope_parameters=bases, initializer_range=0.5)
     model = ModernBertModel(config).eval()
     model.save_pretrained(f"{sys.argv[1]}/{name}")
     with torch.no_grad():
