@@ -17,7 +17,7 @@ from bert_ft.data import splitting
 from bert_ft.data.columns import flat
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
-from bert_ft.families.base import FROZEN, Adapter, Embed
+from bert_ft.families.base import FROZEN, Adapter, Embed, NotMeasured
 from bert_ft.metrics import LOWER_IS_BETTER
 
 LIMIT = 20_000  # training rows that a baseline learns from, at most, drawn by the run's seed;
@@ -47,7 +47,11 @@ class Baselines:
 
     def line(self, part: str, metric: str) -> str:
         """What they reach on a set; empty where there are none."""
-        values = ", ".join(f"{name} {value:.4f}" for name, value in self.on(part, metric).items())
+        known = {name: sets[part].get(metric) for name, sets in self.scores.items() if part in sets}
+        values = ", ".join(
+            f"{name} undefined" if value is None or not math.isfinite(value) else f"{name} {value:.4f}"
+            for name, value in known.items()
+        )
         return f"baselines fitted to {self.rows:,} training rows: {part} {metric} {values}" if values else ""
 
     def unbeaten(self, part: str, metric: str, metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -80,7 +84,7 @@ def measure(adapter: Adapter, train: Rows, scored: Mapping[str, Rows]) -> Baseli
             continue
         answers = fit(adapter, train, [sets[name] for name in names], embed)
         found: dict[str, dict[str, float]] = {}
-        with suppress(NoVectors):
+        with suppress(NotMeasured):
             for name, predictions in zip(names, answers, strict=True):
                 if not found:
                     adapter.tune(predictions, sets[name])
@@ -88,10 +92,6 @@ def measure(adapter: Adapter, train: Rows, scored: Mapping[str, Rows]) -> Baseli
         if found:
             scores[kind] = found
     return Baselines(scores, len(train))
-
-
-class NoVectors(Exception):
-    """A checkpoint that trains, but of which `bert-ft embed` can't make vectors."""
 
 
 def _labelled(rows: Rows, adapter: Adapter) -> bool:
@@ -110,7 +110,7 @@ def _embedder(task: Task) -> Embed:
                 str(task.run.checkpoint), revision=task.run.revision, batch_tokens=task.batching.eval_tokens
             )
         except InputError as error:
-            raise NoVectors from error
+            raise NotMeasured from error
 
     return lambda texts: load().vectors(texts).vectors
 

@@ -49,7 +49,7 @@ class Run:
             self.__dict__["model"] = model
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
-        self._onnx = onnx
+        self.onnx = onnx
         if onnx is not None and self._stored:
             raise InputError(
                 "an exported graph computes in its own precision",
@@ -112,7 +112,7 @@ class Run:
                 where=str(self.path),
                 remedy="use the Run that finetune() returned",
             )
-        if self._onnx is not None:
+        if self.onnx is not None:
             return self._loaded(self.task)
         if self.dir.state == "unfinished":
             return load_unfinished(self.dir, self.task, self._trusted)
@@ -123,10 +123,10 @@ class Run:
 
     def _loaded(self, task: Task) -> Any:
         """The saved model under a task."""
-        if self._onnx is not None:
+        if self.onnx is not None:
             from bert_ft.modeling import exported
 
-            return exported.load(self.dir.onnx, self._onnx, self.dir.model, task, self._trusted)
+            return exported.load(self.dir.onnx, self.onnx, self.dir.model, task, self._trusted)
         from bert_ft.modeling.loading import load_folder
 
         return load_folder(str(self.dir.model), task, self._trusted, self._stored)

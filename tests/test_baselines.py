@@ -201,3 +201,17 @@ def test_none(cli: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
                "-o", tmp_path / "run", "--no-baselines")  # fmt: skip
     assert done.code == 0 and "baseline" not in done.out + done.err
     assert "baselines" not in json.loads((tmp_path / "run" / "results.json").read_text())
+
+
+def test_texts_without_a_word(tiny_checkpoint: Path) -> None:
+    """Empty texts leave tf-idf nothing to learn from: it is left out, and a pair's other text is enough."""
+    empty = [{"text": "", "label": label} for _, label in FILMS]
+    found = measured("classification", tiny_checkpoint, empty, empty)
+    assert "majority" in found.scores and "tf-idf" not in found.scores
+    columns = {"data.columns": {"text": "text", "text_pair": "text_pair", "label": "label"}}
+    pairs = [{"text": text, "text_pair": " ", "label": label} for text, label in FILMS]
+    found = measured("classification", tiny_checkpoint, pairs, pairs, **columns)
+    assert found.scores["tf-idf"]["validation"]["accuracy"] == 1.0
+    numbers = [{"text": text, "label": float(i)} for i, (text, _) in enumerate(FILMS)]
+    found = measured("classification", tiny_checkpoint, numbers, numbers, problem_type="regression")
+    assert "majority undefined" in found.line("validation", "pearson")

@@ -65,6 +65,10 @@ def test_rows_that_are_told_apart_have_no_temperature() -> None:
     """Scikit-learn sharpens them by 45.6 in silence."""
     logits, _ = drawn(300, 3, 1.0)
     assert calibration.temperature(softmax(logits), logits.argmax(1)) is None
+    for p in (0.6, 0.9, 0.97, 0.99, 0.99999, 1.0):  # where the likelihood is flat in floating point, too
+        sure = calibration.two_sided(np.full(300, p))
+        assert calibration.temperature(sure, np.ones(300, int)) is None
+        assert (calibration.cross_fitted(sure, np.ones(300, int)) == sure).all()
     random = np.random.default_rng(0)  # and answers that say nothing have none either
     assert calibration.temperature(softmax(logits * 30), random.integers(3, size=300)) is None
     assert (calibration.cross_fitted(softmax(logits), logits.argmax(1)) == softmax(logits)).all()
@@ -243,3 +247,35 @@ def test_answers_that_are_left_open(
     assert refused.code == 2 and "name the run" in refused.err
     page = (run.path / "report.html").read_text()
     assert "answering fewer rows" in page and "an accuracy that is promised" in page
+
+
+@pytest.mark.parametrize("thresholds", ["one", "per-label"])
+def test_no_set_changes(thresholds: str) -> None:
+    """Labels of very different sharpness, and one that no row has: every set of labels stays as it was."""
+    from types import SimpleNamespace
+
+    from bert_ft.metrics.multilabel import best_thresholds
+    from bert_ft.modeling import calibrating
+
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(500, 3)) * [1, 2, 1] - [0, 0, 6]
+    gold = random.random((500, 3)) < 1 / (1 + np.exp(-logits))
+    gold[:, 2] = False
+    p = 1 / (1 + np.exp(-logits * [4, 0.3, 1]))
+    width = 3 if thresholds == "per-label" else 1
+    found = np.resize(best_thresholds(p.reshape(-1, width), gold.reshape(-1, width)), 3)
+    names = ["a", "b", "rare"]
+    task = SimpleNamespace(options=SimpleNamespace(thresholds=thresholds))
+    tuned = {"thresholds": dict(zip(names, found.tolist(), strict=True))}
+    adapter: Any = SimpleNamespace(task=task, names=names, tuned=tuned, references=lambda rows: gold)
+    predictions = {"probabilities": p.copy(), "prediction": p > found}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrating, "_calibrates", lambda *_: True)
+        said = calibrating.fit(adapter, predictions, [None] * 500)  # type: ignore[arg-type]
+    limits = np.array([tuned["thresholds"][name] for name in names])
+    assert ((predictions["probabilities"] > limits) == (p > found)).all(), said
+    each = adapter.tuned["temperature"]
+    assert len(set(each.values())) == (1 if thresholds == "one" else 2) and ("rare" in each) == (
+        thresholds == "one"
+    )
+    assert abs(predictions["probabilities"] - p).max() > 0.01

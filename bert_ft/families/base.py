@@ -40,6 +40,10 @@ Baseline = Callable[["Adapter", Rows, list[Rows], Embed], Iterator[dict[str, np.
 """(adapter, training rows, sets, vectors of texts) -> the predictions of each set, in their order."""
 
 
+class NotMeasured(Exception):
+    """A baseline that these rows, or this checkpoint, can't have."""
+
+
 class Adapter(ABC):
     """One family: all that the rest of the house needs of it. A subclass is thin: no devices, no optimizers,
     no files.

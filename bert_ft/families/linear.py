@@ -6,6 +6,7 @@ does of a model's.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft.data.rows import Rows
-from bert_ft.families.base import FROZEN, Adapter, Embed
+from bert_ft.families.base import FROZEN, Adapter, Embed, NotMeasured
 from bert_ft.families.features import Features
 
 CERTAIN = 20.0  # the logit of a label that all or none of the rows have, or more extreme
@@ -44,11 +45,14 @@ def tfidf(adapter: Adapter, train: Rows, sets: list[Rows], embed: Embed) -> Answ
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    found = re.compile(TERM)
     vectorizers = {
         role: TfidfVectorizer(token_pattern=TERM, ngram_range=(1, 2), sublinear_tf=True)
         for role in ROLES
-        if role in train.table.column_names
+        if role in train.table.column_names and any(map(found.search, train.table[role].to_pylist()))
     }
+    if not vectorizers:  # texts without a word
+        raise NotMeasured
 
     def matrix(rows: Rows, fit: bool = False) -> Any:
         parts = []

@@ -114,13 +114,16 @@ def _unsorted_ece(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def temperature(probabilities: np.ndarray, gold: np.ndarray) -> float | None:
-    """The temperature that makes these rows most likely; None where the likelihood has no such maximum
-    within `ENDS`, as where every row is told right: then the probabilities stay as they are.
+    """The temperature that makes these rows most likely; None where there is none within `ENDS`: where every
+    row is told right the best is 0, and where the probabilities mislead it has no bound.
 
     Args:
         probabilities: by temperature 1.
     """
     from scipy.optimize import minimize_scalar
+
+    if told_right(probabilities, gold):  # in floating point the likelihood is flat from some temperature on
+        return None
 
     def loss(log: float) -> float:
         return nll(scaled(probabilities, float(np.exp(log))), gold)
@@ -131,6 +134,11 @@ def temperature(probabilities: np.ndarray, gold: np.ndarray) -> float | None:
     return None if not low + margin < found.x < high - margin else float(np.exp(found.x))
 
 
+def told_right(probabilities: np.ndarray, gold: np.ndarray) -> bool:
+    """Whether the label of every row is the likeliest."""
+    return bool((probabilities.argmax(axis=1) == gold).all())
+
+
 def scaled(probabilities: np.ndarray, divisor: float) -> np.ndarray:
     """(N, C) the softmax of logits that are divided by a temperature, from that of the logits as they are."""
     logits = np.log(np.clip(probabilities, TINY, 1)) / divisor
@@ -139,10 +147,10 @@ def scaled(probabilities: np.ndarray, divisor: float) -> np.ndarray:
     return result
 
 
-def cross_fitted(probabilities: np.ndarray, gold: np.ndarray, seed: int = 0) -> np.ndarray:
+def cross_fitted(probabilities: np.ndarray, gold: np.ndarray, each: int = 1, seed: int = 0) -> np.ndarray:
     """(N, C) each row scaled by the temperature of rows without it, in `FOLDS` folds: what a temperature that
-    was fitted to these rows does on others."""
-    fold = np.random.default_rng(seed).permutation(len(gold)) % FOLDS
+    was fitted to these rows does on others. `each`: how many that follow one another stay together."""
+    fold = np.repeat(np.random.default_rng(seed).permutation(len(gold) // each) % FOLDS, each)
     result = probabilities.copy()
     for number in range(FOLDS):
         divisor = temperature(probabilities[fold != number], gold[fold != number])

@@ -12,6 +12,9 @@ from bert_ft.data.rows import Rows
 from bert_ft.families.base import Adapter
 from bert_ft.metrics import calibration
 
+NONE_RIGHT = "probabilities are not calibrated: no temperature is best on rows that are all told right"
+NONE = "probabilities are not calibrated: they say too little of these rows for any temperature to be best"
+
 Columns = dict[str, np.ndarray]
 
 
@@ -38,24 +41,47 @@ def fit(adapter: Adapter, predictions: Columns, rows: Rows) -> str:
             f"{calibration.LEAST} are the least"
         )
     probabilities, gold = predictions["probabilities"], adapter.references(rows)
-    if gold.ndim == 1:
-        found = calibration.temperature(probabilities, gold)
-        if found is None:
-            return "probabilities are not calibrated: no temperature is best on rows that are all told right"
-        adapter.tuned["temperature"] = found
-        probabilities[:] = calibration.scaled(probabilities, found)
-        return f"probabilities are calibrated on these rows: logits / {found:.3f}"
-    each = {}
-    for i, name in enumerate(adapter.names):
-        both = calibration.two_sided(probabilities[:, i])
-        if (one := calibration.temperature(both, gold[:, i].astype(int))) is not None:
-            each[name] = one
-            probabilities[:, i] = calibration.scaled(both, one)[:, 1]
+    if gold.ndim == 2:
+        return _fit_sets(adapter, probabilities, gold)
+    found = calibration.temperature(probabilities, gold)
+    if found is None:
+        return NONE_RIGHT if calibration.told_right(probabilities, gold) else NONE
+    adapter.tuned["temperature"] = found
+    probabilities[:] = calibration.scaled(probabilities, found)
+    return f"probabilities are calibrated on these rows: logits / {found:.3f}"
+
+
+def _fit_sets(adapter: Adapter, probabilities: np.ndarray, gold: np.ndarray) -> str:
+    """The same for several labels a row: a temperature for all of them, or one a label where each has a
+    threshold of its own. Thresholds move with the probabilities, so that every answer stays."""
+    names = adapter.names
+    if getattr(adapter.task.options, "thresholds", "one") == "one":
+        shared = calibration.temperature(*_sides(probabilities, gold))
+        each = {} if shared is None else dict.fromkeys(names, shared)
+    else:
+        sides = [_sides(probabilities[:, i], gold[:, i]) for i in range(len(names))]
+        found = [calibration.temperature(*side) for side in sides]
+        each = {name: one for name, one in zip(names, found, strict=True) if one is not None}
     if not each:
-        return "probabilities are not calibrated: no temperature is best on rows that are all told right"
+        return NONE_RIGHT if calibration.told_right(*_sides(probabilities, gold)) else NONE
+    thresholds = adapter.tuned.get("thresholds", {})
+    for name, one in each.items():
+        column = probabilities[:, names.index(name)]
+        column[:] = _scaled(column, one)
+        if name in thresholds:
+            thresholds[name] = float(_scaled(np.array([thresholds[name]]), one)[0])
     adapter.tuned["temperature"] = each
-    adapter.tune(predictions, rows)
-    return f"probabilities are calibrated on these rows, {len(each)} of {len(adapter.names)} labels"
+    return f"probabilities are calibrated on these rows, {len(each)} of {len(names)} labels"
+
+
+def _sides(probabilities: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) no and yes, and (N,) which is true, of labels one behind the other."""
+    return calibration.two_sided(probabilities.ravel()), gold.ravel().astype(int)
+
+
+def _scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
+    """(N,) the probability of yes under a temperature."""
+    return calibration.scaled(calibration.two_sided(probabilities), by)[:, 1]
 
 
 def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bool) -> dict[str, Any]:
@@ -70,20 +96,23 @@ def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bo
         before = calibration.scaled(after, 1 / float(applied)) if applied != 1 else after
         held_out = calibration.cross_fitted(before, gold) if fitted_here else after
     else:
-        sides = [calibration.two_sided(column) for column in after.T]
-        columns = np.broadcast_to(applied, len(sides))
-        plain = [calibration.scaled(both, 1 / float(by)) for both, by in zip(sides, columns, strict=True)]
-        before = np.stack([both[:, 1] for both in plain], axis=1)
-        held_out = after
-        if fitted_here:
-            folds = [
-                calibration.cross_fitted(both, gold[:, i].astype(int))[:, 1] for i, both in enumerate(plain)
-            ]
-            held_out = np.stack(folds, axis=1)
+        columns = np.broadcast_to(applied, after.shape[1])
+        plain = [_scaled(column, 1 / float(by)) for column, by in zip(after.T, columns, strict=True)]
+        before = np.stack(plain, axis=1)
+        held_out = _held_out(adapter, before, gold) if fitted_here else after
     result = {"before": asdict(calibration.measures(before, gold))}
     if "temperature" in adapter.tuned:
         result["after"] = asdict(calibration.measures(held_out, gold))
     return result
+
+
+def _held_out(adapter: Adapter, before: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """(N, C) probabilities of several labels, each by a temperature of other rows."""
+    if getattr(adapter.task.options, "thresholds", "one") == "one":
+        found = calibration.cross_fitted(*_sides(before, gold), each=before.shape[1])
+        return found[:, 1].reshape(before.shape)
+    sides = [_sides(before[:, i], gold[:, i]) for i in range(before.shape[1])]
+    return np.stack([calibration.cross_fitted(*side)[:, 1] for side in sides], axis=1)
 
 
 def _calibrates(adapter: Adapter, predictions: Columns, rows: Rows) -> bool:

@@ -73,6 +73,12 @@ def _least(loaded: Any, coverage: float) -> float:
             where="--label-sets",
             remedy="name the run in the place of its model: its validation predictions are taken",
         )
+    if loaded.onnx not in (None, "fp32"):
+        raise InputError(
+            "the run's own probabilities say nothing of a graph with smaller numbers",
+            where="--label-sets",
+            remedy="leave out --int8",
+        )
     lines = loaded.predictions(loaded.task.best_metric[0])
     names = list(lines[0]["probabilities"]) if lines else []
     gold = np.array(
