@@ -49,7 +49,7 @@ def train(folder: Path, checkpoint: Path, rows: Path, die_in: int | None = None)
             _dying(die_in)
         bert_ft.finetune(
             "classification", str(checkpoint), train=rows / "train.csv", validation=rows / "validation.csv", output=folder,
-            batch_size=8, epochs=2, max_length=32, save_every=3, eval_every=5, log_every=2, learning_rate=1e-4,
+            batch_size=8, epochs=2, max_length=32, save_every=3, eval_every=5, log_every=2, learning_rate=1e-4, baselines=False,
         )  # fmt: skip
         os._exit(0)
     except BaseException:

@@ -59,15 +59,19 @@ def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.mark.pretrained
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_it_ends_with_the_same_bytes(minilm2: Path, kills: int) -> None:
+@pytest.mark.parametrize(("checkpoint", "kills"), [
+    ("tiny_checkpoint", 3), pytest.param("minilm2", 20, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    request: pytest.FixtureRequest, checkpoint: str, kills: int
+) -> None:
     from demo import fetch
 
     command = [
         sys.executable,
         str(Path(__file__).with_name("killing.py")),
         "--checkpoint",
-        str(minilm2),
+        str(request.getfixturevalue(checkpoint)),
         "--kills",
         str(kills),
     ]
