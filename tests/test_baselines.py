@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,14 @@ def test_texts_without_a_word(tiny_checkpoint: Path) -> None:
     numbers = [{"text": text, "label": float(i)} for i, (text, _) in enumerate(FILMS)]
     found = measured("classification", tiny_checkpoint, numbers, numbers, problem_type="regression")
     assert "majority undefined" in found.line("validation", "pearson")
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_take_seconds(glue: Path, tiny_checkpoint: Path) -> None:
+    """CPU seconds, the reading of the rows not among them."""
+    experiment = Experiment.create("sst2", tiny_checkpoint, output="/nowhere/run",
+                                   settings={"data_dir": str(glue), "limit_train": 10_000})  # fmt: skip
+    prepared = experiment.prepare()
+    start = time.process_time()
+    found = prepared.baselines
+    assert time.process_time() - start < 3 and set(found.scores) == {"majority", "tf-idf"}

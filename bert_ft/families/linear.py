@@ -16,11 +16,11 @@ import numpy as np
 from bert_ft.data.rows import Rows
 from bert_ft.families.base import FROZEN, Adapter, Embed, NotMeasured
 from bert_ft.families.features import Features
+from bert_ft.families.words import ALONE
 
 CERTAIN = 20.0  # the logit of a label that all or none of the rows have, or more extreme
 LARGE = 2_000_000  # rows x labels from which lbfgs takes more than some seconds
-SINGLE = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ceaf"
-TERM = rf"[{SINGLE}]|[^\W{SINGLE}]+|[^\w\s]"
+TERM = rf"[{ALONE}]|[^\W{ALONE}]+|[^\w\s]"
 """A word, a mark, or a letter of a script without spaces between words (Chinese, Japanese, Thai, Lao)."""
 Answers = Iterator[dict[str, np.ndarray]]
 ROLES = ("text", "text_pair")

@@ -12,6 +12,8 @@ import numpy as np
 CJK = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ceaf\U0002f800-\U0002fa1f]"
 UNSPACED = r"[\p{Hiragana}\p{Katakana}\u30fc\uff70\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 """Letters of the scripts, beside Chinese, that put no space between words."""
+ALONE = f"{CJK[1:-1]}\u0e00-\u0eff\u3040-\u30ff"
+"""Letters that are no parts of words with spaces around them, for `re`: Chinese, Thai, Lao, kana."""
 MARKS = r"[\p{M}\uff9e\uff9f]*"  # what stands on or under a letter, and the voicing of half-width kana
 
 
@@ -54,7 +56,5 @@ def joined(words: Sequence[str]) -> str:
 @cache
 def _between() -> re.Pattern[str]:
     """The space between two letters or marks of scripts without spaces."""
-    marks_and_kana = "\u3000-\u30ff\uff00-\uffef"
-    thai_and_lao = "\u0e00-\u0eff"
-    letter = f"[{CJK[1:-1]}{marks_and_kana}{thai_and_lao}]"
+    letter = f"[{ALONE}\u3000-\u303f\uff00-\uffef]"
     return re.compile(f"(?<={letter}) (?={letter})")

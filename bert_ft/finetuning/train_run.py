@@ -46,28 +46,34 @@ def train_run(experiment: Experiment) -> Run:
             lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
         with machine():
-            seeds = _seeds(experiment, prepared)
-            for seed in seeds:
-                model, notes = build_model(experiment, prepared.seeded(seed))
-                with partial.restored(model.network):
-                    notes += partial.fit(model.network, prepared.task.recipe, model.new)
-                    if _train_and_write(experiment, prepared, identity, model, notes, seed == seeds[-1]):
-                        break
+            for seed, last in _seeds(experiment, prepared):
+                if (model := _tried(experiment, prepared, identity, seed, last)) is not None:
+                    break
     return Run(folder.path, model=model)
 
 
-def _seeds(experiment: Experiment, prepared: Prepared) -> list[int]:
-    """The run's seed; and that of a second try, for the rare training on few rows that fails (Mosbach et al.
-    2021). Where the recipe is the user's own, what it comes to is theirs to see; callbacks see one
-    training."""
+def _tried(
+    experiment: Experiment, prepared: Prepared, identity: dict[str, str | None], seed: int, last: bool
+) -> Model | None:
+    """The trained model; None where it collapsed and another try comes, for which its memory is free."""
+    model, notes = build_model(experiment, prepared.seeded(seed))
+    with partial.restored(model.network):
+        notes += partial.fit(model.network, prepared.task.recipe, model.new)
+        return model if _train_and_write(experiment, prepared, identity, model, notes, last) else None
+
+
+def _seeds(experiment: Experiment, prepared: Prepared) -> list[tuple[int, bool]]:
+    """The run's seed, and whether no other follows; and that of a second try, for the rare training on few
+    rows that fails (Mosbach et al. 2021). Where the recipe is the user's own, what it comes to is theirs to
+    see; callbacks see one training."""
     seed = prepared.task.run.seed
     objects = experiment.objects
     if not prepared.settled or objects.callbacks or objects.model is not None:
-        return [seed]
+        return [(seed, True)]
     folder = experiment.folder
     resumed = folder.state == "unfinished" and not experiment.execution.overwrite
     second = resumed and folder.environment().get("seed") == seed + AGAIN
-    return [seed + AGAIN] if second else [seed, seed + AGAIN]
+    return [(seed + AGAIN, True)] if second else [(seed, False), (seed + AGAIN, True)]
 
 
 def say_finished(experiment: Experiment) -> None:

@@ -18,6 +18,11 @@ NONE = "probabilities are not calibrated: they say too little of these rows for 
 Columns = dict[str, np.ndarray]
 
 
+def applied(adapter: Adapter, logits: np.ndarray) -> np.ndarray:
+    """The logits under the temperature of their adapter; themselves where it has none."""
+    return logits / divisor(adapter) if "temperature" in adapter.tuned else logits
+
+
 def divisor(adapter: Adapter) -> float | np.ndarray:
     """What the logits of an adapter's model are divided by: a number, or one a label."""
     found = adapter.tuned.get("temperature", 1.0)
@@ -91,13 +96,13 @@ def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bo
     if not _calibrates(adapter, predictions, rows) or rows.table[adapter.target].null_count:
         return {}
     after, gold = predictions["probabilities"], adapter.references(rows)
-    applied = divisor(adapter)
+    by = divisor(adapter)
     if gold.ndim == 1:
-        before = calibration.scaled(after, 1 / float(applied)) if applied != 1 else after
+        before = calibration.scaled(after, 1 / float(by)) if by != 1 else after
         held_out = calibration.cross_fitted(before, gold) if fitted_here else after
     else:
-        columns = np.broadcast_to(applied, after.shape[1])
-        plain = [_scaled(column, 1 / float(by)) for column, by in zip(after.T, columns, strict=True)]
+        each = np.broadcast_to(by, after.shape[1]).tolist()
+        plain = [_scaled(column, 1 / one) for column, one in zip(after.T, each, strict=True)]
         before = np.stack(plain, axis=1)
         held_out = _held_out(adapter, before, gold) if fitted_here else after
     result = {"before": asdict(calibration.measures(before, gold))}

@@ -72,7 +72,7 @@ class Model(Encoder):
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """Predictions of all rows from what the network gives for their features."""
-        return self.adapter.decode(logits / calibrating.divisor(self.adapter), features, rows)
+        return self.adapter.decode(calibrating.applied(self.adapter, logits), features, rows)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics and the user's own; empty where rows have no labels."""
