@@ -253,7 +253,7 @@ for arguments in json.loads(sys.argv[1]):
 
 def commands(tmp_path: Path, environment: dict[str, str], *calls: Sequence[Any]) -> list[tuple[int, str]]:
     """(exit code, standard error) of several commands, one after the other in one process of its own."""
-    options = ["--max-steps", "1", "--max-length", "32"]
+    options = ["--max-steps", "1", "--max-length", "32", "--no-baselines"]
     given = json.dumps([["train", *map(str, call), *options] for call in calls])
     done = subprocess.run([sys.executable, "-c", COMMANDS, given], env=os.environ | environment, cwd=tmp_path,
                           text=True, capture_output=True, timeout=240)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -20,6 +21,12 @@ def visible(value: Any) -> Any:
 
 def render(name: str, **values: Any) -> str:
     """The HTML of a template of this folder with its values, everything escaped, also what can't be seen."""
+    return str(_environment().get_template(name).render(values))
+
+
+@cache
+def _environment() -> Any:
+    """Where templates come from; it keeps them compiled."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -35,7 +42,7 @@ def render(name: str, **values: Any) -> str:
     environment.tests["numeric"] = lambda value: (
         isinstance(value, (int, float)) and not isinstance(value, bool)
     )
-    return environment.get_template(name).render(values)
+    return environment
 
 
 def show(value: Any) -> str:

@@ -40,6 +40,7 @@ def _train(checkpoint: Path, rows: Path, output: Path, seed: int) -> tuple[str, 
         "32",
         "--lr",
         "1e-3",
+        "--no-baselines",
     ]
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads((output / "results.json").read_text())
