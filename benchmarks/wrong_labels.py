@@ -1,26 +1,26 @@
 """Wrong labels that were planted: how many of them `bert-ft check --with RUN` finds, and what training without them
 gives back.
 
-    python benchmarks/wrong_labels.py --work FOLDER --output FILE.md
-    python benchmarks/wrong_labels.py --work FOLDER --sets sst2 --seeds 3
+    python benchmarks/wrong_labels.py --work FOLDER
+    python benchmarks/wrong_labels.py --work FOLDER --sets SST-2 --noise "10 %" --seeds 3
 
-Needs the extra `cleanlab`. `FOLDER` keeps the runs: what is finished there is not trained again.
+Needs the extra `cleanlab`. `FOLDER` keeps the runs and `measured.jsonl`: what is in it is not measured again.
 
-Sets (a clean one to score on beside each):
+Sets, each with clean rows to score on:
 
-- SST-2, 4,000 rows, fine-tuned;
-- the sources of STS-B's sentences (six labels) and emotion (six labels), 4,000 rows each, the encoder's features with
-  a head fitted to them;
+- SST-2, 4,000 rows, fine-tuned; and "features": the encoder stays, a head is fitted to its features;
+- sources (of sentences of STS-B, six labels) and emotion (six labels), 4,000 rows each, features;
 - WNUT 2017 (words), all 3,394 sentences, fine-tuned.
 
 Planted: so many of the rows get a label drawn from the others. Asymmetric: every wrong label of a class is one and the
-same other class (of two classes, one alone is mistaken). Of words: so many of the entities lose their tags, or get
-another type; asymmetric: all of them lose their tags.
+same other class; of two classes, one alone is mistaken. Of words: so many of the entities lose their tags, or get those
+of another type, half and half; asymmetric: all of them lose their tags.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ FOLDS = 5
 NOISE = {"5 %": (0.05, False), "10 %": (0.10, False), "10 %, asymmetric": (0.10, True)}
 FINE_TUNED = {"epochs": 1, "learning_rate": 1e-4, "keep": "last", "max_length": 64, "eval_every": 10**6}
 FEATURES = {"method": "features", "max_length": 64}
-WORDS = FINE_TUNED | {"epochs": 3, "learning_rate": 3e-4}
+WORDS = FINE_TUNED | {"epochs": 2, "learning_rate": 3e-4}
 Columns = dict[str, list[Any]]
 
 
@@ -62,10 +62,15 @@ def texts(name: str) -> Callable[[Path], tuple[Columns, Columns]]:
 
 def words(data: Path) -> tuple[Columns, Columns]:
     def read(file: Path) -> Columns:
-        parts = [part.split("\n") for part in file.read_text(encoding="utf-8").replace("\t\n", "\n").split("\n\n")]
+        parts = [
+            part.split("\n") for part in file.read_text(encoding="utf-8").replace("\t\n", "\n").split("\n\n")
+        ]
         rows = [[line.split("\t") for line in part if "\t" in line] for part in parts]
         rows = [row for row in rows if row]
-        return {"tokens": [[w for w, _ in row] for row in rows], "tags": [[t.strip() for _, t in row] for row in rows]}
+        return {
+            "tokens": [[w for w, _ in row] for row in rows],
+            "tags": [[t.strip() for _, t in row] for row in rows],
+        }
 
     return read(data / "wnut17" / "wnut17train.conll"), read(data / "wnut17" / "emerging.dev.conll")
 
@@ -96,10 +101,11 @@ def plant_tags(columns: Columns, share: float, asymmetric: bool, random: np.rand
 
 
 SETS = {
-    "sst2": Set("classification", "accuracy", FINE_TUNED, texts("sst2"), plant_labels),
+    "SST-2": Set("classification", "accuracy", FINE_TUNED, texts("sst2"), plant_labels),
+    "SST-2, features": Set("classification", "accuracy", FEATURES, texts("sst2"), plant_labels),
     "sources": Set("classification", "accuracy", FEATURES, texts("sources"), plant_labels),
     "emotion": Set("classification", "accuracy", FEATURES, texts("emotion"), plant_labels),
-    "wnut": Set("ner", "f1", WORDS, words, plant_tags),
+    "WNUT": Set("ner", "f1", WORDS, words, plant_tags),
 }
 
 
@@ -112,8 +118,99 @@ def trained(of: Set, train: Columns, folder: Path, checkpoint: str, **settings: 
     )  # fmt: skip
 
 
-def folds(of: Set, noisy: Columns, folder: Path, checkpoint: str) -> Any:
-    return trained(of, noisy, folder / "folds", checkpoint, folds=FOLDS)
+def planted(clean: Columns, noisy: Columns) -> set[tuple[int, int | None]]:
+    """(row, word) of every label that was changed."""
+    if "label" in clean:
+        return {
+            (i, None) for i, (a, b) in enumerate(zip(clean["label"], noisy["label"], strict=True)) if a != b
+        }
+    rows = enumerate(zip(clean["tags"], noisy["tags"], strict=True))
+    return {(i, j) for i, (a, b) in rows for j in range(len(a)) if a[j] != b[j]}
+
+
+def of_list(found: list[tuple[int, int | None]], wrong: set[tuple[int, int | None]]) -> dict[str, Any]:
+    """How many of what was planted a ranked list has."""
+    right = np.cumsum([place in wrong for place in found])
+    n = len(wrong)
+    precision = {
+        f"precision at {k}": float(right[k - 1] / k) if k <= len(right) else None for k in (50, 100, 200)
+    }
+    at = float(right[min(n, len(right)) - 1] / n) if len(right) else 0.0
+    whole = float(right[-1]) if len(right) else 0.0
+    return {"planted": n, "listed": len(found), **precision, "recall at planted": at,
+            "precision": whole / max(1, len(found)), "recall": whole / n}  # fmt: skip
+
+
+def without(columns: Columns, rows: set[int]) -> Columns:
+    return {
+        key: [value for i, value in enumerate(column) if i not in rows] for key, column in columns.items()
+    }
+
+
+def measure(name: str, noise: str, data: Path, work: Path, checkpoint: str, seeds: int) -> dict[str, Any]:
+    """What the list of one set has of what was planted, and the metric on clean rows of models trained on
+    the noisy rows, without what the list names, without what was planted, and on the true labels."""
+    from bert_ft.tools import wrong_labels
+    from bert_ft.tools.check import check
+
+    of = SETS[name]
+    clean, held = of.read(data)
+    share, asymmetric = NOISE[noise]
+    noisy = of.plant(clean, share, asymmetric, np.random.default_rng(1))
+    folder = work / name.replace(", ", "-") / noise.replace(" %", "").replace(", ", "-")
+    run = trained(of, noisy, folder / "folds", checkpoint, folds=FOLDS)
+    wrong = planted(clean, noisy)
+    found = [(one.row, one.item) for one in run.scored().suspects()]
+    result = {"set": name, "noise": noise, "metric": of.metric, "folds": run.metrics["validation"][of.metric]}
+    result |= of_list(found, wrong)
+    listed = folder / "suspects.csv"
+    wrong_labels.export(listed, check(of.family, train=noisy, validation=held, run=run.path).suspects)
+    ways = {
+        "noisy": (noisy, {}),
+        "without the list": (noisy, {"without": str(listed)}),
+        "without the planted": (without(noisy, {row for row, _ in wrong}), {}),
+        "true labels": (clean, {}),
+    }
+    for way, (train, settings) in ways.items():
+        where = folder.parent if way == "true labels" else folder
+        scores = [
+            trained(of, train, where / f"{way}-{seed}", checkpoint, validation=held, seed=seed, save_model=False,
+                    **settings).metrics["validation"][of.metric]
+            for seed in range(1 if of.settings.get("method") else seeds)
+        ]  # fmt: skip
+        result[way] = scores
+    return result
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    counted = [
+        "precision at 50",
+        "precision at 100",
+        "precision at 200",
+        "recall at planted",
+        "precision",
+        "recall",
+    ]
+    ways = ["noisy", "without the list", "without the planted", "true labels"]
+    first = ["| set | planted | wrong labels | folds' metric | listed | " + " | ".join(counted) + " |"]
+    first.append("|---|---|---:|---:|---:|" + "---:|" * len(counted))
+    second = [
+        "| set | planted | metric on clean rows | " + " | ".join(ways) + " |",
+        "|---|---|---|" + "---:|" * 4,
+    ]
+    for line in lines:
+        head = f"| {line['set']} | {line['noise']} | "
+        cells = " | ".join(share(line[key]) for key in counted)
+        first.append(f"{head}{line['planted']:,} | {line['folds']:.3f} | {line['listed']:,} | {cells} |")
+        means = (
+            " ± ".join(f"{100 * f(line[way]):.1f}" for f in (np.mean, np.ptp)[: len(line[way])])
+            for way in ways
+        )
+        second.append(f"{head}{line['metric']} | {' | '.join(means)} |")
+    return "\n".join([*first, "", *second])
 
 
 def main() -> None:
@@ -122,19 +219,24 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default="../shared/data")
     parser.add_argument("--checkpoint", default=".demo/all-MiniLM-L6-v2")
-    parser.add_argument("--sets", nargs="*", default=list(SETS))
-    parser.add_argument("--noise", nargs="*", default=list(NOISE))
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--noise", nargs="*", default=list(NOISE), choices=list(NOISE))
+    parser.add_argument("--seeds", type=int, default=1, help="of the trainings that are not fits of a head")
     parser.add_argument("--work", type=Path, required=True)
     options = parser.parse_args()
+    measured = options.work / "measured.jsonl"
+    measured.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        of = SETS[name]
-        clean, held = of.read(options.data)
         for noise in options.noise:
-            share, asymmetric = NOISE[noise]
-            noisy = of.plant(clean, share, asymmetric, np.random.default_rng(1))
-            folder = options.work / name / noise.replace(" %", "").replace(", ", "-")
-            run = folds(of, noisy, folder, options.checkpoint)
-            print(name, noise, run.metrics, flush=True)
+            lines = (
+                [json.loads(line) for line in measured.read_text().splitlines()] if measured.exists() else []
+            )
+            if any((line["set"], line["noise"]) == (name, noise) for line in lines):
+                continue
+            found = measure(name, noise, options.data, options.work, options.checkpoint, options.seeds)
+            with measured.open("a") as stream:
+                stream.write(json.dumps(found) + "\n")
+    print(table([json.loads(line) for line in measured.read_text().splitlines()]))
 
 
 if __name__ == "__main__":

@@ -141,8 +141,8 @@ class Data(Strict):
     )
     without: Place | None = Field(
         None,
-        description="list of rows that are left out of training, as `check --export` writes it; what is scored "
-        "stays the same",
+        description="list of rows left out of training, as `check --export` writes it; no set that is scored "
+        "changes",
     )
     limit_train: int | None = Field(
         None, gt=0, description="train on the first N rows after the seeded shuffle"
