@@ -36,7 +36,7 @@ def of_sets(scored: Scored) -> list[Suspect]:
     probabilities = np.array(_probabilities(scored, scored.names), float)
     filters = _cleanlab("multilabel_classification.filter")
     issues = filters.find_label_issues(numbers, probabilities, **RANKED)
-    doubted, *_ = filters.find_multilabel_issues_per_class(numbers, probabilities, n_jobs=1)
+    doubted = filters.find_multilabel_issues_per_class(numbers, probabilities, n_jobs=1)
     quality = _cleanlab("multilabel_classification").get_label_quality_scores(numbers, probabilities)
     result = []
     for i in issues.tolist():
