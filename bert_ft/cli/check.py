@@ -61,6 +61,8 @@ def check(
 
     if export is not None and run is None:
         fail("--export writes the labels that are likely wrong, by the folds of a run: --with RUN", 2)
+    if export is not None and not export.lower().endswith(".csv"):
+        fail(f"--export {export}: it is a CSV file, such as suspects.csv", 2)
     report = checking.check(
         task,
         checkpoint,

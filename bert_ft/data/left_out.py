@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ import numpy as np
 
 from bert_ft import reading
 from bert_ft.data.rows import Rows
-from bert_ft.errors import InputError, shown
+from bert_ft.errors import InputError
 
 COLUMN = "fingerprint"
 PLACE = "place"
 """Columns of the list: what names a row, and where it stood."""
 LARGEST = 2**30  # bytes of a list
+WRITES = "a list of rows to leave out is what `bert-ft check TASK --with RUN --export FILE` writes"
 
 
 class Reading(Protocol):
@@ -82,7 +84,7 @@ def read(file: str, rows: Rows, roles: Sequence[str]) -> Listed:
     listed = frozenset(line[COLUMN] for line in lines)
     if strange := listed - set(names):
         number, first = next((i, line) for i, line in enumerate(lines, 1) if line[COLUMN] in strange)
-        place = f" ({shown(first[PLACE], most=200)})" if first.get(PLACE) else ""
+        place = f" ({first[PLACE]})" if first.get(PLACE) else ""
         raise InputError(
             f"{len(strange):,} of the {len(listed):,} rows that it names are not among the training rows, "
             f"the first in its row {number:,}{place}",
@@ -97,8 +99,9 @@ def _lines(file: Path) -> list[dict[str, str]]:
     """The lines of a list, which a spreadsheet may have written anew: with ; or a tab between the cells, and
     texts in another encoding, of which nothing is read."""
     try:
-        if file.stat().st_size > LARGEST:
-            raise InputError("too large for a list of rows", where=str(file))
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            raise InputError("no list of rows: not a regular file, or too large", where=str(file))
         content = file.read_bytes().decode("utf-8-sig", "replace")
     except OSError as error:
         raise InputError(
@@ -108,10 +111,13 @@ def _lines(file: Path) -> list[dict[str, str]]:
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(LARGEST)
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
+    try:
+        lines = list(reader)
+    except csv.Error as error:
+        raise InputError(f"no CSV: {error}", where=str(file), remedy=WRITES) from None
     if COLUMN not in (reader.fieldnames or ()):
-        raise InputError(
-            f"it has no column '{COLUMN}'",
-            where=str(file),
-            remedy="a list of rows to leave out is what `bert-ft check TASK --with RUN --export FILE` writes",
-        )
-    return [line for line in reader if line[COLUMN]]
+        raise InputError(f"it has no column '{COLUMN}'", where=str(file), remedy=WRITES)
+    for number, line in enumerate(lines, 1):
+        if not line[COLUMN]:
+            raise InputError(f"its row {number:,} has no '{COLUMN}'", where=str(file), remedy=WRITES)
+    return lines

@@ -66,21 +66,21 @@ def find(
 def _rows(run: Run, task: Task, family: type[Adapter], objects: Mapping[str, Any], scored: Scored) -> Rows:
     """The training rows as they are now, once they are those that the run's folds were taken of."""
     bound = task.override({"run.folds": run.task.run.folds, "data.without": None})
-    same = run.task.family == task.family and run.task.data.problem_type == task.data.problem_type
-    rows = folded(bound, family, objects)[1] if same else None
-    roles = left_out.roles(family)
-    if rows is not None and scored.rows is not None:
+    kinds = [(of.family, of.data.problem_type) for of in (run.task, task)]
+    message = f"this run is of another task: {run.task.name}, and not {task.name}"
+    if kinds[0] == kinds[1] and scored.rows is not None:
+        rows = folded(bound, family, objects)[1]
+        roles = left_out.roles(family)
         with consistent(run.path):
             then = left_out.fingerprints(Rows(scored.rows, str(run.path)), roles)
-        if left_out.fingerprints(rows, roles) == then:
+        now = left_out.fingerprints(rows, roles)
+        if now == then:
             return rows
-    same = same and run.task.name == task.name
-    message = (
-        f"the training rows are not those of this run: there are {len(rows or ()):,} now, "
-        f"and were {len(scored.lines):,}, or their texts or labels have changed"
-        if same
-        else f"this run is of another task: {run.task.name}, and not {task.name}"
-    )
+        if run.task.name == task.name:
+            changed = f"{len(set(now) - set(then)):,} of which it did not see"
+            message = (
+                f"the rows are not those of this run, but {len(now):,} rows (it had {len(then):,}), {changed}"
+            )
     raise InputError(message, where=str(run.path), remedy=AGAIN)
 
 
@@ -103,10 +103,6 @@ def finding(suspects: list[dict[str, Any]], texts: tuple[str, ...]) -> list[Find
 def export(file: str | Path, suspects: list[dict[str, Any]]) -> None:
     """Writes them as CSV that a spreadsheet opens without harm, and that `data.without` takes."""
     path = Path(file)
-    if path.suffix.lower() != ".csv":
-        raise InputError(
-            "the list is a CSV file", where=str(file), remedy="name it so: --export suspects.csv"
-        )
     columns = list(suspects[0]) if suspects else [left_out.PLACE, left_out.COLUMN]
     lines = ([without_formula(_cell(one[column])) for column in columns] for one in suspects)
     with (

@@ -201,6 +201,9 @@ def test_a_list_of_other_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("text,label\na,b\n")
     with pytest.raises(InputError, match="no column 'fingerprint'"):
         loaded(rows, without=str(tmp_path / "other.csv"))
+    (tmp_path / "more.csv").write_text("place,fingerprint\nhere,\n")
+    with pytest.raises(InputError, match="its row 1 has no 'fingerprint'"):
+        loaded(rows, without=str(tmp_path / "more.csv"))
     with pytest.raises(InputError, match="No such file"):
         loaded(rows, without=str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="all training rows"):
@@ -228,7 +231,7 @@ def test_a_list_is_part_of_what_folds_are(tmp_path: Path) -> None:
     ("change", "message", "remedy"),
     [
         ({"folds": None}, "has no folds", "--folds 5"),
-        ({"label": "fine"}, "not those of this run", "--folds 5"),
+        ({"label": "fine"}, "40 rows (it had 40), 1 of which it did not see", "--folds 5"),
         ({"family": "ner"}, "of another task: own-classification, and not own-ner", "--folds 5"),
         ({"line": {"label": {"fine": 0.5, "dull": 0.5}}}, "has no label of the task", "annotators"),
         ({"line": None}, "kept no probabilities", "--overwrite"),
@@ -262,6 +265,8 @@ def test_what_does_not_fit_is_refused(
 def test_export_needs_a_run(cli: Cli) -> None:
     outcome = cli("check", "sst2", "--export", "list.csv")
     assert outcome.code == 2 and "--with RUN" in outcome.err
+    outcome = cli("check", "sst2", "--with", "run", "--export", "list.json")
+    assert outcome.code == 2 and "a CSV file" in outcome.err
 
 
 def test_without_cleanlab(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
