@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def find(
         )
     scored = run.scored("out_of_fold")
     rows = _rows(run, task, family, objects, scored)
-    with consistent(run.path):
+    with consistent(run.path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that labels of a single row are not doubted
         suspects = scored.suspects()
     names = left_out.fingerprints(rows, left_out.roles(family))
     texts = {role: plain(rows.table[role]) for role in family.texts if role in rows.table.column_names}
