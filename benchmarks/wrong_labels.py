@@ -270,6 +270,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         return "-" if value is None else f"{value:.2f}"
 
     def several(scores: list[float]) -> str:
+        if not scores:
+            return "-"
         mean = f"{100 * np.mean(scores):.1f}"
         ends = f" ({100 * min(scores):.1f} to {100 * max(scores):.1f})"
         return mean + ends if len(scores) > 1 else mean
@@ -294,7 +296,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         cells = " | ".join(share(line[key]) for key in counted)
         first.append(f"{head}{line['planted']:,} | {line['folds']:.3f} | {line['listed']:,} | {cells} |")
         if "noisy" in line:
-            cells = " | ".join(several(line[way]) for way in ways)
+            cells = " | ".join(several(line.get(way, [])) for way in ways)
             second.append(f"{head}{line['metric']} | {cells} |")
     return "\n".join([*first, "", *second])
 

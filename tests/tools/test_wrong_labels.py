@@ -24,6 +24,7 @@ from bert_ft.errors import InputError
 from bert_ft.families import wrong_labels as measures
 from bert_ft.prepared import folded
 from bert_ft.report import scored_set
+from bert_ft.rundir import naming
 from bert_ft.rundir.folder import RunDir
 from bert_ft.tools import wrong_labels
 from bert_ft.tools.check import check
@@ -224,6 +225,18 @@ def test_a_list_is_part_of_what_folds_are(tmp_path: Path) -> None:
     assert first == print_of(without=list_of(tmp_path / "b.csv", rows, WRONG))
     other = print_of(without=list_of(tmp_path / "a.csv", rows, WRONG[:2]))
     assert len({plain, first, other}) == 3 and plain[1] == first[1] == 40
+
+
+def test_the_list_is_in_the_task_and_in_the_name_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = load_task("classification")
+    for given in ("lists/mine.csv", Path("lists/mine.csv")):
+        task = overrides.bound(base, {}, {"without": given}, checkpoint="any")
+        assert task.data.without == str(tmp_path / "lists" / "mine.csv")
+        assert naming.run_name(base, task, {"without": given}).endswith("-without=mine-seed42")
+    assert "without" not in base.dump()["data"], "and runs without a list are what they were"
 
 
 @pytest.mark.usefixtures("stand_in")
