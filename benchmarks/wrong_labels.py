@@ -168,7 +168,7 @@ def measure(
     if not trainings:
         return result
     listed = folder / "suspects.csv"
-    wrong_labels.export(listed, check(of.family, train=noisy, validation=held, run=run.path).suspects)
+    wrong_labels.export(listed, check(of.family, train=noisy, validation=held, run=run.path).suspects or [])
     ways = {
         "noisy": (noisy, {}),
         "without the list": (noisy, {"without": str(listed)}),

@@ -80,9 +80,10 @@ def check(
     if not report.readable:
         raise SystemExit(2)
     if export is not None:
-        wrong_labels.export(export, report.suspects)
+        suspects = report.suspects or []
+        wrong_labels.export(export, suspects)
         note(
-            f"{len(report.suspects):,} labels in {export}: delete the lines of those that are right; train "
+            f"{len(suspects):,} labels in {export}: delete the lines of those that are right; train "
             f"--without {export} leaves the rows of the others out"
         )
     if strict and not report.clean:

@@ -54,7 +54,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    suspects: list[dict[str, Any]] = field(default_factory=list)
+    suspects: list[dict[str, Any]] | None = None
 
     @property
     def readable(self) -> bool:
@@ -71,8 +71,8 @@ class Report:
         tree = asdict(self)
         for finding in tree["findings"]:
             finding |= {key: finding[key][:limit] for key in ("examples", "places")}
-        tree["suspects"] = tree["suspects"][:limit]
-        return tree
+        suspects = tree.pop("suspects")
+        return tree if suspects is None else tree | {"suspects": suspects[:limit]}
 
 
 def check(

@@ -127,7 +127,7 @@ def test_formulas_are_not_run_and_odd_characters_stay(tmp_path: Path) -> None:
     rows["text"][3] = '=1+1, "fine" 很好'
     run = run_of(tmp_path / "run", answers(rows), train=rows)
     found = check("classification", train=rows, validation=rows, run=run)
-    wrong_labels.export(tmp_path / "list.csv", found.suspects)
+    wrong_labels.export(tmp_path / "list.csv", found.suspects or [])
     line = next(csv.DictReader((tmp_path / "list.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert line["text"] == '\'=1+1, "fine" 很好'
     train = loaded(rows, without=str(tmp_path / "list.csv")).train
@@ -290,7 +290,8 @@ def test_without_cleanlab(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPa
     call = ["check", "classification", "--train", data, "--validation", "25%"]
     outcome = cli(*call, "--with", run)
     assert outcome.code == 2 and "bert-ft[cleanlab]" in outcome.err
-    assert cli(*call).code == 0, "and nothing else needs it"
+    plain = cli(*call, "--json")
+    assert plain.code == 0 and "suspects" not in json.loads(plain.out), "and nothing else needs it"
 
 
 def scored_of(folder: Path, family: str, lines: Sequence[dict[str, Any]], train: Any, **settings: Any) -> Any:
