@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from bert_ft import baselines
 from bert_ft.baselines import Baselines
 from bert_ft.config import few_rows
 from bert_ft.config.schema import RunSpec
 from bert_ft.config.task import Task
-from bert_ft.data import loading, splitting
-from bert_ft.data.rows import Rows, Splits
+from bert_ft.data import left_out, loading, splitting
+from bert_ft.data.rows import Rows, Splits, fingerprint
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import pretrained
 
@@ -131,6 +134,37 @@ def prepare_for(
     for name, part in result.scored.items():
         adapter.check(name, part)
     return result
+
+
+def folded(
+    task: Task, family: type[Adapter], rows: Mapping[str, Any] | None = None
+) -> tuple[Task, Rows, str]:
+    """(the task with nothing but its training rows, and the metric that picks the best step of a fold; those
+    rows, in their order; their fingerprint) of a cross-validation. A list of rows to leave out
+    (`data.without`) is of each fold's training alone: it changes the fingerprint, and no rows."""
+    task = task.override(
+        {
+            "data.evaluate": "validation",
+            "data.validation": None,
+            "data.test": None,
+            "metric.best": task.best_metric[1],
+        }
+    )
+    splits = read(fold(task, 1).override({"data.without": None}), family, rows).splits
+    parts = [splits.train, *splits.evaluation.values()]
+    order = np.argsort(np.concatenate([part.numbers for part in parts if part.numbers is not None]))
+    table = pa.concat_tables([part.table for part in parts]).take(pa.array(order))
+    whole = replace(splits.train, table=table, numbers=None)
+    sets = {"train": whole}
+    if task.data.without is not None:
+        listed = left_out.read(task.data.without, whole, left_out.roles(family))
+        sets["trained on"] = listed.without(whole)[0]
+    return task, whole, fingerprint(sets)
+
+
+def fold(task: Task, number: int) -> Task:
+    """The task of one fold of a cross-validation."""
+    return task.override({"data.validation": f"{number}/{task.run.folds}", "run.folds": None})
 
 
 def in_head_order(adapter: Adapter, run: RunSpec, model: Any, trusted: Sequence[str]) -> Adapter:

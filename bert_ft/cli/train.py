@@ -31,7 +31,16 @@ RECIPE = (
 
 
 @settings_command(
-    app, OWN_DATA, "run.data_dir", "run.seed", *RECIPE, "run.folds", "run.intermediate", SET, "execution"
+    app,
+    OWN_DATA,
+    "data.without",
+    "run.data_dir",
+    "run.seed",
+    *RECIPE,
+    "run.folds",
+    "run.intermediate",
+    SET,
+    "execution",
 )
 def train(
     task: TaskName,

@@ -37,6 +37,8 @@ def anchor(data: Any, folder: Path, by: Path | None = None) -> None:
                 else reading.path(names, "data.label_names")
             )
             table["label_names"] = _lines(file_)
+    if isinstance(without := data.get("without"), (str, Path)):
+        data["without"] = absolute(str(without))
     if isinstance(path := data.get("path"), str):
         data["path"] = absolute(path) if path.startswith((".", "/", "~")) or _exists(folder / path) else path
         return  # the splits are below it

@@ -139,6 +139,11 @@ class Data(Strict):
         description="of files with a row a line: an RE2 expression whose named groups are the columns, "
         "'(?P<label>\\S+) (?P<text>.*)'",
     )
+    without: Place | None = Field(
+        None,
+        description="list of rows left out of training, as `check --export` writes it; no set that is scored "
+        "changes",
+    )
     limit_train: int | None = Field(
         None, gt=0, description="train on the first N rows after the seeded shuffle"
     )

@@ -13,7 +13,7 @@ import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data, Label, Original
 from bert_ft.config.task import Task
-from bert_ft.data import formats, sources
+from bert_ft.data import formats, left_out, sources
 from bert_ft.data.columns import codes, flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Canonical, Rows, Splits, in_part
@@ -75,6 +75,11 @@ def load(
         )
     labels = None
     train = reader.rows("train", data.train, labelled=True) if training else None
+    listed = None
+    if train is not None and data.without is not None:
+        if family.has_labels(task):
+            labels = family.find_labels(train, task)  # those of what is scored
+        listed = left_out.read(data.without, train, left_out.roles(family))
     if train is not None and data.validation is not None:
         if "/" in data.validation and family.has_labels(task):
             labels = family.find_labels(train, task)  # each fold has the labels of all
@@ -89,6 +94,9 @@ def load(
         reader.notes += _held_out(train, held_out, family.target, data, family.has_labels(task))
     else:
         evaluation = {name: reader.rows(name, split, True) for name, split in data.evaluation_sets.items()}
+    if train is not None and listed is not None:
+        train, note = listed.without(train)
+        reader.notes.append(note)
     test = {name: reader.rows(name, split, labelled=False) for name, split in data.test_sets.items()}
     first = train if train is not None else next(iter({**evaluation, **test}.values()))
     return Splits(first, evaluation, test, reader.notes, reader.findings, labels)

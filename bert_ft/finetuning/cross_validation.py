@@ -5,13 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import pyarrow as pa
-
 from bert_ft import files
-from bert_ft.config.task import Task
 from bert_ft.data import splitting
-from bert_ft.data.rows import Rows, Splits, fingerprint
+from bert_ft.data.rows import Rows
 from bert_ft.display import Display
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.train_run import say_finished, train_run
@@ -19,7 +15,7 @@ from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
 from bert_ft.pages import run_page
-from bert_ft.prepared import read
+from bert_ft.prepared import fold, folded
 from bert_ft.report import choices, folds, scored_set
 from bert_ft.run import Run
 from bert_ft.rundir.folder import RunDir, is_finished
@@ -36,14 +32,10 @@ def cross_validate(experiment: Experiment) -> Run:
     folder = experiment.folder
     execution = experiment.execution
     family = experiment.family
-    task = _without_sets(experiment.task)
-    rows = _whole(read(_fold(task, 1), family, experiment.rows).splits)
+    task, rows, data = folded(experiment.task, family, experiment.rows)
     labels = family.find_labels(rows, task)  # of all rows: a fold may lack a rare one
     experiment = replace(experiment, task=task.override({"data.labels": labels or None}))
-    identity = {
-        "data": fingerprint({"train": rows}),
-        "checkpoint": pretrained.fingerprint(task.run.checkpoint),
-    }
+    identity = {"data": data, "checkpoint": pretrained.fingerprint(task.run.checkpoint)}
     with folder.lock():
         if is_finished(folder, experiment.task, identity, execution.overwrite):
             say_finished(experiment)
@@ -66,14 +58,14 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
         "bold",
     )
-    jobs = [Job(_fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
+    jobs = [Job(fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
     InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
     runs = [job.folder for job in jobs]
     if not first:
         return
     _remove_others(folder, runs)
     target = experiment.family.target
-    held_out = [splitting.split_off(rows, target, _fold(task, i).data)[1] for i in numbers]
+    held_out = [splitting.split_off(rows, target, fold(task, i).data)[1] for i in numbers]
     files.write_jsonl(folder.prediction_file("out_of_fold"), folds.out_of_fold(runs, held_out))
     scored_set.keep(folder, "out_of_fold", rows.table)
     results = folds.results(task, runs, len(rows))
@@ -87,33 +79,9 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         display.say(line)
 
 
-def _without_sets(task: Task) -> Task:
-    """The task with nothing but its training rows, and the metric that picks the best step of a fold."""
-    return task.override(
-        {
-            "data.evaluate": "validation",
-            "data.validation": None,
-            "data.test": None,
-            "metric.best": task.best_metric[1],
-        }
-    )
-
-
 def _remove_others(folder: RunDir, runs: list[RunDir]) -> None:
     """Deletes the folds of an earlier run that had more of them."""
     for path in set(folder.path.glob("fold-*")) - {run.path for run in runs}:
         other = RunDir(path)
         if other.state in ("finished", "unfinished") and not path.is_symlink():
             other.remove()
-
-
-def _fold(task: Task, number: int) -> Task:
-    return task.override({"data.validation": f"{number}/{task.run.folds}", "run.folds": None})
-
-
-def _whole(splits: Splits) -> Rows:
-    """The training rows as they were before a fold was held out."""
-    parts = [splits.train, splits.evaluation["validation"]]
-    order = np.argsort(np.concatenate([part.numbers for part in parts if part.numbers is not None]))
-    table = pa.concat_tables([part.table for part in parts]).take(pa.array(order))
-    return Rows(table, splits.train.where, label_order=splits.train.label_order, parts=splits.train.parts)

@@ -20,6 +20,7 @@ from bert_ft.errors import InputError, disk
 from bert_ft.metrics import bootstrap
 from bert_ft.metrics.bootstrap import Groups, Interval, Resamples
 from bert_ft.report.elements import Chart, Table
+from bert_ft.report.suspects import Suspect
 from bert_ft.rundir.folder import RunDir
 
 
@@ -168,6 +169,15 @@ class Scored:
             f"of the family '{self.task.family}' no errors can be listed here",
             where=f"task {self.task.name}",
             remedy="look at its predictions: run.predictions()",
+        )
+
+    def suspects(self) -> list[Suspect]:
+        """Labels that are likely wrong, the likeliest first; of a set whose rows no model learned that
+        predicted them."""
+        raise InputError(
+            f"the family '{self.task.family}' has no measure of wrong labels",
+            where=f"task {self.task.name}",
+            remedy="a family of your own brings one: `suspects` of its report",
         )
 
     def told(self, order: Iterable[int], **columns: Sequence[Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,10 @@ from bert_ft.config.task import Task
 from bert_ft.errors import InputError, disk
 from bert_ft.files import LARGEST, difference, finite, first_process, locked, read_jsonl, write, write_json
 
-MOVES = {"data": ("data", {"path", "train", "evaluate", "test"}), "checkpoint": ("run", {"checkpoint"})}
+MOVES = {
+    "data": ("data", {"path", "train", "evaluate", "test", "without"}),
+    "checkpoint": ("run", {"checkpoint"}),
+}
 """Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the
 data)."""
 RESULTS: dict[str, Any] = {

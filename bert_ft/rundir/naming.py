@@ -17,6 +17,8 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     leaves = dict[str, Any]()
     for key, value in sorted(settings.items()):
         table, _, leaf = key.rpartition(".")
+        if leaf == "without":
+            value = Path(str(value)).stem
         if table.endswith("lora"):
             leaves[f"lora.{leaf}"] = value
         elif leaf == "lora" and isinstance(value, Mapping):
@@ -27,7 +29,7 @@ def run_name(base: Task, task: Task, settings: Mapping[str, Any]) -> str:
     changes = [
         f"{leaf}={value}"
         for leaf, value in leaves.items()
-        if leaf.partition(".")[0] in {*Recipe.model_fields, "limit_train", "intermediate"}
+        if leaf.partition(".")[0] in {*Recipe.model_fields, "limit_train", "without", "intermediate"}
     ]
     if task.run.folds:
         changes.append(f"folds={task.run.folds}")

@@ -26,6 +26,7 @@ from bert_ft.families.base import Adapter
 from bert_ft.modeling import remote_code, vocabulary
 from bert_ft.modeling.model import BLOCK
 from bert_ft.prepared import read
+from bert_ft.tools import wrong_labels
 
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
@@ -44,6 +45,8 @@ class Report:
         findings: the gravest first.
         notes: what was done to the rows while they were read.
         skipped: what was not checked, and why.
+        suspects: with a run, the training rows whose labels are likely wrong, as `wrong_labels.find` has
+            them.
     """
 
     task: str
@@ -51,11 +54,12 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    suspects: list[dict[str, Any]] | None = None
 
     @property
     def readable(self) -> bool:
         """Whether every row could be read, so that a training can begin."""
-        return all(finding.check != "unreadable" for finding in self.findings)
+        return _readable(self.findings)
 
     @property
     def clean(self) -> bool:
@@ -67,7 +71,8 @@ class Report:
         tree = asdict(self)
         for finding in tree["findings"]:
             finding |= {key: finding[key][:limit] for key in ("examples", "places")}
-        return tree
+        suspects = tree.pop("suspects")
+        return tree if suspects is None else tree | {"suspects": suspects[:limit]}
 
 
 def check(
@@ -78,13 +83,16 @@ def check(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
+    run: str | Path | None = None,
     trust_remote_code: remote_code.Names = None,
     **settings: Any,
 ) -> Report:
     """Checks a task's rows. The arguments are those of `finetune`; without a checkpoint nothing is tokenized.
 
+    Args:
+        run: a run of folds of these rows, by which labels that are likely wrong are found.
     Raises:
-        InputError: data that can't be read at all.
+        InputError: data that can't be read at all, or a run that says nothing of it.
     """
     sets_ = overrides.sets(train, validation, test)
     bound = overrides.bound(load_task(task), sets_, settings, checkpoint=checkpoint, data_dir=data_dir)
@@ -104,6 +112,9 @@ def check(
     findings += _refused(adapter, sets, splits.train if training else None, findings)
     if training and splits.train.others is not None:
         findings += _of_columns(splits.train, splits.train.others, family.target)
+    if run is not None and _readable(findings):
+        report.suspects = wrong_labels.find(run, bound, family, overrides.objects(sets_))
+        findings += wrong_labels.finding(report.suspects, family.texts)
     if bound.run.checkpoint is None:
         report.skipped.append(
             "lengths and unknown tokens, which need a tokenizer: name one with --checkpoint"
@@ -124,6 +135,10 @@ def check(
             findings += adapter.encoded(name, rows, encoded)
     report.findings = sorted(findings, key=lambda f: list(STYLES).index(f.severity))
     return report
+
+
+def _readable(findings: Sequence[Finding]) -> bool:
+    return all(finding.check != "unreadable" for finding in findings)
 
 
 def _refused(

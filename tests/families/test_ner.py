@@ -19,6 +19,7 @@ from bert_ft.data import loading
 from bert_ft.data.rows import Rows
 from bert_ft.families import fast_tokenizer
 from bert_ft.families.features import Features
+from bert_ft.families.ner import decoding
 from bert_ft.families.ner.adapter import Ner
 
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -210,6 +211,31 @@ def test_decoding_gives_every_word_a_tag(
             pairs = itertools.pairwise(["O", *tags])
             assert all(b[0] != "I" or (a != "O" and a[2:] == b[2:]) for a, b in pairs)
         base += len(tags)
+
+
+def test_a_fold_keeps_the_probabilities_of_each_word(tokenizer: Any) -> None:
+    """What looks for wrong labels takes them; other runs do not pay for them."""
+    model, rows = adapter(), rows_of([["Ann", "sang", "\u200b"], ["Bob"]])
+    features = model.encode(rows, tokenizer, 16)
+    logits = np.random.default_rng(0).normal(size=(features.offsets[-1], 5)).astype(np.float32) * 3
+    assert "probabilities" not in model.decode(logits, features, rows)
+    fold = model.rebound(model.task.override({"data.validation": "1/2"}))
+    lines = list(fold.lines(fold.decode(logits, features, rows), rows))
+    assert [len(line["probabilities"]["O"]) for line in lines] == [3, 1]
+    place = {w: k for k, w in enumerate(features.places["word"].tolist()) if w >= 0}
+    for w, (row, item) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0)]):
+        said = [lines[row]["probabilities"][name][item] for name in NAMES]
+        if w in place:
+            assert said == pytest.approx(torch.tensor(logits[place[w]]).softmax(0).tolist(), rel=1e-3)
+        else:
+            assert np.isnan(said).all()
+
+
+def test_probabilities_of_other_schemes_are_summed() -> None:
+    found = decoding.by_tag(
+        np.array([[0.1, 0.2, 0.3, 0.15, 0.25]], np.float32), [0, 1], ["O", "B-X", "I-X", "E-X", "S-X"]
+    )
+    assert found == [{"O": [0.1], "B-X": [pytest.approx(0.45)], "I-X": [pytest.approx(0.45)]}]
 
 
 def test_the_loss_is_transformers_token_mean(tiny_checkpoint: Path) -> None:

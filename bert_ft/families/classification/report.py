@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_ft.families import wrong_labels
 from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report import abstaining, plots
@@ -33,6 +34,7 @@ class Classes(Scored):
         return Resamples(self.ids, scoring.Classes(self.names, number), self.clusters)
 
     share_of_right = "accuracy"
+    suspects = wrong_labels.of_classes
 
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
@@ -101,6 +103,7 @@ class Sets(Scored):
         return Resamples(keys, scoring.LabelSets(self.names), self.clusters)
 
     share_of_right = "accuracy_tuned"
+    suspects = wrong_labels.of_sets
 
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
@@ -143,6 +146,7 @@ class Numbers(Scored):
     """Regression."""
 
     sized_errors = True
+    suspects = wrong_labels.of_numbers
 
     @cached_property
     def pairs(self) -> np.ndarray:

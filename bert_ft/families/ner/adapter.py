@@ -104,7 +104,7 @@ class Ner(Adapter):
                 names if set(names) <= known and "O" in names else schemes.labels_of(schemes.types_of(names))
             )
         tags = pac.unique(tagged.flat(train.table["tags"])[0]).to_pylist()
-        found = sorted({*schemes.types_of(tags), *_missed(train.table)})
+        found = sorted({*schemes.types_of(tags), *tagged.missed(train.table)})
         if not found:
             remedy = "is this the column of the tags?"
             raise InputError("no word is part of an entity", where=train.where, remedy=remedy)
@@ -297,7 +297,7 @@ class Ner(Adapter):
         """`prediction` (W,) tag ids and `score` (W,) their probabilities, of all words in their order.
 
         A word without tokens goes on with the entity that its neighbours are both in, and is O otherwise; its
-        score is nan.
+        score is nan. Of a fold also `probabilities` (W, C), float32.
         """
         offsets = tagged.flat(rows.table["tokens"])[1]
         places = np.flatnonzero(features.places["word"] >= 0)
@@ -315,7 +315,11 @@ class Ner(Adapter):
         score[spoken] = np.exp(scores[np.arange(len(chosen)), chosen])
         if len(silent := np.flatnonzero(prediction < 0)):
             prediction[silent] = decoding.between(prediction, spoken, silent, offsets, self.names)
-        return {"prediction": prediction, "score": score}
+        columns = {"prediction": prediction, "score": score}
+        if "/" in str(self.task.data.validation):  # a fold, whose probabilities find wrong labels
+            columns["probabilities"] = np.full((len(prediction), scores.shape[1]), np.nan, np.float32)
+            columns["probabilities"][spoken] = np.exp(scores)
+        return columns
 
     # --- predictions
 
@@ -333,7 +337,7 @@ class Ner(Adapter):
         found = predictions["prediction"]
         offsets = tagged.flat(rows.table["tags"])[1]
         result = entities.score(
-            gold, found, offsets, self.names, self.task.metric.mode, missed=_missed(rows.table)
+            gold, found, offsets, self.names, self.task.metric.mode, missed=tagged.missed(rows.table)
         )
         overall = result.pop("") | {
             "accuracy": float((decoding.iob2(self.names)[found] == gold).mean()) if len(gold) else 0.0
@@ -361,15 +365,13 @@ class Ner(Adapter):
         offsets = tagged.flat(rows.table["tokens"])[1].tolist()
         named = np.array(self.names, object)[predictions["prediction"]].tolist()
         columns = rows.table["tokens"].to_pylist(), rows.table["tags"].to_pylist()
-        missed = rows.table["missed"].to_pylist() if "missed" in rows.table.column_names else None
+        beside = {"missed": rows.table["missed"].to_pylist()} if "missed" in rows.table.column_names else {}
+        if "probabilities" in predictions:
+            beside["probabilities"] = decoding.by_tag(predictions["probabilities"], offsets, self.names)
         for row, (texts, gold) in enumerate(zip(*columns, strict=True)):
-            line = {
-                "row": row,
-                "tokens": texts,
-                "prediction": named[offsets[row] : offsets[row + 1]],
-                "label": gold,
-            }
-            yield line if missed is None else line | {"missed": missed[row]}
+            said = named[offsets[row] : offsets[row + 1]]
+            line = {"row": row, "tokens": texts, "prediction": said, "label": gold}
+            yield line | {key: column[row] for key, column in beside.items()}
 
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """Of a text, its entities (start and end in characters, label, score: the mean of its words', as in
@@ -382,8 +384,3 @@ class Ner(Adapter):
         answers = decoding.in_characters(predictions, offsets, limits, self.names)
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}
-
-
-def _missed(table: pa.Table) -> list[str]:
-    """The types of the spans that no tag stands for."""
-    return tagged.flat(table["missed"])[0].to_pylist() if "missed" in table.column_names else []

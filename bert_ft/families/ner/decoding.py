@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,22 @@ def between(
     )
     inside &= np.isin(prefix[a], [entities.B, entities.I]) & np.isin(prefix[b], [entities.I, entities.E])
     return np.where(inside, inner(names)[a], outside)
+
+
+def by_tag(
+    probabilities: np.ndarray, offsets: Sequence[int], names: Sequence[str]
+) -> list[dict[str, list[float]]]:
+    """IOB2 tag -> the probability of each word, of each row, in 4 significant digits.
+
+    Args:
+        probabilities: (W, C) of all words, nan of one without tokens.
+        offsets: (N + 1,) row i is the words offsets[i] to offsets[i + 1].
+    """
+    tags = iob2(names)
+    whole = np.zeros_like(probabilities.T)
+    np.add.at(whole, tags, probabilities.T)
+    short = {names[tag]: [float(f"{p:.4g}") for p in whole[tag].tolist()] for tag in np.unique(tags)}
+    return [{name: column[a:b] for name, column in short.items()} for a, b in pairwise(offsets)]
 
 
 def in_characters(

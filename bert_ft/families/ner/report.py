@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_ft.families import wrong_labels
 from bert_ft.metrics import entities, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report.elements import Chart, Table
@@ -18,6 +19,7 @@ class Entities(Scored):
 
     length = ("words", ())
     answers = ("missed", "wrong")
+    suspects = wrong_labels.of_tags
 
     @cached_property
     def tags(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:

@@ -197,6 +197,11 @@ def flat(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     return whole.flatten(), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
+def missed(table: pa.Table) -> list[str]:
+    """The types of the spans that no tag stands for."""
+    return flat(table["missed"])[0].to_pylist() if "missed" in table.column_names else []
+
+
 def _lists_wanted(task: Task) -> str:
     """The remedy where words and tags are no lists."""
     if {"tokens", "tags"} <= set(task.data.columns):

@@ -11,6 +11,7 @@ import pyarrow.compute as pac
 
 from bert_ft import reading
 from bert_ft.errors import InputError
+from bert_ft.families import wrong_labels
 from bert_ft.families.qa.choices import one_by_one
 from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
@@ -18,6 +19,7 @@ from bert_ft.metrics import answers, bootstrap, scoring, squad
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
+from bert_ft.report.suspects import Suspect
 
 
 class Answers(Scored):
@@ -121,3 +123,7 @@ class Answers(Scored):
             confidence=score.tolist(),
             f1=self.scores[:, 1].tolist(),
         )
+
+    def suspects(self) -> list[Suspect]:
+        said, score = self.column("prediction"), self.column("score")
+        return wrong_labels.of_answers(self.golds, said, score, self.scores[:, 1].tolist())
