@@ -13,6 +13,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.engine import batches
 from bert_ft.errors import InputError, disk
 from bert_ft.families.features import Features
+from bert_ft.kernels import last_layer
 from bert_ft.modeling import exported, saving
 from bert_ft.modeling.model import Model
 from bert_ft.run import Run
@@ -87,14 +88,29 @@ def export(
 
 def _write(model: Model, rows: Rows, folder: Path, of: Path) -> list[str]:
     """Writes everything but smaller graphs and what is measured; returns the names of the graph's outputs."""
+    lean = model.narrowing is not None
     model.plain()
     network = model.network.to("cpu")
-    outputs = graph.write(network, _traced(model, rows), folder / exported.FILES["fp32"])
+    outputs = _draw(network, _traced(model, rows), folder / exported.FILES["fp32"], lean)
     saving.save_beside(folder, network, model.tokenizer)
     stated = exported.described(model, of, outputs) | {"versions": graph.versions()}
     files.write_json(folder / exported.ANSWERING, stated)
     files.write(folder / exported.EXAMPLE, example.text(model, outputs))
     return outputs
+
+
+def _draw(network: Any, inputs: dict[str, Any], file: Path, lean: bool) -> list[str]:
+    """Writes the graph; a lean one computes of the last layer what the head reads, if the exporter can follow
+    that."""
+    narrowing = last_layer.narrow(network) if lean else None
+    if narrowing is not None and narrowing.active:
+        try:
+            return graph.write(network, inputs, file)
+        except InputError:
+            file.unlink(missing_ok=True)
+        finally:
+            narrowing.remove()
+    return graph.write(network, inputs, file)
 
 
 def _traced(model: Model, rows: Rows) -> dict[str, Any]:
