@@ -30,6 +30,7 @@ class Family(Protocol):
     target: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
     readers: ClassVar[Mapping[str, sources.Reader]]
+    soft_targets: ClassVar[bool]
 
     @classmethod
     def canonical(
@@ -117,11 +118,21 @@ class _Reader:
             )
         if data.group is not None:
             self.columns["group"] = data.group
+        if data.soft and not family.soft_targets:
+            raise InputError(
+                f"the {task.family} family learns no distributions over labels",
+                where="data.soft",
+                remedy="it is for one label a text, several, or a number",
+            )
 
     def rows(self, name: str, split: str, labelled: bool) -> Rows:
         """The canonical rows of a set; `labelled`: each has to have its target."""
-        names = list(self.columns.values())
+        soft = self.data.soft or []
+        names = list(dict.fromkeys([*self.columns.values(), *soft]))
         raw, canonical = self.read(name, split, labelled, names)
+        if name == "train" and soft and not set(soft) & set(raw.table.column_names):
+            remedy = "take data.soft out to learn from labels alone"
+            raise InputError(f"no column '{soft[0]}', which data.soft names", where=raw.where, remedy=remedy)
         table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
@@ -157,9 +168,11 @@ class _Reader:
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
-        spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
+        # and a row with a distribution needs no label
+        unlabelled = not labelled or bool(self.data.soft)
+        spare = [*([self.family.target] if unlabelled else []), *([] if name == "train" else ["group"])]
         spare += [role for role in self.family.spare if role not in self.data.columns]
-        optional = [self.columns[role] for role in spare if role in self.columns]
+        optional = [self.columns[role] for role in spare if role in self.columns] + (self.data.soft or [])
         if self.others:
             optional.append(formats.OTHERS)
         if name in self.objects:
