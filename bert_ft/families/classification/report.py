@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
-from bert_ft.report import abstaining, plots
+from bert_ft.report import abstaining, given, plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
@@ -33,6 +34,9 @@ class Classes(Scored):
         return Resamples(self.ids, scoring.Classes(self.names, number), self.clusters)
 
     share_of_right = "accuracy"
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.one_label(said, self.names, self.task.data.label_names)
 
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
@@ -102,6 +106,9 @@ class Sets(Scored):
 
     share_of_right = "accuracy_tuned"
 
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.label_set(said, self.names, self.task.data.label_names)
+
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
 
@@ -152,6 +159,9 @@ class Numbers(Scored):
     @cached_property
     def resamples(self) -> Resamples:
         return Resamples(self.pairs, scoring.Numbers(), self.clusters)
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.number(said)
 
     def main(self) -> list[str]:
         return ["mean_absolute_error"]
