@@ -1,7 +1,8 @@
-"""Answers of another model as lines of predictions: what a file of them holds, in the words of a scored set.
+"""Answers of another model as lines of predictions: what a file of them holds, in the words of a scored
+set.
 
-Each function takes what one row of the file says (column -> value), and raises `ValueError` with what is wrong
-with it.
+Each function takes what one row of the file says (column -> value), and raises `ValueError` with what is
+wrong with it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def tags(said: Row, words: int) -> dict[str, Any]:
 
 
 def text(said: Row) -> dict[str, Any]:
-    """`prediction`, a text, empty where there is no answer; sure of it, since the file says nothing of that."""
+    """`prediction`, a text, empty where there is no answer; as sure of it as can be, since the file says
+    nothing of that."""
     value = said.get("prediction")
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{shown(value, 60)} where a text is expected")

@@ -102,6 +102,9 @@ def compare(
     names = _metrics(sides, metrics, notes)
     trained = {side.group.name: [run for run in side.runs if isinstance(run, Run)] for side in sides}
     notes += chances.notes({name: runs for name, runs in trained.items() if runs}, first.name, names)
+    if files_of := [side.group.name for side in sides if not side.group.seeds]:
+        told = "is a file" if len(files_of) == 1 else "are files"
+        notes.append(f"{', '.join(files_of)} {told}: what of it was chosen on these rows is not known here")
     differences: list[Difference] = []
     for side in sides[1:]:
         differences += _differences(sides[0], side, names, draws, seed)
@@ -154,8 +157,9 @@ def _of_seeds(a: _Side, b: _Side) -> list[str]:
     if 1 in sizes:
         single, several = (a, b) if sizes[0] == 1 else (b, a)
         notes.append(
-            f"{single.group.name} is one {'run' if single.group.seeds else 'file'}: what another seed of it would "
-            f"change is not measured; the interval takes its seeds to vary as those of {several.group.name} do"
+            f"{single.group.name} is one {'run' if single.group.seeds else 'file'}: what another seed of it "
+            "would change is not measured; the interval takes its seeds to vary as those of "
+            f"{several.group.name} do"
         )
     least = (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])
     if least > 0.05:

@@ -75,9 +75,8 @@ class Predictions:
                 yield where, self._named(row, where)
 
     def _named(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        for role, column in self.columns.items():
-            if column not in row:
-                raise InputError(f"no column '{column}'", where=where, remedy=did_you_mean(column, row))
+        if missing := [column for column in self.columns.values() if column not in row]:
+            raise InputError(f"no column '{missing[0]}'", where=where, remedy=did_you_mean(missing[0], row))
         named = dict(row) | {role: row[column] for role, column in self.columns.items()}
         each = {name.removeprefix(PREFIX): p for name, p in row.items() if name.startswith(PREFIX)}
         if each and "probabilities" not in named:
