@@ -26,7 +26,7 @@ COLUMN, VOTES = "soft", "votes"
 """Canonical columns: a struct of float64, a field a label; how many votes it comes of, where it does."""
 PREFIX = "probability of "
 """Of the columns of a table that `predict` writes, one a label."""
-NEAR = 0.01  # how far from 1 probabilities may sum: those that are rounded to two places
+NEAR = 0.02  # how far from 1 probabilities may sum: those that are rounded to two places
 EXACT = 1e-6
 Cell = dict[str, Any] | list[Any]
 

@@ -38,14 +38,15 @@ def alpha_of_numbers(scores: np.ndarray) -> float:
     """
     given = np.isfinite(scores)
     sizes = given.sum(axis=1)
-    paired = np.where(given, scores, 0.0)[sizes > 1]
+    center = scores[given].mean() if given.any() else 0.0  # differences stay, rounding goes
+    paired = np.where(given, scores - center, 0.0)[sizes > 1]
     sizes = sizes[sizes > 1]
     number = sizes.sum()
     if len(paired) < 2:
         return float("nan")
     squares, sums = np.square(paired).sum(axis=1), paired.sum(axis=1)
     expected = number * squares.sum() - sums.sum() ** 2
-    if not expected > 1e-12 * number * squares.sum():
+    if not expected > 0:
         return float("nan")
     observed = ((sizes * squares - np.square(sums)) / (sizes - 1)).sum()
     return float(1 - (number - 1) * observed / expected)

@@ -35,7 +35,7 @@ class Soft(InOurOrder):
         return loss
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_soft_targets_have_trainer_s_losses(
     accumulation: int, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

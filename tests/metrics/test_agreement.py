@@ -85,7 +85,7 @@ def test_a_temperature_of_distributions_is_torch_s_least() -> None:
     """Logits that are three times too sharp for what people said; of certain rows it is that of labels."""
     random = np.random.default_rng(1)
     logits = random.normal(size=(400, 3)) * 2
-    target, sharp = np.array(torch.tensor(logits).softmax(-1)), np.array(torch.tensor(logits * 3).softmax(-1))
+    target, sharp = (torch.tensor(of).softmax(-1).numpy() for of in (logits, logits * 3))
     found = calibration.temperature(sharp, target)
     assert found == pytest.approx(3, rel=0.01)
     labels = random.integers(0, 3, 400)
