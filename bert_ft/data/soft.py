@@ -313,6 +313,9 @@ def _of_votes(table: Sequence[pa.ChunkedArray], data: Data, names: Sequence[str]
     voted: list[pa.ChunkedArray | pa.Array] = []
     for column, name in zip(table, names, strict=False):
         codes = raw.class_names.get(name)
+        if data.skip_labels and not several:  # such as "-": no vote
+            skipped = pac.is_in(column.cast(pa.string()), pa.array(data.skip_labels))
+            column = pac.if_else(skipped, pa.scalar(None, column.type), column)
         if several:
             found, more = cells.name_sets(column, codes, data, name, raw.where)
             notes += more

@@ -66,7 +66,8 @@ def add(out: dict[str, Any], raw: Raw, task: Task, used: np.ndarray | None) -> l
     ]
     if other := int(pac.sum(_differ(label, likeliest)).as_py() or 0):
         notes.append(
-            f"{other:,} rows have a label of their own that is not the likeliest: they are scored by it"
+            f"{other:,} rows have a label of their own that is not the likeliest: they are scored by it, and "
+            "learned from the distribution"
         )
     return [*notes, *_votes(found)]
 
@@ -98,7 +99,7 @@ def names(rows: Rows) -> list[str]:
     """The labels of rows, those that only a distribution names among them, sorted."""
     labels = set(pac.unique(cells.flat(rows.table["label"])[0]).to_pylist())
     fields = rows.table.schema.field(COLUMN).type if COLUMN in rows.table.column_names else ()
-    return sorted(labels | {field.name for field in fields})
+    return sorted((labels | {field.name for field in fields}) - {None})
 
 
 def matrix(rows: Rows, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:

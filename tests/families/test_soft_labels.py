@@ -110,6 +110,8 @@ def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
         voted = name not in ("distributions", "jsonl", "of a pipeline", "maps", "JSON in a cell", "a column a label",
                              "in the order of labels")  # fmt: skip
         assert ("votes" in found.splits.train.table.column_names) == voted, name
+    skipped = loaded(of([[*votes, "-", None, ""] for votes in VOTED]), data__skip_labels=["-"])
+    assert skipped.splits.fingerprint() == forms["votes"].splits.fingerprint()
     # the same rows whatever the form: the fingerprint says so
     assert forms["votes"].splits.fingerprint() == forms["parquet"].splits.fingerprint()
     assert forms["votes"].splits.fingerprint() == forms["columns"].splits.fingerprint()
@@ -201,6 +203,16 @@ def test_what_is_none_is_refused() -> None:
         )
         with pytest.raises(InputError, match=f"the {family} family learns no distributions over labels"):
             loading.load(task, bert_ft.families.find(family))
+
+
+def test_rows_of_a_test_set_that_have_neither(tmp_path: Path) -> None:
+    """They have no score, and all that is told of the set is told of the others."""
+    rows = jsonl(tmp_path / "a.jsonl", of(VOTED))
+    report = check(
+        "classification", train=rows, validation=rows, test=of([None, *VOTED[1:]]), **{"data.soft": "votes"}
+    )
+    assert [finding.count for finding in report.findings if "without a label" in finding.message] == [1]
+    assert sum(report.sets["test"]["labels"].values()) == pytest.approx(11, abs=0.2)
 
 
 def test_a_label_that_training_does_not_have(tmp_path: Path) -> None:
@@ -384,7 +396,16 @@ def test_a_run_with_votes(
     assert run.results["baselines"]["tf-idf"]["validation"]["cross_entropy"] > 0
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "agreement between annotators" in page
-    assert run.evaluate()["validation"] == pytest.approx(metrics, abs=1e-6)
+    assert run.evaluate(rows[:216], quiet=True)["validation"] == pytest.approx(metrics, abs=1e-6)
+    # a checkpoint's head keeps its order, which is not that of names
+    named = overrides.sets(rows[:60], rows[:60], None)
+    task = overrides.bound(
+        load_task("classification"), named, {"data.soft": "votes"}, checkpoint=str(run.path / "model")
+    )
+    again = prepare(task, Classification, overrides.objects(named))
+    assert again.adapter.names == ["pos", "neg"]
+    found = soft_labels.targets(again.adapter, again.splits.train)
+    assert found is not None and np.allclose(found, target[:60])
 
     unlabelled = tmp_path / "unlabelled.csv"
     pd.DataFrame({"text": [text for text, _ in FILMS[:20]]}).to_csv(unlabelled, index=False)
