@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import test_lockstep
 import torch.nn.functional as F
 from test_lockstep import BATCH, InOurOrder
+from test_processes import _launch, _steps
 
 import bert_ft
 from bert_ft.config.catalog import load_task
@@ -69,3 +71,29 @@ def test_soft_targets_have_trainer_s_losses(
     )  # fmt: skip
     assert len(losses) == len(theirs) == STEPS and max(theirs) - min(theirs) > 0.02
     assert np.allclose(losses, theirs, rtol=1e-4, atol=0), np.abs(np.divide(losses, theirs) - 1).max()
+
+
+@pytest.mark.slow
+def test_two_processes_divide_a_batch_of_soft_targets(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Promise 3: some rows have class weights' worth of several labels, and 13 rows are a batch that two don't divide."""
+    random = np.random.default_rng(1)
+    texts = [f"{text} {i}" for i in range(5) for text in SENTENCES]
+    rows = [
+        {"text": text, "p": dict(zip(("好", "坏"), random.dirichlet(np.ones(2)).tolist(), strict=True))}
+        for text in texts
+    ]
+    for name, part in (("train", rows), ("dev", rows[:7])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    runs = []
+    for processes in (1, 2):
+        runs.append(tmp_path / f"run-{processes}")
+        _launch(
+            processes, "-m", "bert_ft", "train", "classification", "--train", str(tmp_path / "train.jsonl"), "--validation",
+            str(tmp_path / "dev.jsonl"), "--checkpoint", str(tiny_checkpoint), "--output", str(runs[-1]), "--batch-size", "13",
+            "--lr", "2e-3", "--max-steps", "8", "--no-baselines", "--set", "soft=p", "--set", "dropout=0.0", "--set",
+            "log_every=1", "--set", 'class_weights={"好" = 3.0, "坏" = 0.5}', "--set", "warmup_ratio=0.0",
+        )  # fmt: skip
+    one, two = ([entry["loss"] for entry in _steps(run)] for run in runs)
+    assert len(one) == 8 and np.allclose(one, two, rtol=1e-5)
+    metrics = [json.loads((run / "results.json").read_text())["metrics"]["validation"] for run in runs]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4) and metrics[0]["kl_divergence"] > 0
