@@ -78,27 +78,21 @@ def read(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) ->
     Raises:
         InputError: the first cell that is none, with its place.
     """
-    table = [raw.table[name] for name in names]
-    if used is not None:
-        table = [pac.if_else(pa.array(used), column, pa.scalar(None, column.type)) for column in table]
     title = ", ".join(names)
     if len(names) > 1:
-        if all(name.startswith(PREFIX) for name in names):
-            numbers = [
-                cells.numbers(column, name, raw.where) for column, name in zip(table, names, strict=True)
-            ]
-            rows: list[Any] = [
-                None
-                if None in row
-                else dict(zip((name.removeprefix(PREFIX) for name in names), row, strict=True))
-                for row in zip(*(column.to_pylist() for column in numbers), strict=True)
-            ]
-            return _of_shares(rows, data, title, raw.where)
-        return _of_votes(table, data, names, raw)
-    rows = _parsed(table[0], data, title, raw.where)
+        table = [_used(raw.table[name], used) for name in names]
+        if not all(name.startswith(PREFIX) for name in names):
+            return _of_votes(table, data, names, raw)
+        numbers = [cells.numbers(column, name, raw.where) for column, name in zip(table, names, strict=True)]
+        labels = [name.removeprefix(PREFIX) for name in names]
+        values = zip(*(column.to_pylist() for column in numbers), strict=True)
+        each = [None if None in row else dict(zip(labels, row, strict=True)) for row in values]
+        return _of_shares(each, data, title, raw.where)
+    rows = _parsed(raw.table[title], data, title, raw.where, used)
     first = next((row for row in rows if row is not None), None)
     if isinstance(first, list) and not _is_shares(rows):
-        return _of_votes(_by_annotator(rows, data, title, raw.where), data, [title] * 1000, raw)
+        votes = _by_annotator(rows, data, title, raw.where)
+        return _of_votes(votes, data, [title] * len(votes), raw)
     if isinstance(first, list):
         rows = _in_order(rows, data, title, raw.where)
     return _of_shares(rows, data, title, raw.where)
@@ -107,9 +101,9 @@ def read(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) ->
 def means(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) -> tuple[pa.Array, np.ndarray]:
     """(N,) the mean of the numbers that several annotators gave, null where none did; and the numbers, (N,
     annotators), nan where one gave none."""
-    table = [raw.table[name] for name in names]
+    table = [_used(raw.table[name], used) for name in names] if len(names) > 1 else []
     if len(names) == 1:
-        rows = _parsed(table[0], data, names[0], raw.where)
+        rows = _parsed(raw.table[names[0]], data, names[0], raw.where, used)
         _refuse(
             rows, lambda row: not isinstance(row, list), names[0], raw.where, "a list of numbers is wanted"
         )
@@ -123,22 +117,24 @@ def means(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) -
         cells.numbers(column, name, raw.where).to_numpy() for column, name in zip(table, names, strict=True)
     ]
     scores = np.stack(numbers, axis=1) if numbers else np.full((len(raw.table), 1), np.nan)
-    if used is not None:
-        scores[~used] = np.nan
     counts = np.isfinite(scores).sum(axis=1)
     mean = np.nansum(scores, axis=1) / np.maximum(counts, 1)
     return pa.array(mean, mask=counts == 0), scores
 
 
-def _parsed(column: pa.ChunkedArray, data: Data, name: str, where: str) -> list[Any]:
-    """Each cell as a dictionary or a list; None where it is empty."""
+def _used(column: pa.ChunkedArray, used: np.ndarray | None) -> pa.ChunkedArray:
+    return column if used is None else pac.if_else(pa.array(used), column, pa.scalar(None, column.type))
+
+
+def _parsed(column: pa.ChunkedArray, data: Data, name: str, where: str, used: np.ndarray | None) -> list[Any]:
+    """Each cell as a dictionary or a list; None where it is empty, or its row is not used."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_map(column.type):
-        return [None if row is None else dict(row) for row in column.to_pylist()]
-    if cells.is_text(column.type):
+        rows: list[Any] = [dict(row) if row else None for row in column.to_pylist()]
+    elif cells.is_text(column.type):
         parsed = {text: _of_text(text, data.label_delimiter) for text in column.unique().to_pylist() if text}
-        rows: list[Any] = [parsed.get(text) if text else None for text in column.to_pylist()]
+        rows = [parsed.get(text) if text else None for text in column.to_pylist()]
     elif pa.types.is_struct(column.type):
         # a label that other rows have is no part of this one
         dense = ({k: v for k, v in (row or {}).items() if v is not None} for row in column.to_pylist())
@@ -149,6 +145,8 @@ def _parsed(column: pa.ChunkedArray, data: Data, name: str, where: str) -> list[
         raise InputError(
             f"column '{name}' holds {column.type}, no distributions and no votes", where=where, remedy=FORMS
         )
+    if used is not None:
+        rows = [row if use else None for row, use in zip(rows, used.tolist(), strict=True)]
     _refuse(
         rows, lambda row: isinstance(row, str), name, where, "no distribution and no list of votes", FORMS
     )
@@ -311,7 +309,7 @@ def _of_votes(table: Sequence[pa.ChunkedArray], data: Data, names: Sequence[str]
     several = data.problem_type == "multi_label_classification"
     notes: list[str] = []
     voted: list[pa.ChunkedArray | pa.Array] = []
-    for column, name in zip(table, names, strict=False):
+    for column, name in zip(table, names, strict=True):
         codes = raw.class_names.get(name)
         if data.skip_labels and not several:  # such as "-": no vote
             skipped = pac.is_in(column.cast(pa.string()), pa.array(data.skip_labels))

@@ -112,6 +112,12 @@ def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
         assert ("votes" in found.splits.train.table.column_names) == voted, name
     skipped = loaded(of([[*votes, "-", None, ""] for votes in VOTED]), data__skip_labels=["-"])
     assert skipped.splits.fingerprint() == forms["votes"].splits.fingerprint()
+    answered = [{**row, "answer": "accept"} for row in of(SHARES)]
+    answered.insert(2, {"text": "x", "votes": {"好": 7.5}, "answer": "reject"})
+    rejected = loaded(jsonl(tmp_path / "prodigy.jsonl", answered))
+    assert rejected.splits.fingerprint() == forms["distributions"].splits.fingerprint(), (
+        "a row that nobody uses"
+    )
     # the same rows whatever the form: the fingerprint says so
     assert forms["votes"].splits.fingerprint() == forms["parquet"].splits.fingerprint()
     assert forms["votes"].splits.fingerprint() == forms["columns"].splits.fingerprint()
