@@ -13,7 +13,7 @@ import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data, Label, Original
 from bert_ft.config.task import Task
-from bert_ft.data import formats, sources
+from bert_ft.data import formats, soft, sources
 from bert_ft.data.columns import codes, flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Canonical, Rows, Splits, in_part
@@ -118,21 +118,14 @@ class _Reader:
             )
         if data.group is not None:
             self.columns["group"] = data.group
-        if data.soft and not family.soft_targets:
-            raise InputError(
-                f"the {task.family} family learns no distributions over labels",
-                where="data.soft",
-                remedy="it is for one label a text, several, or a number",
-            )
+        soft.refuse(task, family.soft_targets)
 
     def rows(self, name: str, split: str, labelled: bool) -> Rows:
         """The canonical rows of a set; `labelled`: each has to have its target."""
-        soft = self.data.soft or []
-        names = list(dict.fromkeys([*self.columns.values(), *soft]))
+        names = list(dict.fromkeys([*self.columns.values(), *(self.data.soft or [])]))
         raw, canonical = self.read(name, split, labelled, names)
-        if name == "train" and soft and not set(soft) & set(raw.table.column_names):
-            remedy = "take data.soft out to learn from labels alone"
-            raise InputError(f"no column '{soft[0]}', which data.soft names", where=raw.where, remedy=remedy)
+        if name == "train":
+            soft.require(raw, self.data)
         table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)

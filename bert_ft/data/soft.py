@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data
+from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data.formats import json_rows
 from bert_ft.data.sources import Raw
@@ -57,6 +58,26 @@ class Soft:
         if self.votes.any():
             found[VOTES] = pa.array(self.votes, mask=self.votes == 0)
         return found
+
+
+def refuse(task: Task, learns: bool) -> None:
+    """Raises InputError: soft targets for a family that learns none."""
+    if task.data.soft and not learns:
+        raise InputError(
+            f"the {task.family} family learns no distributions over labels",
+            where="data.soft",
+            remedy="it is for one label a text, several, or a number",
+        )
+
+
+def require(raw: Raw, data: Data) -> None:
+    """Raises InputError: training rows without the columns of `data.soft`."""
+    if data.soft and not present(raw, data):
+        raise InputError(
+            f"no column '{data.soft[0]}', which data.soft names",
+            where=raw.where,
+            remedy="take data.soft out to learn from labels alone",
+        )
 
 
 def present(raw: Raw, data: Data) -> list[str]:
