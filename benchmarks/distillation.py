@@ -48,7 +48,9 @@ def write(path: Path, header: list[str], table: list[list[str]]) -> None:
 
 
 def command(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "bert_ft", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "bert_ft", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def settings(values: dict[str, Any]) -> list[str]:
@@ -137,16 +139,26 @@ def page(measured: list[dict[str, Any]], teacher: float, options: argparse.Names
     for arm in ARMS:
         if found := [of[arm][seed] for seed in sorted(of[arm])]:
             values = [m["accuracy"] for m in found]
-            gains = [m["accuracy"] - of["labels"][m["seed"]]["accuracy"] for m in found if m["seed"] in of["labels"]]
+            gains = [
+                m["accuracy"] - of["labels"][m["seed"]]["accuracy"]
+                for m in found
+                if m["seed"] in of["labels"]
+            ]
             gain = "" if arm == "labels" else ", ".join(f"{gain:+.1f}" for gain in gains)
             each = ", ".join(f"{value:.1f}" for value in values)
-            lines.append(f"| {names[arm]} | {found[0]['steps']:,} | {each} | {statistics.mean(values):.1f} | {gain} |")
+            lines.append(
+                f"| {names[arm]} | {found[0]['steps']:,} | {each} | {statistics.mean(values):.1f} | {gain} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that has glue/SST-2/train.tsv and dev.tsv")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that has glue/SST-2/train.tsv and dev.tsv"
+    )
     parser.add_argument("--checkpoint", default=".demo/all-MiniLM-L6-v2")
     parser.add_argument("--labelled", type=int, default=2000)
     parser.add_argument("--unlabelled", type=int, default=15000)
