@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import transformers as tf
@@ -15,6 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 import bert_ft
+from bert_ft.data.rows import Rows
 from bert_ft.metrics import calibration
 
 
@@ -271,7 +273,7 @@ def test_no_set_changes(thresholds: str) -> None:
     predictions = {"probabilities": p.copy(), "prediction": p > found}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrating, "_calibrates", lambda *_: True)
-        said = calibrating.fit(adapter, predictions, [None] * 500)  # type: ignore[arg-type]
+        said = calibrating.fit(adapter, predictions, Rows(pa.table({"text": [""] * 500}), "rows"))
     limits = np.array([tuned["thresholds"][name] for name in names])
     assert ((predictions["probabilities"] > limits) == (p > found)).all(), said
     each = adapter.tuned["temperature"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bert_ft.cli.options import Json, app, print_json, print_line, print_table
+from bert_ft.cli.options import Json, app, pair, print_json, print_line, print_table
 
 VERSUS = "vs"
 
@@ -16,7 +16,9 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...", help="Run folders; those that differ in the seed alone count as one group."
+            metavar="RUN...",
+            help="Run folders; those that differ in the seed alone count as one group. Behind the first, "
+            "also files of another model's predictions.",
         ),
     ],
     split: Annotated[
@@ -26,6 +28,14 @@ def compare(
     show_flips: Annotated[
         int, typer.Option(min=0, metavar="N", help="Show N rows that turned wrong and N that turned right.")
     ] = 0,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=COLUMN",
+            help="Where a file has what: prediction=answer; also probabilities, row, id.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs, or groups of seeds, with the first: differences, their intervals, tests, and rows that
@@ -35,6 +45,7 @@ def compare(
     bert-ft compare runs/mrpc-bert-base-uncased-seed1 runs/mrpc-roberta-base-seed1 --show-flips 5
     bert-ft compare runs/mrpc-bert-base-uncased-seed* runs/mrpc-roberta-base-seed*
     bert-ft compare before/mrpc-seed* vs after/mrpc-seed*     # groups of one's own: RUN... vs RUN...
+    bert-ft compare runs/mrpc-roberta-base-seed1 zero-shot.csv --column prediction=answer
     """
     from bert_ft.errors import shown
     from bert_ft.report.rendering import show
@@ -46,7 +57,10 @@ def compare(
             groups.append([])
         else:
             groups[-1].append(run)
-    result = compared(*(groups if len(groups) > 1 else runs), split=split, metrics=metric or ())
+    roles = dict(pair(item, "--column") for item in columns or [])
+    result = compared(
+        *(groups if len(groups) > 1 else runs), split=split, metrics=metric or (), columns=roles
+    )
     if as_json:
         print_json(result.dump(show_flips))
         return

@@ -68,6 +68,12 @@ def predict(
             metavar="SHARE", help="The labels that hold the right one in this share of rows, or more."
         ),
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Probabilities alone, in one column: train --set soft=probabilities."
+        ),
+    ] = False,
     dtype: Dtype = "float32",
     onnx: Onnx = False,
     int8: Int8 = False,
@@ -102,6 +108,7 @@ def predict(
         keep_bad=keep_bad,
         escape_formulas=escape_formulas,
         caution=Caution.of(loaded, abstain_below, label_sets),
+        probabilities=probabilities,
         tell=note,
     )
     if outcome.bad:

@@ -115,6 +115,12 @@ class Data(Strict):
         description="label in the data -> its name; or a list, or a file of lines, of the "
         "names of codes 0, 1, ...",
     )
+    soft: Names | None = Field(
+        None,
+        min_length=1,
+        description="column of distributions over the labels, or of several annotators' votes; or several "
+        "columns, a vote each",
+    )
     skip_labels: list[str] = Field(
         [], description='labels, as in the data, whose rows are left out, such as "-" for no consensus'
     )

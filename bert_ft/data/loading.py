@@ -13,7 +13,7 @@ import pyarrow.compute as pac
 
 from bert_ft.config.schema import Data, Label, Original
 from bert_ft.config.task import Task
-from bert_ft.data import formats, left_out, sources
+from bert_ft.data import formats, left_out, soft, sources
 from bert_ft.data.columns import codes, flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Canonical, Rows, Splits, in_part
@@ -30,6 +30,7 @@ class Family(Protocol):
     target: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
     readers: ClassVar[Mapping[str, sources.Reader]]
+    soft_targets: ClassVar[bool]
 
     @classmethod
     def canonical(
@@ -125,11 +126,14 @@ class _Reader:
             )
         if data.group is not None:
             self.columns["group"] = data.group
+        soft.refuse(task, family.soft_targets)
 
     def rows(self, name: str, split: str, labelled: bool) -> Rows:
         """The canonical rows of a set; `labelled`: each has to have its target."""
-        names = list(self.columns.values())
+        names = list(dict.fromkeys([*self.columns.values(), *(self.data.soft or [])]))
         raw, canonical = self.read(name, split, labelled, names)
+        if name == "train":
+            soft.require(raw, self.data)
         table = canonical.table
         if not len(table):
             raise InputError("no rows", where=raw.where)
@@ -165,9 +169,11 @@ class _Reader:
 
     def _raw(self, name: str, split: str, labelled: bool, names: list[str]) -> sources.Raw:
         # a group only says which training rows stay together
-        spare = [*([] if labelled else [self.family.target]), *([] if name == "train" else ["group"])]
+        # and a row with a distribution needs no label
+        unlabelled = not labelled or bool(self.data.soft)
+        spare = [*([self.family.target] if unlabelled else []), *([] if name == "train" else ["group"])]
         spare += [role for role in self.family.spare if role not in self.data.columns]
-        optional = [self.columns[role] for role in spare if role in self.columns]
+        optional = [self.columns[role] for role in spare if role in self.columns] + (self.data.soft or [])
         if self.others:
             optional.append(formats.OTHERS)
         if name in self.objects:

@@ -62,6 +62,8 @@ class Adapter(ABC):
         metric_scale: the value of a perfect score: 1, or 100 as in the official scripts of SQuAD.
         calibrates: whether `probabilities` of predictions are the softmax (of several labels the sigmoid) of
             logits, so that a temperature can calibrate them; not inherited either.
+        soft_targets: whether `loss` learns from `batch["soft"]` (`families/soft_labels.py`), where that is
+            there; not inherited by a class with a loss of its own.
         baselines: name -> a simple method that the family's models should beat; a subclass that reads or
             decodes rows in its own way does not inherit them, and may name them again.
         pipeline_tag: the pipeline of `transformers` that a saved model answers in; None: none does.
@@ -83,6 +85,7 @@ class Adapter(ABC):
     readers: ClassVar[Mapping[str, Reader]] = {}
     metric_scale: ClassVar[int] = 1
     calibrates: ClassVar[bool] = False
+    soft_targets: ClassVar[bool] = False
     baselines: ClassVar[Mapping[str, Baseline]] = {}
     pipeline_tag: ClassVar[str | None] = None
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
+from bert_ft.families import soft_labels
 from bert_ft.families.base import Adapter
 
 
@@ -29,7 +30,11 @@ def of_rows(adapter: Adapter, train: Rows) -> dict[str, float]:
                 remedy="give one weight to each of: " + ", ".join(names),
             )
         return {name: weights[name] for name in names}
-    counts = found.sum(axis=0) if found.ndim == 2 else np.bincount(found, minlength=len(names))
+    soft = soft_labels.targets(adapter, train)
+    if soft is not None:
+        counts = soft.sum(axis=0)
+    else:
+        counts = found.sum(axis=0) if found.ndim == 2 else np.bincount(found, minlength=len(names))
     if not counts.all():
         absent = names[int(np.argmin(counts))]
         raise InputError(f"label '{absent}' has no training row to take a weight from", where=where)

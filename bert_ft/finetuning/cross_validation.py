@@ -9,6 +9,7 @@ from bert_ft import files
 from bert_ft.data import splitting
 from bert_ft.data.rows import Rows
 from bert_ft.display import Display
+from bert_ft.families import soft_labels
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.train_run import say_finished, train_run
 from bert_ft.jobs.base import Job
@@ -68,7 +69,7 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     held_out = [splitting.split_off(rows, target, fold(task, i).data)[1] for i in numbers]
     files.write_jsonl(folder.prediction_file("out_of_fold"), folds.out_of_fold(runs, held_out))
     scored_set.keep(folder, "out_of_fold", rows.table)
-    results = folds.results(task, runs, len(rows))
+    results = folds.results(task, runs, len(rows)) | soft_labels.dumped({"out_of_fold": rows})
     files.write_json(folder.environment_json, runs[0].environment() | fingerprints)
     run_page.leave(folder, results, display.say)
     files.write_json(folder.results_json, results)

@@ -11,6 +11,7 @@ from bert_ft import files
 from bert_ft.baselines import Baselines
 from bert_ft.engine.checkpoints import Checkpoints, State
 from bert_ft.engine.lora import Change
+from bert_ft.families import soft_labels
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
@@ -125,6 +126,7 @@ def write_results(
         "tuned": evaluator.adapter.tuned,
         "chosen": choices.dumped(evaluator.chosen(metrics, state.best_step)),
         **beside.dumped(),
+        **soft_labels.dumped(prepared.splits.all()),
         "calibration": {name: found for name, found in evaluator.calibration.items() if found},
         "notes": recorder.notes,
         "version": environment.version("bert-ft"),

@@ -5,7 +5,8 @@ al. 2017, "On Calibration of Modern Neural Networks"): one number that divides a
 that the model was not trained on, mends most of it and leaves every answer as it is.
 
 Probabilities of one label a row are (N, C), those of several labels (N, C) too, each a binary question; gold
-is (N,) label numbers, or (N, C) bool.
+is (N,) label numbers, or (N, C) bool. Where distributions are known in its place they are (N, C) float, and
+`several` says which of the two they are of.
 """
 
 from __future__ import annotations
@@ -49,17 +50,21 @@ class Measures:
     bins: list[tuple[float, float, int]]
 
 
-def measures(probabilities: np.ndarray, gold: np.ndarray, seed: int = 0) -> Measures:
-    """The measures of probabilities; bootstrap and chance are drawn by `seed`."""
-    several = gold.ndim == 2
-    truth = gold if several else np.arange(probabilities.shape[1]) == gold[:, None]
+def measures(
+    probabilities: np.ndarray, gold: np.ndarray, seed: int = 0, several: bool | None = None
+) -> Measures:
+    """The measures of probabilities; bootstrap and chance are drawn by `seed`. Of distributions an answer is
+    right as often as they say."""
+    several = gold.dtype == bool if several is None else several
+    truth = gold if gold.ndim == 2 else np.arange(probabilities.shape[1]) == gold[:, None]
+    truth = truth.astype(np.float64)
     if several:
         chosen, right = probabilities.ravel(), truth.ravel()
         confidence = np.maximum(chosen, 1 - chosen)
-        right = np.where(chosen > 0.5, right, ~right)
+        right = np.where(chosen > 0.5, right, 1 - right)
     else:
         confidence = probabilities.max(axis=1)
-        right = probabilities.argmax(axis=1) == gold
+        right = truth[np.arange(len(truth)), probabilities.argmax(axis=1)]
     order = np.argsort(confidence, kind="stable")
     confidence, right = confidence[order], right[order]
     random = np.random.default_rng(seed)
@@ -71,7 +76,7 @@ def measures(probabilities: np.ndarray, gold: np.ndarray, seed: int = 0) -> Meas
     low, high = np.quantile(drawn, [0.025, 0.975])
     squares = np.square(probabilities - truth)
     return Measures(
-        nll=nll(probabilities, gold),
+        nll=nll(probabilities, gold, several),
         brier=float(squares.mean() if several else squares.sum(axis=1).mean()),
         ece=_ece(confidence, right),
         low=float(low),
@@ -84,12 +89,15 @@ def measures(probabilities: np.ndarray, gold: np.ndarray, seed: int = 0) -> Meas
     )
 
 
-def nll(probabilities: np.ndarray, gold: np.ndarray) -> float:
-    """Mean negative log likelihood, in nats; of several labels, of each of them."""
+def nll(probabilities: np.ndarray, gold: np.ndarray, several: bool | None = None) -> float:
+    """Mean negative log likelihood, in nats; of several labels, of each of them; of distributions the mean
+    cross-entropy."""
     p = np.clip(probabilities, TINY, 1)
-    if gold.ndim == 2:
-        return float(-np.where(gold, np.log(p), np.log(np.clip(1 - probabilities, TINY, 1))).mean())
-    return float(-np.log(p[np.arange(len(gold)), gold]).mean())
+    if gold.ndim == 1:
+        return float(-np.log(p[np.arange(len(gold)), gold]).mean())
+    if not (gold.dtype == bool if several is None else several):
+        return float(-(gold * np.log(p)).sum(axis=1).mean())
+    return float(-(gold * np.log(p) + (1.0 - gold) * np.log(np.clip(1 - probabilities, TINY, 1))).mean())
 
 
 def _bins(confidence: np.ndarray, right: np.ndarray) -> list[tuple[float, float, int]]:
@@ -135,7 +143,9 @@ def temperature(probabilities: np.ndarray, gold: np.ndarray) -> float | None:
 
 
 def told_right(probabilities: np.ndarray, gold: np.ndarray) -> bool:
-    """Whether the label of every row is the likeliest."""
+    """Whether the label of every row is the likeliest, and certain."""
+    if gold.ndim == 2:
+        return bool((gold[np.arange(len(gold)), probabilities.argmax(axis=1)] == 1).all())
     return bool((probabilities.argmax(axis=1) == gold).all())
 
 

@@ -78,7 +78,7 @@ REGRESSION_METRICS: dict[str, Function] = {
     "mean_absolute_error": lambda labels, predictions: abs(predictions - labels).mean(),
 }
 NAMES = (*CLASS_METRICS, *REGRESSION_METRICS)
-LOWER_IS_BETTER = frozenset({"mean_squared_error", "mean_absolute_error"})
+LOWER_IS_BETTER = frozenset({"mean_squared_error", "mean_absolute_error", "cross_entropy", "kl_divergence"})
 
 
 def require_known(name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft.data.rows import Rows
+from bert_ft.families import soft_labels
 from bert_ft.families.base import Adapter
 from bert_ft.metrics import calibration
 
@@ -45,8 +46,9 @@ def fit(adapter: Adapter, predictions: Columns, rows: Rows) -> str:
             f"probabilities are not calibrated: {len(rows):,} rows of validation say too little, "
             f"{calibration.LEAST} are the least"
         )
-    probabilities, gold = predictions["probabilities"], adapter.references(rows)
-    if gold.ndim == 2:
+    probabilities = predictions["probabilities"]
+    gold, several = _gold(adapter, rows)
+    if several:
         return _fit_sets(adapter, probabilities, gold)
     found = calibration.temperature(probabilities, gold)
     if found is None:
@@ -79,9 +81,19 @@ def _fit_sets(adapter: Adapter, probabilities: np.ndarray, gold: np.ndarray) -> 
     return f"probabilities are calibrated on these rows, {len(each)} of {len(names)} labels"
 
 
+def _gold(adapter: Adapter, rows: Rows) -> tuple[np.ndarray, bool]:
+    """What probabilities are held against, distributions where rows have some, and whether a row has several
+    labels."""
+    gold, soft = adapter.references(rows), soft_labels.targets(adapter, rows)
+    return gold if soft is None else soft, gold.ndim == 2
+
+
 def _sides(probabilities: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) no and yes, and (N,) which is true, of labels one behind the other."""
-    return calibration.two_sided(probabilities.ravel()), gold.ravel().astype(int)
+    """(N, 2) no and yes, and (N,) which is true or (N, 2) how likely each is, of labels one behind the
+    other."""
+    truth = gold.ravel()
+    sides = calibration.two_sided(truth) if truth.dtype.kind == "f" else truth.astype(int)
+    return calibration.two_sided(probabilities.ravel()), sides
 
 
 def _scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
@@ -95,9 +107,10 @@ def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bo
     """
     if not _calibrates(adapter, predictions, rows) or rows.table[adapter.target].null_count:
         return {}
-    after, gold = predictions["probabilities"], adapter.references(rows)
+    after = predictions["probabilities"]
+    gold, several = _gold(adapter, rows)
     by = divisor(adapter)
-    if gold.ndim == 1:
+    if not several:
         before = calibration.scaled(after, 1 / float(by)) if by != 1 else after
         held_out = calibration.cross_fitted(before, gold) if fitted_here else after
     else:
@@ -105,9 +118,9 @@ def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bo
         plain = [_scaled(column, 1 / one) for column, one in zip(after.T, each, strict=True)]
         before = np.stack(plain, axis=1)
         held_out = _held_out(adapter, before, gold) if fitted_here else after
-    result = {"before": asdict(calibration.measures(before, gold))}
+    result = {"before": asdict(calibration.measures(before, gold, several=several))}
     if "temperature" in adapter.tuned:
-        result["after"] = asdict(calibration.measures(held_out, gold))
+        result["after"] = asdict(calibration.measures(held_out, gold, several=several))
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.metrics import distributions
 from bert_ft.modeling import adapted, pretrained, scorers
 from bert_ft.rundir import intermediate
 from bert_ft.rundir.folder import RunDir
@@ -37,6 +38,7 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
     """
     best = task.best_metric[1]
     names = [*task.metric.compute, *scorers.of(objects.metrics)]
+    names += distributions.NAMES if task.data.soft else []  # which every set of soft targets has
     if best not in names:
         raise InputError(
             f"metric.best = '{best}' is not one of the metrics that are computed",

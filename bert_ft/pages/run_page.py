@@ -164,6 +164,10 @@ class View:
         columns = ["baseline", "set", "metric", "value", "this run"]
         fitted = f"simple methods, fitted to {self.results.get('baseline_rows', 0):,} of the training rows"
         tables.insert(0, Table("baselines", columns, rows, fitted))
+        agreed = self.results.get("agreement", {}).get("krippendorff_alpha", {})
+        about = "of the votes that soft targets come of: 1 is perfect agreement, 0 is chance"
+        head = ["set", "Krippendorff's alpha"]
+        tables.insert(0, Table("agreement between annotators", head, [[*of] for of in agreed.items()], about))
         known = short_name(self.task.run.checkpoint or "")
         of_it = [
             r.model_dump(exclude={"checkpoint"})

@@ -180,6 +180,17 @@ class Scored:
             remedy="a family of your own brings one: `suspects` of its report",
         )
 
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        """What another model said of a row (column of its file -> value) as keys of a prediction's line.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        raise InputError(
+            f"of the family '{self.task.family}' no file of predictions can be compared here",
+            where=f"task {self.task.name}",
+        )
+
     def told(self, order: Iterable[int], **columns: Sequence[Any]) -> list[dict[str, Any]]:
         """Rows of the set in some order: their inputs, where the run keeps them, and other columns."""
         texts = [] if self.rows is None else [c for c in self.length[1] if c in self.rows.column_names]

@@ -21,7 +21,7 @@ from bert_ft.data.checks.findings import at, excerpt, listed
 from bert_ft.data.finding import KEPT, Finding, Severity
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, shown
-from bert_ft.families import coverage, tokenization
+from bert_ft.families import coverage, soft_labels, tokenization
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import remote_code, vocabulary
 from bert_ft.modeling.model import BLOCK
@@ -106,7 +106,7 @@ def check(
     report = Report(bound.name, notes=[*prepared.notes, *remote_code.notes(bound.run)])
     for name, rows in sets.items():
         has_labels = adapter.labels and has_target(rows, family.target)
-        counts = labels.label_counts(rows.table[family.target]) if has_labels else {}
+        counts = soft_labels.counts(rows, family.target) if has_labels else {}
         report.sets[name] = {"rows": len(rows), "where": rows.where, "labels": counts}
     findings = [*splits.findings, *texts.of_rows(adapter, sets)]
     findings += _refused(adapter, sets, splits.train if training else None, findings)

@@ -19,7 +19,7 @@ from bert_ft.data.formats import exports
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import class_weights, linear, tokenization
+from bert_ft.families import class_weights, linear, soft_labels, tokenization
 from bert_ft.families.base import Adapter, Baseline, problem_type
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
@@ -50,6 +50,7 @@ class Classification(Adapter):
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
     readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys((".json", ".jsonl"), exports.read)
     calibrates: ClassVar[bool] = True
+    soft_targets: ClassVar[bool] = True
     baselines: ClassVar[Mapping[str, Baseline]] = linear.BASELINES
     pipeline_tag: ClassVar[str | None] = "text-classification"
 
@@ -95,6 +96,7 @@ class Classification(Adapter):
     def check(self, name: str, rows: Rows) -> None:
         if self.regression:
             return
+        soft_labels.check(self, rows)
         known = self.names
         if len(known) < 2 - self.multilabel:
             message = f"only one label ('{known[0]}')" if known else "no row has a label"
@@ -115,7 +117,8 @@ class Classification(Adapter):
     def checks(self, sets: Mapping[str, Rows]) -> Iterable[Finding]:
         if self.regression:
             return of_numbers(sets, self.target)
-        return of_classes(sets, self.names, self.texts, self.target)
+        found = of_classes(sets, self.names, self.texts, self.target)
+        return [*found, *soft_labels.findings(sets, self.texts)]
 
     def prepare(self, train: Rows) -> None:
         self._check_single(train)
@@ -211,21 +214,24 @@ class Classification(Adapter):
                 tokenizer, texts, pairs, max_length, keep=options.truncation
             )
         labels = self.references(rows)
+        extra = soft_labels.encoded(self, rows)
         weights = np.ones(len(rows))
         if self.regression or self.multilabel:
             labels = np.nan_to_num(labels.astype(np.float32))
         elif self.class_weights is not None:
-            weights = np.where(labels >= 0, self.class_weights[labels], 0.0)
+            hard = np.where(labels >= 0, self.class_weights[labels], 0.0)
+            weights = extra["soft"] @ self.class_weights if extra else hard
         if owners is None:
-            return Features(offsets, tokens, {"labels": labels}, weights, counts)
+            return Features(offsets, tokens, {"labels": labels, **extra}, weights, counts)
         share = (1 / np.bincount(owners))[owners]
-        values = {"labels": labels[owners], "row": owners, "weight": share.astype(np.float32)}
+        values = {name: column[owners] for name, column in {"labels": labels, **extra}.items()}
+        values |= {"row": owners, "weight": share.astype(np.float32)}
         return Features(offsets, tokens, values, weights[owners] * share, counts)
 
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         import torch.nn.functional as F
 
-        labels = batch["labels"]
+        labels = batch.get("soft", batch["labels"])
         logits = logits.float()
         weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         if self.regression:
@@ -300,7 +306,8 @@ class Classification(Adapter):
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         if rows.table["label"].null_count:
             return {}
-        return self.compute(self.task.metric.compute, predictions, rows)
+        measured = self.compute(self.task.metric.compute, predictions, rows)
+        return measured | soft_labels.scores(self, predictions, rows)
 
     def compute(
         self, names: Sequence[str], predictions: Mapping[str, np.ndarray], rows: Rows

@@ -3,26 +3,21 @@ learned."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.data.checks import label_names
 from bert_ft.data.checks.columns import encode, fold, has_target, mask_of, plain
 from bert_ft.data.checks.findings import at, listed
-from bert_ft.data.checks.labels import FEW, cell, gives_away, label_counts
+from bert_ft.data.checks.labels import FEW, cell, gives_away
 from bert_ft.data.columns import flat
 from bert_ft.data.finding import KEPT, Finding
 from bert_ft.data.rows import Rows
+from bert_ft.families import soft_labels
 
-# what people and programs write for no label; "none" and "other" are classes as often as not
-NO_LABEL = {"", "-", "--", "–", "—", ".", "?", "\\n", "n/a", "n.a.", "na", "nan", "null", "<na>", "#n/a"}
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 DOMINANT = 0.9  # share of the rows with one label, or one number, from which a score says little
 
 
@@ -36,9 +31,7 @@ def of_classes(
         names: the labels that the head has.
         target: the column of label names; lists of them where a row may have several.
     """
-    counts = {
-        name: label_counts(rows.table[target]) for name, rows in sets.items() if has_target(rows, target)
-    }
+    counts = {name: found for name, rows in sets.items() if (found := soft_labels.counts(rows, target))}
     for name in counts:
         rows = sets[name]
         column = sets[name].table[target].combine_chunks()
@@ -53,8 +46,7 @@ def of_classes(
         yield from at(
             "labels", "warning", name, rows, missing, "rows without a label, so the set has no score", roles
         )
-    yield from _near_equal(counts)
-    yield from _no_labels(counts)
+    yield from label_names.of_counts(counts)
     train = {label: counts["train"].get(label, 0) for label in names} if "train" in counts else {}
     even = sum(train.values()) / max(1, len(train))
     absent = [label for label, n in train.items() if not n]
@@ -67,7 +59,7 @@ def of_classes(
         label, n = max(counts[name].items(), key=lambda item: item[1], default=("", 0))
         if n >= DOMINANT * len(sets[name]) and not pa.types.is_list(sets[name].table[target].type):
             message = f"rows with one label, {label!r} ({n / len(sets[name]):.1%}): accuracy says little"
-            yield Finding("balance", "warning", name, n, message)
+            yield Finding("balance", "warning", name, int(n), message)
         lacking = [label for label, n in train.items() if n and label not in counts[name]]
         yield from listed("note", name, "labels of training without a row here", lacking)
     if "train" in counts:
@@ -87,41 +79,6 @@ def of_numbers(sets: Mapping[str, Rows], target: str) -> Iterator[Finding]:
             elif np.ptp(numbers) <= 1e-6 * np.abs(numbers).max():
                 message = f"rows with nearly the same target, {numbers[0]:.9g} to {numbers[-1]:.9g}"
                 yield Finding("balance", "warning", name, len(rows), message)
-
-
-def _no_labels(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    """Labels that are no class by what they are called."""
-    total = Counter[str]()
-    for found in counts.values():
-        total.update(found)
-    told = {label: f"{label!r} ({n:,} rows)" for label, n in total.items()}
-    empty = [label for label in total if label.strip().lower() in NO_LABEL]
-    key = f"data.skip_labels={json.dumps(empty, ensure_ascii=False)}"
-    message = f"labels that may mean no label; --set '{key}' leaves their rows out"
-    yield from listed("warning", "all", message, [told[label] for label in empty], "labels")
-    lists = [label for label in total if label[:1] in ("[", "{")]
-    message = "labels written as lists or JSON; --multi-label learns several labels a row"
-    yield from listed("warning", "all", message, [told[label] for label in lists], "labels")
-
-
-def _near_equal(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    labels = list(dict.fromkeys(label for found in counts.values() for label in found))
-    folded = fold(pa.array(labels, pa.large_string())).to_pylist()
-    numbers = [str(Decimal(key).normalize()) if NUMBER.fullmatch(key) else key for key in folded]
-    total = {label: sum(found.get(label, 0) for found in counts.values()) for label in labels}
-    told = {label: f"{label!r} ({total[label]:,} rows)" for label in labels}
-    how = "labels with a twin that differs in case or white space alone (data.label_names makes them one)"
-    number = (
-        "labels with a twin that is the same number, written in another way (data.label_names makes them one)"
-    )
-    for message, keys, first in ((how, folded, labels), (number, numbers, folded)):
-        groups: dict[str, dict[str, str]] = {}
-        for label, key, spelling in zip(labels, keys, first, strict=True):
-            groups.setdefault(key, {}).setdefault(spelling, label)
-        several = [
-            " and ".join(told[label] for label in of.values()) for of in groups.values() if len(of) > 1
-        ]
-        yield from listed("warning", "all", message, several, "labels")
 
 
 def _told_by_texts(rows: Rows, names: Sequence[str], roles: Sequence[str], target: str) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from bert_ft.families import wrong_labels
 from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
-from bert_ft.report import abstaining, plots
+from bert_ft.report import abstaining, given, plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
@@ -35,6 +36,9 @@ class Classes(Scored):
 
     share_of_right = "accuracy"
     suspects = wrong_labels.of_classes
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.one_label(said, self.names, self.task.data.label_names)
 
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
@@ -105,6 +109,9 @@ class Sets(Scored):
     share_of_right = "accuracy_tuned"
     suspects = wrong_labels.of_sets
 
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.label_set(said, self.names, self.task.data.label_names)
+
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}
 
@@ -156,6 +163,9 @@ class Numbers(Scored):
     @cached_property
     def resamples(self) -> Resamples:
         return Resamples(self.pairs, scoring.Numbers(), self.clusters)
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.number(said)
 
     def main(self) -> list[str]:
         return ["mean_absolute_error"]

@@ -18,6 +18,7 @@ from bert_ft.data.checks import labels
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError
+from bert_ft.families import soft_labels
 
 TOO_MANY = "is this the label column? --regression predicts numbers; data.labels names them as classes"
 TYPES = {"regression": pa.float64(), "multi_label_classification": pa.list_(pa.string())}
@@ -60,6 +61,8 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
             column, more = lists.of_one(column, name, raw.where, unused)
             out["label"] = _names(column, name, codes, task, raw.where, labelled)
             notes += more
+    if data.soft:
+        notes += soft_labels.add(out, raw, task, used)
     if labelled:
         missing = pac.is_null(out["label"])
         missing = missing if used is None else pac.and_(missing, pa.array(used))
@@ -132,7 +135,7 @@ def find_labels(train: Rows, task: Task) -> list[Label]:
         return list(task.data.labels)
     if train.label_order:
         return list(train.label_order)
-    found = sorted(pac.unique(cells.flat(train.table["label"])[0]).to_pylist())
+    found: list[Any] = soft_labels.names(train)
     fraction = next((name for name in found if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)), "")
     if fraction and re.fullmatch(r"[\d.-]+", "".join(found)):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from bert_ft.families import wrong_labels
 from bert_ft.metrics import entities, scoring
 from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.report import given
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 
@@ -38,6 +40,9 @@ class Entities(Scored):
         keys = entities.by_sentence(*self.tags, self.task.metric.mode, gold == found)
         keys[:, 2] += np.array([len(kinds) for kinds in self.missed], np.int64)  # of the gold entities
         return Resamples(keys, scoring.Entities(), self.clusters)
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.tags(said, len(self.lines[row]["tokens"]))
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
         """The sentence of places that count an O behind each (`entities.apart`)."""

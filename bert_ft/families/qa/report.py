@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from bert_ft.families.qa.options import Options
 from bert_ft.files import LARGEST
 from bert_ft.metrics import answers, bootstrap, scoring, squad
 from bert_ft.metrics.bootstrap import Resamples
+from bert_ft.report import given
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.scored_set import Scored
 from bert_ft.report.suspects import Suspect
@@ -78,6 +79,9 @@ class Answers(Scored):
     @property
     def share_of_right(self) -> str:
         return "tuned_exact_match" if self.no_answer else "exact_match"
+
+    def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return given.text(said)
 
     def counted_by(self) -> dict[str, Any]:
         return {"qa.no_answer": self.no_answer}

@@ -4,7 +4,7 @@ flip."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import comb, nan
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,21 @@ from bert_ft.metrics.bootstrap import Groups, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
 from bert_ft.tools.compare import chances
+from bert_ft.tools.compare.given import Predictions
 from bert_ft.tools.compare.result import ROWS, SEEDS, Comparison, Difference, Flips, Group
 
 Given = str | Path | Run
+"""A run, its folder, or a file of another model's predictions."""
+Answered = Run | Predictions
 
 
 class _Side:
     """A group as it is compared: its scored sets, and what each has wrong, (runs, N): 1 or the size of the
     error."""
 
-    def __init__(self, name: str, runs: Sequence[Run], sets: Sequence[Scored]) -> None:
+    def __init__(self, name: str, runs: Sequence[Answered], sets: Sequence[Scored]) -> None:
         self.runs, self.sets = runs, sets
-        self.group = Group(name, [str(run.path) for run in runs], [run.task.run.seed for run in runs])
+        self.group = Group(name, [str(run.path) for run in runs], _seeds(runs))
         self.resamples = [one.resamples for one in sets if one.resamples is not None]
         self.whole = [one.of() for one in self.resamples]
         self.errors: list[dict[int, dict[str, Any]]] = []
@@ -60,8 +63,11 @@ def compare(
     metrics: Sequence[str] = (),
     draws: int = significance.DRAWS,
     seed: int = 0,
+    columns: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compares every group of runs with the first one, on the rows of one scored set.
+    """Compares every group of runs with the first one, on the rows of one scored set. A file of another
+    model's predictions for these rows stands in the place of a run (`compare.given.Predictions` says what it
+    holds).
 
     Two runs: the rows are resampled in pairs; McNemar's exact test where the metric is the share of right
     rows, otherwise approximate randomisation. Rows that hang together (of a document, a context, or of equal
@@ -75,12 +81,16 @@ def compare(
         split: a scored set; that which picks the best step by default.
         metrics: some of the set's; all by default.
         draws: resamples, and arrangements of a test that can't take them all; `seed` is theirs.
+        columns: role (prediction, probabilities, row, id) -> column of the files.
     Raises:
         InputError: nothing to compare; runs without the set, or of other rows, labels or ways to count.
     """
-    divided, notes = _divided(groups)
-    first = divided[0][0].scored(split)
-    loaded = [[run.scored(first.name) for run in runs] for runs in divided]
+    divided, notes = _divided(groups, columns)
+    first = _first(divided).scored(split)
+    loaded = [
+        [run.scored(first.name) if isinstance(run, Run) else run.scored(first) for run in runs]
+        for runs in divided
+    ]
     for one in (one for sets in loaded for one in sets):
         with consistent(one.folder.path):
             _same(first, one)
@@ -90,11 +100,16 @@ def compare(
     ]
     clusters = _share_groups(sides)
     names = _metrics(sides, metrics, notes)
-    notes += chances.notes({side.group.name: side.runs for side in sides}, first.name, names)
+    trained = {side.group.name: [run for run in side.runs if isinstance(run, Run)] for side in sides}
+    notes += chances.notes({name: runs for name, runs in trained.items() if runs}, first.name, names)
+    if files_of := [side.group.name for side in sides if not side.group.seeds]:
+        told = "is a file" if len(files_of) == 1 else "are files"
+        notes.append(f"{', '.join(files_of)} {told}: what of it was chosen on these rows is not known here")
     differences: list[Difference] = []
     for side in sides[1:]:
         differences += _differences(sides[0], side, names, draws, seed)
-        side.group.differs = files.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
+        if isinstance(side.runs[0], Run):
+            side.group.differs = files.difference(_made_from(sides[0].runs[0]), _made_from(side.runs[0]))
         notes += _of_seeds(sides[0], side)
     if len(sides) > 2:
         notes.append(
@@ -142,8 +157,9 @@ def _of_seeds(a: _Side, b: _Side) -> list[str]:
     if 1 in sizes:
         single, several = (a, b) if sizes[0] == 1 else (b, a)
         notes.append(
-            f"{single.group.name} is one run: what another seed of it would change is not measured; the "
-            f"interval takes its seeds to vary as those of {several.group.name} do"
+            f"{single.group.name} is one {'run' if single.group.seeds else 'file'}: what another seed of it "
+            "would change is not measured; the interval takes its seeds to vary as those of "
+            f"{several.group.name} do"
         )
     least = (1 + (sizes[0] == sizes[1])) / comb(sum(sizes), sizes[0])
     if least > 0.05:
@@ -151,12 +167,36 @@ def _of_seeds(a: _Side, b: _Side) -> list[str]:
     return notes
 
 
-def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]], list[str]]:
+def _first(divided: Sequence[Sequence[Answered]]) -> Run:
+    """What the others are compared with. Raises InputError: a file, which does not say how it is scored."""
+    first = divided[0][0]
+    if not isinstance(first, Run):
+        remedy = "name a run first: bert-ft compare RUN FILE"
+        raise InputError(
+            "a file of predictions does not say how it is scored", where=str(first.path), remedy=remedy
+        )
+    return first
+
+
+def _seeds(runs: Sequence[Answered]) -> list[int]:
+    return [run.task.run.seed for run in runs if isinstance(run, Run)]
+
+
+def _divided(
+    groups: Sequence[Given | Sequence[Given]], columns: Mapping[str, str] | None
+) -> tuple[list[list[Answered]], list[str]]:
     """The groups, and what should be known of them."""
+
+    def opened(one: Given) -> Answered:
+        if isinstance(one, Run):
+            return one
+        return Predictions(one, columns) if Path(one).is_file() else Run(one)
+
     lists = [[each] if isinstance(each, (str, Path, Run)) else list(each) for each in groups]
-    divided, notes = [[one if isinstance(one, Run) else Run(one) for one in each] for each in lists], []
+    divided = [[opened(one) for one in each] for each in lists]
+    notes = []
     if all(isinstance(each, (str, Path, Run)) for each in groups):
-        recipes: dict[str, list[Run]] = {}
+        recipes: dict[str, list[Answered]] = {}
         for (run,) in divided:
             recipes.setdefault(json.dumps(_made_from(run), sort_keys=True), []).append(run)
         if len(recipes) > 1:
@@ -169,18 +209,20 @@ def _divided(groups: Sequence[Given | Sequence[Given]]) -> tuple[list[list[Run]]
         raise InputError(
             "two runs or groups are wanted to compare",
             where=f"{len(divided)} given",
-            remedy="bert-ft compare RUN RUN, or RUN RUN ... vs RUN RUN ...",
+            remedy="bert-ft compare RUN RUN, RUN FILE, or RUN RUN ... vs RUN RUN ...",
         )
     for runs in divided:
-        if len({run.task.run.seed for run in runs}) < len(runs):
+        if len(set(seeds := _seeds(runs))) < len(seeds):
             notes.append(
                 f"{runs[0].path} and its group have a seed twice: equal runs tell too little of the spread"
             )
     return divided, notes
 
 
-def _made_from(run: Run) -> dict[str, Any]:
+def _made_from(run: Answered) -> dict[str, Any]:
     """What makes two runs more than two seeds of the same."""
+    if not isinstance(run, Run):
+        return {"file": str(run.path)}
     return run.task.model_dump(
         exclude={"title": True, "reference": True, "run": {"seed", "data_dir", "trust_remote_code"}}
     )

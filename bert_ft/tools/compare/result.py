@@ -26,6 +26,8 @@ class Group:
     differs: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        if not self.seeds:
+            return ", ".join(self.runs)
         seeds = ", ".join(map(str, self.seeds))
         if len(self.runs) == 1:
             return f"{self.runs[0]}, seed {seeds}"

@@ -43,6 +43,7 @@ def predict(
     keep_bad: bool = False,
     escape_formulas: bool = False,
     caution: Caution | None = None,
+    probabilities: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Answers every row of a file, or of standard input, in the order of the rows.
@@ -55,6 +56,8 @@ def predict(
         keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
         escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
         caution: which answers are left open, and which labels may be right beside them.
+        probabilities: a row's answer is its probabilities alone, in one column: what `data.soft` names to
+            train another model.
         tell: takes one line for each row at fault.
     Raises:
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
@@ -74,13 +77,15 @@ def predict(
             f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv"
         )
     task = model.adapter.task
+    if probabilities:
+        _refuse_probabilities(model.adapter, caution)
     names = {role: (columns or {}).get(role, task.data.columns.get(role, role)) for role in inputs}
     needed = [name for role, name in names.items() if inputs[role]]
     if read_as == "txt" and len(needed) > 1:
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    answering = _Answering(model, names, read_as, write_as, keep_bad, caution, tell)
+    answering = _Answering(model, names, read_as, write_as, keep_bad, caution, probabilities, tell)
     remarks = Remarks()
     with (
         reading_rows(source, read_as, needed, task, remarks) as lines,
@@ -101,6 +106,20 @@ def predict(
     return outcome
 
 
+def _refuse_probabilities(adapter: Adapter, caution: Caution | None) -> None:
+    """Raises InputError: answers that are no probabilities of labels, or that are to say more."""
+    where = "--probabilities"
+    if not adapter.soft_targets or adapter.task.data.problem_type == "regression":
+        raise InputError(
+            "this model gives no probabilities of labels",
+            where=where,
+            remedy="leave it out: answers have scores",
+        )
+    if caution is not None:
+        remedy = "leave out --abstain-below and --label-sets, or --probabilities"
+        raise InputError("an answer of probabilities alone is never left open", where=where, remedy=remedy)
+
+
 @dataclass
 class _Answering:
     """The way of rows through the model, a window at a time: judged, answered, and put together again."""
@@ -111,6 +130,7 @@ class _Answering:
     write_as: str
     keep_bad: bool
     caution: Caution | None
+    probabilities: bool
     tell: Callable[[str], None]
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -141,6 +161,12 @@ class _Answering:
         answer = {key: value for key, value in answer.items() if key not in self.model.adapter.inputs}
         if self.caution is not None:
             answer = self.caution.applied(answer)
+        if self.probabilities:
+            found = answer["probabilities"]
+            # one column also in a table, whatever the labels are
+            answer = {
+                "probabilities": found if self.write_as in ("jsonl", "parquet") else reading.dumps(found)
+            }
         if self.keep_bad:
             answer["error"] = None
         if clash := answer.keys() & row.keys():
