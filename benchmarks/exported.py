@@ -2,8 +2,8 @@
 
     python benchmarks/exported.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output benchmarks/results/onnx.md
 
-Three runs are trained (SST-2, STS-B, wikiGold: labels, numbers of pairs, entities) and exported; each measurement is a
-process of its own with one thread, from JSONL to JSONL, loading not counted.
+Four runs are trained (SST-2, STS-B, wikiGold, SQuADShifts: labels, numbers of pairs, entities, answers) and exported;
+each measurement is a process of its own with one thread, from JSONL to JSONL, loading not counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,28 @@ RUNS: dict[str, dict[str, Any]] = {
         "learning_rate": 5e-5,
     },
     "wikigold": {"data_dir": ".", "max_steps": 80, "batch_size": 16, "learning_rate": 2e-4},
+    "squadshifts": {"task": "qa", "max_steps": 60, "batch_size": 8, "learning_rate": 1e-4, "max_length": 256},
 }
+SHIFTS = {"train": ("reddit", 1000), "validation": ("new_wiki", 300)}
+"""Set -> the part of SQuADShifts that it is taken from, and how many of its questions."""
+
+
+def questions(file: Path, most: int) -> list[dict[str, Any]]:
+    """The first questions of a file of SQuAD 1.1's shape."""
+    found = []
+    for article in json.loads(file.read_text(encoding="utf-8"))["data"]:
+        for paragraph in article["paragraphs"]:
+            for each in paragraph["qas"]:
+                answers = {key: [one[key] for one in each["answers"]] for key in ("text", "answer_start")}
+                found.append(
+                    {
+                        "id": each["id"],
+                        "question": each["question"],
+                        "context": paragraph["context"],
+                        "answers": answers,
+                    }
+                )
+    return found[:most]
 
 
 def prepare(folder: Path, data: Path, checkpoint: str) -> None:
@@ -51,8 +72,16 @@ def prepare(folder: Path, data: Path, checkpoint: str) -> None:
     from bert_ft.tools.export.export import export
 
     for name, settings in RUNS.items():
-        more = settings | {"data_dir": str(data / settings["data_dir"])}
-        run = bert_ft.finetune(name, checkpoint, output=folder / name, max_length=128, **more)
+        more = {"task": name, "max_length": 128} | settings
+        if "data_dir" in more:
+            more["data_dir"] = str(data / more["data_dir"])
+        else:
+            for part, (place, most) in SHIFTS.items():
+                (file,) = (data / "squadshifts").glob(f"*{place}*.json")
+                more[part] = questions(file, most)
+        run = bert_ft.finetune(
+            more.pop("task"), checkpoint, output=folder / name, quiet=True, baselines=False, **more
+        )
         export(run.path, precisions=["int8"], tell=print)
     lines = (data / "glue" / "SST-2" / "train.tsv").read_text(encoding="utf-8").splitlines()[1 : ROWS + 1]
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as stream:
@@ -165,7 +194,7 @@ def main() -> None:
 |---|---|---|---|---|---|---|---|
 {speed(folder, options.rounds)}
 
-What `bert-ft export --int8` says of three runs, on their validation rows:
+What `bert-ft export --int8` says of four runs, on their validation rows:
 
 | run | graph | torch | its own | largest difference of a logit | rows with another answer | MB | times torch's speed |
 |---|---|---|---|---|---|---|---|
