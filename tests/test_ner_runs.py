@@ -50,6 +50,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> bert
     return bert_ft.load(folder / "run")
 
 
+def test_errors_of_chinese_are_written_as_chinese_is(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = [
+        {"tokens": [*"他在北京", "New", "York"], "tags": ["O", "O", "B-LOC", "I-LOC", "B-LOC", "I-LOC"]}
+    ] * 4
+    run = bert_ft.finetune("ner", tiny_checkpoint, train=rows, validation=rows, output=tmp_path / "run", max_steps=1,
+                           max_length=16, learning_rate=1e-9, quiet=True)  # fmt: skip
+    first = run.errors()[0]
+    assert first["text"] == "他在北京 New York"
+    assert {"LOC: 北京", "LOC: New York"} & set(first["missed"]) and "北 京" not in str(first)
+
+
 def test_it_learns_and_says_what_it_read(run: bert_ft.Run) -> None:
     metrics = run.metrics["validation"]
     assert (

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft.families import wrong_labels
+from bert_ft.families.words import joined
 from bert_ft.metrics import entities, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report import given
@@ -82,8 +83,8 @@ class Entities(Scored):
             at = self.sentences(first)
             for row, a, b, k in zip(at[~hit], first[~hit], last[~hit], kind[~hit], strict=True):
                 begin = int(offsets[row]) + int(row)
-                told[row][which].append(f"{kinds[k]}: {' '.join(tokens[row][a - begin : b - begin + 1])}")
+                told[row][which].append(f"{kinds[k]}: {joined(tokens[row][a - begin : b - begin + 1])}")
         missed, wrong = zip(*told, strict=True) if told else ((), ())
         many = np.array([len(a) + len(b) for a, b in told])
         order = np.argsort(-many, kind="stable")[: int((many > 0).sum())]
-        return self.told(order, text=[" ".join(words) for words in tokens], missed=missed, wrong=wrong)
+        return self.told(order, text=[joined(words) for words in tokens], missed=missed, wrong=wrong)
