@@ -63,7 +63,8 @@ def _pipeline_arguments(task: Task) -> str | None:
     no such pipeline (transformers 5 has none for question answering)."""
     tag = families.known(task.family).pipeline_tag
     if tag == "text-classification":
-        return ", truncation=True"
+        several = task.data.problem_type == "multi_label_classification"
+        return ", truncation=True, top_k=None" if several else ", truncation=True"
     if tag != "token-classification":
         return None
     longest = max(0, task.recipe.max_length // 2 - 2)  # half a window, as in training, without special tokens
