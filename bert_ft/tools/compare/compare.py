@@ -15,7 +15,7 @@ from bert_ft import families, files
 from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.rows import PLACES
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import LOWER_IS_BETTER, significance
+from bert_ft.metrics import LOWER_IS_BETTER, distributions, significance
 from bert_ft.metrics.bootstrap import Groups, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
@@ -91,6 +91,7 @@ def compare(
         [run.scored(first.name) if isinstance(run, Run) else run.scored(first) for run in runs]
         for runs in divided
     ]
+    notes += [note for runs in divided for run in runs if not isinstance(run, Run) for note in run.notes]
     for one in (one for sets in loaded for one in sets):
         with consistent(one.folder.path):
             _same(first, one)
@@ -291,7 +292,13 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
             where=first.name,
             remedy=did_you_mean(min(strange), names),
         )
-    if left := [name for name in known if name not in names]:
+    of_shares = [name for name in known if name not in names and name in distributions.NAMES]
+    if of_shares:
+        notes.append(
+            f"not compared: {', '.join(of_shares)} (against distributions over labels; rows are compared by "
+            "their labels)"
+        )
+    if left := [name for name in known if name not in names and name not in of_shares]:
         notes.append(
             f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)"
         )
