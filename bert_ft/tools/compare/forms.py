@@ -70,7 +70,7 @@ def read(path: Path, columns: Mapping[str, str], first: Scored) -> Form:
 
 
 def _encoding(path: Path, own: str) -> str:
-    """UTF-8 where the bytes are that, as of what `predict` writes, otherwise the encoding of the run's data."""
+    """UTF-8 where the bytes are that, as of what `predict` writes, else the encoding of the run's data."""
     if path.suffix.lower() == ".parquet":
         return "utf-8"
     try:
