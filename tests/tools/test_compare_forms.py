@@ -221,3 +221,15 @@ def test_notes_reach_the_comparison(made: Made, tmp_path: Path) -> None:
     file.write_text("a\n" * N)
     found = bert_ft.compare(made("classes", 1), file, draws=10)
     assert any("are taken in their order" in line for line in found.lines())
+
+
+def test_why_measures_of_distributions_are_not_compared(made: Made, tmp_path: Path) -> None:
+    run = made("classes", 1)
+    results = json.loads((run.path / "results.json").read_text())
+    results["metrics"]["validation"] |= {"cross_entropy": 0.5, "kl_divergence": 0.1}
+    (run.path / "results.json").write_text(json.dumps(results))
+    run, file = bert_ft.Run(run.path), written(tmp_path / "o.jsonl", run.predictions())
+    (note,) = [line for line in bert_ft.compare(run, file, draws=10).lines() if "not compared" in line]
+    assert "cross_entropy, kl_divergence (measured against distributions" in note and "undefined" not in note
+    with pytest.raises(InputError, match="it is measured against distributions"):
+        bert_ft.compare(run, file, draws=10, metrics=["cross_entropy"])

@@ -28,6 +28,11 @@ Given = str | Path | Run
 Answered = Run | Predictions
 
 
+OF_SHARES = "measured against distributions over labels, and rows are compared by their labels"
+NOT_THERE = "undefined in a run, or not to be had from its predictions"
+"""Why a metric of a run is not compared."""
+
+
 class _Side:
     """A group as it is compared: its scored sets, and what each has wrong, (runs, N): 1 or the size of the
     error."""
@@ -287,21 +292,20 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
     known = list(first.metrics or first.task.metric.compute)
     names = [name for name in known if found(name)]
     if strange := set(wanted) - set(names):
+        name = min(strange)
         raise InputError(
-            f"no metric '{min(strange)}' to compare",
+            f"no metric '{name}' to compare"
+            + (f": it is {OF_SHARES}" if name in distributions.NAMES else ""),
             where=first.name,
-            remedy=did_you_mean(min(strange), names),
+            remedy=did_you_mean(name, names) or f"it has {', '.join(names)}",
         )
-    of_shares = [name for name in known if name not in names and name in distributions.NAMES]
-    if of_shares:
-        notes.append(
-            f"not compared: {', '.join(of_shares)} (against distributions over labels; rows are compared by "
-            "their labels)"
-        )
-    if left := [name for name in known if name not in names and name not in of_shares]:
-        notes.append(
-            f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)"
-        )
+    left = [name for name in known if name not in names]
+    for reason, found_so in (
+        (OF_SHARES, [name for name in left if name in distributions.NAMES]),
+        (NOT_THERE, [name for name in left if name not in distributions.NAMES]),
+    ):
+        if found_so:
+            notes.append(f"not compared: {', '.join(found_so)} ({reason})")
     return [name for name in names if not wanted or name in wanted]
 
 
