@@ -83,12 +83,15 @@ def _number(value: Any) -> float:
     return found
 
 
-def tags(said: Row, words: int) -> dict[str, Any]:
-    """`prediction`, a tag a word."""
+def tags(said: Row, words: int, names: Sequence[str], codes: Mapping[str, str]) -> dict[str, Any]:
+    """`prediction`, a tag a word; it need not be one of the task's, whose numbers have their names."""
     value = said.get("prediction")
     found = [str(tag) for tag in ([] if _missing(value) else _list(value))]
     if len(found) != words:
         raise ValueError(f"{len(found):,} tags for {words:,} words")
+    found = [codes.get(tag, tag) if tag.isdecimal() and tag not in names else tag for tag in found]
+    if names and (numbers := [tag for tag in found if tag.isdecimal() and tag not in names]):
+        raise ValueError(f"the number {numbers[0]} where the name of a tag is expected, such as {names[-1]}")
     return {"prediction": found}
 
 
@@ -97,7 +100,8 @@ def text(said: Row) -> dict[str, Any]:
     nothing of that."""
     value = said.get("prediction")
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{shown(value, 60)} where a text is expected; write it in quotes")
+        quotes = "" if isinstance(value, (list, dict)) else "; write it in quotes"
+        raise ValueError(f"{shown(value, 60)} where a text is expected{quotes}")
     return {"prediction": value or "", "score": 1.0, "null_odds": -1.0 if value else 1.0}
 
 

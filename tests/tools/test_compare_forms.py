@@ -69,6 +69,9 @@ def test_rows_are_joined_or_it_is_told(made: Made, read: Read) -> None:
     by_text = [{"Text": text, "prediction": p} for text, p in zip(texts, answers, strict=True)][::-1]
     found, note = read(first, "Text.csv", by_text)
     assert found == answers and "found by their texts" in note
+    first.task = first.task.override({"data.columns": {"text": "review"}})
+    of_source = [{"review": row["Text"], "prediction": row["prediction"]} for row in by_text]
+    assert read(first, "review.csv", of_source) == (found, note.replace("Text.csv", "review.csv"))
     by_text[3].pop("Text")
     message = read(first, "one.jsonl", by_text)[1]
     assert "has no 'text', and others have one" in message and "one.jsonl, line 4" in message
@@ -154,7 +157,11 @@ def test_labels_and_lists_in_cells() -> None:
     with pytest.raises(ValueError, match="write several as a list"):
         given.label_set({"prediction": "hard jazz"}, names, {})
     for cell in ("['B-PER', 'O']", "['B-PER' 'O']", '["B-PER", "O"]', "B-PER O"):
-        assert given.tags({"prediction": cell}, 2) == {"prediction": ["B-PER", "O"]}
+        assert given.tags({"prediction": cell}, 2, ["O", "B-PER"], {}) == {"prediction": ["B-PER", "O"]}
+    assert given.tags({"prediction": [1, 0]}, 2, ["O"], {"0": "O", "1": "B"}) == {"prediction": ["B", "O"]}
+    assert given.tags({"prediction": ["1", "0"]}, 2, ["0", "1"], {}) == {"prediction": ["1", "0"]}
+    with pytest.raises(ValueError, match="the number 1 where the name of a tag"):
+        given.tags({"prediction": [1, 0]}, 2, ["O", "B-PER"], {})
 
 
 def test_what_pipelines_write(made: Made, read: Read) -> None:
@@ -185,6 +192,11 @@ def test_tag_files(made: Made, read: Read) -> None:
         for line in first.lines
     ]
     assert read(first, "a.conll", "\n".join(lines)) == (tags, "")
+    for name in ("a.bio", "a.txt", "a.tsv"):
+        assert read(first, name, "\n".join(lines))[0] == tags
+    table = [{"tokens": json.dumps(line["tokens"]), "answer": str(line["label"])} for line in first.lines]
+    assert read(first, "a.csv", table, prediction="answer") == (tags, "")
+    assert read(first, "line.txt", "\n".join(" ".join(row) for row in tags))[0] == tags
     found, note = read(first, "back.conll", "\n".join(lines[::-1]))
     assert found == tags and "found by their texts" in note
     message = read(first, "other.conll", "\n".join(lines).replace("saw7 ", "sees "))[1]

@@ -14,6 +14,7 @@ from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data.formats import encodings, json_rows
 from bert_ft.data.soft import PREFIX
+from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.report.scored_set import Scored
 from bert_ft.tools.predict.readers import format_of, reading_rows
@@ -58,7 +59,11 @@ def read(path: Path, columns: Mapping[str, str], first: Scored) -> Form:
     notes = [] if encoding == "utf-8" else [f"{path} is read as {encoding}, the encoding of the run's data"]
     if (answers := _official(path, encoding, first)) is not None:
         return Form([(f"{path}, id '{key}'", {"id": key, ANSWER: said}) for key, said in answers.items()])
-    rows = list(_rows(path, columns, encoding, first))
+    if (tagged := _tagged(path, encoding, first)) is not None:
+        return Form(
+            [*_sentences(tagged, families.find(first.task.family).target)], notes=notes + tagged.notes
+        )
+    rows = list(_rows(path, columns, encoding))
     if not rows:
         raise InputError("the file is empty", where=str(path))
     form = _named(rows, path, columns, first)
@@ -102,17 +107,12 @@ def _official(path: Path, encoding: str, first: Scored) -> dict[str, Any] | None
     return value
 
 
-def _rows(path: Path, columns: Mapping[str, str], encoding: str, first: Scored) -> Iterator[Placed]:
-    suffix = path.suffix.lower()
-    if suffix in (".json", ".jsonl"):
+def _rows(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Placed]:
+    if path.suffix.lower() in (".json", ".jsonl"):
         for where, value in _values(path, encodings.decode(path, encoding)):
             row = _of_value(value)
             _refuse_faults(row, where)
             yield where, row
-        return
-    readers = families.find(first.task.family).readers
-    if suffix in readers and suffix != ".txt":  # whose lines are answers
-        yield from _tagged(path, encoding, first)
         return
     kind = format_of(str(path), None)
     needed = [columns.get(ANSWER, ANSWER)] if kind == "txt" else list(columns.values())
@@ -158,14 +158,25 @@ def _refuse_faults(row: Row, where: str) -> None:
         raise InputError(f"'{name}' {fault}", where=where)
 
 
-def _tagged(path: Path, encoding: str, first: Scored) -> Iterator[Placed]:
-    """The sentences of a file in a form of the family's own."""
+def _tagged(path: Path, encoding: str, first: Scored) -> Raw | None:
+    """The rows of a file in a form of the family's own, such as a word a line; None of every other. A table
+    and a text with an answer a line have no blank lines between rows, as sentences of words have."""
     family = families.find(first.task.family)
-    raw = family.readers[path.suffix.lower()](path, ["tokens", family.target], Data(encoding=encoding), ())
+    suffix = path.suffix.lower()
+    if suffix not in family.readers or suffix in (".csv", ".json", ".jsonl", ".parquet"):
+        return None
+    if suffix in (".txt", ".tsv"):
+        lines = encodings.decode(path, encoding).strip().splitlines()
+        if all(line.strip() for line in lines):
+            return None
+    return family.readers[suffix](path, ["tokens", family.target], Data(encoding=encoding), ())
+
+
+def _sentences(raw: Raw, target: str) -> Iterator[Placed]:
+    """Words and tags of each sentence."""
     places = raw.rows()
-    for i, (words, said) in enumerate(
-        zip(raw.table["tokens"].to_pylist(), raw.table[family.target].to_pylist(), strict=True)
-    ):
+    both = zip(raw.table["tokens"].to_pylist(), raw.table[target].to_pylist(), strict=True)
+    for i, (words, said) in enumerate(both):
         yield places.place(i), {"tokens": words, ANSWER: said}
 
 
