@@ -33,7 +33,7 @@ def compare(
         typer.Option(
             "--column",
             metavar="ROLE=COLUMN",
-            help="Where a file has what: prediction=answer; also probabilities, row, id.",
+            help="Where a file has what: prediction=answer; also probabilities, row (from 0), id.",
         ),
     ] = None,
     as_json: Json = False,

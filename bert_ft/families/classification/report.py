@@ -110,7 +110,8 @@ class Sets(Scored):
     suspects = wrong_labels.of_sets
 
     def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
-        return given.label_set(said, self.names, self.task.data.label_names)
+        data = self.task.data
+        return given.label_set(said, self.names, data.label_names, data.label_delimiter)
 
     def counted_by(self) -> dict[str, Any]:
         return {"data.labels": sorted(self.names)}

@@ -43,7 +43,8 @@ class Entities(Scored):
         return Resamples(keys, scoring.Entities(), self.clusters)
 
     def given(self, row: int, said: Mapping[str, Any]) -> dict[str, Any]:
-        return given.tags(said, len(self.lines[row]["tokens"]))
+        words = len(self.lines[row]["tokens"])
+        return given.tags(said, words, self.names, self.task.data.label_names)
 
     def sentences(self, places: np.ndarray) -> np.ndarray:
         """The sentence of places that count an O behind each (`entities.apart`)."""

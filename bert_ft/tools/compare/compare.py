@@ -15,7 +15,7 @@ from bert_ft import families, files
 from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.rows import PLACES
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.metrics import LOWER_IS_BETTER, significance
+from bert_ft.metrics import LOWER_IS_BETTER, distributions, significance
 from bert_ft.metrics.bootstrap import Groups, percentiles
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
@@ -26,6 +26,11 @@ from bert_ft.tools.compare.result import ROWS, SEEDS, Comparison, Difference, Fl
 Given = str | Path | Run
 """A run, its folder, or a file of another model's predictions."""
 Answered = Run | Predictions
+
+
+OF_SHARES = "measured against distributions over labels, and rows are compared by their labels"
+NOT_THERE = "undefined in a run, or not to be had from its predictions"
+"""Why a metric of a run is not compared."""
 
 
 class _Side:
@@ -91,6 +96,7 @@ def compare(
         [run.scored(first.name) if isinstance(run, Run) else run.scored(first) for run in runs]
         for runs in divided
     ]
+    notes += [note for runs in divided for run in runs if not isinstance(run, Run) for note in run.notes]
     for one in (one for sets in loaded for one in sets):
         with consistent(one.folder.path):
             _same(first, one)
@@ -286,15 +292,20 @@ def _metrics(sides: Sequence[_Side], wanted: Sequence[str], notes: list[str]) ->
     known = list(first.metrics or first.task.metric.compute)
     names = [name for name in known if found(name)]
     if strange := set(wanted) - set(names):
+        name = min(strange)
         raise InputError(
-            f"no metric '{min(strange)}' to compare",
+            f"no metric '{name}' to compare"
+            + (f": it is {OF_SHARES}" if name in distributions.NAMES else ""),
             where=first.name,
-            remedy=did_you_mean(min(strange), names),
+            remedy=did_you_mean(name, names) or f"it has {', '.join(names)}",
         )
-    if left := [name for name in known if name not in names]:
-        notes.append(
-            f"not compared: {', '.join(left)} (undefined in a run, or not to be had from its predictions)"
-        )
+    left = [name for name in known if name not in names]
+    for reason, found_so in (
+        (OF_SHARES, [name for name in left if name in distributions.NAMES]),
+        (NOT_THERE, [name for name in left if name not in distributions.NAMES]),
+    ):
+        if found_so:
+            notes.append(f"not compared: {', '.join(found_so)} ({reason})")
     return [name for name in names if not wanted or name in wanted]
 
 
