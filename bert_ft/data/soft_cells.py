@@ -49,7 +49,7 @@ def parsed(column: pa.ChunkedArray, data: Data, name: str, where: str, used: np.
     if used is not None:
         rows = [row if use else None for row, use in zip(rows, used.tolist(), strict=True)]
     refuse(rows, lambda row: isinstance(row, str), name, where, "no distribution and no list of votes", FORMS)
-    _refuse_faults(rows, name, where)
+    _refuse_faults(rows, name, where, cells.is_text(column.type))
     rows = [_of_pipeline(row) for row in rows]
     _refuse_faults(rows, name, where)
     kind = list if isinstance(next((row for row in rows if row is not None), None), list) else dict
@@ -60,8 +60,9 @@ def parsed(column: pa.ChunkedArray, data: Data, name: str, where: str, used: np.
     return rows
 
 
-def _refuse_faults(rows: Sequence[Any], name: str, where: str) -> None:
-    faults = [_fault(row) for row in rows]
+def _refuse_faults(rows: Sequence[Any], name: str, where: str, parsed_lists: bool = False) -> None:
+    kinds = (reading.Row, list) if parsed_lists else (reading.Row,)
+    faults = [_fault(row) if isinstance(row, kinds) else "" for row in rows]
     for fault in dict.fromkeys(filter(None, faults)):
         bad = pa.array([each == fault for each in faults])
         cells.refuse(bad, where, f"column '{name}': {fault}")

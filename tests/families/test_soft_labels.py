@@ -384,6 +384,7 @@ def test_nan_in_a_list_is_no_vote(tmp_path: Path) -> None:
     names = table(tmp_path / "b.csv", votes=["['good' 'bad']", "['bad', nan]"])
     assert matrix(loaded(names), ["bad", "good"])[:2].tolist() == [[0.5, 0.5], [1, 0]]
     assert "row 12" in fault_of(of([*[[0.5, 0.5]] * 11, [0.5, nan]]), data__labels=["a", "b"])
+    assert "no list of votes" in fault_of(table(tmp_path / "d.csv", votes=["array("]))
     columns = pa.table({"text": TEXTS, "a": [3.0, nan] * 6, "b": [4.0] * 12})
     pq.write_table(columns, tmp_path / "c.parquet")
     numbers = loaded(tmp_path / "c.parquet", ["a", "b"], **number).splits.train.table["label"]
