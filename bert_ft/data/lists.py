@@ -28,7 +28,7 @@ EMPTY = ("set()", "frozenset()")
 def between_brackets(cell: str) -> str:
     """What stands between the brackets of a list as JSON, Python, pandas or NumPy writes it."""
     inner = cell.strip().removeprefix("array(")
-    return inner[1 : max(inner.rfind("]"), inner.rfind(")") if inner[0] == "(" else -1)]
+    return inner[1 : max(inner.rfind("]"), inner.rfind(")") if inner[:1] == "(" else -1)]
 
 
 def items(inner: str) -> tuple[list[tuple[str, bool]], str]:

@@ -7,7 +7,6 @@ or each of several columns holds a vote, or the probability of the label that it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +18,11 @@ import pyarrow.compute as pac
 from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
-from bert_ft.data.formats import json_rows
+from bert_ft.data import lists
+from bert_ft.data.soft_cells import array, is_number, parsed, skipped, votes_skipped, whole_numbers
+from bert_ft.data.soft_cells import refuse as refuse_rows
 from bert_ft.data.sources import Raw
-from bert_ft.errors import InputError, did_you_mean, shown
+from bert_ft.errors import InputError, did_you_mean
 
 COLUMN, VOTES = "soft", "votes"
 """Canonical columns: a struct of float64, a field a label; how many votes it comes of, where it does."""
@@ -29,7 +30,8 @@ PREFIX = "probability of "
 """Of the columns of a table that `predict` writes, one a label."""
 NEAR = 0.02  # how far from 1 probabilities may sum: those that are rounded to two places
 EXACT = 1e-6
-Cell = dict[str, Any] | list[Any]
+SLACK = 1e-9  # of sums of floats
+APART = "name them apart, or merge their probabilities in the data"
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ def read(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) ->
         numbers = [cells.numbers(column, name, raw.where) for column, name in zip(table, names, strict=True)]
         labels = [name.removeprefix(PREFIX) for name in names]
         values = zip(*(column.to_pylist() for column in numbers), strict=True)
-        each = [None if None in row else dict(zip(labels, row, strict=True)) for row in values]
+        each = [None if set(row) == {None} else dict(zip(labels, row, strict=True)) for row in values]
         return _of_shares(each, data, title, raw.where)
-    rows = _parsed(raw.table[title], data, title, raw.where, used)
+    rows = parsed(raw.table[title], data, title, raw.where, used)
     first = next((row for row in rows if row is not None), None)
     if isinstance(first, list) and not _is_shares(rows):
         votes = _by_annotator(rows, data, title, raw.where)
@@ -119,96 +121,51 @@ def read(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) ->
     return _of_shares(rows, data, title, raw.where)
 
 
-def means(raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None) -> tuple[pa.Array, np.ndarray]:
-    """(N,) the mean of the numbers that several annotators gave, null where none did; and the numbers, (N,
-    annotators), nan where one gave none."""
+def means(
+    raw: Raw, data: Data, names: Sequence[str], used: np.ndarray | None
+) -> tuple[pa.Array, np.ndarray, list[str]]:
+    """(N,) the mean of the numbers that several annotators gave, null where none did; the numbers, (N,
+    annotators), nan where one gave none; and notes."""
     table = [_used(raw.table[name], used) for name in names] if len(names) > 1 else []
     if len(names) == 1:
-        rows = _parsed(raw.table[names[0]], data, names[0], raw.where, used)
-        _refuse(
+        rows = parsed(raw.table[names[0]], data, names[0], raw.where, used)
+        refuse_rows(
             rows, lambda row: not isinstance(row, list), names[0], raw.where, "a list of numbers is wanted"
         )
         width = max((len(row) for row in rows if row is not None), default=0)
         table = [
-            _array([row[k] if row is not None and k < len(row) else None for row in rows])
+            array([row[k] if row is not None and k < len(row) else None for row in rows])
             for k in range(width)
         ]
         names = [names[0]] * width
+    table, notes = skipped(table, data)
     numbers = [
-        cells.numbers(column, name, raw.where).to_numpy() for column, name in zip(table, names, strict=True)
+        cells.numbers(_without_nan(column), name, raw.where).to_numpy()
+        for column, name in zip(table, names, strict=True)
     ]
     scores = np.stack(numbers, axis=1) if numbers else np.full((len(raw.table), 1), np.nan)
     counts = np.isfinite(scores).sum(axis=1)
     mean = np.nansum(scores, axis=1) / np.maximum(counts, 1)
-    return pa.array(mean, mask=counts == 0), scores
+    return pa.array(mean, mask=counts == 0), scores, notes
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of which NaN is no vote, as it is none of a label."""
+    return pac.if_else(pac.is_nan(column), None, column) if pa.types.is_floating(column.type) else column
 
 
 def _used(column: pa.ChunkedArray, used: np.ndarray | None) -> pa.ChunkedArray:
     return column if used is None else pac.if_else(pa.array(used), column, pa.scalar(None, column.type))
 
 
-def _parsed(column: pa.ChunkedArray, data: Data, name: str, where: str, used: np.ndarray | None) -> list[Any]:
-    """Each cell as a dictionary or a list; None where it is empty, or its row is not used."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_map(column.type):
-        rows: list[Any] = [dict(row) if row else None for row in column.to_pylist()]
-    elif cells.is_text(column.type):
-        parsed = {text: _of_text(text, data.label_delimiter) for text in column.unique().to_pylist() if text}
-        rows = [parsed.get(text) if text else None for text in column.to_pylist()]
-    elif pa.types.is_struct(column.type):
-        # a label that other rows have is no part of this one
-        dense = ({k: v for k, v in (row or {}).items() if v is not None} for row in column.to_pylist())
-        rows = [row or None for row in dense]
-    elif cells.is_list(column.type):
-        rows = [row or None for row in column.to_pylist()]
-    else:
-        raise InputError(
-            f"column '{name}' holds {column.type}, no distributions and no votes", where=where, remedy=FORMS
-        )
-    if used is not None:
-        rows = [row if use else None for row, use in zip(rows, used.tolist(), strict=True)]
-    _refuse(
-        rows, lambda row: isinstance(row, str), name, where, "no distribution and no list of votes", FORMS
-    )
-    rows = [_of_pipeline(row) for row in rows]
-    kind = next((type(row) for row in rows if row is not None), dict)
-    what = "dictionary" if kind is dict else "list"
-    _refuse(rows, lambda row: type(row) is not kind, name, where, f"no {what}, as the rows before are", FORMS)
-    return rows
-
-
-FORMS = 'such as {"good": 0.7, "bad": 0.3}, ["good", "good", "bad"], or several columns with a vote each'
-
-
-def _of_text(text: str, delimiter: str | None) -> Any:
-    """The dictionary or the list that a cell of text holds; itself where it holds none."""
-    if text.strip()[:1] in ("{", "["):
-        try:
-            value = json_rows.loads(text)
-        except json.JSONDecodeError:
-            return text
-        return (value or None) if isinstance(value, (dict, list)) else text
-    return [part.strip() for part in text.split(delimiter)] if delimiter else text
-
-
-def _of_pipeline(row: Any) -> Any:
-    """[{"label": "good", "score": 0.7}, ...] as {"good": 0.7, ...}."""
-    if not isinstance(row, list) or not all(
-        isinstance(item, dict) and set(item) == {"label", "score"} for item in row
-    ):
-        return row
-    return {item["label"]: item["score"] for item in row}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _is_shares(rows: Sequence[Any]) -> bool:
     """Whether lists hold probabilities: numbers that are not all whole ones, which are codes of labels."""
     items = [item for row in rows if row for item in row]
-    return all(_is_number(item) for item in items) and any(isinstance(item, float) for item in items)
+    numbers = [item for item in items if item is not None]
+    floats = [item for item in numbers if isinstance(item, float)]
+    if len(numbers) < len(items):  # codes with gaps are floats too
+        floats = [item for item in floats if not item.is_integer()]
+    return all(map(is_number, numbers)) and bool(floats)
 
 
 def _in_order(rows: Sequence[Any], data: Data, name: str, where: str) -> list[Any]:
@@ -221,80 +178,116 @@ def _in_order(rows: Sequence[Any], data: Data, name: str, where: str) -> list[An
         )
     labels = [str(label) for label in data.labels]
     size = len(labels)
-    _refuse(
+    refuse_rows(
         rows, lambda row: len(row) != size, name, where, f"a probability for each of {size} labels is wanted"
     )
     return [None if row is None else dict(zip(labels, row, strict=True)) for row in rows]
-
-
-def _refuse(
-    rows: Sequence[Any], wrong: Callable[[Any], bool], name: str, where: str, message: str, remedy: str = ""
-) -> None:
-    """Raises an InputError about the first row, of those that have anything, that is wrong."""
-    mask = pa.array([row is not None and wrong(row) for row in rows], pa.bool_())
-    cells.refuse(
-        mask,
-        where,
-        lambda at: f"column '{name}' has {_shown(rows[at])}: {message}",
-        remedy,
-        one=f"column '{name}': {message}",
-    )
-
-
-def _shown(row: Any) -> str:
-    return shown(json.dumps(row, ensure_ascii=False, default=str), 80)
 
 
 def _of_shares(rows: list[Any], data: Data, name: str, where: str) -> Soft:
     """Dictionaries as soft targets: probabilities, or numbers of votes where all are whole and some sum to
     more than 1."""
 
-    def check(wrong: Callable[[dict[str, Any]], bool], message: str, remedy: str = "") -> None:
-        _refuse(rows, wrong, name, where, message, remedy)
+    def check(wrong: Any, message: str, remedy: str = "") -> None:
+        refuse_rows(rows, wrong, name, where, message, remedy)
 
-    check(lambda row: not all(map(_is_number, row.values())), "a label whose value is no number")
+    check(lambda row: not all(map(is_number, row.values())), "a label whose value is no number")
     check(
         lambda row: not all(np.isfinite(value) and value >= 0 for value in row.values()),
         "a probability is a number from 0 to 1",
     )
-    rows = [
-        None if row is None else {data.label_names.get(str(key), str(key)): p for key, p in row.items()}
-        for row in rows
-    ]
+    several = data.problem_type == "multi_label_classification"
+    labels, notes = _labels({str(key) for row in rows for key in row or ()}, data, name, where)
     if data.labels is not None:
-        known = {str(label) for label in data.labels}
+        strange = {key for key, label in labels.items() if label not in map(str, data.labels)}
         check(
-            lambda row: any(p and label not in known for label, p in row.items()),
+            lambda row: any(p and str(key) in strange for key, p in row.items()),
             "a label that data.labels does not name",
         )
-    names = _ordered({label for row in rows if row for label in row}, data)
+    names = _ordered(set(labels.values()), data)
     place = {label: i for i, label in enumerate(names)}
-    shares = np.zeros((len(rows), len(names)))
+    shares, merged, top = np.zeros((len(rows), len(names))), np.zeros(len(rows), bool), np.zeros(len(rows))
     for at, row in enumerate(rows):
-        for label, p in (row or {}).items():
-            if label in place:
-                shares[at, place[label]] = p
+        top[at] = max((row or {}).values(), default=0)
+        for key, p in (row or {}).items():
+            if (i := place.get(labels.get(str(key), ""), -1)) >= 0:
+                merged[at] |= bool(p and shares[at, i])
+                shares[at, i] += p
     given = np.array([row is not None for row in rows])
+    total = np.array([sum(row.values()) if row else 0.0 for row in rows])
     sums = shares.sum(axis=1)
     none = np.zeros(len(rows), np.int64)
-    if data.problem_type == "multi_label_classification":
-        check(lambda row: max(row.values(), default=0) > 1, "a probability is a number from 0 to 1")
-        return Soft(names, shares, given, none)
-    if (shares == shares.round()).all() and sums.max(initial=0) > 1:
-        check(lambda row: not sum(row.values()), "no votes at all", "leave the cell empty")
-        return Soft(names, shares / np.maximum(sums, 1)[:, None], given, sums.astype(np.int64))
-    check(
-        lambda row: abs(sum(row.values()) - 1) > NEAR,
-        "the probabilities of a row sum to 1",
-        "--multi-label learns a probability for each of several labels",
-    )
-    notes = []
-    if rounded := int((abs(sums[given] - 1) > EXACT).sum()):
-        notes = [
+    if several:
+        remedy = "votes are divided by the number of people first, percents by 100"
+        check(top > 1, "a probability is a number from 0 to 1", remedy)
+        check(merged, "data.label_names makes one label of two that are likely", APART)
+        given &= np.array([not labels.keys().isdisjoint(map(str, row or ())) for row in rows])
+        return Soft(names, shares, given, none, notes)
+    whole = np.array([all(float(p).is_integer() for p in (row or {}).values()) for row in rows])
+    if whole.all():  # where nobody voted, the cell is as good as empty
+        given &= total > 0
+    else:
+        _refuse_sums(rows, total, top, whole & given, check)
+    partly = given & (abs(total - sums) > EXACT)
+    given &= sums > 0
+    if whole.all() and total.max(initial=0) > 1:
+        if count := int((total - sums)[partly].sum()):
+            notes.append(votes_skipped(count))
+        return Soft(names, _divided(shares, given), given, np.where(given, sums, 0).astype(np.int64), notes)
+    if count := int(partly.sum()):
+        notes.append(
+            f"column '{name}': {count:,} rows have a probability of data.skip_labels; their others are "
+            "divided by their sum"
+        )
+    if rounded := int((abs(total[given] - 1) > EXACT).sum()):
+        notes.append(
             f"column '{name}': the probabilities of {rounded:,} rows sum to 1 up to rounding, and are "
             "divided by their sum"
-        ]
-    return Soft(names, shares / np.where(given, sums, 1.0)[:, None], given, none, notes)
+        )
+    return Soft(names, _divided(shares, given), given, none, notes)
+
+
+def _divided(shares: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(N, C) each row divided by its sum; zeros where none is given."""
+    result: np.ndarray = shares / np.where(given, shares.sum(axis=1), 1.0)[:, None]
+    return result
+
+
+def _refuse_sums(
+    rows: list[Any], total: np.ndarray, top: np.ndarray, whole: np.ndarray, check: Callable[..., None]
+) -> None:
+    """Raises an InputError about rows, (N,), whose values do not sum to 1: what they are instead, and what
+    helps."""
+    near = abs(total - 1) <= NEAR + SLACK
+    percents = (abs(total - 100) <= 100 * NEAR) & (top > 1)
+    check(percents, "a probability is a number from 0 to 1", "percents are divided by 100: 0.7 and not 70")
+    check(
+        ~whole & (top > 1) & ~near,
+        "votes are whole numbers",
+        "give weighted votes as probabilities: each divided by the sum of its row",
+    )
+    votes, shares = whole & (total > 1), ~whole & near
+    if votes.any() and shares.any():
+        other = shares if votes.argmax() < shares.argmax() else votes
+        kind, before = ("probabilities", "votes") if other is shares else ("votes", "probabilities")
+        remedy = "give votes in every row, or each row's votes divided by their sum"
+        check(other, f"{kind}, where rows before have {before}", remedy)
+    single = np.array([len(row or ()) == 1 for row in rows])
+    message = "the probabilities of a row sum to 1"
+    check(
+        single & ~near & (total > 0),
+        f"{message}, and this is of one label alone",
+        "give those of the other labels too: a pipeline of transformers has them with top_k=None",
+    )
+    check(total == 0, f"{message}, and these are all 0", "leave the row out, or give it a distribution")
+    check(~near, message, "--multi-label learns a probability for each of several labels")
+
+
+def _labels(keys: set[str], data: Data, name: str, where: str) -> tuple[dict[str, str], list[str]]:
+    """Key -> its label, as a column of labels has it; without those of `data.skip_labels`. And notes."""
+    found = sorted(keys - set(data.skip_labels))
+    (column,), notes = whole_numbers([pa.chunked_array([pa.array(found, pa.string())])], data)
+    return dict(zip(found, cells.names(column, None, data, name, where).to_pylist(), strict=True)), notes
 
 
 def _ordered(found: set[str], data: Data) -> list[str]:
@@ -304,7 +297,7 @@ def _ordered(found: set[str], data: Data) -> list[str]:
 def _by_annotator(rows: Sequence[Any], data: Data, name: str, where: str) -> list[pa.ChunkedArray]:
     """Lists of votes as a column for the first vote of each row, one for the second, ..."""
     if data.problem_type == "multi_label_classification":
-        _refuse(
+        refuse_rows(
             rows,
             lambda row: not all(item is None or isinstance(item, list) for item in row),
             name,
@@ -313,31 +306,26 @@ def _by_annotator(rows: Sequence[Any], data: Data, name: str, where: str) -> lis
         )
     width = max((len(row) for row in rows if row is not None), default=0)
     return [
-        _array([row[k] if row is not None and k < len(row) else None for row in rows]) for k in range(width)
+        array([row[k] if row is not None and k < len(row) else None for row in rows]) for k in range(width)
     ]
-
-
-def _array(values: list[Any]) -> pa.ChunkedArray:
-    """Values of one type, or as texts."""
-    try:
-        return pa.chunked_array([pa.array(values)])
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.chunked_array([pa.array([None if value is None else str(value) for value in values])])
 
 
 def _of_votes(table: Sequence[pa.ChunkedArray], data: Data, names: Sequence[str], raw: Raw) -> Soft:
     """A column of votes an annotator as soft targets: the share of the votes that each label has."""
     several = data.problem_type == "multi_label_classification"
-    notes: list[str] = []
     voted: list[pa.ChunkedArray | pa.Array] = []
+    table, notes = skipped(table, data)
+    if not several:
+        table, more = whole_numbers(table, data)
+        notes += more
     for column, name in zip(table, names, strict=True):
         codes = raw.class_names.get(name)
-        if data.skip_labels and not several:  # such as "-": no vote
-            skipped = pac.is_in(column.cast(pa.string()), pa.array(data.skip_labels))
-            column = pac.if_else(skipped, pa.scalar(None, column.type), column)
         if several:
-            found, more = cells.name_sets(column, codes, data, name, raw.where)
-            notes += more
+            here = pac.is_valid(column)
+            column, first = lists.in_texts(column, data.label_delimiter, column.null_count)
+            found, more = cells.name_sets(column, codes, data, name, raw.where, column.null_count)
+            found = pac.if_else(here.combine_chunks(), found, pa.scalar(None, found.type))
+            notes += [*first, *more]
         else:
             found = cells.names(column, codes, data, name, raw.where)
             found = pac.if_else(pac.equal(found, ""), None, found)

@@ -7,6 +7,7 @@ of votes `votes`, how many. A row without either is learned from its label.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,15 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 
+from bert_ft.config.schema import Data
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
 from bert_ft.data import soft
 from bert_ft.data.checks.columns import has_target
 from bert_ft.data.checks.findings import at
+from bert_ft.data.checks.label_names import NO_LABEL
 from bert_ft.data.checks.labels import label_counts
 from bert_ft.data.finding import Finding, Severity
 from bert_ft.data.rows import Rows
 from bert_ft.data.soft import COLUMN, VOTES
+from bert_ft.data.soft_cells import whole_numbers
 from bert_ft.data.sources import Raw
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
@@ -38,20 +42,26 @@ POOR = 0.667  # below it Krippendorff takes data to be too unreliable even for t
 def add(out: dict[str, Any], raw: Raw, task: Task, used: np.ndarray | None) -> list[str]:
     """Adds the columns of soft targets to canonical ones, and a label to each row that has none of its own;
     returns what there is to know of them."""
+    notes: list[str] = []
+    if task.data.problem_type == "single_label_classification":  # as votes are read
+        column = (
+            out["label"] if isinstance(out["label"], pa.ChunkedArray) else pa.chunked_array([out["label"]])
+        )
+        (out["label"],), notes = whole_numbers([column], task.data)
     names = soft.present(raw, task.data)
     if not names:
-        return []
+        return notes
     title = ", ".join(f"'{name}'" for name in names)
     label = out["label"] if isinstance(out["label"], pa.Array) else out["label"].combine_chunks()
     if task.data.problem_type == "regression":
-        mean, scores = soft.means(raw, task.data, names, used)
+        mean, scores, notes = soft.means(raw, task.data, names, used)
         out["label"] = pac.coalesce(mean, label)
         alpha = agreement.alpha_of_numbers(scores)
         told = "" if np.isnan(alpha) else f"; they agree by Krippendorff's alpha {alpha:.3f} (interval)"
-        return [f"the number of a row is the mean of those in {title}{told}"]
+        return [*notes, f"the number of a row is the mean of those in {title}{told}"]
     found = soft.read(raw, task.data, names, used)
     if not found.names:
-        return []
+        return [*notes, *found.notes]
     out |= found.columns()
     own = pac.is_valid(label).to_numpy(zero_copy_only=False)
     if task.data.problem_type == "multi_label_classification":
@@ -61,7 +71,7 @@ def add(out: dict[str, Any], raw: Raw, task: Task, used: np.ndarray | None) -> l
     likeliest = pac.if_else(pa.array(found.given), likeliest, pa.scalar(None, likeliest.type))
     out["label"] = pac.coalesce(label, likeliest)
     notes = [
-        *found.notes,
+        *dict.fromkeys([*notes, *found.notes, *_no_votes(found, task.data)]),
         f"{int(found.given.sum()):,} of {len(own):,} rows are distributions over labels, of {title}",
     ]
     if other := int(pac.sum(_differ(label, likeliest)).as_py() or 0):
@@ -85,6 +95,16 @@ def _differ(first: pa.Array, second: pa.Array) -> pa.Array:
     if pa.types.is_list(first.type):
         first, second = (pac.binary_join(column, "\x1f") for column in (first, second))
     return pac.not_equal(first, second)
+
+
+def _no_votes(found: soft.Soft, data: Data) -> list[str]:
+    """The note on labels that may be none by what they are called, as `check` has it."""
+    voted = [name for name, share in zip(found.names, found.shares.sum(axis=0), strict=True) if share > 0]
+    named = {*data.label_names.values(), *map(str, data.labels or [])}
+    odd = [name for name in voted if name.strip().lower() in NO_LABEL and name not in named]
+    key = f"data.skip_labels={json.dumps(odd, ensure_ascii=False)}"
+    listed = ", ".join(map(repr, odd))
+    return [f"labels that may mean no vote: {listed}; --set '{key}' leaves them out"] if odd else []
 
 
 def _votes(found: soft.Soft) -> list[str]:

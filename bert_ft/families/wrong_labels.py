@@ -19,9 +19,9 @@ SAME = 1.4826  # the standard deviation of normal errors is so many times their 
 
 
 def of_classes(scored: Scored) -> list[Suspect]:
-    """One label a row: the quality is the label's own probability."""
+    """One label a row, of votes the likeliest: the quality is the label's own probability."""
     gold, said = scored.column("label"), scored.column("prediction")
-    labels = np.array([_number(scored, i, value) for i, value in enumerate(gold)])
+    labels = np.array([scored.names.index(str(label)) for label in gold])
     probabilities = np.array(_probabilities(scored, scored.names), float)
     issues = _cleanlab("filter").find_label_issues(labels, probabilities, **RANKED)
     quality = _cleanlab("rank").get_label_quality_scores(labels, probabilities)
@@ -32,7 +32,7 @@ def of_sets(scored: Scored) -> list[Suspect]:
     """A set of labels a row, each of which is a question of its own: what is suggested is the set with the
     doubted ones put in or taken out; the quality is cleanlab's mean of theirs, which leans to the worst."""
     gold = scored.column("label")
-    numbers = [[_number(scored, i, value) for value in each] for i, each in enumerate(gold)]
+    numbers = [[scored.names.index(str(label)) for label in each] for each in gold]
     probabilities = np.array(_probabilities(scored, scored.names), float)
     filters = _cleanlab("multilabel_classification.filter")
     issues = filters.find_label_issues(numbers, probabilities, **RANKED)
@@ -91,19 +91,6 @@ def of_answers(
     issues = np.flatnonzero((right == 0) & (sure >= sure[right == 1].mean()))
     order = issues[np.argsort(-sure[issues], kind="stable")]
     return [Suspect(i, gold[i], said[i], float(1 - sure[i])) for i in order.tolist()]
-
-
-def _number(scored: Scored, row: int, label: Any) -> int:
-    """The number of a label."""
-    try:
-        return scored.names.index(str(label))
-    except ValueError:
-        raise InputError(
-            f"row {row + 1} has no label of the task, but {label!r:.80}",
-            where=str(scored.folder.path),
-            remedy="wrong labels are looked for where each row has one label, or one set of labels: votes of "
-            "several annotators and probabilities are neither",
-        ) from None
 
 
 def _probabilities(scored: Scored, names: Sequence[str]) -> list[list[Any]]:

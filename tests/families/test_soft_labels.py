@@ -235,6 +235,162 @@ def test_rounded_probabilities_are_mended_and_told() -> None:
     assert any("12 rows sum to 1 up to rounding" in note for note in found.notes)
 
 
+# --- what real files hold -----------------------------------------------------------------------------------------------
+
+
+def told(found: Prepared, part: str) -> bool:
+    return any(part in note for note in found.notes)
+
+
+def fault_of(rows: Any, soft: Any = "votes", **keys: Any) -> str:
+    """The message, its place and its remedy."""
+    with pytest.raises(InputError) as caught:
+        loaded(rows, soft, **keys)
+    return f"{caught.value.where}: {caught.value.message}; {caught.value.remedy}"
+
+
+def table(path: Path, **columns: list[Any]) -> Path:
+    pd.DataFrame({"text": TEXTS, **{name: (cells * 12)[:12] for name, cells in columns.items()}}).to_csv(
+        path, index=False
+    )
+    return path
+
+
+def test_codes_that_get_one_name_are_added() -> None:
+    names = {"data__label_names": {"0": "neg", "1": "neg", "2": "pos"}}
+    votes = loaded(of([{"0": 3, "1": 2, "2": 4}] * 12), **names)
+    assert np.allclose(matrix(votes, ["neg", "pos"]), [5 / 9, 4 / 9]) and told(votes, "9 votes a row")
+    assert votes.splits.train.table["label"][0].as_py() == "neg"
+    shares = loaded(of([{"0": 0.3, "1": 0.3, "2": 0.4}] * 12), **names)
+    assert np.allclose(matrix(shares, ["neg", "pos"]), [0.6, 0.4])
+    certain = loaded(of([{"0": 1, "1": 0, "2": 0}, {"0": 0, "1": 0, "2": 1}] * 6), **names)
+    assert matrix(certain, ["neg", "pos"])[:2].tolist() == [[1, 0], [0, 1]]
+    several = {**names, "data__problem_type": "multi_label_classification"}
+    assert "makes one label of two" in fault_of(of([{"0": 0.3, "1": 0.9, "2": 0.4}] * 12), **several)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"good": 3, "good": 1}', '[{"label": "good", "score": 1}, {"label": "good", "score": 0}]']
+)
+def test_a_label_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    plain = '{"good": 3, "bad": 1}'
+    file = table(tmp_path / "a.csv", votes=[plain, plain, text, plain])
+    assert f"{file}, row 3: column 'votes': 'good' appears twice" in fault_of(file)
+    maps = pa.array(
+        [[("a", 1.0), ("b", 1.0)]] * 11 + [[("a", 1.0), ("a", 2.0)]], pa.map_(pa.string(), pa.float64())
+    )
+    pq.write_table(pa.table({"text": TEXTS, "votes": maps}), tmp_path / "maps.parquet")
+    assert "row 12: column 'votes': 'a' appears twice" in fault_of(tmp_path / "maps.parquet")
+
+
+def test_a_label_that_is_skipped_is_no_vote(tmp_path: Path) -> None:
+    skip = {"data__skip_labels": ["-"]}
+    votes = loaded(of([{"good": 2, "bad": 1, "-": 1}, {"bad": 2, "-": 0}] * 6), **skip)
+    assert votes.adapter.names == ["bad", "good"] and told(votes, "6 votes are left out, by data.skip_labels")
+    assert np.allclose(matrix(votes)[:2], [[1 / 3, 2 / 3], [1, 0]]) and told(votes, "2 to 3 votes a row")
+    shares = loaded(of([{"good": 0.5, "bad": 0.25, "-": 0.25}] * 12), **skip)
+    assert np.allclose(matrix(shares), [1 / 3, 2 / 3]) and told(
+        shares, "12 rows have a probability of data.skip_labels"
+    )
+    assert "rows have no label" in fault_of(of([{"good": 0, "-": 2}, {"good": 2, "-": 0}] * 6), **skip)
+    several = {"data__problem_type": "multi_label_classification", **skip}
+    lists = loaded(of([[["x"], ["-"]], [["x", "y"]]] * 6), **several)
+    assert matrix(lists, ["x", "y"])[:2].tolist() == [[1, 0], [1, 1]]
+    numbers = loaded(
+        table(tmp_path / "a.csv", a=["3", "-"], b=["4"]), ["a", "b"], data__problem_type="regression", **skip
+    )
+    assert numbers.splits.train.table["label"].to_pylist()[:2] == [3.5, 4.0]
+
+
+def test_an_empty_cell_is_no_vote_for_nothing(tmp_path: Path) -> None:
+    keys = {"data__problem_type": "multi_label_classification", "data__label_delimiter": "|"}
+    for name, full, one in (("a", "x|y", "x"), ("b", "['x', 'y']", "['x']")):
+        found = loaded(table(tmp_path / f"{name}.csv", a=[full, None], b=[one]), ["a", "b"], **keys)
+        assert matrix(found, ["x", "y"])[:2].tolist() == [[1, 0.5], [1, 0]] and told(
+            found, "1 to 2 votes a row"
+        )
+        assert not told(found, "counts as no label")
+    nothing = loaded(table(tmp_path / "c.csv", a=["[]"], b=["['x']"]), ["a", "b"], **keys)
+    assert (matrix(nothing, ["x"]) == 0.5).all(), "a vote for none of them"
+
+
+def test_whole_numbers_with_gaps_are_the_same_labels(tmp_path: Path) -> None:
+    file = table(tmp_path / "a.csv", a=[1, None, 0], b=[1, 0, 0], label=[1, 0, None])
+    assert ",1.0,1,1.0" in file.read_text(encoding="utf-8"), "as pandas writes them"
+    for names, keys in ((["0", "1"], {}), (["neg", "pos"], {"data__label_names": ["neg", "pos"]})):
+        found = loaded(file, ["a", "b"], **keys)
+        assert sorted(found.adapter.names) == names and matrix(found, names)[:2].tolist() == [[0, 1], [1, 0]]
+        assert told(found, "0.0 is read as 0")
+    assert loaded(of([{"1.0": 2, "0.0": 1}, {"1": 2, "0": 1}] * 6)).adapter.names == ["0", "1"]
+    other = loaded(table(tmp_path / "b.csv", a=["1.0", "v2"], b=["1.0"]), ["a", "b"])
+    assert other.adapter.names == ["1.0", "v2"], "names that only look like it"
+
+
+def test_what_may_mean_no_vote_is_told(tmp_path: Path) -> None:
+    file = table(tmp_path / "a.csv", a=["good", "nan", "bad"], b=["good", "bad", "NA"])
+    found = loaded(file, ["a", "b"])
+    assert told(found, "no vote: 'NA', 'nan'; --set 'data.skip_labels=[\"NA\", \"nan\"]'")
+    mended = loaded(file, ["a", "b"], data__skip_labels=["NA", "nan"])
+    assert mended.adapter.names == ["bad", "good"] and not told(mended, "may mean no vote")
+
+
+def test_sums_within_two_hundredths() -> None:
+    found = loaded(of([{"a": 0.48, "b": 0.50}, {"a": 0.52, "b": 0.50}] * 6))
+    assert np.allclose(matrix(found).sum(axis=1), 1) and told(found, "12 rows sum to 1 up to rounding")
+    assert "sum to 1" in fault_of(of([{"a": 0.47, "b": 0.50}] * 12))
+
+
+def test_a_row_where_nobody_voted() -> None:
+    rows = of([{"good": 0, "bad": 0}, *[{"good": 2, "bad": 1}] * 11])
+    assert (
+        "1 rows have no label; give them a vote or a distribution in 'votes', or remove the rows"
+        in fault_of(rows)
+    )
+    assert len(loaded(rows[1:]).splits.train) == 11, "the remedy works"
+    own = [{**row, "label": "bad"} for row in rows]
+    assert loaded(own).splits.train.table["soft"].null_count == 1, "and learns from its own label"
+    assert "a label in 'label', or a vote" in fault_of([{**own[0], "label": None}, *own[1:]])
+    assert "these are all 0; leave the row out" in fault_of(
+        of([{"a": 0, "b": 0}, *[{"a": 0.5, "b": 0.5}] * 11])
+    )
+
+
+NO_SUMS = {
+    "percents": ([{"good": 70.5, "bad": 29.5}, {"good": 70, "bad": 30}], 1, "percents are divided by 100"),
+    "weights": ([{"good": 2.5, "bad": 0.5}], 1, "weighted votes as probabilities"),
+    "the first alone": ([[{"label": "good", "score": 0.7}]], 1, "top_k=None"),
+    "mixed": ([{"good": 3, "bad": 2}, {"good": 0.7, "bad": 0.3}], 2, "give votes in every row"),
+    "several": ([{"good": 0.7, "bad": 0.7}], 1, "--multi-label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_SUMS)
+def test_each_fault_has_its_own_remedy(kind: str) -> None:
+    rows, row, remedy = NO_SUMS[kind]
+    message = fault_of(of((rows * 12)[:12]))
+    assert f"row {row}: column 'votes' has {{\"good\": " in message and remedy in message
+    assert ("--multi-label" in message) == (kind == "several")
+
+
+def test_nan_in_a_list_is_no_vote(tmp_path: Path) -> None:
+    nan = float("nan")
+    number = {"data__problem_type": "regression"}
+    for rows in (
+        of([[4.0, nan]] * 12),
+        table(tmp_path / "a.csv", votes=["[4, nan]"]),
+        of([[4.0, None]] * 12),
+    ):
+        assert loaded(rows, **number).splits.train.table["label"].to_pylist() == [4.0] * 12
+    names = table(tmp_path / "b.csv", votes=["['good' 'bad']", "['bad', nan]"])
+    assert matrix(loaded(names), ["bad", "good"])[:2].tolist() == [[0.5, 0.5], [1, 0]]
+    assert "row 12" in fault_of(of([*[[0.5, 0.5]] * 11, [0.5, nan]]), data__labels=["a", "b"])
+    assert "no list of votes" in fault_of(table(tmp_path / "d.csv", votes=["array("]))
+    columns = pa.table({"text": TEXTS, "a": [3.0, nan] * 6, "b": [4.0] * 12})
+    pq.write_table(columns, tmp_path / "c.parquet")
+    numbers = loaded(tmp_path / "c.parquet", ["a", "b"], **number).splits.train.table["label"]
+    assert numbers.to_pylist()[:2] == [3.5, 4.0]
+
+
 # --- what is told -------------------------------------------------------------------------------------------------------
 
 

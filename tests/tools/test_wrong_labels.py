@@ -211,6 +211,66 @@ def test_a_list_of_other_data_is_refused(tmp_path: Path) -> None:
         loaded(rows, without=list_of(tmp_path / "all.csv", rows, range(40)))
 
 
+def test_corrected_votes_are_another_row(tmp_path: Path) -> None:
+    """Also where the likeliest label stays."""
+    rows = {"text": [f"text {i}" for i in range(12)], "votes": [["fine", "fine", "dull"], ["dull"]] * 6}
+    soft = {"data.soft": "votes"}
+    names = left_out.fingerprints(loaded(rows, **soft).train, ["text", "label"])
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"fingerprint\n{names[4]}\n{names[6]}\n")
+    assert len(loaded(rows, without=str(listed), **soft).train) == 10
+    votes = [list(row) for row in rows["votes"]]
+    votes[4] = ["fine", "fine", "fine"]
+    with pytest.raises(InputError, match="1 of the 2 rows that it names are not among"):
+        loaded({**rows, "votes": votes}, without=str(listed), **soft)
+    more = {"text": [*rows["text"], "new"], "votes": [*rows["votes"], ["odd"]]}
+    assert len(loaded(more, without=str(listed), **soft).train) == 11, "whatever labels other rows have"
+    plain = [{"text": "a", "label": "fine"}, {"text": "b", "label": "dull"}]
+    mixed = [*({**row, "votes": None} for row in plain), {"text": "c", "label": None, "votes": ["fine"]}]
+    by_labels = left_out.fingerprints(loaded(plain).train, ["text", "label"])
+    assert left_out.fingerprints(loaded(mixed, **soft).train, ["text", "label"])[:2] == by_labels
+
+
+def test_equal_rows_are_told(tmp_path: Path) -> None:
+    rows = films(20, wrong=(3,))
+    rows["text"][9], rows["label"][9] = rows["text"][3], rows["label"][3]
+    one, both = (list_of(tmp_path / f"{len(chosen)}.csv", rows, chosen) for chosen in ([3], [3, 9]))
+    note = loaded(rows, without=one).notes[-1]
+    assert note.startswith("left out: 2 rows named in") and note.endswith(
+        "; 1 line names 2 equal rows, all of which are meant: train rows, row 4 and train rows, row 10"
+    )
+    assert loaded(rows, without=both).notes[-1] == f"left out: 2 rows named in {both}"
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-8-sig", "gb18030"])
+def test_lists_that_a_spreadsheet_edited(code: str, tmp_path: Path) -> None:
+    rows = films(20, wrong=())
+    names = left_out.fingerprints(loaded(rows).train, ["text", "label"])
+    lines = [
+        "sep=;",
+        "place;text ; fingerprint",
+        f"row 4;很好; {names[3]} ",
+        ";;",
+        f"row 6;;{names[5]}",
+        " ; ;",
+    ]
+    listed = tmp_path / "list.csv"
+    listed.write_bytes("\r\n".join(lines).encode(code))
+    assert len(loaded(rows, without=str(listed)).train) == 18
+    listed.write_bytes("\r\n".join([*lines, "row 8;a;"]).encode(code))
+    with pytest.raises(InputError, match="its row 5 has no 'fingerprint'"):
+        loaded(rows, without=str(listed))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_majorities_of_votes_are_doubted(tmp_path: Path) -> None:
+    rows = films(20)
+    votes = {"text": rows["text"], "votes": [[label] * 3 for label in rows["label"]]}
+    run = run_of(tmp_path / "run", answers(rows), train=votes, **{"data.soft": "votes"})
+    found = check("classification", train=votes, validation=votes, run=run, **{"data.soft": "votes"})
+    assert sorted(one["place"].rpartition(" ")[2] for one in found.suspects or []) == ["4", "9"]
+
+
 def test_a_list_is_part_of_what_folds_are(tmp_path: Path) -> None:
     rows = films()
 
@@ -246,7 +306,7 @@ def test_the_list_is_in_the_task_and_in_the_name_of_the_run(
         ({"folds": None}, "has no folds", "--folds 5"),
         ({"label": "fine"}, "40 rows (it had 40), 1 of which it did not see", "--folds 5"),
         ({"family": "ner"}, "of another task: own-classification, and not own-ner", "--folds 5"),
-        ({"line": {"label": {"fine": 0.5, "dull": 0.5}}}, "has no label of the task", "annotators"),
+        ({"line": {"label": {"fine": 0.5, "dull": 0.5}}}, "do not fit together", "damaged"),
         ({"line": None}, "kept no probabilities", "--overwrite"),
     ],
 )  # fmt: skip

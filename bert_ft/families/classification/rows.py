@@ -13,7 +13,7 @@ import pyarrow.compute as pac
 from bert_ft.config.schema import Label
 from bert_ft.config.task import Task
 from bert_ft.data import columns as cells
-from bert_ft.data import lists
+from bert_ft.data import lists, soft
 from bert_ft.data.checks import labels
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw
@@ -66,13 +66,11 @@ def canonical(raw: Raw, task: Task, columns: Mapping[str, str], labelled: bool) 
     if labelled:
         missing = pac.is_null(out["label"])
         missing = missing if used is None else pac.and_(missing, pa.array(used))
-        cells.refuse(
-            missing,
-            raw.where,
-            f"{pac.sum(missing)} rows have no label",
-            f"give column '{name}' a value there, or remove the rows",
-            one="no label",
-        )
+        remedy = f"give column '{name}' a value there, or remove the rows"
+        if voted := ", ".join(f"'{column}'" for column in soft.present(raw, data)):
+            own = f"a label in '{name}', or " if name in table.column_names else ""
+            remedy = f"give them {own}a vote or a distribution in {voted}, or remove the rows"
+        cells.refuse(missing, raw.where, f"{pac.sum(missing)} rows have no label", remedy, one="no label")
     names = [data.label_names.get(name, name) for name in codes or []]
     findings = labels.without_names(out["label"], data) if task.data.problem_type != "regression" else []
     order = list(dict.fromkeys(names))
