@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import bert_ft.metrics as metrics
 from bert_ft.errors import InputError
-from bert_ft.metrics import classification
+from bert_ft.metrics import classification, distributions
 
 examples = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -164,9 +164,12 @@ def test_the_better_direction_is_right_for_every_metric() -> None:
     labels, worse = [0, 1, 0, 1, 1, 0], [0, 0, 0, 1, 0, 1]
     perfect_scores = ours(list(classification.NAMES), labels, labels)
     worse_scores = ours(list(classification.NAMES), worse, labels)
-    lower = {name for name in classification.NAMES if perfect_scores[name] < worse_scores[name]}
+    soft = np.array([[0.8, 0.2], [0.3, 0.7]])
+    perfect_scores |= distributions.compute(soft, soft, several=False)
+    worse_scores |= distributions.compute(soft[::-1], soft, several=False)
+    lower = {name for name in perfect_scores if perfect_scores[name] < worse_scores[name]}
     assert lower == metrics.LOWER_IS_BETTER
-    assert all(perfect_scores[name] > worse_scores[name] for name in set(classification.NAMES) - lower)
+    assert all(perfect_scores[name] > worse_scores[name] for name in set(perfect_scores) - lower)
 
 
 @pytest.mark.parametrize("name", classification.NAMES)
