@@ -63,6 +63,10 @@ except Exception as error:
     found["ModernBERT without target_modules"] = type(error).__name__
 for case, value in list(found.items())[4:]:
     print(f"{case}: {value}")
-expected = {}
+expected = {"bert": (["classifier.weight"], True), "distilbert": (["pre_classifier.weight", "classifier.weight"], True),
+            "deberta-v2": (["classifier.weight"], False), "xlnet": ([], False),
+            "types in a bfloat16 model": {"lora_A": "torch.float32", "lora_B": "torch.float32", "classifier": "torch.bfloat16"},
+            "names in the config after two uses": ["classifier", "score"] * 2,
+            "gradients after merging": ["classifier.weight", "classifier.bias"], "ModernBERT without target_modules": "ValueError"}
 sys.exit(found != expected)
 PY
