@@ -4,7 +4,7 @@
 # collator takes the type of all labels from the first row: 1 and 1.5 become 1 and 1, and 1.5 and 1 stay.
 source "$(dirname "$0")/environment.bash"
 python=$(environment transformers==5.23.0 datasets==5.2.0 pandas==3.1.1)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import datasets

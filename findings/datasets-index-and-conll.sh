@@ -6,7 +6,7 @@
 # another column's.
 source "$(dirname "$0")/environment.bash"
 python=$(environment datasets==5.2.0 pandas==3.1.1 evaluate==0.4.6 scikit-learn==1.9.1)
-"$python" - "$work/tagged.conll" <<'PY' 2>/dev/null
+"$python" - "$work/tagged.conll" <<'PY'
 import sys
 
 import datasets

@@ -6,7 +6,7 @@
 # {"x": 1} as it is, where from_list adds {"y": None}.
 source "$(dirname "$0")/environment.bash"
 python=$(environment datasets==5.2.0 pandas==3.1.1 evaluate==0.4.6 scikit-learn==1.9.1)
-"$python" - "$work/rows.jsonl" <<'PY' 2>/dev/null
+"$python" - "$work/rows.jsonl" <<'PY'
 import json
 import sys
 

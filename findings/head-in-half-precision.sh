@@ -28,5 +28,5 @@ sys.exit(found != [torch.float16 if transformers.__version__.startswith("5") els
 PY
 new=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
 old=$(environment torch==2.13.0 transformers==4.57.6 accelerate==1.15.0)
-"$new" "$work/run.py" "$work" 2>/dev/null | grep -v "^{"
-"$old" "$work/run.py" "$work" 2>/dev/null | grep -v "^{"
+"$new" "$work/run.py" "$work" | grep -v "^{"
+"$old" "$work/run.py" "$work" | grep -v "^{"

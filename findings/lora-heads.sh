@@ -8,7 +8,7 @@
 # default targets.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
-"$python" - "$work" <<'PY' 2>/dev/null
+"$python" - "$work" <<'PY'
 import sys
 
 import peft

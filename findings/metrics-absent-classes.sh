@@ -7,7 +7,7 @@
 # and 0.9 are taken for probabilities.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 torchmetrics==1.9.0 scikit-learn==1.9.1)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import sklearn

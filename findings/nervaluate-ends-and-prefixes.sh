@@ -5,7 +5,7 @@
 # partial. Of IOBES each letter is on its own: E is read, S is refused, so that a file passes until its first entity of one word.
 source "$(dirname "$0")/environment.bash"
 python=$(environment seqeval==1.2.2 nervaluate==1.2.1 scikit-learn==1.9.1)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 from importlib.metadata import version
 

@@ -5,7 +5,7 @@
 # a graph that is right. The newer exporter leaves the model alone. It writes two files, and the graph alone does not load.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 transformers==5.23.0 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0)
-"$python" - "$work" <<'PY' 2>/dev/null
+"$python" - "$work" <<'PY'
 import os
 import shutil
 import sys

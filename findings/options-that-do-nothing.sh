@@ -5,7 +5,7 @@
 # bit; and of three names with num_labels=2 none is kept. None of them is an error.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import torch

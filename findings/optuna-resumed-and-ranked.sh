@@ -7,7 +7,7 @@
 # other limits gives the first value. The median rule does not count pruned trials.
 source "$(dirname "$0")/environment.bash"
 python=$(environment optuna==5.0.0 scikit-learn==1.9.1)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import optuna
@@ -40,7 +40,7 @@ study = optuna.create_study(sampler=RandomSampler(seed=0))
 study.optimize(choice, n_trials=60)
 found["importances"] = {name: round(share, 2) for name, share in get_param_importances(study).items()}
 impurity = get_param_importances(study, evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0))
-found["by mean decrease of impurity"] = {name: round(share, 2) for name, share in impurity.items()}
+found["by mean decrease of impurity"] = {name: round(float(share), 2) for name, share in impurity.items()}
 
 trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
 found["x in 0 to 1, then x in 0 to 10: equal"] = trial.suggest_float("x", 0, 1) == trial.suggest_float("x", 0, 10)

@@ -30,5 +30,5 @@ sys.exit(apart < 0.1)
 PY
 new=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
 old=$(environment torch==2.13.0 transformers==4.57.6 accelerate==1.15.0)
-"$old" "$work/run.py" save "$work/model" 2>/dev/null
-"$new" "$work/run.py" read "$work/model" 2>/dev/null
+"$old" "$work/run.py" save "$work/model"
+"$new" "$work/run.py" read "$work/model"

@@ -4,7 +4,7 @@
 # reads a word.
 source "$(dirname "$0")/environment.bash"
 python=$(environment transformers==5.23.0)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import transformers

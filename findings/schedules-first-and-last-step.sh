@@ -7,7 +7,7 @@
 # of 0.1; that of cosine_warmup_with_min_lr is just there.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 
 import torch

@@ -5,7 +5,7 @@
 # by the default, and 5 of these begin with I-, have an F1 of 0.92 by the default and of 0.75 in strict mode.
 source "$(dirname "$0")/environment.bash"
 python=$(environment seqeval==1.2.2 nervaluate==1.2.1 scikit-learn==1.9.1)
-"$python" - <<'PY' 2>/dev/null
+"$python" - <<'PY'
 import sys
 from importlib.metadata import version
 

@@ -41,5 +41,5 @@ PY
 new=$(environment transformers==5.23.0)
 old=$(environment transformers==4.57.6)
 "$new" "$work/save.py" "$work"
-"$new" "$work/read.py" "$work" 2>/dev/null
-"$old" "$work/read.py" "$work" 2>/dev/null
+"$new" "$work/read.py" "$work"
+"$old" "$work/read.py" "$work"

@@ -5,7 +5,7 @@
 # cuts every text to 5 tokens.
 source "$(dirname "$0")/environment.bash"
 python=$(environment transformers==5.23.0)
-"$python" - "$work/saved" <<'PY' 2>/dev/null
+"$python" - "$work/saved" <<'PY'
 import sys
 
 import tokenizers

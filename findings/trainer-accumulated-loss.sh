@@ -39,5 +39,5 @@ sys.exit(found != {(0.0, "loss"): ratio, (0.0, "grad_norm"): ratio, (0.1, "loss"
 PY
 new=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
 old=$(environment torch==2.13.0 transformers==4.57.6 accelerate==1.15.0)
-"$new" "$work/run.py" "$work/out" 2>/dev/null | grep -v "^{"
-"$old" "$work/run.py" "$work/out" 2>/dev/null | grep -v "^{"
+"$new" "$work/run.py" "$work/out" | grep -v "^{"
+"$old" "$work/run.py" "$work/out" | grep -v "^{"

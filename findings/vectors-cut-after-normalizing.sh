@@ -4,7 +4,7 @@
 # normalize_embeddings=True normalizes once more, after the cut.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0 transformers==5.23.0 sentence-transformers==6.2.0)
-"$python" - "$work" <<'PY' 2>/dev/null
+"$python" - "$work" <<'PY'
 import sys
 
 import numpy as np

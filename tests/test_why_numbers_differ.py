@@ -19,6 +19,7 @@ from bert_ft.engine import loop
 from bert_ft.engine.checkpoints import State
 from bert_ft.errors import InputError
 from bert_ft.families.classification.adapter import Classification
+from bert_ft.families.ner.adapter import Ner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -29,7 +30,9 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 def rows_of(page: str) -> list[str]:
     """The rows of the tables, without head and line."""
     lines = page.split("\n")
-    return [line for i, line in enumerate(lines) if line.startswith("| ") and not lines[i + 1].startswith("|---")]
+    return [
+        line for i, line in enumerate(lines) if line.startswith("| ") and not lines[i + 1].startswith("|---")
+    ]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -42,7 +45,9 @@ def test_every_row_has_its_finding_or_test(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_finding_is_linked(name: str) -> None:
-    linked = {target.split("/")[-1] for target in LINK.findall(PAGES[name]) if target.startswith("../findings/")}
+    linked = {
+        target.split("/")[-1] for target in LINK.findall(PAGES[name]) if target.startswith("../findings/")
+    }
     assert {file.name for file in (ROOT / "findings").glob("*.sh")} == linked
 
 
@@ -69,11 +74,10 @@ def test_the_cases_lead_to_a_row(name: str) -> None:
 # --- what the page says of bert-ft ------------------------------------------------------------------------------------
 
 
-def read(train: Any, **keys: Any) -> rows.Rows:
+def read(train: Any, family: Any = Classification, **keys: Any) -> rows.Rows:
     sets = overrides.sets(train, train, None)
     changes = overrides.changes(sets) | {key.replace("__", "."): value for key, value in keys.items()}
-    task = load_task("classification").override(changes)
-    return loading.load(task, Classification, overrides.objects(sets)).train
+    return loading.load(load_task(family.family).override(changes), family, overrides.objects(sets)).train
 
 
 def test_an_undefined_metric_is_never_the_best() -> None:
@@ -89,7 +93,7 @@ def test_digits_that_name_no_label_are_no_ids() -> None:
     adapter = Classification(task, ["1", "2"])
     for labels in (["0", "2"], [0, 2]):
         found = read({"text": ["a", "b"], "label": labels}, data__labels=["1", "2"])
-        with pytest.raises(InputError, match="row 1: label '0': data.labels does not name it"):
+        with pytest.raises(InputError, match=r"row 1: label '0': data\.labels does not name it"):
             adapter.check("train", found)
 
 
@@ -118,6 +122,20 @@ def test_classes_of_a_parquet_file_have_their_names(tmp_path: Path) -> None:
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=kinds)
     data.to_parquet(str(tmp_path / "rows.parquet"))
     assert read(str(tmp_path / "rows.parquet")).table["label"].to_pylist() == ["good", "bad"]
+
+
+def test_columns_are_those_of_the_tabs(tmp_path: Path) -> None:
+    (tmp_path / "tagged.conll").write_text("1\tNew York\tPROPN\tB-LOC\n2\tsleeps\tVERB\tO\n\n")
+    found = read(str(tmp_path / "tagged.conll"), Ner, data__columns={"tokens": "1", "tags": "3"}).table
+    assert [found[name].to_pylist() for name in ("tokens", "tags")] == [
+        [["New York", "sleeps"]],
+        [["B-LOC", "O"]],
+    ]
+
+
+def test_a_type_with_a_hyphen_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "tagged.conll").write_text("HeLa cell-line\nis O\n\n")
+    assert read(str(tmp_path / "tagged.conll"), Ner).table["tags"].to_pylist() == [["B-cell-line", "O"]]
 
 
 def test_a_class_that_is_neither_gold_nor_predicted() -> None:
