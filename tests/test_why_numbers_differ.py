@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import pandas as pd
 import pytest
+from transformers import BertConfig, BertForSequenceClassification
 
+import bert_ft
 from bert_ft import metrics
 from bert_ft.config.catalog import load_task
 from bert_ft.data import loading, overrides, rows
@@ -20,6 +23,7 @@ from bert_ft.engine.checkpoints import State
 from bert_ft.errors import InputError
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.families.ner.adapter import Ner
+from bert_ft.modeling import mean_layer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -80,6 +84,22 @@ def read(train: Any, family: Any = Classification, **keys: Any) -> rows.Rows:
     return loading.load(load_task(family.family).override(changes), family, overrides.objects(sets)).train
 
 
+def test_accumulation_divides_a_batch_of_words(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The mean over all words of the batch, and its gradient, whatever the parts: rows of one word and of six."""
+    data = [
+        {"tokens": ["a", "warm", "film", "and", "a", "dull"][:n], "tags": ["B-X", *["O"] * 5][:n]}
+        for n in (1, 6, 1, 2)
+    ]
+    first = [
+        bert_ft.finetune("ner", str(tiny_checkpoint), train=data, validation=data, max_steps=1, batch_size=4, dropout=0.0,
+                         gradient_accumulation_steps=parts, log_every=1, check=False, quiet=True,
+                         output=tmp_path / str(parts)).log[0]
+        for parts in (1, 4)
+    ]  # fmt: skip
+    for key in ("loss", "grad_norm"):
+        assert [entry[key] for entry in first] == pytest.approx([first[0][key]] * 2, rel=1e-5)
+
+
 def test_an_undefined_metric_is_never_the_best() -> None:
     task, state = load_task("classification").override({"metric.compute": ["matthews_correlation"]}), State()
     name = task.best_metric[0]
@@ -136,6 +156,24 @@ def test_columns_are_those_of_the_tabs(tmp_path: Path) -> None:
 def test_a_type_with_a_hyphen_stays_one(tmp_path: Path) -> None:
     (tmp_path / "tagged.conll").write_text("HeLa cell-line\nis O\n\n")
     assert read(str(tmp_path / "tagged.conll"), Ner).table["tags"].to_pylist() == [["B-cell-line", "O"]]
+
+
+def test_every_label_has_its_name_in_the_config() -> None:
+    config = BertConfig(**Classification(load_task("classification"), ["bad", "good"]).config())
+    assert config.num_labels == 2 and config.id2label == {0: "bad", 1: "good"}
+
+
+def test_a_tuple_is_a_pair() -> None:
+    table = Classification(load_task("classification"), ["x", "y"]).rows([("good", "bad")]).table
+    assert table.select(["text", "text_pair"]).to_pylist() == [{"text": "good", "text_pair": "bad"}]
+
+
+def test_an_added_layer_shares_the_config() -> None:
+    network = BertForSequenceClassification(BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                                       intermediate_size=32)).eval()  # fmt: skip
+    mean_layer.add(network, SimpleNamespace(inputs={"text": True}, logits=lambda outputs: outputs.logits))
+    assert network.config.num_hidden_layers == 2
+    assert {id(m.config) for m in network.modules() if hasattr(m, "config")} == {id(network.config)}
 
 
 def test_a_class_that_is_neither_gold_nor_predicted() -> None:
