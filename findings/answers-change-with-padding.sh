@@ -13,14 +13,30 @@ import torch
 import transformers
 from transformers import (
     BertConfig, BertModel, BigBirdConfig, BigBirdModel, ConvBertConfig, ConvBertModel, FNetConfig, FNetModel, FunnelConfig,
-    FunnelModel, MobileBertConfig, MobileBertModel, MraConfig, MraModel, NystromformerConfig, NystromformerModel, YosoConfig, YosoModel,
+    FunnelModel, MobileBertConfig, MobileBertModel, MraConfig, MraModel, NystromformerConfig,
+    NystromformerModel, YosoConfig, YosoModel,
 )  # fmt: skip
 
 transformers.logging.set_verbosity_error()
 print("transformers", transformers.__version__)
-SIZES = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-         "initializer_range": 0.5, "pad_token_id": 0}
-FUNNEL = {"vocab_size": 40, "block_sizes": [1, 1], "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "initializer_std": 0.5}
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+}
+FUNNEL = {
+    "vocab_size": 40,
+    "block_sizes": [1, 1],
+    "d_model": 32,
+    "n_head": 4,
+    "d_head": 8,
+    "d_inner": 64,
+    "initializer_std": 0.5,
+}
 FNET = {key: value for key, value in SIZES.items() if key != "num_attention_heads"}
 MODELS = {
     "BERT": lambda: BertModel(BertConfig(**SIZES)),
@@ -29,7 +45,9 @@ MODELS = {
     "ConvBERT": lambda: ConvBertModel(ConvBertConfig(**SIZES, embedding_size=32)),
     "Nystromformer": lambda: NystromformerModel(NystromformerConfig(**SIZES, num_landmarks=64, segment_means_seq_len=64)),
     "YOSO": lambda: YosoModel(YosoConfig(**SIZES, use_expectation=True)),
-    "MobileBERT": lambda: MobileBertModel(MobileBertConfig(**SIZES | {"initializer_range": 0.1}, embedding_size=32, true_hidden_size=32, intra_bottleneck_size=32)),
+    "MobileBERT": lambda: MobileBertModel(
+        MobileBertConfig(**SIZES | {"initializer_range": 0.1}, embedding_size=32, true_hidden_size=32, intra_bottleneck_size=32)
+    ),
 }
 row = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 2]])
 apart = {}
@@ -46,7 +64,9 @@ for name, make in MODELS.items():
     print(f"{name}: a state differs by {apart[name]:.1e} between a row alone and with 16 tokens of padding")
 
 torch.manual_seed(0)
-bird = BigBirdModel(BigBirdConfig(**SIZES, block_size=4, num_random_blocks=1, attention_type="block_sparse", max_position_embeddings=64))
+bird = BigBirdModel(
+    BigBirdConfig(**SIZES, block_size=4, num_random_blocks=1, attention_type="block_sparse", max_position_embeddings=64)
+)
 bird.eval()
 long = torch.randint(5, 40, (1, 64))
 with torch.no_grad():
@@ -55,7 +75,9 @@ with torch.no_grad():
     second = bird(long).last_hidden_state
 kept = bird.config.attention_type
 changed = float((first - second).abs().max())
-print(f"BigBird: a long row differs by {changed:.1e} after a short one; the attention of its config is {kept}, in use is {bird.attention_type}")
+print(
+    f"BigBird: a long row differs by {changed:.1e} after a short one; its config says {kept}, in use is {bird.attention_type}"
+)
 
 mra = MraModel(MraConfig(**SIZES, max_position_embeddings=128, block_per_row=1)).eval()
 other = long.clone()

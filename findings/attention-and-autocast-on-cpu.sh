@@ -22,7 +22,11 @@ weight.grad = torch.tensor([float("inf"), 1.0])
 norm = torch.nn.utils.clip_grad_norm_([weight], 1.0)
 half = torch.randn(2, 4).bfloat16()
 with torch.autocast("cpu", torch.bfloat16):
-    types = [F.layer_norm(half.float(), (4,)).dtype, F.layer_norm(half, (4,)).dtype, F.cross_entropy(half, torch.tensor([0, 1])).dtype]
+    types = [
+        F.layer_norm(half.float(), (4,)).dtype,
+        F.layer_norm(half, (4,)).dtype,
+        F.cross_entropy(half, torch.tensor([0, 1])).dtype,
+    ]
 found = {
     "attention to nothing": fused[0, 0, 1].tolist(),
     "the same by hand is NaN": bool(by_hand[0, 0, 1].isnan().all()),

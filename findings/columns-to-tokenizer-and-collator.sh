@@ -22,7 +22,9 @@ for name, texts in (("column of datasets", column), ("a slice of it", column[:])
     except Exception as error:
         found[name] = type(error).__name__
 for labels in ([1, 1.5], [1.5, 1]):
-    found[f"labels {labels} collated"] = default_data_collator([{"label": label} for label in labels], return_tensors="np")["labels"].tolist()
+    found[f"labels {labels} collated"] = default_data_collator([{"label": label} for label in labels], return_tensors="np")[
+        "labels"
+    ].tolist()
 for case, value in found.items():
     print(f"{case}: {value}")
 sys.exit(list(found.values()) != ["ValueError", [[2, 5, 3], [2, 6, 3]], "ValueError", [1, 1], [1.5, 1.0]])

@@ -17,7 +17,9 @@ sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_atten
 BertModel(BertConfig(**sizes)).half().save_pretrained(f"{sys.argv[1]}/base")
 model = BertForSequenceClassification.from_pretrained(f"{sys.argv[1]}/base")
 rows = [{"input_ids": [1, 5 + i, 2], "attention_mask": [1, 1, 1], "labels": i % 2} for i in range(8)]
-arguments = TrainingArguments(f"{sys.argv[1]}/out", max_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True)
+arguments = TrainingArguments(
+    f"{sys.argv[1]}/out", max_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True
+)
 trainer = Trainer(model, arguments, train_dataset=rows)
 trainer.train()
 weight = trainer.model.classifier.weight

@@ -26,7 +26,8 @@ print("peft", peft.__version__, "transformers", transformers.__version__)
 SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 XLNET = {"vocab_size": 40, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32}
 DISTILBERT = {"vocab_size": 40, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
-BASES = {"bert": (BertModel(BertConfig(**SIZES)), "query"), "distilbert": (DistilBertModel(DistilBertConfig(**DISTILBERT)), "q_lin"),
+BASES = {"bert": (BertModel(BertConfig(**SIZES)), "query"),
+         "distilbert": (DistilBertModel(DistilBertConfig(**DISTILBERT)), "q_lin"),
          "deberta-v2": (DebertaV2Model(DebertaV2Config(**SIZES)), "query_proj"),
          "xlnet": (XLNetModel(XLNetConfig(**XLNET)), "layer_1")}  # fmt: skip
 tokens = torch.tensor([[5, 6, 7, 8]])
@@ -58,15 +59,22 @@ found["names in the config after two uses"] = config.modules_to_save
 found["gradients after merging"] = [name for name, p in merged.named_parameters() if p.requires_grad]
 try:
     tiny = ModernBertConfig(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
-    found["ModernBERT without target_modules"] = get_peft_model(ModernBertForSequenceClassification(tiny), LoraConfig(task_type="SEQ_CLS"))
+    found["ModernBERT without target_modules"] = get_peft_model(
+        ModernBertForSequenceClassification(tiny), LoraConfig(task_type="SEQ_CLS")
+    )
 except Exception as error:
     found["ModernBERT without target_modules"] = type(error).__name__
 for case, value in list(found.items())[4:]:
     print(f"{case}: {value}")
-expected = {"bert": (["classifier.weight"], True), "distilbert": (["pre_classifier.weight", "classifier.weight"], True),
-            "deberta-v2": (["classifier.weight"], False), "xlnet": ([], False),
-            "types in a bfloat16 model": {"lora_A": "torch.float32", "lora_B": "torch.float32", "classifier": "torch.bfloat16"},
-            "names in the config after two uses": ["classifier", "score"] * 2,
-            "gradients after merging": ["classifier.weight", "classifier.bias"], "ModernBERT without target_modules": "ValueError"}
+expected = {
+    "bert": (["classifier.weight"], True),
+    "distilbert": (["pre_classifier.weight", "classifier.weight"], True),
+    "deberta-v2": (["classifier.weight"], False),
+    "xlnet": ([], False),
+    "types in a bfloat16 model": {"lora_A": "torch.float32", "lora_B": "torch.float32", "classifier": "torch.bfloat16"},
+    "names in the config after two uses": ["classifier", "score"] * 2,
+    "gradients after merging": ["classifier.weight", "classifier.bias"],
+    "ModernBERT without target_modules": "ValueError",
+}
 sys.exit(found != expected)
 PY

@@ -12,7 +12,8 @@ import sys
 import torch
 import transformers
 from transformers import (
-    AlbertConfig, AlbertModel, AlbertTokenizer, BertTokenizer, BigBirdTokenizer, FunnelTokenizer, RemBertTokenizer, XLNetTokenizer,
+    AlbertConfig, AlbertModel, AlbertTokenizer, BertTokenizer, BigBirdTokenizer, FunnelTokenizer, RemBertTokenizer,
+    XLNetTokenizer,
 )  # fmt: skip
 
 print("transformers", transformers.__version__)
@@ -24,7 +25,16 @@ for first, second in ((6, 6), (20, 4)):
     left[first, second] = [kinds.count(5), kinds.count(6)]
     print(f"{first} and {second} words in 9 places: {left[first, second]} are left")
 
-unigram = [("<pad>", 0.0), ("<unk>", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("[MASK]", 0.0), ("▁a", 0.0), ("▁b", 0.0), ("▁", 0.0)]
+unigram = [
+    ("<pad>", 0.0),
+    ("<unk>", 0.0),
+    ("[CLS]", 0.0),
+    ("[SEP]", 0.0),
+    ("[MASK]", 0.0),
+    ("▁a", 0.0),
+    ("▁b", 0.0),
+    ("▁", 0.0),
+]
 given = {"BERT": "token_type_ids" in bert("a", "b")}
 for kind in (AlbertTokenizer, BigBirdTokenizer, RemBertTokenizer, XLNetTokenizer):
     given[kind.__name__.removesuffix("Tokenizer")] = "token_type_ids" in kind(vocab=unigram)("a", "b")
@@ -35,13 +45,24 @@ for model, has in given.items():
 
 albert = AlbertTokenizer(vocab=unigram)
 torch.manual_seed(0)
-model = AlbertModel(AlbertConfig(vocab_size=8, embedding_size=16, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                                 intermediate_size=32, initializer_range=0.5)).eval()
+model = AlbertModel(
+    AlbertConfig(
+        vocab_size=8,
+        embedding_size=16,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
+    )
+).eval()
 with torch.no_grad():
     plain, typed = (model(**albert("a", "b", return_tensors="pt", **options)).last_hidden_state
                     for options in ({}, {"return_token_type_ids": True}))  # fmt: skip
 apart = float((plain - typed).abs().max())
 print(f"ALBERT with random weights: a state differs by {apart:.2f} if they are asked for")
 missing = {"Albert", "BigBird", "RemBert", "XLNet", "Funnel"}
-sys.exit(not (left == {(6, 6): [4, 5], (20, 4): [5, 4]} and {m for m, has in given.items() if not has} == missing and apart > 0.01))
+sys.exit(
+    not (left == {(6, 6): [4, 5], (20, 4): [5, 4]} and {m for m, has in given.items() if not has} == missing and apart > 0.01)
+)
 PY

@@ -14,15 +14,32 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 transformers.logging.set_verbosity_error()
 print("transformers", transformers.__version__)
 rows = [{"input_ids": [1, 5 + i, 2], "attention_mask": [1, 1, 1], "labels": i % 2} for i in range(8)]
-SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 
 
 def first_step(batch: int, accumulated: int, smoothing: float) -> dict[str, float]:
     torch.manual_seed(0)
     arguments = TrainingArguments(
-        sys.argv[1], per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated, max_steps=1, logging_steps=1,
-        max_grad_norm=1e9, label_smoothing_factor=smoothing, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True)
+        sys.argv[1],
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulated,
+        max_steps=1,
+        logging_steps=1,
+        max_grad_norm=1e9,
+        label_smoothing_factor=smoothing,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
     trainer = Trainer(BertForSequenceClassification(BertConfig(**SIZES)), arguments, train_dataset=rows)
     trainer.train()
     return trainer.state.log_history[0]

@@ -16,8 +16,15 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 
 transformers.logging.set_verbosity_error()
 print("transformers", transformers.__version__)
-SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 
 
 def arguments(**options: object) -> TrainingArguments:
@@ -41,7 +48,9 @@ found["evaluation loss"] = round(trainer.evaluate()["eval_loss"], 3)
 right, wrong = math.log1p(math.exp(-4)), math.log1p(math.exp(4))
 found["mean over labelled tokens"] = round((8 * right + 2 * wrong) / 10, 3)
 
-trainer = Trainer(BertForSequenceClassification(BertConfig(**SIZES)), arguments(num_train_epochs=1), train_dataset=rows([-100] * 8))
+trainer = Trainer(
+    BertForSequenceClassification(BertConfig(**SIZES)), arguments(num_train_epochs=1), train_dataset=rows([-100] * 8)
+)
 trainer.train()
 found["loss without a label"] = trainer.state.log_history[0]["loss"]
 
@@ -51,17 +60,33 @@ trainer.train()
 found["learning rates"] = [round(entry["learning_rate"], 2) for entry in trainer.state.log_history if "learning_rate" in entry]
 
 scores = iter([float("nan"), 0.5, 0.6])
-best = arguments(num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
-                 metric_for_best_model="f1", per_device_train_batch_size=4)
-trainer = Trainer(BertForSequenceClassification(BertConfig(**SIZES)), best, train_dataset=rows([0, 1] * 6),
-                  eval_dataset=rows([0, 1]), compute_metrics=lambda _: {"f1": next(scores)})
+best = arguments(
+    num_train_epochs=3,
+    eval_strategy="epoch",
+    save_strategy="epoch",
+    load_best_model_at_end=True,
+    metric_for_best_model="f1",
+    per_device_train_batch_size=4,
+)
+trainer = Trainer(
+    BertForSequenceClassification(BertConfig(**SIZES)),
+    best,
+    train_dataset=rows([0, 1] * 6),
+    eval_dataset=rows([0, 1]),
+    compute_metrics=lambda _: {"f1": next(scores)},
+)
 trainer.train()
 found["best of NaN, 0.5, 0.6"] = f"{trainer.state.best_metric} at {trainer.state.best_model_checkpoint.rsplit('-')[-1]}"
 
 for question, answer in found.items():
     print(f"{question}: {answer}")
-expected = {"evaluation loss": 2.018, "mean over labelled tokens": 0.818, "loss without a label": 0.0,
-            "learning rates": [1.0, 0.75, 0.5, 0.25], "best of NaN, 0.5, 0.6": "0.6 at 9"}
+expected = {
+    "evaluation loss": 2.018,
+    "mean over labelled tokens": 0.818,
+    "loss without a label": 0.0,
+    "learning rates": [1.0, 0.75, 0.5, 0.25],
+    "best of NaN, 0.5, 0.6": "0.6 at 9",
+}
 sys.exit(found != expected)
 PY
 new=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)

@@ -141,6 +141,7 @@ def test_classes_of_a_parquet_file_have_their_names(tmp_path: Path) -> None:
     kinds = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["bad", "good"]))
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=kinds)
     data.to_parquet(str(tmp_path / "rows.parquet"))
+    assert pd.read_parquet(tmp_path / "rows.parquet")["label"].tolist() == [1, 0]
     assert read(str(tmp_path / "rows.parquet")).table["label"].to_pylist() == ["good", "bad"]
 
 
