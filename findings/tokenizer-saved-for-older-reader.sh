@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: 4.57 reads a tokenizer that 5.23 saved, or names what it can't read.
 # Found: the class that 5.23 writes for a plain tokenizer.json, TokenizersBackend, is refused by its name. With the class
-# renamed to PreTrainedTokenizerFast it is read, but not where the tokenizer has special tokens of its own, which 5.23 writes as a list in
-# extra_special_tokens: 4.57 then asks for the protobuf library, which has nothing to do with it.
+# renamed to PreTrainedTokenizerFast it is read, but not where the tokenizer has special tokens of its own, which 5.23 writes as
+# a list in extra_special_tokens: 4.57 then asks for the protobuf library, which has nothing to do with it.
 source "$(dirname "$0")/environment.bash"
 cat >"$work/save.py" <<'PY'
 import json

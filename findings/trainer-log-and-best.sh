@@ -43,8 +43,9 @@ tagger = BertForTokenClassification(BertConfig(**SIZES))
 torch.nn.init.zeros_(tagger.classifier.weight)
 tagger.classifier.bias.data = torch.tensor([2.0, -2.0])
 tags = [[0, 0, 0, 0]] * 2 + [[1, -100, -100, -100]] * 2
-trainer = Trainer(tagger, arguments(per_device_eval_batch_size=2), eval_dataset=rows(tags))
-found["evaluation loss"] = round(trainer.evaluate()["eval_loss"], 3)
+for size in (2, 4):
+    trainer = Trainer(tagger, arguments(per_device_eval_batch_size=size), eval_dataset=rows(tags))
+    found[f"evaluation loss, batches of {size}"] = round(trainer.evaluate()["eval_loss"], 3)
 right, wrong = math.log1p(math.exp(-4)), math.log1p(math.exp(4))
 found["mean over labelled tokens"] = round((8 * right + 2 * wrong) / 10, 3)
 
@@ -81,7 +82,8 @@ found["best of NaN, 0.5, 0.6"] = f"{trainer.state.best_metric} at {trainer.state
 for question, answer in found.items():
     print(f"{question}: {answer}")
 expected = {
-    "evaluation loss": 2.018,
+    "evaluation loss, batches of 2": 2.018,
+    "evaluation loss, batches of 4": 0.818,
     "mean over labelled tokens": 0.818,
     "loss without a label": 0.0,
     "learning rates": [1.0, 0.75, 0.5, 0.25],
