@@ -3,6 +3,7 @@ says of bert-ft, where no other test holds it."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -14,8 +15,7 @@ import pandas as pd
 import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
-import bert_ft
-from bert_ft import metrics
+from bert_ft import families, metrics
 from bert_ft.config.catalog import load_task
 from bert_ft.data import loading, overrides, rows
 from bert_ft.engine import loop
@@ -24,6 +24,8 @@ from bert_ft.errors import InputError
 from bert_ft.families.classification.adapter import Classification
 from bert_ft.families.ner.adapter import Ner
 from bert_ft.modeling import mean_layer
+from bert_ft.modeling.loading import build
+from bert_ft.prepared import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -84,20 +86,37 @@ def read(train: Any, family: Any = Classification, **keys: Any) -> rows.Rows:
     return loading.load(load_task(family.family).override(changes), family, overrides.objects(sets)).train
 
 
-def test_accumulation_divides_a_batch_of_words(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """The mean over all words of the batch, and its gradient, whatever the parts: rows of one word and of six."""
-    data = [
-        {"tokens": ["a", "warm", "film", "and", "a", "dull"][:n], "tags": ["B-X", *["O"] * 5][:n]}
-        for n in (1, 6, 1, 2)
-    ]
-    first = [
-        bert_ft.finetune("ner", str(tiny_checkpoint), train=data, validation=data, max_steps=1, batch_size=4, dropout=0.0,
-                         gradient_accumulation_steps=parts, log_every=1, check=False, quiet=True,
-                         output=tmp_path / str(parts)).log[0]
-        for parts in (1, 4)
-    ]  # fmt: skip
-    for key in ("loss", "grad_norm"):
-        assert [entry[key] for entry in first] == pytest.approx([first[0][key]] * 2, rel=1e-5)
+@pytest.mark.parametrize("name", ["ner", "classification"])
+def test_accumulation_only_divides_a_batch(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The mean over all words, or rows, of the batch, and its gradient, whatever the parts: rows of one word and of six."""
+    file = tmp_path / "rows.jsonl"
+    words = [["a", "warm", "film", "and", "a", "dull"][:n] for n in (1, 6, 1, 2)]
+    keys = (
+        [{"tokens": row, "tags": ["B-X", *["O"] * 5][: len(row)]} for row in words]
+        if name == "ner"
+        else [{"text": " ".join(row), "label": "xy"[i % 2]} for i, row in enumerate(words)]
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in keys))
+    sets = overrides.changes(overrides.sets(str(file), str(file), None))
+    first: list[Any] = []
+    for parts in (1, 4):
+        recipe = {
+            "max_steps": 1,
+            "batch_size": 4,
+            "dropout": 0.0,
+            "log_every": 1,
+            "gradient_accumulation_steps": parts,
+        }
+        task = load_task(name).override(sets | recipe | {"run.checkpoint": str(tiny_checkpoint)})
+        prepared = prepare(task, families.find(task.family))
+        built, _ = build(prepared.task, prepared.adapter, "fp32")
+        metric = {"validation": {task.best_metric[1]: 0.0}}
+        log: list[dict[str, Any]] = []
+        loop.train(
+            built, built.encode(prepared.splits.train), evaluate=lambda metric=metric: metric, log=log.append
+        )
+        first.append([log[0][key] for key in ("loss", "grad_norm")])
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
 
 
 def test_an_undefined_metric_is_never_the_best() -> None:
