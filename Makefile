@@ -48,7 +48,7 @@ docs: install ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 findings: ## what libraries do that one would guess otherwise: each script checks that it still holds; needs a PyPI index
-	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; failed=; \
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; failed=; \
 	for script in findings/*.sh; do \
 		echo "== $$script"; FINDINGS_ENVIRONMENTS="$$folder" bash "$$script" || failed="$$failed $$script"; \
 	done; \
