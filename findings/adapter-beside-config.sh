@@ -4,12 +4,9 @@
 # Found: without config.json the labels are those of the base's config, so that loading needs num_labels=3 and then gives the
 # logits that were saved; with config.json the folder is no longer taken for an adapter, and is refused for want of
 # model.safetensors. (peft's own PeftModel.from_pretrained reads both.)
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0 peft==0.21.2
-cat >"$work/run.py" <<'PY'
+source "$(dirname "$0")/environment.bash"
+python=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
+"$python" - "$work" <<'PY'
 import sys
 from pathlib import Path
 
@@ -55,4 +52,3 @@ sys.exit(
     list(results.values()) != ["RuntimeError", "the same logits", "OSError", "OSError", "the same logits"]
 )
 PY
-"$work/venv/bin/python" "$work/run.py" "$work"

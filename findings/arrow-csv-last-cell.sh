@@ -3,12 +3,9 @@
 # not (strings_can_be_null, quoted_strings_can_be_null=False), the last cell of `"y",` is null either way.
 # Found: pyarrow reads that cell as null where a newline follows, and as an empty string where the file ends there, if the
 # cell before it is quoted: a row of one and the same table has a text or has none by the file's last byte.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check pyarrow==26.0.1
-cat >"$work/run.py" <<'PY'
+source "$(dirname "$0")/environment.bash"
+python=$(environment pyarrow==26.0.1)
+"$python" - <<'PY'
 import io
 import sys
 
@@ -40,4 +37,3 @@ for quoted in (True, False):
         print(f"{content!r:>14} -> last cell {cells[quoted, end]!r}")
 sys.exit(cells != {(True, "\n"): None, (True, ""): "", (False, "\n"): None, (False, ""): None})
 PY
-"$work/venv/bin/python" "$work/run.py"

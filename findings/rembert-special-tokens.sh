@@ -2,12 +2,9 @@
 # Guess: RemBertTokenizer frames a text with [CLS] and [SEP], as its sibling AlbertTokenizer does from the same vocabulary.
 # Found: built from a vocabulary it frames nothing, though it names both tokens: a classifier that reads the first token
 # reads a word.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check transformers==5.23.0
-cat >"$work/run.py" <<'PY'
+source "$(dirname "$0")/environment.bash"
+python=$(environment transformers==5.23.0)
+"$python" - <<'PY'
 import sys
 
 import transformers
@@ -22,4 +19,3 @@ for kind in (AlbertTokenizer, RemBertTokenizer):
     print(f"{kind.__name__} (cls_token {tokenizer.cls_token}): 'red kite' is {tokens[kind]}")
 sys.exit(not (tokens[AlbertTokenizer][0] == "[CLS]" and tokens[RemBertTokenizer] == ["▁red", "▁kite"]))
 PY
-"$work/venv/bin/python" "$work/run.py" 2>/dev/null

@@ -4,13 +4,9 @@
 # kinds of the layers into "layer_types"; 4.57 looks for "global_rope_theta", "local_rope_theta" and
 # "global_attn_every_n_layers", finds none, and takes 160,000, 10,000 and 3. The states of a checkpoint with other bases are
 # off, and only those of one with the defaults are right.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-for version in 5.23.0 4.57.6; do
-    python3 -m venv "$work/$version"
-    "$work/$version/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 "transformers==$version"
-done
+source "$(dirname "$0")/environment.bash"
+new=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
+old=$(environment torch==2.13.0 transformers==4.57.6 accelerate==1.15.0)
 cat >"$work/save.py" <<'PY'
 import sys
 
@@ -52,5 +48,5 @@ with warnings.catch_warnings():
         print(name, "base in use:", model.config.global_rope_theta, "largest difference of a state:", f"{apart[name]:.1e}")
 sys.exit(not (apart["default"] < 1e-4 < 1e-2 < apart["other"]))
 PY
-"$work/5.23.0/bin/python" "$work/save.py" "$work"
-"$work/4.57.6/bin/python" "$work/read.py" "$work"
+"$new" "$work/save.py" "$work"
+"$old" "$work/read.py" "$work"

@@ -2,13 +2,9 @@
 # Guess: PreTrainedTokenizerFast is tokenizer.json and nothing else, so that 4.57 and 5.23 read one file alike.
 # Found: 4.57 sets the byte-level pre-tokenizer's add_prefix_space to its own default, false, wherever tokenizer_config.json
 # does not say it; 5.23 leaves the file as it is. The first word of every text gets other tokens.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-for version in 5.23.0 4.57.6; do
-    python3 -m venv "$work/$version"
-    "$work/$version/bin/pip" install --quiet --disable-pip-version-check "transformers==$version"
-done
+source "$(dirname "$0")/environment.bash"
+new=$(environment transformers==5.23.0)
+old=$(environment transformers==4.57.6)
 cat >"$work/save.py" <<'PY'
 import json
 import sys
@@ -42,7 +38,6 @@ found = AutoTokenizer.from_pretrained(asked).tokenize("film")
 print("transformers", transformers.__version__, "the file says", plain, "it gives", found)
 sys.exit((found == plain) != version.startswith("5"))
 PY
-"$work/5.23.0/bin/python" "$work/save.py" "$work/tokenizer"
-for version in 5.23.0 4.57.6; do
-    "$work/$version/bin/python" "$work/read.py" "$work/tokenizer" "$version"
-done
+"$new" "$work/save.py" "$work/tokenizer"
+"$new" "$work/read.py" "$work/tokenizer" 5.23.0
+"$old" "$work/read.py" "$work/tokenizer" 4.57.6

@@ -4,12 +4,9 @@
 # Found: the copy has a copy of the config, too, which set_attn_implementation does not reach. It stays with sdpa, and
 # output_attentions returns two matrices for three layers: what stands last is the second layer's. The logits are right. The
 # model saved and loaded again has one config, and returns three.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0
-cat >"$work/run.py" <<'PY'
+source "$(dirname "$0")/environment.bash"
+python=$(environment torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 peft==0.21.2)
+"$python" - "$work/model" <<'PY'
 import copy
 import sys
 
@@ -42,4 +39,3 @@ print("same states", same, "the last matrix is the second layer's", last_is_seco
 assert [len(stacked.hidden_states), len(stacked.attentions), len(loaded.attentions)] == [4, 2, 3]
 assert same and last_is_second
 PY
-"$work/venv/bin/python" "$work/run.py" "$work/model"

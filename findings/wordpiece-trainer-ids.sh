@@ -2,12 +2,9 @@
 # Guess: a WordPieceTrainer has no randomness, so that the same texts give the same vocabulary.
 # Found: the same pieces, numbered otherwise each time, in one process and without any seed to set. A model saved beside
 # one training's tokenizer is useless with the tokenizer of the next.
-set -euo pipefail
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check tokenizers==0.23.3
-cat >"$work/run.py" <<'PY'
+source "$(dirname "$0")/environment.bash"
+python=$(environment tokenizers==0.23.3)
+"$python" - <<'PY'
 import sys
 
 import tokenizers
@@ -37,4 +34,3 @@ for kind in ("WordPiece", "BPE"):
     print(f"{kind}: 6 trainings on the same lines: {pieces} set(s) of pieces, {numbered[kind]} numbering(s)")
 sys.exit(not (numbered["WordPiece"] > 1 and numbered["BPE"] == 1))
 PY
-"$work/venv/bin/python" "$work/run.py"
