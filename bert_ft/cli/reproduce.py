@@ -106,6 +106,7 @@ def reproduce(
             print_line(run.command)
         return
     from bert_ft.tools.reproduce.reproduce import reproduce as measure
+    from bert_ft.tools.reproduce.verdict import DIFFERENT
 
     outcome = measure(name, checkpoint, margin=margin, soup=soup, signals=True, **options)
     if as_json:
@@ -115,6 +116,8 @@ def reproduce(
         for line in (*outcome.suite_lines, *outcome.notes):
             print_line(line)
     note(f"below {outcome.folder}: results.json, table.md, page.html")
+    if any(each["verdict"] in DIFFERENT for each in outcome.verdicts):
+        note("what the usual libraries compute otherwise, measured: docs/why-numbers-differ.md")
     for run in outcome.failed:
         note(f"failed: {run.folder.path.name}: {run.cause}")
     if outcome.failed:

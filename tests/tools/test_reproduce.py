@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,10 +29,12 @@ from bert_ft.errors import InputError
 from bert_ft.files import write_json
 from bert_ft.tools.reproduce import estimate
 from bert_ft.tools.reproduce import plan as planning
+from bert_ft.tools.reproduce import reproduce as reproducing
 from bert_ft.tools.reproduce.plan import Plan, plan
 from bert_ft.tools.reproduce.results import Outcome
 
 Cli = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("rte", "wnli")
 PAIR = Suite(name="pair", title="two tasks", tasks=list(TASKS))
 
@@ -110,6 +113,16 @@ def test_printed_commands_in_any_order_are_collected(cli: Cli, tmp_path: Path) -
         "another recipe than the published"
     )
     assert any("recipe.learning_rate: 2e-05 published, 0.001 here" in v["why"] for v in results["verdicts"])
+
+
+@pytest.mark.parametrize("verdict", ["below", "reproduced"])
+def test_where_causes_are_listed_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
+    """The page of what libraries compute otherwise, where a number is another than the published one."""
+    outcome = SimpleNamespace(results={}, folder="out", failed=[], verdicts=[{"verdict": verdict}])
+    monkeypatch.setattr(reproducing, "reproduce", lambda *_, **__: outcome)
+    done = cli("reproduce", "rte", "--checkpoint", "org/bert", "--json")
+    assert done.code == 0 and ("docs/why-numbers-differ.md" in done.err) == (verdict == "below")
+    assert (ROOT / "docs" / "why-numbers-differ.md").is_file()
 
 
 @pytest.mark.slow
