@@ -106,7 +106,6 @@ def reproduce(
             print_line(run.command)
         return
     from bert_ft.tools.reproduce.reproduce import reproduce as measure
-    from bert_ft.tools.reproduce.verdict import DIFFERENT
 
     outcome = measure(name, checkpoint, margin=margin, soup=soup, signals=True, **options)
     if as_json:
@@ -115,10 +114,17 @@ def reproduce(
         print_table(outcome.table)
         for line in (*outcome.suite_lines, *outcome.notes):
             print_line(line)
+    _close(outcome)
+    if outcome.failed:
+        raise SystemExit(1)
+
+
+def _close(outcome: Any) -> None:
+    """Says where all of it is, where the causes of other numbers are listed, and what failed."""
+    from bert_ft.tools.reproduce.verdict import DIFFERENT
+
     note(f"below {outcome.folder}: results.json, table.md, page.html")
     if any(each["verdict"] in DIFFERENT for each in outcome.verdicts):
         note("what the usual libraries compute otherwise, measured: docs/why-numbers-differ.md")
     for run in outcome.failed:
         note(f"failed: {run.folder.path.name}: {run.cause}")
-    if outcome.failed:
-        raise SystemExit(1)
