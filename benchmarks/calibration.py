@@ -110,7 +110,8 @@ def line(several: list[dict[str, Any]]) -> str:
 
     def told(of: str, key: str) -> str:
         values = [one[of][key] for one in several]
-        return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+        spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+        return f"{statistics.median(values):.3f}{spread}"
 
     first = several[0]
     intervals = " → ".join(f"{first[of]['low']:.3f} to {first[of]['high']:.3f}" for of in ("before", "after"))
@@ -145,7 +146,7 @@ def main() -> None:
 
     text = f"""# Calibration by one temperature
 
-`python benchmarks/calibration.py`: all-MiniLM-L6-v2, {RECIPE["max_steps"]} steps on {TRAIN:,} rows, {VALIDATION} validation rows fit the temperature, measured on test rows; {options.seeds} seeds: median (range)
+`python benchmarks/calibration.py`: all-MiniLM-L6-v2, {RECIPE["max_steps"]} steps on {TRAIN:,} rows, {VALIDATION} validation rows fit the temperature, measured on test rows; `--seeds {options.seeds}`{": median (range)" if options.seeds > 1 else ""}
 
 | test | temperatures | ECE before | ECE after | were every probability right | 95 % intervals, first seed | NLL before | NLL after | answers that change | largest difference once loaded | once exported |
 |---|---|---|---|---|---|---|---|---|---|---|
