@@ -115,12 +115,19 @@ def _once(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     return row if row.faults else dict(pairs)
 
 
+def of_pipeline(row: Sequence[Any]) -> list[tuple[Any, Any]] | None:
+    """(label, score) of each item of what a pipeline of `transformers` gives; None: it is no such list."""
+    if not row or not all(isinstance(item, dict) and set(item) == {"label", "score"} for item in row):
+        return None
+    return [(item["label"], item["score"]) for item in row]
+
+
 def _of_pipeline(row: Any) -> Any:
     """[{"label": "good", "score": 0.7}, ...] as {"good": 0.7, ...}; a list without NaN, which is no vote."""
     if not isinstance(row, list):
         return row
-    if row and all(isinstance(item, dict) and set(item) == {"label", "score"} for item in row):
-        return _once([(item["label"], item["score"]) for item in row])
+    if (pairs := of_pipeline(row)) is not None:
+        return _once(pairs)
     return [None if isinstance(item, float) and math.isnan(item) else item for item in row]
 
 
@@ -184,6 +191,11 @@ def votes_skipped(count: int) -> str:
     """The note on votes that count for nothing."""
     what = "1 vote is" if count == 1 else f"{count:,} votes are"
     return f"{what} left out, by data.skip_labels"
+
+
+def whole(text: str) -> str:
+    """ "1.0" as "1"; any other text as it is."""
+    return re.sub(POINTED, r"\1", text)
 
 
 def whole_numbers(table: Sequence[pa.ChunkedArray], data: Data) -> tuple[list[pa.ChunkedArray], list[str]]:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_ft.data import lists
 from bert_ft.data.formats import json_rows
 from bert_ft.data.soft import EXACT, NEAR
+from bert_ft.data.soft_cells import of_pipeline, whole
 from bert_ft.errors import did_you_mean, shown
 
 MARKS = (",", ";", "|")  # between labels, where no label has them
-WHOLE = re.compile(r"(-?\d+)\.0+")
 Row = Mapping[str, Any]
 
 
@@ -150,11 +149,6 @@ def _labels(value: Any, names: Sequence[str], codes: Mapping[str, str], delimite
     return [value]
 
 
-def whole(text: str) -> str:
-    """ "1.0" as "1", which a table of numbers with gaps writes so; any other text as it is."""
-    return found[1] if (found := WHOLE.fullmatch(text)) else text
-
-
 def _find(value: Any, names: Sequence[str], codes: Mapping[str, str]) -> str | None:
     """The label that a value names, as it is called or as it stands in the data; None where there is none."""
     plain = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -207,10 +201,8 @@ def _pairs(value: Any, names: Sequence[str]) -> list[tuple[Any, Any]]:
             raise ValueError(f"'{key}' {fault}")
     if isinstance(value, dict):  # in Parquet each row has the labels of all
         return [(key, p) for key, p in value.items() if p is not None]
-    if isinstance(value, list) and all(
-        isinstance(item, dict) and set(item) == {"label", "score"} for item in value
-    ):
-        return [(item["label"], item["score"]) for item in value]
+    if isinstance(value, list) and (pairs := of_pipeline(value)) is not None:
+        return pairs
     if not isinstance(value, list) or len(value) != len(names):
         raise ValueError(f"{shown(value, 60)} where a probability for each label is expected")
     return list(zip(names, value, strict=True))

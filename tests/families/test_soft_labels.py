@@ -523,6 +523,22 @@ def test_certain_rows_train_as_labels_do(
     assert np.allclose(first, second, atol=1e-3 if "method" in method else 1e-4)
 
 
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+def test_certain_rows_train_as_labels_do_with_dropout(
+    precision: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The same masks of the same seed, and the loss taken of bfloat16 logits too."""
+    hard = [{"text": text, "label": label} for text, label in FILMS[:30]]
+    soft = [{"text": text, "p": {label: 1.0}} for text, label in FILMS[:30]]
+    settings = QUICK | {"dropout": 0.3, "precision": precision, "label_smoothing": 0.1}
+    first, second = (
+        losses(bert_ft.finetune("classification", tiny_checkpoint, train=rows, validation=hard, output=tmp_path / name,
+                                **settings, **more))
+        for name, rows, more in (("hard", hard, {}), ("soft", soft, {"data.soft": "p"}))
+    )  # fmt: skip
+    assert np.allclose(first, second, rtol=1e-3 if precision == "bf16" else 1e-5)
+
+
 def test_a_run_with_votes(
     tiny_checkpoint: Path, tmp_path: Path, cli: Cli, no_baselines: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from bert_ft.data.checks.findings import excerpt
 from bert_ft.data.formats import json_rows
+from bert_ft.data.soft_cells import whole
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.report.given import whole
 from bert_ft.report.scored_set import Scored
 from bert_ft.tools.compare import forms
 from bert_ft.tools.compare.forms import ANSWER, PROBABILITIES, ROLES, TEXTS, Placed
