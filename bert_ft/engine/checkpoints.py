@@ -23,13 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from torch.distributed.checkpoint import state_dict
 
 from bert_ft import files
 from bert_ft.engine.averaging import Average
 from bert_ft.errors import BertFtError, disk
 
-WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = 2  # the newest, and the one before in case the newest turns out to be damaged
 
 
@@ -161,7 +159,8 @@ class Checkpoints:
         """Keeps the weights of this step: the best so far."""
         if not self.keeps_best:
             return
-        weights: Any = state_dict.get_model_state_dict(model, options=WHOLE)
+        state_dict, whole = _gathering()
+        weights: Any = state_dict.get_model_state_dict(model, options=whole)
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +173,10 @@ class Checkpoints:
     def whole(self, model: Any) -> Any:
         """The weights of a model that is sharded over processes, gathered; None where there is nothing to
         gather."""
-        return state_dict.get_model_state_dict(model, options=WHOLE) if self.accelerator.is_fsdp2 else None
+        if not self.accelerator.is_fsdp2:
+            return None
+        state_dict, whole = _gathering()
+        return state_dict.get_model_state_dict(model, options=whole)
 
     def load_best(self, model: Any, step: int) -> None:
         """Puts the kept weights of `step` back."""
@@ -182,7 +184,8 @@ class Checkpoints:
 
         self.accelerator.wait_for_everyone()
         weights: Any = load_file(self.best(step))
-        state_dict.set_model_state_dict(model, weights, options=WHOLE)
+        state_dict, whole = _gathering()
+        state_dict.set_model_state_dict(model, weights, options=whole)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its `state.json`; a damaged one is
@@ -223,8 +226,9 @@ class Checkpoints:
             if name.startswith("optimizer."):
                 parameter, _, key = name[10:].rpartition(".")
                 inner["state"].setdefault(parameter, {})[key] = tensor
+        state_dict, whole = _gathering()
         state_dict.set_state_dict(
-            model, _bare(optimizer), model_state_dict=weights, optim_state_dict=inner, options=WHOLE
+            model, _bare(optimizer), model_state_dict=weights, optim_state_dict=inner, options=whole
         )
         if average is not None:
             average.load({n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("average.")})
@@ -278,6 +282,14 @@ class Interrupted(BertFtError):
         self.exit_code = 130 if by == "SIGINT" else 1
 
 
+def _gathering() -> tuple[Any, Any]:
+    """torch's functions for weights and optimizers that may be sharded, and their options; imported where a
+    state is kept or put back, since importing them takes longer than a short training."""
+    from torch.distributed.checkpoint import state_dict
+
+    return state_dict, state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
 def _bare(optimizer: Any) -> Any:
     return getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
 
@@ -287,7 +299,8 @@ def _whole(model: Any, optimizer: Any) -> tuple[dict[str, torch.Tensor], list[An
     groups."""
     weights: Any
     inner: Any
-    weights, inner = state_dict.get_state_dict(model, _bare(optimizer), options=WHOLE)
+    state_dict, whole = _gathering()
+    weights, inner = state_dict.get_state_dict(model, _bare(optimizer), options=whole)
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     for parameter, values in inner.get("state", {}).items():
         tensors |= {f"optimizer.{parameter}.{name}": value for name, value in values.items()}
