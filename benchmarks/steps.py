@@ -25,8 +25,7 @@ def measure(name: str, data: Path, checkpoint: str, pairs: int) -> str:
     _, built, features = prepare(name, data, checkpoint, (pairs + 2) * batch / rows)
     training = loop._Training(built, features, dict, print, None, (), None)
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    with cpu.lean(built.network, True):
-        training.lean = True
+    with cpu.lean(built.network, True) as training.lean:
         training.wrapped.train()
         for step, indices in training.plan.batches():
             for first in (True, False) if step % 2 else (False, True):

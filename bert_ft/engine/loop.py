@@ -111,7 +111,7 @@ class _Training:
         self.state.micro_batches = max(self.state.micro_batches, batching.gradient_accumulation_steps)
         self.listeners = list(callbacks) if self.accelerator.is_main_process else []
         self.running = torch.tensor(self.state.running, device=self.device)
-        self.lean = False
+        self.lean: cpu.Lean | None = None
         self.whole = True
 
     def run(self) -> State:
@@ -122,7 +122,8 @@ class _Training:
             self.checkpoints.mark()
         stack = ExitStack()
         try:
-            self.lean = stack.enter_context(cpu.lean(self.network, self.task.batching.lean))
+            alone = self.accelerator.num_processes == 1
+            self.lean = stack.enter_context(cpu.lean(self.network, self.task.batching.lean, alone))
             self.wrapped.train()
             for step, indices in self.plan.batches(self.state.step):
                 evaluating = self._step(step, indices)
@@ -219,8 +220,8 @@ class _Training:
         most = self.task.recipe.max_grad_norm
         if most <= 0:
             return None
-        if self.lean and not self.accelerator.is_fsdp2:
-            norm = cpu.clip(self.optimizer.optimizer, self.network.parameters(), most)
+        if self.lean is not None and not self.accelerator.is_fsdp2:
+            norm = self.lean.clip(self.optimizer.optimizer, self.network.parameters(), most)
         else:
             norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
         if hasattr(norm, "full_tensor"):  # FSDP's is sharded

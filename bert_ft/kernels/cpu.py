@@ -9,6 +9,7 @@ module's rate may ever change here.
   pages must then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522
   word pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
+- The gradient of the word embeddings keeps its memory (kernels/embeddings.py).
 - Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a
   pass before.
 """
@@ -18,26 +19,43 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import packed_attention
+from bert_ft.kernels import embeddings, packed_attention
 
 # malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
 
+@dataclass(frozen=True)
+class Lean:
+    """What lean steps know of their model: its tables whose gradients keep their memory."""
+
+    tables: Sequence[embeddings.Table] = ()
+
+    def clip(self, optimizer: Any, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+        """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
+        norm = torch.nn.utils.get_total_norm(list(embeddings.touched(parameters, self.tables)))
+        optimizer.grad_scale = (
+            ((norm + 1e-6) / max_norm).clamp(min=1.0).float()
+        )  # the type that Adam asks for
+        optimizer.found_inf = None
+        return norm
+
+
 @contextmanager
-def lean(model: nn.Module, requested: bool) -> Iterator[bool]:
-    """Makes the training steps of `model` lean inside, if requested and on a CPU; yields whether they are."""
-    active = requested and next(model.parameters()).device.type == "cpu"
-    if not active:
-        yield False
+def lean(model: nn.Module, requested: bool, alone: bool = True) -> Iterator[Lean | None]:
+    """Makes the training steps of `model` lean inside, if requested and on a CPU; yields None where they are
+    not. `alone`: no other process waits for its gradients, as autograd announces them."""
+    if not requested or next(model.parameters()).device.type != "cpu":
+        yield None
         return
     keep_freed(True)
     dropouts = [module for module in model.modules() if type(module) is nn.Dropout and 0 < module.p < 1]
@@ -46,7 +64,8 @@ def lean(model: nn.Module, requested: bool) -> Iterator[bool]:
     for module in dropouts:
         module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     try:
-        yield True
+        with embeddings.kept(model) if alone else nullcontext(()) as tables:
+            yield Lean(tables)
     finally:
         packed_attention.keep = previous
         for module in dropouts:
@@ -89,11 +108,3 @@ def keep(like: Tensor, dropout: float) -> Tensor:
     bits = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     kept_bits = bits.view(torch.int16)[: like.numel()].view(like.shape) < threshold - 32768
     return kept_bits.to(like.dtype).mul_(65536 / threshold)
-
-
-def clip(optimizer: Any, parameters: Any, max_norm: float) -> Tensor:
-    """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0).float()  # the type that Adam asks for
-    optimizer.found_inf = None
-    return norm
