@@ -1,0 +1,108 @@
+"""Our attention on a CPU: in pieces that fit the cache as in one, and in bfloat16 as exact as torch's own."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bert_ft.kernels import packed_attention
+from bert_ft.kernels.packed_attention import Layout, Request, attend, check_dropout
+
+LENGTHS = [3, 3, 5, 9, 17, 17, 18]
+HEADS, D = 6, 16
+
+
+def layout(window: int | None = None) -> Layout:
+    longest = max(LENGTHS)
+    tokens = torch.cat([torch.arange(n) + row * longest for row, n in enumerate(LENGTHS)])
+    return Layout(len(LENGTHS), longest, LENGTHS, tokens, window, lambda: None)
+
+
+def inputs(size: float, first: bool, dtype: torch.dtype) -> list[Tensor]:
+    """q, k, v and the gradient of what comes out; scores are about `size` squared times 4."""
+    torch.manual_seed(0)
+    tokens = sum(LENGTHS)
+    queries = len(LENGTHS) if first else tokens
+    shapes = (queries, size), (tokens, size), (tokens, 1), (queries, 1)
+    return [(torch.randn(n, HEADS, D) * scale).to(dtype) for n, scale in shapes]
+
+
+def gradients(q: Tensor, k: Tensor, v: Tensor, grad: Tensor, window: int | None = None) -> list[Tensor]:
+    """The output, and the gradients of q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = attend(*leaves, layout(window), D**-0.5)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, grad: Tensor, window: int | None = None) -> list[Tensor]:
+    """The same, sequence by sequence, through torch's attention; q of all tokens or of each first one."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    outputs = []
+    ends = list(itertools.accumulate(LENGTHS, initial=0))
+    for number, (start, end) in enumerate(itertools.pairwise(ends)):
+        queries = slice(number, number + 1) if len(q) == len(LENGTHS) else slice(start, end)
+        parts = [
+            x[here].transpose(0, 1)[None]
+            for x, here in zip(leaves, (queries, slice(start, end), slice(start, end)), strict=True)
+        ]
+        at = torch.arange(end - start)
+        near = (at - at[:, None]).abs() <= (len(at) if window is None else window)
+        mask = near[: parts[0].shape[2]]
+        out = F.scaled_dot_product_attention(*parts, mask, scale=D**-0.5)
+        outputs.append(out[0].transpose(0, 1))
+    out = torch.cat(outputs)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+
+
+def distances(results: list[Tensor], expected: list[Tensor]) -> list[float]:
+    return [
+        float((a.double() - b.double()).norm() / b.double().norm())
+        for a, b in zip(results, expected, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("size", [1.0, 3.0])
+def test_bfloat16_is_as_exact_as_that_of_torch(size: float, first: bool) -> None:
+    halves = inputs(size, first, torch.bfloat16)
+    truth = plain(*[x.double() for x in halves])
+    ours, theirs = distances(gradients(*halves), truth), distances(plain(*halves), truth)
+    for mine, torchs in zip(ours, theirs, strict=True):
+        assert mine <= max(1.5 * torchs, 4e-3), (ours, theirs)
+
+
+@pytest.mark.parametrize("scores", [1, 700, 5000])
+@pytest.mark.parametrize("window", [None, 4])
+def test_pieces_give_what_the_whole_gives(
+    scores: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one head of one row at a time to all of them; with dropout, against what was dropped."""
+    monkeypatch.setattr(packed_attention, "_is_ours", lambda *_: True)
+    monkeypatch.setattr(packed_attention, "SCORES", scores)
+    q, k, v, grad = inputs(1.0, False, torch.float64)
+    results = gradients(q, k, v, grad, window)
+    assert max(distances(results, plain(q, k, v, grad, window))) < 1e-12
+    assert check_dropout(torch.device("cpu"), Request(torch.float32, HEADS, D, 0.3, window)) is None
+    assert check_dropout(torch.device("cpu"), Request(torch.bfloat16, HEADS, D, 0.3, window)) is None
+
+
+def test_scores_are_kept_for_a_backward_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    original = torch.autograd.function.FunctionCtx.save_for_backward
+    monkeypatch.setattr(
+        torch.autograd.function.FunctionCtx,
+        "save_for_backward",
+        lambda ctx, *tensors: (saved.append(len(tensors)), original(ctx, *tensors)),
+    )
+    q, k, v, _ = inputs(1.0, False, torch.bfloat16)
+    with torch.inference_mode():
+        attend(q, k, v, layout(), 1.0)
+    with torch.no_grad():
+        attend(*[x.requires_grad_() for x in (q, k, v)], layout(), 1.0)
+    assert saved == [0, 0]
+    attend(*[x.requires_grad_() for x in (q, k, v)], layout(), 1.0)
+    assert saved[2] > 0
