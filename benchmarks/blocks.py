@@ -38,11 +38,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--base", action="store_true")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     encoder.evaluate_only()
     scale = options.rows / SETS[options.name][0]
-    _, built, features = prepare(options.name, options.data, options.checkpoint, scale)
+    _, built, features = prepare(options.name, options.data, options.checkpoint, scale, options.precision)
     network = built.network
     if options.base:
         network = tf.BertForSequenceClassification(tf.BertConfig(num_hidden_layers=4))

@@ -60,7 +60,9 @@ def rte(data: Path, n: int) -> list[dict[str, Any]]:
     return [dict(zip(("text", "text_pair", "label"), line.split("\t")[1:], strict=True)) for line in lines]
 
 
-def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, Any, Any]:
+def prepare(
+    name: str, data: Path, checkpoint: str, scale: float, precision: str = "fp32"
+) -> tuple[Any, Any, Any]:
     """(task, model, features) of a set."""
     import bert_ft
     from bert_ft.data import sources
@@ -83,7 +85,7 @@ def prepare(name: str, data: Path, checkpoint: str, scale: float) -> tuple[Any, 
     adapter = bert_ft.Classification(task, labels)
     table = Rows(sources.of_object(rows, columns, (), name).table, name)
     adapter.prepare(table)
-    built, _ = loading.build(task, adapter, "fp32")
+    built, _ = loading.build(task, adapter, precision)
     return task, built, built.encode(table)
 
 

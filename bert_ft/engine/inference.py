@@ -46,10 +46,11 @@ def predict(
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
-    with torch.inference_mode():
+    # one autocast around all of them: weights are cast once
+    with torch.inference_mode(), accelerator.autocast():
         for indices in mine + [todo[0][:1]] * idle:
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
-            with accelerator.autocast(), padding_free.known_lengths(features.lengths[indices].tolist()):
+            with padding_free.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs, **options)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]

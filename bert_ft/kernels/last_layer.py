@@ -188,10 +188,10 @@ class Narrowing:
             self.reason = "last layer: whole again"
 
 
-def narrow(model: nn.Module, dtype: torch.dtype | None = None) -> Narrowing:
+def narrow(model: nn.Module, *dtypes: torch.dtype | None) -> Narrowing:
     """Let a `transformers` model with a head (inside peft or DDP, padded or padding-free) compute its last
     layer for the first token of each row alone, in place, if a small ragged batch shows that its head reads
-    no other. `dtype`: what autocast will compute in."""
+    no other. `dtypes`: all that autocast will compute in; None: without it."""
     network = probing.inner(model)
     if network is None:
         return Narrowing(model, False, "last layer: whole, not a transformers model")
@@ -200,7 +200,7 @@ def narrow(model: nn.Module, dtype: torch.dtype | None = None) -> Narrowing:
     try:
         with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
             torch.manual_seed(0)
-            problem = _install_and_check(model, network, dtype)
+            problem = _install_and_check(model, network, dtypes or (None,))
     except Exception as error:
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"{network.config.model_type} does not run with the first tokens alone ({first})"
@@ -210,7 +210,9 @@ def narrow(model: nn.Module, dtype: torch.dtype | None = None) -> Narrowing:
     return Narrowing(model, problem is None, f"last layer: {problem or 'first tokens only'}")
 
 
-def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.dtype | None) -> str | None:
+def _install_and_check(
+    model: nn.Module, network: PreTrainedModel, dtypes: Sequence[torch.dtype | None]
+) -> str | None:
     """Install the hooks and compare a small batch with the model's own path; returns why not."""
     layer = last(network)
     if network.base_model is network:
@@ -219,7 +221,8 @@ def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.
         return f"whole, {type(network.base_model).__name__} has no list of layers"
     survey = _Survey()
     with survey.taken(network, layer):
-        expected = _outputs(network, dtype)
+        expected = [_outputs(network, dtypes[0])]
+    expected += [_outputs(network, dtype) for dtype in dtypes[1:]]
     if survey.calls != 1:
         return f"whole, the last layer of {network.config.model_type} runs {survey.calls} times"
     if survey.hidden is None or (gradient := survey.hidden.grad) is None or bool(gradient[:, 1:].any()):
@@ -234,15 +237,16 @@ def _install_and_check(model: nn.Module, network: PreTrainedModel, dtype: torch.
     _install(model, network, layer, survey.linear)
     watcher = layer.register_forward_hook(watch, prepend=True)
     try:
-        results = _outputs(network, dtype)
+        results = [_outputs(network, dtype) for dtype in dtypes]
     finally:
         watcher.remove()
-    if begun != [True]:
+    if begun != [True] * len(dtypes):
         return f"whole, nothing of the last layer of {network.config.model_type} could be left out"
     single = network.dtype in (torch.float32, torch.float64)
-    for name, result, reference in zip(("outputs", "gradients"), results, expected, strict=True):
-        if (difference := probing.difference(result, reference, dtype, single)) is not None:
-            return f"whole, {name} would differ by {difference:.1e}"
+    for dtype, ours, own in zip(dtypes, results, expected, strict=True):
+        for name, result, reference in zip(("outputs", "gradients"), ours, own, strict=True):
+            if (difference := probing.difference(result, reference, dtype, single)) is not None:
+                return f"whole, {name} would differ by {difference:.1e}"
     return None
 
 

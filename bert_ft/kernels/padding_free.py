@@ -191,10 +191,10 @@ class Unpadding:
         self.remove()
 
 
-def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
+def unpad(model: nn.Module, *dtypes: torch.dtype | None) -> Unpadding:
     """Let a `transformers` encoder (bare or with a head, inside peft or DDP) run its layers on real tokens
-    only, in place, if a small ragged batch shows that its outputs are the same. `dtype`: what autocast
-    will compute in."""
+    only, in place, if a small ragged batch shows that its outputs are the same. `dtypes`: all that
+    autocast will compute in; None: without it."""
     inner = probing.inner(model)
     if inner is None:
         return Unpadding(model, False, "padded: not a transformers model", "")
@@ -208,7 +208,7 @@ def unpad(model: nn.Module, dtype: torch.dtype | None = None) -> Unpadding:
         try:
             with torch.random.fork_rng(gpus):
                 torch.manual_seed(0)
-                problem, requests = _install_and_check(inner, dtype)
+                problem, requests = _install_and_check(inner, dtypes or (None,))
         except Exception as error:
             first = f"{type(error).__name__}: {error}".splitlines()[0]
             problem = (
@@ -255,11 +255,13 @@ def _doors(inner: PreTrainedModel) -> list[nn.Module]:
     return list(stack) if isinstance(stack, nn.ModuleList) else [stack] if stack is not None else []
 
 
-def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tuple[str | None, list[Request]]:
+def _install_and_check(
+    inner: PreTrainedModel, dtypes: Sequence[torch.dtype | None]
+) -> tuple[str | None, list[Request]]:
     """Install the hooks and compare a small batch with the model's own path, gradients too; then see that
     attention under dropout is right wherever training will ask for it. Returns the first difference, and what
     training asks for."""
-    own = _probe(inner, dtype)
+    own = [_probe(inner, dtype) for dtype in dtypes]
     inner.set_attn_implementation(NAME)
     doors = _doors(inner)
     layouts: list[Layout | None] = []
@@ -272,18 +274,20 @@ def _install_and_check(inner: PreTrainedModel, dtype: torch.dtype | None) -> tup
     requests: list[Request] = []
     token = _requests.set(requests)
     try:
-        ours = _probe(inner, dtype)
+        ours = [_probe(inner, dtype) for dtype in dtypes]
         requests.clear()
-        _probe(inner, dtype, training=True)
+        for dtype in dtypes:
+            _probe(inner, dtype, training=True)
     finally:
         watcher.remove()
         _requests.reset(token)
     if not any(layouts):
         return f"self-check: the layers of {inner.config.model_type} still get padding", requests
-    single = own[0].dtype in (torch.float32, torch.float64)
-    for name, result, expected in zip(("hidden states", "gradients"), ours, own, strict=True):
-        if (difference := probing.difference(result, expected, dtype, single)) is not None:
-            return f"self-check: {name} differ by {difference:.1e}", requests
+    for dtype, results, expected in zip(dtypes, ours, own, strict=True):
+        single = expected[0].dtype in (torch.float32, torch.float64)
+        for name, result, reference in zip(("hidden states", "gradients"), results, expected, strict=True):
+            if (difference := probing.difference(result, reference, dtype, single)) is not None:
+                return f"self-check: {name} differ by {difference:.1e}", requests
     for each in dict.fromkeys(requests):
         if each.dropout > 0 and (problem := check_dropout(inner.device, each)):
             return f"self-check: {problem}", requests

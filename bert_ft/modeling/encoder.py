@@ -4,7 +4,6 @@ streamed."""
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -154,14 +153,40 @@ class Encoder:
         rule, notes = requirements.settle(network, tokenizer, self.max_length)
         network.to(self.accelerator.device)
         reason = "padded: batching.unpad = false"
+        of_steps = self._settle_steps()
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        steps = self.accelerator.step_dtype
+        dtypes = [half] if steps is None else [half, steps]
         if unpad:
-            self.unpadding = padding_free.unpad(network, half)
+            self.unpadding = padding_free.unpad(network, *dtypes)
             reason = self.unpadding.reason
         self.sharing, of_sharing = sharing.find(network, reader, tokenizer, self.max_length, rule)
         if first_token:
-            self.narrowing = last_layer.narrow(network, half)
-        return [*notes, reason, *of_sharing]
+            self.narrowing = last_layer.narrow(network, *dtypes)
+        return [*notes, *of_steps, reason, *of_sharing]
+
+    def _settle_steps(self) -> list[str]:
+        """Leaves training steps in the precision of answers where the network does not run in theirs; returns
+        why."""
+        import torch
+
+        from bert_ft.kernels import probing
+
+        dtype = self.accelerator.step_dtype
+        inner = probing.inner(self.network)
+        if dtype is None or inner is None:
+            return []
+        ids, mask = (tensor.to(inner.device) for tensor in probing.ragged(inner))
+        try:
+            with torch.random.fork_rng([]):
+                probing.differentiate(
+                    inner, lambda: inner.base_model(input_ids=ids, attention_mask=mask.long())[0], dtype, True
+                )
+        except Exception as error:
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.accelerator.step_dtype = None
+            return [f"trained in fp32: {inner.config.model_type} does not run in bf16 ({first})"]
+        return []
 
     def plain(self) -> None:
         """Makes the network that of `transformers` again: takes our hooks off."""
@@ -287,12 +312,10 @@ class Reading:
 
 
 def evaluate_only() -> None:
-    """For a process that trains nothing: memory does not grow with the rows. Without padding hardly a shape
-    comes twice: oneDNN's own 1,024 kept kernels would be 150 MB and no faster; training does meet them again,
-    in each layer and backwards."""
+    """For a process that trains nothing: memory does not grow with the rows."""
     from bert_ft.kernels import cpu
 
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    cpu.few_kernels(16)
     cpu.keep_freed(False)
 
 

@@ -47,6 +47,7 @@ def describe(
         "platform": platform.platform(),
         "device": device_name(accelerator),
         "precision": precision(accelerator),
+        **({} if accelerator.bf16_gain is None else {"bf16_gain": accelerator.bf16_gain}),
         "distributed": str(accelerator.distributed_type.value),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
@@ -59,7 +60,9 @@ def describe(
 
 
 def precision(accelerator: Any) -> str:
-    """`fp32`, `bf16` or `fp16`."""
+    """`fp32`, `bf16`, `fp16`, or `bf16, answers in fp32`."""
+    if accelerator.step_dtype is not None:
+        return "bf16, answers in fp32"
     return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
 
 
@@ -77,6 +80,8 @@ def device_line(accelerator: Any) -> str:
     import torch
 
     parts = [device_name(accelerator), precision(accelerator)]
+    if (gain := accelerator.bf16_gain) is not None:
+        parts[-1] += f" ({gain:.1f} times the speed of fp32)" if gain else " (slow: no instructions for it)"
     if accelerator.device.type == "cpu":
         threads = torch.get_num_threads()
         parts.append(f"{threads} threads" if threads > 1 else f"{threads} thread")
