@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bert_ft
 from bert_ft.engine import batches, inference, loop, sharing
+from bert_ft.engine.accelerator import accelerator
 from bert_ft.engine.sharing import Sharing
 from bert_ft.errors import InputError
 from bert_ft.families.classification.adapter import Classification
@@ -79,7 +79,7 @@ def test_equal_lengths_change_no_gradient() -> None:
         tf.BertForSequenceClassification(tf.BertConfig(**SMALL)).eval(),
         ragged([9, 3, 9, 5, 3, 3, 12, 1]),
     )
-    device, results = Accelerator(cpu=True), []
+    device, results = accelerator("fp32"), []
     for keys in (None, Sharing().keys(features, True)):
         twin, rows = copy.deepcopy(model), np.arange(8)
         micro = batches.divide(rows, 1, 0, 1, keys)
@@ -124,7 +124,7 @@ def test_a_leak_is_told_from_rounding(tokenizer: Any, share: float, kind: torch.
 def test_answers_do_not_depend_on_the_batch(tokenizer: Any) -> None:
     torch.manual_seed(0)
     config = tf.BertConfig(**SMALL | {"vocab_size": 60})
-    model, device = tf.BertForSequenceClassification(config), Accelerator(cpu=True)
+    model, device = tf.BertForSequenceClassification(config), accelerator("fp32")
     model.bert.pooler = Pooling(1.0)
     features = ragged([9, 3, 9, 5, 3, 3, 12, 1])
 
@@ -166,7 +166,7 @@ def test_bigbird_keeps_its_attention(tokenizer: Any, longest: int, used: str) ->
     rule, notes = requirements.settle(model, tokenizer, longest)
     assert model.config.attention_type == model.bert.attention_type == used
     assert rule.width == (None if used == "original_full" else longest) and len(notes) == 1
-    features, device = ragged([longest, 5, 20, 5]), Accelerator(cpu=True)
+    features, device = ragged([longest, 5, 20, 5]), accelerator("fp32")
     first, second = (
         inference.predict(model, adapter(), features, device, pad=0, tokens=budget, sharing=rule)
         for budget in (30, 4096)
@@ -215,7 +215,7 @@ def repeated() -> Features:
 def test_equal_inputs_are_computed_once_and_answered_each() -> None:
     torch.manual_seed(0)
     network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
-    device, features = Accelerator(cpu=True), repeated()
+    device, features = accelerator("fp32"), repeated()
     assert batches.first_equals(features).tolist() == [0, 1, 2, 1, 4, 5, 0, 2, 8]
     seen: list[int] = []
     words = network.bert.embeddings.word_embeddings
@@ -237,6 +237,6 @@ def test_equal_inputs_are_computed_once_and_answered_each() -> None:
 def test_the_same_input_has_the_same_answer_to_the_bit() -> None:
     torch.manual_seed(0)
     network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
-    result = inference.predict(network, adapter(), repeated(), Accelerator(cpu=True), pad=0, tokens=20)
+    result = inference.predict(network, adapter(), repeated(), accelerator("fp32"), pad=0, tokens=20)
     assert (result[1] == result[3]).all() and (result[0] == result[6]).all()
     assert (result[2] != result[8]).all(), "of other types"
