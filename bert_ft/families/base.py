@@ -240,6 +240,12 @@ class Adapter(ABC):
         """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global
         batch by the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
 
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """`prediction` of (N, C) probabilities that were calibrated a label at a time; by default the number
+        of the likeliest label."""
+        likeliest: np.ndarray = probabilities.argmax(axis=1)
+        return likeliest
+
     @abstractmethod
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """Predictions of every row, in the order of the rows, as columns (which may be flat over the rows'

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_ft.metrics.calibration import BINS
+from bert_ft.metrics.label_calibration import METHODS
 from bert_ft.report import plots
 from bert_ft.report.elements import Chart, Table
 from bert_ft.report.rendering import show
@@ -21,10 +22,10 @@ NAMES = {
 
 
 def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Table | Chart]:
-    """The measures of a set, before and after the temperature, and the picture of its bins.
+    """The measures of a set, before and after what calibrates, and the picture of its bins.
 
     Args:
-        fitted_on: the set that the temperature was fitted to.
+        fitted_on: the set that it was fitted to.
     """
     found = results.get("calibration", {}).get(name, {})
     if not found:
@@ -35,8 +36,12 @@ def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Tabl
     rows.insert(3, ["its 95 % bootstrap interval", *interval])
     note = f"{BINS} bins of equally many rows"
     if "after" in states:
-        how = "by a temperature of other rows (five folds)" if name == fitted_on else f"fitted on {fitted_on}"
-        note += f"; after: {how}. The temperature changes no answer"
+        method = next((each for each in METHODS if each in results.get("tuned", {})), "")
+        what = f"{method} a label" if method else "a temperature"
+        other = f"by {what}, of other rows (five folds)"
+        how = other if name == fitted_on else f"by {what}, fitted on {fitted_on}"
+        changes = "It can change answers: they are those of the probabilities after it"
+        note += f"; after: {how}. {changes if method else 'The temperature changes no answer'}"
     table = Table("calibration", ["", *states], rows, note)
     if sum(n for _, _, n in found["before"]["bins"]) < PICTURED:
         return [table]
