@@ -17,6 +17,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 import bert_ft
+from bert_ft.families.classification.adapter import Classification
 from bert_ft.metrics import label_calibration
 from bert_ft.metrics.label_calibration import Method
 from bert_ft.tools.app.answers import parts
@@ -296,13 +297,17 @@ def test_what_is_refused_and_what_is_told(
     with pytest.raises(bert_ft.InputError, match="no probabilities of labels that platt could calibrate"):
         bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "numbers", problem_type="regression",
                          calibration="platt", **{**few, "train": numbers, "validation": numbers})  # fmt: skip
-    tagged = [{"tokens": ["a", "film"], "tags": ["O", "B-X"]} for _ in range(300)]
+
+    class Own(Classification):
+        def decode(self, logits: Any, features: Any, rows: Any) -> Any:
+            return super().decode(logits, features, rows)
+
     with pytest.raises(bert_ft.InputError, match="no probabilities of labels that isotonic could calibrate"):
-        bert_ft.finetune("ner", tiny_checkpoint, output=tmp_path / "ner", calibration="isotonic",
-                         **{**few, "train": tagged, "validation": tagged})  # fmt: skip
+        bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "own", adapter=Own,
+                         calibration="isotonic", **few)  # fmt: skip
     with pytest.raises(bert_ft.InputError, match=r"run\.calibration"):
         bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "x", calibration="beta", **few)
-    assert not any((tmp_path / name).exists() for name in ("few", "numbers", "ner", "x"))
+    assert not any((tmp_path / name).exists() for name in ("few", "numbers", "own", "x"))
     few["validation"] = noisy["validation"][:250]
     run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "none", calibration="platt",
                            save_model=False, **few)  # fmt: skip

@@ -241,7 +241,8 @@ class RunSpec(Strict):
     calibration: Literal["temperature", "platt", "isotonic", "none"] = Field(
         "temperature",
         description="what probabilities are calibrated by, on the set that picks the weights; platt and "
-        "isotonic: each label by itself, which can change answers",
+        "isotonic: each label by itself, which can change answers; scores of entities and of answers to "
+        "questions are by platt or isotonic alone, and change none",
     )
     custom: list[str] = Field(
         [], description="the Python objects this run was given: not repeatable from the file"

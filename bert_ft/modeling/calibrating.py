@@ -13,7 +13,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError
 from bert_ft.families import soft_labels
 from bert_ft.families.base import Adapter
-from bert_ft.metrics import calibration, label_calibration
+from bert_ft.metrics import calibration, label_calibration, score_calibration
 from bert_ft.metrics.label_calibration import METHODS, Method
 
 NONE_RIGHT = "probabilities are not calibrated: no temperature is best on rows that are all told right"
@@ -68,7 +68,7 @@ def refuse(adapter: Adapter, rows: Rows) -> None:
         InputError: a task without probabilities of labels, or too few rows.
     """
     method = adapter.task.run.calibration
-    if method == "temperature" or method == "none":
+    if method == "temperature" or method == "none" or vars(type(adapter)).get("scores_answers"):
         return
     remedy = 'leave it out: calibration = "temperature" is the default'
     if not _own(adapter) or not adapter.has_labels(adapter.task):
@@ -83,9 +83,10 @@ def fit(adapter: Adapter, predictions: Columns, rows: Rows) -> str:
     """Fits what calibrates to predictions of a model without it, keeps it in what the adapter has tuned, and
     makes it hold for these predictions, in place. Returns what there is to say.
 
-    Nothing is fitted, and nothing said, for a family without labels a row, or whose decoding is the user's
-    own.
+    Nothing is fitted, and nothing said, for numbers, and for a family whose decoding is the user's own.
     """
+    if _scored(adapter, rows):
+        return _fit_scores(adapter, *adapter.rated(predictions, rows))
     if not _calibrates(adapter, predictions, rows):
         return ""
     method = adapter.task.run.calibration
@@ -129,6 +130,31 @@ def _fit_sets(adapter: Adapter, probabilities: np.ndarray, gold: np.ndarray) -> 
             thresholds[name] = float(_scaled(np.array([thresholds[name]]), one)[0])
     adapter.tuned["temperature"] = each
     return f"probabilities are calibrated on these rows, {len(each)} of {len(names)} labels"
+
+
+def _fit_scores(adapter: Adapter, scores: np.ndarray, right: np.ndarray) -> str:
+    """The same for the scores of entities, or of answers to questions: by Platt's sigmoid, unless isotonic
+    regression is asked for."""
+    method = _of_scores(adapter)
+    if len(right) < (least := label_calibration.LEAST[method]):
+        return (
+            f"scores are not calibrated by {method}: {len(right):,} answers on validation say too little, "
+            f"{least:,} are the least"
+        )
+    found = score_calibration.fit(method, scores, right)
+    if found is None:
+        return (
+            f"scores are not calibrated by {method}: {int(right.sum()):,} of {len(right):,} answers are "
+            "right, and that does not rise with their scores, or too few are of either kind"
+        )
+    adapter.tuned["scores"] = {method: found}
+    return f"scores are calibrated on these rows by {method}, and no answer changes"
+
+
+def _of_scores(adapter: Adapter) -> Method:
+    """The method for scores of answers: none of them changes an answer, so that the default is the one that
+    mends more than a temperature."""
+    return "isotonic" if adapter.task.run.calibration == "isotonic" else "platt"
 
 
 def _fit_labels(adapter: Adapter, method: Method, predictions: Columns, rows: Rows) -> str:
@@ -189,6 +215,8 @@ def _scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
 def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bool) -> dict[str, Any]:
     """The measures of a set before and after what calibrates, as `results.json` holds them; of the set that
     it was fitted to, after it by what other rows of the set give. Empty where there are none."""
+    if _scored(adapter, rows):
+        return _measured_scores(adapter, *adapter.rated(predictions, rows), fitted_here)
     if not _calibrates(adapter, predictions, rows) or rows.table[adapter.target].null_count:
         return {}
     after = predictions["probabilities"]
@@ -213,6 +241,20 @@ def measured(adapter: Adapter, predictions: Columns, rows: Rows, fitted_here: bo
     return result
 
 
+def _measured_scores(
+    adapter: Adapter, scores: np.ndarray, right: np.ndarray, fitted_here: bool
+) -> dict[str, Any]:
+    """The same of the scores of answers."""
+    if not len(right):
+        return {}
+    result = {"before": asdict(score_calibration.measures(scores, right))}
+    for method in adapter.tuned.get("scores", {}):
+        by_others = score_calibration.cross_fitted(method, scores, right) if fitted_here else None
+        after = adapter.calibrated(scores) if by_others is None else by_others
+        result["after"] = asdict(score_calibration.measures(after, right))
+    return result
+
+
 def _held_out(adapter: Adapter, before: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """(N, C) probabilities of several labels, each by a temperature of other rows."""
     if getattr(adapter.task.options, "thresholds", "one") == "one":
@@ -224,6 +266,11 @@ def _held_out(adapter: Adapter, before: np.ndarray, gold: np.ndarray) -> np.ndar
 
 def _calibrates(adapter: Adapter, predictions: Columns, rows: Rows) -> bool:
     return _own(adapter) and "probabilities" in predictions and len(rows) > 0
+
+
+def _scored(adapter: Adapter, rows: Rows) -> bool:
+    own = vars(type(adapter)).get("scores_answers", False)  # as of `_own`
+    return own and len(rows) > 0 and not rows.table[adapter.target].null_count
 
 
 def _own(adapter: Adapter) -> bool:

@@ -93,9 +93,13 @@ def tuned_of(config: Any, where: str) -> dict[str, Any]:
                 where=f"{where}: bert_ft in its config",
                 remedy="train the model again, or mend config.json",
             )
+    of_scores = _table(tuned, "scores", where)
     for method in label_calibration.METHODS:
-        for name, fitted in _table(tuned, method, where).items():
-            if not label_calibration.valid(method, fitted):
+        fitted = dict(_table(tuned, method, where))
+        if method in of_scores:
+            fitted["scores"] = of_scores[method]
+        for name, each in fitted.items():
+            if not label_calibration.valid(method, each):
                 raise InputError(
                     f"the calibration of '{name}' is not one by {method}",
                     where=f"{where}: bert_ft in its config",

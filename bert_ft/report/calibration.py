@@ -31,17 +31,16 @@ def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Tabl
     if not found:
         return []
     states = {key: found[key] for key in ("before", "after") if key in found}
-    rows = [[label, *(state[key] for state in states.values())] for key, label in NAMES.items()]
+    names = {key: label for key, label in NAMES.items() if found["before"][key] is not None}
+    rows = [[label, *(state[key] for state in states.values())] for key, label in names.items()]
     interval = [f"{show(state['low'])} to {show(state['high'])}" for state in states.values()]
     rows.insert(3, ["its 95 % bootstrap interval", *interval])
-    note = f"{BINS} bins of equally many rows"
+    answers = found["before"]["classwise"] is None
+    note = f"{BINS} bins of equally many {'answers, each with a score' if answers else 'rows'}"
     if "after" in states:
-        method = next((each for each in METHODS if each in results.get("tuned", {})), "")
-        what = f"{method} a label" if method else "a temperature"
+        what, changes = _method(results.get("tuned", {}))
         other = f"by {what}, of other rows (five folds)"
-        how = other if name == fitted_on else f"by {what}, fitted on {fitted_on}"
-        changes = "It can change answers: they are those of the probabilities after it"
-        note += f"; after: {how}. {changes if method else 'The temperature changes no answer'}"
+        note += f"; after: {other if name == fitted_on else f'by {what}, fitted on {fitted_on}'}. {changes}"
     table = Table("calibration", ["", *states], rows, note)
     if sum(n for _, _, n in found["before"]["bins"]) < PICTURED:
         return [table]
@@ -52,3 +51,14 @@ def sections(results: Mapping[str, Any], name: str, fitted_on: str) -> list[Tabl
     )
     picture = plots.reliability(lines, f"probability of the answer and share that is right, {told}")
     return [table, Chart("reliability", picture, "on the dotted line a probability means what it says")]
+
+
+def _method(tuned: Mapping[str, Any]) -> tuple[str, str]:
+    """What a run calibrates by, and what that does to answers."""
+    for method in METHODS:
+        if method in tuned:
+            changes = "It can change answers: they are those of the probabilities after it"
+            return f"{method} a label", changes
+        if method in tuned.get("scores", {}):
+            return method, "It changes no answer"
+    return "a temperature", "The temperature changes no answer"
