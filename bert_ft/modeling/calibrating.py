@@ -58,6 +58,12 @@ def _several(adapter: Adapter) -> bool:
     return adapter.task.data.problem_type == "multi_label_classification"
 
 
+def drop(adapter: Adapter) -> None:
+    """Forgets what calibrates: the weights are others."""
+    for key in ("temperature", *METHODS, "scores"):
+        adapter.tuned.pop(key, None)
+
+
 def refuse(adapter: Adapter, rows: Rows) -> None:
     """Refuses a calibration that was asked for by name and can't be; a temperature, which is the default, is
     then left out.
