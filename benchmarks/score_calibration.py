@@ -4,9 +4,8 @@ and after, on rows that neither chose the weights nor the sigmoid, and that it c
     python benchmarks/score_calibration.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output benchmarks/results/score_calibration.md
 
 WikiGold (half of its articles to train on, a quarter each to calibrate and to test), the Broad Twitter Corpus (1,500 sentences
-of A, B, E and G; 1,000 of H each to calibrate and to test), SQuADShifts' new Wikipedia articles and half of SQuAD 2.0's development
-set (400 questions to train on, 800 each to calibrate and to test; a paragraph's questions stay together). Where onnxruntime is
-installed, the runs are exported too.
+of A, B, E and G; 1,000 of H each to calibrate and to test), and SQuADShifts' new Wikipedia articles (400 questions to train on, 800 each to calibrate and
+to test; a paragraph's questions stay together). Where onnxruntime is installed, the runs are exported too.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ import exported
 import numpy as np
 
 Rows = dict[str, list[dict[str, Any]]]
-TAGGED: dict[str, Any] = {"batch_size": 16, "learning_rate": 2e-4, "max_length": 128}
-ASKED: dict[str, Any] = {"max_steps": 80, "batch_size": 16, "learning_rate": 2e-4, "max_length": 192}
+TAGGED: dict[str, Any] = {"precision": "fp32", "batch_size": 16, "learning_rate": 2e-4, "max_length": 128}
+ASKED: dict[str, Any] = TAGGED | {"max_steps": 80, "max_length": 192}
 QUESTIONS = {"train": 400, "validation": 800, "test": 800}
 
 
@@ -93,11 +92,6 @@ SETS: dict[str, tuple[str, Callable[[Path, np.random.Generator], Rows], dict[str
     "WikiGold, entities": ("ner", wikigold, TAGGED | {"max_steps": 250}),
     "BTC, entities": ("ner", btc, TAGGED | {"max_steps": 200}),
     "SQuADShifts, answers": ("qa", questions("squadshifts/new_wiki_v1.0.json"), ASKED),
-    "SQuAD 2.0, answers and none": (
-        "qa",
-        questions("squad/dev-v2.0-half.json"),
-        ASKED | {"qa.no_answer": True},
-    ),
 }
 
 
@@ -200,6 +194,8 @@ def main() -> None:
 {chr(10).join(lines)}
 
 An entity is right where limits and type are, an answer by exact match. ECE: mean distance of scores from the share that is right, in 15 bins of equally many answers. The last columns: of a score.
+
+Not mended: of a model of SQuADShifts trained on 1,600 questions (100 steps, exact match 20 %) ECE was 0.061 (0.046 to 0.089) and 0.060 (0.045 to 0.089) after it, 0.038 were every score right: there was little to mend. On half of SQuAD 2.0's development set, {QUESTIONS["train"]} questions and {ASKED["max_steps"]} steps, nothing could be fitted, which a run says: a model that has hardly learned has scores that do not rise with being right, or answers of one kind alone.
 
 {", ".join(f"{name} {version}" for name, version in versions(("torch", "transformers")).items())}, fp32, one thread
 """

@@ -173,7 +173,7 @@ def films(n: int, wrong: float, seed: int) -> list[dict[str, Any]]:
 def noisy() -> dict[str, Any]:
     return {"train": films(64, 0.3, 1), "validation": films(1000, 0.55, 2), "test": films(200, 0.55, 3), "max_steps": 60,
             "learning_rate": 3e-3, "batch_size": 16, "max_length": 24, "eval_every": 60, "quiet": True, "check": False,
-            "baselines": False}  # fmt: skip
+            "baselines": False, "precision": "fp32"}  # fmt: skip
 
 
 def matrix(lines: list[dict[str, Any]]) -> np.ndarray:

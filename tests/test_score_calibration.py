@@ -181,7 +181,7 @@ def asked(n: int, wrong: float, seed: int) -> list[dict[str, Any]]:
 
 
 QUICK = {"max_steps": 80, "learning_rate": 3e-3, "batch_size": 16, "max_length": 24, "eval_every": 80, "quiet": True,
-         "check": False, "baselines": False}  # fmt: skip
+         "check": False, "baselines": False, "precision": "fp32"}  # fmt: skip
 
 
 def both(

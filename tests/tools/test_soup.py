@@ -116,7 +116,7 @@ def test_a_soup_is_calibrated_anew(tmp_path: Path, tiny_checkpoint: Path) -> Non
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
     (tmp_path / "films.toml").write_text(
         f'family = "classification"\n[data]\ntrain = "{tmp_path}/train.jsonl"\nevaluate = "{tmp_path}/dev.jsonl"\n[recipe]\n'
-        'max_steps = 60\nbatch_size = 8\nmax_length = 24\nlearning_rate = 3e-3\n[run]\ncalibration = "platt"\n'
+        'max_steps = 60\nbatch_size = 8\nmax_length = 24\nlearning_rate = 3e-3\nprecision = "fp32"\n[run]\ncalibration = "platt"\n'
     )
     made = plan(
         tmp_path / "films.toml", str(tiny_checkpoint), seeds=2, output=tmp_path / "out", save_model=True
