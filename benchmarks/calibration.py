@@ -32,6 +32,7 @@ RECIPE: dict[str, Any] = {
     "eval_every": 150,
     "keep": "last",
     "max_length": 64,
+    "precision": "fp32",
 }
 TITLES = {"sst2": "SST-2", "emotion": "emotion, 6 labels", "sources": "sources of STS-B, 6 labels"}
 

@@ -18,7 +18,7 @@ from bert_ft.config.task import Task
 from bert_ft.data import left_out, loading, splitting
 from bert_ft.data.rows import Rows, Splits, fingerprint
 from bert_ft.families.base import Adapter
-from bert_ft.modeling import pretrained
+from bert_ft.modeling import calibrating, pretrained
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def prepare(
         train = splitting.both_orders(train)
         notes.append(f"train: each pair also in reverse order, {len(train):,} rows in all")
     adapter.prepare(train)
+    if task.execution.save_model:
+        calibrating.refuse(adapter, prepared.splits.evaluation[task.best_metric[0]])
     return Prepared(
         adapter.task,
         adapter,

@@ -267,7 +267,8 @@ def test_no_set_changes(thresholds: str) -> None:
     width = 3 if thresholds == "per-label" else 1
     found = np.resize(best_thresholds(p.reshape(-1, width), gold.reshape(-1, width)), 3)
     names = ["a", "b", "rare"]
-    task = SimpleNamespace(options=SimpleNamespace(thresholds=thresholds))
+    run = SimpleNamespace(calibration="temperature")
+    task = SimpleNamespace(options=SimpleNamespace(thresholds=thresholds), run=run)
     tuned = {"thresholds": dict(zip(names, found.tolist(), strict=True))}
     adapter: Any = SimpleNamespace(task=task, names=names, tuned=tuned, references=lambda rows: gold)
     predictions = {"probabilities": p.copy(), "prediction": p > found}

@@ -238,8 +238,11 @@ class RunSpec(Strict):
     folds: int | None = Field(
         None, gt=1, description="cross-validate: K runs, each training row held out once; mean and spread"
     )
-    calibration: Literal["temperature", "none"] = Field(
-        "temperature", description="what probabilities are calibrated by, on the set that picks the weights"
+    calibration: Literal["temperature", "platt", "isotonic", "none"] = Field(
+        "temperature",
+        description="what probabilities are calibrated by, on the set that picks the weights; platt and "
+        "isotonic: each label by itself, which can change answers; scores of entities and of answers to "
+        "questions are by platt or isotonic alone, and change none",
     )
     custom: list[str] = Field(
         [], description="the Python objects this run was given: not repeatable from the file"

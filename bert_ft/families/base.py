@@ -21,6 +21,7 @@ from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.features import Features
+from bert_ft.metrics import score_calibration
 from bert_ft.metrics.choice import Candidate
 
 SEED = "another seed, a longer warmup or a smaller learning rate may help"
@@ -62,6 +63,8 @@ class Adapter(ABC):
         metric_scale: the value of a perfect score: 1, or 100 as in the official scripts of SQuAD.
         calibrates: whether `probabilities` of predictions are the softmax (of several labels the sigmoid) of
             logits, so that a temperature can calibrate them; not inherited either.
+        scores_answers: whether answers have a score that is calibrated, as `rated` has them; not inherited
+            either.
         soft_targets: whether `loss` learns from `batch["soft"]` (`families/soft_labels.py`), where that is
             there; not inherited by a class with a loss of its own.
         baselines: name -> a simple method that the family's models should beat; a subclass that reads or
@@ -85,6 +88,7 @@ class Adapter(ABC):
     readers: ClassVar[Mapping[str, Reader]] = {}
     metric_scale: ClassVar[int] = 1
     calibrates: ClassVar[bool] = False
+    scores_answers: ClassVar[bool] = False
     soft_targets: ClassVar[bool] = False
     baselines: ClassVar[Mapping[str, Baseline]] = {}
     pipeline_tag: ClassVar[str | None] = None
@@ -239,6 +243,21 @@ class Adapter(ABC):
     def loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(B,) loss of each feature, weighted but not averaged: the engine divides the sum over the global
         batch by the sum of `Features.weights`, so that accumulation and processes do not change the mean."""
+
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """`prediction` of (N, C) probabilities that were calibrated a label at a time; by default the number
+        of the likeliest label."""
+        likeliest: np.ndarray = probabilities.argmax(axis=1)
+        return likeliest
+
+    def rated(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """(A,) the scores of the answers to labelled rows before they are calibrated, and (A,) bool, which
+        are right; of a family that `scores_answers`."""
+        raise NotImplementedError
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """(A,) scores of answers as they are given."""
+        return score_calibration.calibrated(self.tuned.get("scores", {}), scores)
 
     @abstractmethod
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 from bert_ft import files
 from bert_ft.data.rows import Rows
 from bert_ft.engine.callbacks import Metrics
+from bert_ft.metrics import label_calibration
 from bert_ft.modeling import calibrating
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
@@ -98,13 +99,17 @@ class Evaluator:
         found = next(predictions for name, _, predictions in self.predicted(self.evaluation))
         return self.adapter.collapse(found)
 
-    def calibrate(self) -> None:
-        """Fits the temperature of the kept weights on the set that picks them; the others are predicted
-        anew, with it."""
+    def calibrate(self, keeps_model: bool) -> str:
+        """Fits what calibrates the probabilities of the kept weights on the set that picks them; the others
+        are predicted anew, with it. Returns what there is to say of it."""
+        method = self.adapter.task.run.calibration
+        if method == "none" or not keeps_model:
+            asked = method in label_calibration.METHODS
+            return f"probabilities are not calibrated by {method}: no model is kept" if asked else ""
         name, rows, predictions = next(self.predicted(self.evaluation))
-        if line := calibrating.fit(self.adapter, predictions, rows):
-            self.say(f"{name}: {line}")
+        line = calibrating.fit(self.adapter, predictions, rows)
         self.latest = {name: predictions}
+        return f"{name}: {line}" if line else ""
 
     def chosen(self, metrics: Metrics, step: int) -> list[choices.Choice]:
         """The choices behind the metrics of every set, by the weights that are kept: those of `step`."""

@@ -15,6 +15,7 @@ from bert_ft.families import soft_labels
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
+from bert_ft.metrics import label_calibration
 from bert_ft.modeling import adapted, calibrating, pretrained, saving
 from bert_ft.modeling.model import Model
 from bert_ft.pages import run_page
@@ -49,8 +50,11 @@ def write_predictions(
     adapter = evaluator.adapter
     folder = experiment.folder
     metrics: dict[str, dict[str, float]] = {}
-    if experiment.execution.save_model and adapter.task.run.calibration != "none":
-        evaluator.calibrate()
+    line = evaluator.calibrate(experiment.execution.save_model)
+    if adapter.task.run.calibration in label_calibration.METHODS:  # which can change answers
+        recorder.note(line)
+    elif line:
+        recorder.say(line)
     for name, rows, predictions in evaluator.predicted(evaluator.scored):
         metrics[name] = evaluator.model.score(predictions, rows)
         evaluator.calibration[name] = calibrating.measured(

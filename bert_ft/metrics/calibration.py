@@ -12,6 +12,7 @@ is (N,) label numbers, or (N, C) bool. Where distributions are known in its plac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class Measures:
         ece: expected calibration error of the answers given, in `BINS` bins of equal mass.
         low, high: 95 % bootstrap percentile interval of `ece`.
         by_chance: what `ece` would be, on average, were every probability right: it is never 0 on few rows.
-        classwise: the same error of every label's own probability, averaged over the labels.
+        classwise: the same error of every label's own probability, averaged over the labels; None of
+            answers that are no labels.
         bins: (mean confidence, share that is right, rows) of each bin.
     """
 
@@ -46,7 +48,7 @@ class Measures:
     low: float
     high: float
     by_chance: float
-    classwise: float
+    classwise: float | None
     bins: list[tuple[float, float, int]]
 
 
@@ -65,6 +67,23 @@ def measures(
     else:
         confidence = probabilities.max(axis=1)
         right = truth[np.arange(len(truth)), probabilities.argmax(axis=1)]
+    squares = np.square(probabilities - truth)
+    return Measures(
+        nll=nll(probabilities, gold, several),
+        brier=float(squares.mean() if several else squares.sum(axis=1).mean()),
+        classwise=float(
+            np.mean([_unsorted_ece(p, t) for p, t in zip(probabilities.T, truth.T, strict=True)])
+        ),
+        **errors(confidence, right, seed),
+    )
+
+
+def errors(confidence: np.ndarray, right: np.ndarray, seed: int) -> dict[str, Any]:
+    """The measures that are of answers alone: `ece`, its ends, what it is by chance, and its bins.
+
+    Args:
+        confidence, right: (N,) the probability of each answer, and how far it is right, 0 to 1.
+    """
     order = np.argsort(confidence, kind="stable")
     confidence, right = confidence[order], right[order]
     random = np.random.default_rng(seed)
@@ -74,19 +93,13 @@ def measures(
         rows = np.sort(random.integers(len(right), size=len(right)))
         drawn.append(_ece(confidence[rows], right[rows]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    squares = np.square(probabilities - truth)
-    return Measures(
-        nll=nll(probabilities, gold, several),
-        brier=float(squares.mean() if several else squares.sum(axis=1).mean()),
-        ece=_ece(confidence, right),
-        low=float(low),
-        high=float(high),
-        by_chance=float(np.mean(chance)),
-        classwise=float(
-            np.mean([_unsorted_ece(p, t) for p, t in zip(probabilities.T, truth.T, strict=True)])
-        ),
-        bins=_bins(confidence, right),
-    )
+    return {
+        "ece": _ece(confidence, right),
+        "low": float(low),
+        "high": float(high),
+        "by_chance": float(np.mean(chance)),
+        "bins": _bins(confidence, right),
+    }
 
 
 def nll(probabilities: np.ndarray, gold: np.ndarray, several: bool | None = None) -> float:

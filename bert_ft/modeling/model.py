@@ -72,7 +72,8 @@ class Model(Encoder):
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:
         """Predictions of all rows from what the network gives for their features."""
-        return self.adapter.decode(calibrating.applied(self.adapter, logits), features, rows)
+        decoded = self.adapter.decode(calibrating.applied(self.adapter, logits), features, rows)
+        return calibrating.by_label(self.adapter, decoded)
 
     def score(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> dict[str, float]:
         """The task's metrics and the user's own; empty where rows have no labels."""

@@ -11,6 +11,7 @@ from bert_ft import families
 from bert_ft.config.families import BUILTIN, options_of
 from bert_ft.config.task import Task, validated
 from bert_ft.errors import InputError
+from bert_ft.metrics import label_calibration
 
 FORM = {
     "encoding",
@@ -73,7 +74,8 @@ def task_of(config: Any, where: str) -> Task:
 
 
 def tuned_of(config: Any, where: str) -> dict[str, Any]:
-    """What was tuned when the model was trained: thresholds by label, or of no answer, and temperatures."""
+    """What was tuned when the model was trained: thresholds by label, or of no answer, and what calibrates
+    probabilities."""
     tuned = _table(getattr(config, "bert_ft", None), "tuned", where)
     thresholds = _table(tuned, "thresholds", where)
     for name, value in [*thresholds.items(), ("null_threshold", tuned.get("null_threshold", 0.0))]:
@@ -91,6 +93,18 @@ def tuned_of(config: Any, where: str) -> dict[str, Any]:
                 where=f"{where}: bert_ft in its config",
                 remedy="train the model again, or mend config.json",
             )
+    of_scores = _table(tuned, "scores", where)
+    for method in label_calibration.METHODS:
+        fitted = dict(_table(tuned, method, where))
+        if method in of_scores:
+            fitted["scores"] = of_scores[method]
+        for name, each in fitted.items():
+            if not label_calibration.valid(method, each):
+                raise InputError(
+                    f"the calibration of '{name}' is not one by {method}",
+                    where=f"{where}: bert_ft in its config",
+                    remedy="train the model again, or mend config.json",
+                )
     return dict(tuned)
 
 

@@ -32,6 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "labels": {"task": "classification", "rows": [{"text": t, "label": t.split()[1]} for t in TEXTS]},
     "calibrated": {"task": "classification", "rows": [
         {"text": f"{t} {i}", "label": "dull" if i % 4 == 0 else t.split()[1]} for i, t in enumerate(TEXTS * 7)]},
+    "platt": {"task": "classification", "calibration": "platt", "rows": [
+        {"text": f"{t} {i}", "label": "dull" if i % 4 == 0 else t.split()[1]} for i, t in enumerate(TEXTS * 7)]},
+    "isotonic": {"task": "classification", "calibration": "isotonic", "epochs": 40, "learning_rate": 1e-2, "rows": [
+        {"text": f"{t} {i}", "label": "dull" if i % 4 == 0 else t.split()[1]} for i, t in enumerate(TEXTS * 30)]},
+    "platt sets": {"task": "classification", "calibration": "platt", "data.problem_type": "multi_label_classification",
+                   "rows": [{"text": f"{t} {i}", "label": [w for w in ("warm", "very") if w in t and i % 5]} for i, t in enumerate(TEXTS * 7)]},
     "windows": {"task": "classification", "rows": [{"text": t, "label": t.split()[1]} for t in TEXTS],
                 "classification.windows": True, "classification.stride": 4},
     "pairs": {"task": "classification", "columns": {"text": "a", "text_pair": "b", "label": "label"},
@@ -96,6 +102,8 @@ def test_the_graph_answers_as_the_run(trained: Callable[[str], Path], kind: str)
     assert fp32["metrics"] == pytest.approx(told["torch"]["metrics"], abs=1e-4)
     ours, theirs = bert_ft.load(path), bert_ft.load(path, onnx="fp32")
     assert ("temperature" in theirs.model.adapter.tuned) == (kind == "calibrated")
+    for method in ("platt", "isotonic"):
+        assert (method in theirs.model.adapter.tuned) == kind.startswith(method)
     assert isinstance(theirs.model.network, exported.Graph)
     inputs = _inputs(kind)
     assert _close(theirs.predict(inputs), ours.predict(inputs))
@@ -131,6 +139,7 @@ def test_the_example_runs(trained: Callable[[str], Path]) -> None:
     (answer,) = bert_ft.load(trained("labels")).predict([text])
     assert json.loads(_example(trained("labels"), text)) == pytest.approx(answer["probabilities"], abs=1e-4)
     code = (trained("labels") / "onnx" / "example.py").read_text()
+    assert "odds" not in code
     assert "bert_ft" not in code and "torch" not in code
 
 
@@ -144,6 +153,9 @@ def test_the_examples_of_the_other_families_run(trained: Callable[[str], Path]) 
     assert _example(trained("answers"), question, context).strip() == found["prediction"]
     (number,) = bert_ft.load(trained("numbers")).predict([text])
     assert float(_example(trained("numbers"), text)) == pytest.approx(number["prediction"], abs=1e-4)
+    for kind in ("platt", "isotonic", "platt sets"):
+        (said,) = bert_ft.load(trained(kind)).predict([text])
+        assert json.loads(_example(trained(kind), text)) == pytest.approx(said["probabilities"], abs=1e-4)
     (sets,) = bert_ft.load(trained("sets")).predict([text])
     assert json.loads(_example(trained("sets"), text)) == pytest.approx(sets["probabilities"], abs=1e-4)
 

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import bert_ft
+from bert_ft.metrics import label_calibration
 from bert_ft.tools.reproduce.plan import plan
 from bert_ft.tools.reproduce.results import Outcome
+from bert_ft.tools.reproduce.soup import greedy
 
 ROWS = [
     {
@@ -103,3 +106,32 @@ def test_the_seeds_are_averaged_as_far_as_validation_allows(
         outcome.make_soups()
     with pytest.raises(bert_ft.InputError, match="a soup is of two seeds or more"):
         bert_ft.reproduce("films.toml", str(tiny_checkpoint), seeds=1, output="one", soup=True)
+
+
+@pytest.mark.slow
+def test_a_soup_is_calibrated_anew(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """By its own probabilities, and not by what its best seed kept."""
+    rows = [{**row, "label": "bad" if i % 7 == 0 else row["label"]} for i, row in enumerate(ROWS * 7)]
+    for name, part in (("train", ROWS), ("dev", rows)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    (tmp_path / "films.toml").write_text(
+        f'family = "classification"\n[data]\ntrain = "{tmp_path}/train.jsonl"\nevaluate = "{tmp_path}/dev.jsonl"\n[recipe]\n'
+        'max_steps = 60\nbatch_size = 8\nmax_length = 24\nlearning_rate = 3e-3\nprecision = "fp32"\n[run]\ncalibration = "platt"\n'
+    )
+    made = plan(
+        tmp_path / "films.toml", str(tiny_checkpoint), seeds=2, output=tmp_path / "out", save_model=True
+    )
+    runs = {}
+    for run in made.runs:
+        bert_ft.finetune(run.task, output=run.folder.path, quiet=True, check=False, baselines=False)
+        runs[run.task.run.seed] = run
+    record = greedy(runs, tmp_path / "soup")
+    model = bert_ft.load(tmp_path / "soup" / "model")
+    kept = model.adapter.tuned.pop("platt")
+    others = [run.folder.results()["tuned"]["platt"] for run in runs.values()]
+    answers = model.predict([row["text"] for row in rows])
+    p = np.array([list(answer["probabilities"].values()) for answer in answers])
+    truth = np.array([[row["label"] == name for name in answers[0]["probabilities"]] for row in rows])
+    found = label_calibration.fits("platt", p, truth.astype(float), False)
+    assert list(kept.values()) == [pytest.approx(each, rel=1e-3) for each in found]
+    assert len(record["seeds"]) == 1 or all(kept != other for other in others)

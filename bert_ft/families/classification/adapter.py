@@ -259,7 +259,7 @@ class Classification(Adapter):
             return {"prediction": found[:, 0]}
         if self.multilabel:
             probabilities = (1 + np.tanh(found / 2)) / 2  # the sigmoid, without overflow
-            return {"prediction": self._chosen(probabilities), "probabilities": probabilities}
+            return {"prediction": self.decided(probabilities), "probabilities": probabilities}
         exp = np.exp(found - found.max(axis=1, keepdims=True))
         return {"prediction": found.argmax(axis=1), "probabilities": exp / exp.sum(axis=1, keepdims=True)}
 
@@ -273,7 +273,9 @@ class Classification(Adapter):
             return report.Numbers
         return report.Sets if task.data.problem_type == "multi_label_classification" else report.Classes
 
-    def _chosen(self, probabilities: np.ndarray) -> np.ndarray:
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        if not self.multilabel:
+            return super().decided(probabilities)
         thresholds = self.tuned.get("thresholds", {})
         return np.asarray(probabilities > [thresholds.get(name, 0.5) for name in self.names])
 
@@ -289,7 +291,7 @@ class Classification(Adapter):
         found = np.resize(best, len(self.labels)).tolist()
         self.tuned["thresholds"] = dict(zip(self.names, found, strict=True))
         # they were made with the thresholds before
-        predictions["prediction"][:] = self._chosen(probabilities)
+        predictions["prediction"][:] = self.decided(probabilities)
 
     @property
     def chosen_by(self) -> Sequence[str]:

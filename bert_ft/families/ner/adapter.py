@@ -56,6 +56,7 @@ class Ner(Adapter):
     target: ClassVar[str] = "tags"
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
     readers: ClassVar[Mapping[str, Reader]] = READERS
+    scores_answers: ClassVar[bool] = True
     baselines: ClassVar[Mapping[str, Baseline]] = {"most frequent tag": frequent.tags}
     pipeline_tag: ClassVar[str | None] = "token-classification"
     unspaced: bool = True
@@ -216,17 +217,15 @@ class Ner(Adapter):
 
     def references(self, rows: Rows) -> np.ndarray:
         """(W,) tag ids of all words, in their order."""
-        ids = pac.index_in(tagged.flat(rows.table["tags"])[0], value_set=pa.array(self.names, pa.string()))
-        numbers: np.ndarray = pac.fill_null(ids, -1).to_numpy().astype(np.int64)
-        return numbers
+        return self._ids(rows.table["tags"])
 
     def _learned(self, rows: Rows) -> np.ndarray:
         """(W,) tag ids of all words as a training learns them."""
-        if "learned" not in rows.table.column_names:
-            return self.references(rows)
-        ids = pac.index_in(tagged.flat(rows.table["learned"])[0], value_set=pa.array(self.names, pa.string()))
-        numbers: np.ndarray = ids.to_numpy().astype(np.int64)
-        return numbers
+        return self._ids(rows.table["learned" if "learned" in rows.table.column_names else "tags"])
+
+    def _ids(self, tags: pa.ChunkedArray) -> np.ndarray:
+        ids = pac.index_in(tagged.flat(tags)[0], value_set=pa.array(self.names, pa.string()))
+        return np.asarray(pac.fill_null(ids, -1).to_numpy().astype(np.int64))
 
     # --- the model's side
 
@@ -355,6 +354,11 @@ class Ner(Adapter):
             keys[:, 2] += pac.fill_null(pac.list_value_length(rows.table["missed"]), 0).to_numpy()
         return choice.answers(keys, scoring.Entities())
 
+    def rated(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Of the entities; right is one with the limits and the type of a gold one."""
+        gold, offsets = self.references(rows), tagged.flat(rows.table["tags"])[1]
+        return decoding.rated(predictions, gold, offsets, self.names)
+
     def collapse(self, predictions: Mapping[str, np.ndarray]) -> str | None:
         found = np.unique(predictions["prediction"])
         if len(found) != 1 or len(predictions["prediction"]) < 2:
@@ -375,12 +379,12 @@ class Ner(Adapter):
 
     def decode_raw(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterable[dict[str, Any]]:
         """Of a text, its entities (start and end in characters, label, score: the mean of its words', as in
-        `transformers`' pipeline); of a list of words, their tags."""
+        `transformers`' pipeline, calibrated); of a list of words, their tags."""
         if "text" not in rows.table.column_names:
             yield from super().decode_raw(predictions, rows)
             return
         starts, offsets = tagged.flat(rows.table["starts"])
         limits = starts.to_pylist(), tagged.flat(rows.table["ends"])[0].to_pylist()
-        answers = decoding.in_characters(predictions, offsets, limits, self.names)
+        answers = decoding.in_characters(predictions, offsets, limits, self.names, self.calibrated)
         for text, answer in zip(rows.table["text"].to_pylist(), answers, strict=True):
             yield {"text": text, "entities": answer}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -68,28 +68,73 @@ def by_tag(
     return [{name: column[a:b] for name, column in short.items()} for a, b in pairwise(offsets)]
 
 
+def chunks(
+    tags: np.ndarray, offsets: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(first word, last word, type, row) of each entity, (E,) each.
+
+    Args:
+        tags: (W,) tag ids of all words. offsets: (N + 1,) row i is the words offsets[i] to offsets[i + 1].
+    """
+    prefix, kind, _ = entities.parse(names, entities.ALIASES)
+    codes = (entities.apart(table[tags], offsets) for table in (prefix, kind))
+    first, last, found = entities.chunks(*codes)
+    row = np.searchsorted(offsets[1:] + np.arange(len(offsets) - 1), first)
+    return first - row, last - row, found, row  # places counted an O behind each row
+
+
+def means(scores: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """(E,) the mean score of each entity's words, of those that have one; `scores`: (W,)."""
+    ends = np.stack([first, last + 1], axis=1).ravel()
+    known = ~np.isnan(scores)
+    total, count = (
+        np.add.reduceat(np.append(column, 0.0), ends)[::2]
+        for column in (np.where(known, scores, 0.0), known.astype(np.float64))
+    )
+    return np.asarray(total / count)
+
+
+def rated(
+    predictions: Mapping[str, np.ndarray], gold: np.ndarray, offsets: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(E,) the scores of the predicted entities, and (E,) bool, which are right: in their limits and type.
+
+    Args:
+        predictions: `prediction` and `score` (W,) of all words. gold: (W,) tag ids.
+        offsets: (N + 1,) row i is the words offsets[i] to offsets[i + 1].
+    """
+    size = len(gold) + 1
+
+    def keys(first: np.ndarray, last: np.ndarray, kind: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return np.asarray((first * size + last) * (len(names) + 1) + kind)
+
+    found = chunks(predictions["prediction"], offsets, names)
+    right = np.isin(keys(*found), keys(*chunks(gold, offsets, names)))
+    return means(predictions["score"], *found[:2]), right
+
+
 def in_characters(
     predictions: Mapping[str, np.ndarray],
     offsets: np.ndarray,
     limits: tuple[Sequence[int], Sequence[int]],
     names: Sequence[str],
+    calibrated: Callable[[np.ndarray], np.ndarray],
 ) -> list[list[dict[str, Any]]]:
-    """The entities of each text: start and end in its characters, label, and score, the mean of its words'.
+    """The entities of each text: start and end in its characters, label, and score: the mean of its words',
+    calibrated.
 
     Args:
         predictions: `prediction` and `score` (W,) of all words.
         offsets: (N + 1,) text i is the words offsets[i] to offsets[i + 1].
         limits: where each word starts and ends in its text.
+        calibrated: (E,) scores -> (E,) scores.
     """
-    prefix, kind, kinds = entities.parse(names, entities.ALIASES)
-    codes = (entities.apart(table[predictions["prediction"]], offsets) for table in (prefix, kind))
-    first, last, found = entities.chunks(*codes)
-    row = np.searchsorted(offsets[1:] + np.arange(len(offsets) - 1), first)
+    first, last, found, row = chunks(predictions["prediction"], offsets, names)
+    kinds = entities.parse(names, entities.ALIASES)[2]
+    scores = calibrated(means(predictions["score"], first, last))
     answers: list[list[dict[str, Any]]] = [[] for _ in range(len(offsets) - 1)]
     starts, ends = limits
-    for r, a, b, k in zip(
-        row.tolist(), (first - row).tolist(), (last - row).tolist(), found.tolist(), strict=True
-    ):
-        score = float(np.nanmean(predictions["score"][a : b + 1]))
+    columns = (column.tolist() for column in (row, first, last, found, scores))
+    for r, a, b, k, score in zip(*columns, strict=True):
         answers[r].append({"start": starts[a], "end": ends[b], "label": kinds[k], "score": score})
     return answers

@@ -61,6 +61,7 @@ class ExtractiveQa(Adapter):
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
     readers: ClassVar[Mapping[str, Reader]] = {".json": squad.read, ".jsonl": squad.read}
     metric_scale: ClassVar[int] = 100
+    scores_answers: ClassVar[bool] = True
     pipeline_tag: ClassVar[str | None] = "question-answering"
 
     @property
@@ -269,7 +270,8 @@ class ExtractiveQa(Adapter):
         golds = self.references(rows)
         raw = scores.raw_scores(texts, golds)[self._tuned_by]
         has, answered = (np.array([bool(item) for item in items]) for items in (golds, texts))
-        self.tuned = {"null_threshold": scores.null_threshold(raw, has, answered, self._odds(predictions))}
+        found = scores.null_threshold(raw, has, answered, self._odds(predictions))
+        self.tuned["null_threshold"] = found
 
     @property
     def chosen_by(self) -> Sequence[str]:
@@ -299,7 +301,7 @@ class ExtractiveQa(Adapter):
         found = scores.squad_v2(texts, answers, odds, 0.0)
         named = {"f1": found.pop("f1"), "exact_match": found.pop("exact")}
         named |= {name: value for name, value in found.items() if not name.endswith("total")}
-        if self.tuned:
+        if "null_threshold" in self.tuned:
             tuned = scores.squad_v2(texts, answers, odds, self.threshold)
             named |= {"tuned_f1": tuned["f1"], "tuned_exact_match": tuned["exact"]}
         return named
@@ -323,11 +325,21 @@ class ExtractiveQa(Adapter):
         out: np.ndarray = exp / np.maximum(exp.sum(axis=1, keepdims=True), 1e-300)
         return out
 
+    def _scores(self, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(N,) how likely the answer is among the n best and no answer."""
+        probability = self._probabilities(predictions)
+        return np.where(self._empty(predictions), probability[:, -1], probability[:, 0])
+
+    def rated(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Of the answers as they are given; right is one that is a gold answer, by the task's exact match."""
+        texts, golds = self._texts(predictions, rows), self.references(rows)
+        exact = choices.exact(texts, golds, self.options.no_answer, self.task.metric.compute)
+        return self._scores(predictions), exact
+
     def lines(self, predictions: Mapping[str, np.ndarray], rows: Rows) -> Iterator[dict[str, Any]]:
         texts = self._texts(predictions, rows).tolist()
         empty = self._empty(predictions)
-        probability = self._probabilities(predictions)
-        score = np.where(empty, probability[:, -1], probability[:, 0]).tolist()
+        score = self.calibrated(self._scores(predictions)).tolist()
         places = predictions["spans"][:, 0].tolist()
         odds = self._odds(predictions).tolist()
         for i, key in enumerate(rows.table["id"].to_pylist()):

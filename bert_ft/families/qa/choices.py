@@ -39,3 +39,17 @@ def one_by_one(metric: Callable[[Any, Any], dict[str, float]], texts: Texts, gol
     """(N, 2) of a metric of whole sets, 0 to 100, for each answer: 0 to 1."""
     each = (metric({"": text}, {"": gold}) for text, gold in zip(texts, golds, strict=True))
     return np.array([list(found.values()) for found in each]) / 100
+
+
+def exact(texts: Texts, golds: Golds, no_answer: bool, metrics: Sequence[str]) -> np.ndarray:
+    """(N,) bool, whether each answer is a gold one: as SQuAD has it, or as the first benchmark does whose
+    metrics the task has.
+
+    Args:
+        no_answer: whether questions may have none. metrics: those of the task.
+    """
+    if no_answer:
+        return np.asarray(squad.raw_scores(texts, golds)["exact"] > 0)
+    named = answers.named(metrics)
+    metric = partial(answers.score, named[0]) if named else squad.squad
+    return np.asarray(one_by_one(metric, texts, golds)[:, 0] > 0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bert_ft.families.base import problem_type
+from bert_ft.metrics.label_calibration import METHODS
 from bert_ft.modeling.exported import ANSWERING
 from bert_ft.modeling.model import Model
 
@@ -26,17 +30,31 @@ columns = {{"input_ids": found.ids, "attention_mask": found.attention_mask, "tok
 session = onnxruntime.InferenceSession(here / "model.onnx")
 inputs = {{each.name: np.array([columns[each.name]], np.int64) for each in session.get_inputs()}}
 '''
-ONE = "logits = session.run(None, inputs)[0][0]\n"
+ONE = "logits = session.run(None, inputs)[0][0].astype(float)\n"
 SCORES = 'print(json.dumps(dict(zip(answering["labels"], scores.tolist())), ensure_ascii=False))\n'
+BY_LABEL = """\
+odds = np.log(np.maximum(scores, 1e-300) / np.maximum({others}, 1e-300))
+for at, name in enumerate(answering["labels"]):  # calibrated
+    if name in answering["tuned"]["{method}"]:
+        one, other = answering["tuned"]["{method}"][name]
+        scores[at] = {formula}
+"""
+SUM = "scores = scores / scores.sum() if scores.any() else scores + 1 / len(scores)\n"
+FORMULAS = {
+    "platt": "1 / (1 + np.exp(-one * odds[at] - other))",
+    "isotonic": "np.interp(odds[at], one, other)",
+}
 ENDINGS = {
     "single_label_classification": ONE
     + 'logits = logits / answering["tuned"].get("temperature", 1.0)  # calibrated\n'
     + "scores = np.exp(logits - logits.max())\nscores = scores / scores.sum()\n"
+    + "{by_label}"
     + SCORES,
     "multi_label_classification": ONE
     + 'divisors = answering["tuned"].get("temperature", {})  # of calibrated labels\n'
     + 'logits = logits / np.array([divisors.get(name, 1.0) for name in answering["labels"]])\n'
     + 'scores = 1 / (1 + np.exp(-logits))  # a label holds above its threshold: answering["tuned"], or 0.5\n'
+    + "{by_label}"
     + SCORES,
     "regression": ONE + "print(float(logits[0]))\n",
     "tokens": ONE
@@ -68,4 +86,16 @@ def text(model: Model, outputs: list[str]) -> str:
     roles = [role for role, needed in adapter.inputs.items() if needed]
     usage = " ".join(role.upper() for role in roles)
     side = ', direction="left"' if model.tokenizer.truncation_side == "left" else ""
-    return HEAD.format(usage=usage, answering=ANSWERING, side=side, last=1 + len(roles)) + ENDINGS[kind]
+    head = HEAD.format(usage=usage, answering=ANSWERING, side=side, last=1 + len(roles))
+    return head + ENDINGS[kind].replace("{by_label}", _by_label(adapter.tuned, kind))
+
+
+def _by_label(tuned: Mapping[str, Any], kind: str) -> str:
+    """The lines that calibrate every label, where the model does."""
+    method = next((each for each in METHODS if each in tuned), None)
+    if method is None:
+        return ""
+    several = kind == "multi_label_classification"
+    others = "1 - scores" if several else "scores.sum() - scores"
+    lines = BY_LABEL.format(method=method, formula=FORMULAS[method], others=others)
+    return lines if several else lines + SUM

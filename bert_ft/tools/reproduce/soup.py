@@ -11,7 +11,7 @@ from bert_ft import files
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError, disk
 from bert_ft.metrics import LOWER_IS_BETTER
-from bert_ft.modeling import saving, weights
+from bert_ft.modeling import calibrating, saving, weights
 from bert_ft.prepared import prepare_for
 from bert_ft.tools.reproduce.conditions import points
 from bert_ft.tools.reproduce.plan import Planned
@@ -49,6 +49,7 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
         return load_folder(str(runs[seed].folder.model), task, trusted)
 
     model = load(order[0])
+    calibrating.drop(model.adapter)  # what calibrates that seed's probabilities is not the soup's
     sets = prepare_for(model.adapter, task, {}, training=task.data.validation is not None).scored
 
     def score(name: str) -> dict[str, float]:
@@ -73,6 +74,10 @@ def greedy(runs: Mapping[int, Planned], folder: Path, trusted: tuple[str, ...] =
             best, mean = value, tried
             seeds.append(seed)
     model.network.load_state_dict(mean)
+    if task.run.calibration != "none":
+        predictions = model.infer(sets[name])
+        model.adapter.tune(predictions, sets[name])
+        calibrating.fit(model.adapter, predictions, sets[name])
     metrics = {each: score(each) for each in sorted(sets, key=lambda each: each != name)}
     model.describe()
     with disk(folder):
