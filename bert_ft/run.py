@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_ft import files
+from bert_ft import files, imports
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
@@ -107,8 +107,6 @@ class Run:
     def model(self) -> Any:
         """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished
         run that of its best evaluation so far."""
-        from bert_ft.modeling.loading import load_unfinished
-
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
             raise InputError(
@@ -118,7 +116,10 @@ class Run:
             )
         if self.onnx is not None:
             return self._loaded(self.task)
+        imports.libraries()
         if self.dir.state == "unfinished":
+            from bert_ft.modeling.loading import load_unfinished
+
             return load_unfinished(self.dir, self.task, self._trusted, self.int8)
         if not self.dir.model.is_dir():
             remedy = "train it again with --save-model and without folds"
@@ -218,6 +219,7 @@ def load(
         raise InputError(
             "a graph answers for a run, and this is none", where=str(folder), remedy="name a run's folder"
         )
+    imports.libraries()
     from bert_ft.modeling.loading import load_folder
 
     stored = weights.is_stored(dtype)

@@ -88,20 +88,24 @@ def predict(
     bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews.csv -o answered.csv --column text=review
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
+    from bert_ft import imports
     from bert_ft import run as runs
-    from bert_ft.tools import int8 as cost
-    from bert_ft.tools.predict.caution import Caution
-    from bert_ft.tools.predict.files import predict as answer
 
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
     how = computing(onnx, int8, dtype)
+    imports.libraries()
+    from bert_ft.tools.predict.caution import Caution
+    from bert_ft.tools.predict.files import predict as answer
+
     loaded = runs.load(run, trust_remote_code=trust_remote_code, settings=settings, **how)
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)
     if how["dtype"] == "int8":
+        from bert_ft.tools import int8 as cost
+
         note(cost.line(loaded))
     outcome = answer(
         model,

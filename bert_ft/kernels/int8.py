@@ -12,7 +12,7 @@ rounding.
 Padding-free layers and a last layer for the first token stay as they were installed: their self-checks
 compare float32, before the network is quantized.
 
-`torch._int_mm` is what torchao calls too; its module around it takes 1.3 to 2 times as long
+`torch._int_mm` is what torchao calls too; its module around it takes 1.3 to 2.9 times as long
 (benchmarks/log.md). Without VNNI oneDNN adds pairs of products in 16 bits, where they overflow without a
 word: a weight has seven bits there, as in the graphs of `export --int8`.
 """
