@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert_ft import files
+from bert_ft import files, imports
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.data.checks import findings
@@ -30,7 +30,8 @@ class Run:
     Args:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
             `finetune`.
-        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have.
+        dtype: "float32"; "checkpoint": the model computes in the type that its saved numbers have; or "int8":
+            its linear layers compute in 8 bits, on a CPU.
         onnx: "fp32", "int8" or "fp16": the graph that `bert-ft export` wrote answers in the place of torch.
         model: its model, where that is loaded already.
     """
@@ -47,15 +48,13 @@ class Run:
         self.dir = RunDir(path)
         if model is not None:
             self.__dict__["model"] = model
+        self.dtype = dtype
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         self.onnx = onnx
-        if onnx is not None and self._stored:
-            raise InputError(
-                "an exported graph computes in its own precision",
-                where="dtype",
-                remedy="leave --dtype out, or answer without --onnx",
-            )
+        if onnx is not None and dtype != "float32":
+            remedy = 'leave dtype out, or answer without the graph; of 8 bits it is onnx="int8"'
+            raise InputError("an exported graph computes in its own precision", where="dtype", remedy=remedy)
         if self.dir.state in ("new", "foreign"):
             raise InputError(
                 "this is not a run folder", where=str(path), remedy="`bert-ft runs` lists the runs"
@@ -64,6 +63,11 @@ class Run:
     @property
     def path(self) -> Path:
         return self.dir.path
+
+    @property
+    def int8(self) -> bool:
+        """Whether the model computes in 8 bits."""
+        return self.dtype == "int8"
 
     @cached_property
     def task(self) -> Task:
@@ -103,8 +107,6 @@ class Run:
     def model(self) -> Any:
         """The trained model with its tokenizer and adapter (`bert_ft.modeling.model.Model`); of an unfinished
         run that of its best evaluation so far."""
-        from bert_ft.modeling.loading import load_unfinished
-
         custom = [name for name in self.task.run.custom if name in ("adapter", "model")]
         if custom:
             raise InputError(
@@ -114,8 +116,11 @@ class Run:
             )
         if self.onnx is not None:
             return self._loaded(self.task)
+        imports.libraries()
         if self.dir.state == "unfinished":
-            return load_unfinished(self.dir, self.task, self._trusted)
+            from bert_ft.modeling.loading import load_unfinished
+
+            return load_unfinished(self.dir, self.task, self._trusted, self.int8)
         if not self.dir.model.is_dir():
             remedy = "train it again with --save-model and without folds"
             raise InputError("this run has no saved model", where=str(self.path), remedy=remedy)
@@ -129,7 +134,7 @@ class Run:
             return exported.load(self.dir.onnx, self.onnx, self.dir.model, task, self._trusted)
         from bert_ft.modeling.loading import load_folder
 
-        return load_folder(str(self.dir.model), task, self._trusted, self._stored)
+        return load_folder(str(self.dir.model), task, self._trusted, self._stored, None, self.int8)
 
     def predict(self, inputs: Any) -> list[dict[str, Any]]:
         """Answers raw inputs: a text, a list of texts, or a list of pairs."""
@@ -198,8 +203,9 @@ def load(
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
-        dtype: "float32", or "checkpoint": the model computes in the type that its saved numbers have, so that
-            answers may differ in the last digits from those that were scored.
+        dtype: "float32"; "checkpoint": the model computes in the type that its saved numbers have, so that
+            answers may differ in the last digits from those that were scored; or "int8": linear layers of 8
+            bits, faster on CPUs with VNNI, and answers that differ somewhat more.
         onnx: "fp32", "int8" or "fp16": of a run, the graph that `bert-ft export` wrote answers in place of
             torch.
         settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 1024}`.
@@ -213,10 +219,12 @@ def load(
         raise InputError(
             "a graph answers for a run, and this is none", where=str(folder), remedy="name a run's folder"
         )
+    imports.libraries()
     from bert_ft.modeling.loading import load_folder
 
+    stored = weights.is_stored(dtype)
     trusted = remote_code.names(trust_remote_code)
-    return load_folder(str(folder), trusted=trusted, stored=weights.is_stored(dtype), settings=settings)
+    return load_folder(str(folder), None, trusted, stored, settings, int8=dtype == "int8")
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Int8, Json, Onnx, TrustRemoteCode, app, fail, graph, note, print_metrics
+from bert_ft.cli.options import Int8, Json, Onnx, TrustRemoteCode, app, computing, fail, note, print_metrics
 from bert_ft.cli.settings import SET, settings_command
 
 
@@ -41,7 +41,7 @@ def evaluate(
     from bert_ft.run import evaluate as compute
     from bert_ft.rundir.folder import RunDir
 
-    which = graph(onnx, int8)
+    how = computing(onnx, int8)
     data_dir = settings.pop("data_dir", None)
     is_run = RunDir(run).state in ("finished", "unfinished")
     trusted = names(trust_remote_code)
@@ -49,18 +49,30 @@ def evaluate(
         loading.load_folder(run, trusted=trusted)  # what it lacks comes first
         fail("which rows? a bare model needs --task TASK or --data FILE", 2)
     bound = load_task(task).override(settings) if task is not None else None
-    if which is not None and not is_run:
+    if onnx and not is_run:
         fail(f"{run}: --onnx answers for a run, and this is none", 2)
     if is_run:
-        whole = Run(run, trust_remote_code=trusted, onnx=which)
+        whole = Run(run, trust_remote_code=trusted, **how)
         whole.task = whole.task.override(settings)
+        if whole.int8:
+            _tell(whole)
         metrics = compute(whole, data, task=bound, data_dir=data_dir)
     else:
         if bound is None and settings:
             bound = loading.load_folder(run, trusted=trusted).adapter.task.override(settings)
-        loaded = loading.load_folder(run, bound, trusted)
+        loaded = loading.load_folder(run, bound, trusted, int8=int8)
         for line in loaded.notes:
             note(line)
         metrics = compute(loaded, data, data_dir=data_dir)
     if first_process():
         print_metrics(metrics, as_json)
+
+
+def _tell(run: Any) -> None:
+    """Says what 8 bits are here, and what they cost the run."""
+    from bert_ft.files import first_process
+    from bert_ft.tools import int8
+
+    lines = [*run.model.notes, int8.line(run)]
+    if first_process():
+        note(*lines)

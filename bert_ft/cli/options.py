@@ -55,7 +55,13 @@ ValidationRows = Annotated[
 Onnx = Annotated[
     bool, typer.Option("--onnx", help="Answer with onnxruntime and what `bert-ft export` wrote.")
 ]
-Int8 = Annotated[bool, typer.Option("--int8", help="With --onnx: its graph with weights of 8 bits.")]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Linear layers in 8 bits, on a CPU, and what that costs; with --onnx the graph of 8 bits.",
+    ),
+]
 TestRows = Annotated[str | None, typer.Option(help="Test rows; may have no labels.")]
 
 
@@ -87,11 +93,13 @@ def pair(item: str, option: str) -> tuple[str, str]:
     return key.strip(), text
 
 
-def graph(onnx: bool, int8: bool) -> str | None:
-    """Which exported graph --onnx and --int8 ask for."""
-    if int8 and not onnx:
-        fail("--int8 is for the graphs of `bert-ft export`: predict RUN --onnx --int8", 2)
-    return ("int8" if int8 else "fp32") if onnx else None
+def computing(onnx: bool, int8: bool, dtype: str = "float32") -> dict[str, Any]:
+    """What --onnx, --int8 and --dtype ask for, as the `onnx` and `dtype` of `load`."""
+    if onnx:
+        return {"onnx": "int8" if int8 else "fp32", "dtype": dtype}
+    if int8 and dtype not in ("float32", "int8"):
+        fail(f"--int8 and --dtype {dtype}: a model computes in one of them", 2)
+    return {"onnx": None, "dtype": "int8" if int8 else dtype}
 
 
 def print_metrics(result: dict[str, Any], as_json: bool) -> None:

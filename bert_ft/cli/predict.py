@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Int8, Onnx, TrustRemoteCode, app, graph, note, pair, settings_of
+from bert_ft.cli.options import Int8, Onnx, TrustRemoteCode, app, computing, note, pair, settings_of
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")]
@@ -41,7 +41,10 @@ EscapeFormulas = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option("--dtype", help="float32, or checkpoint: compute in the type of the model's saved numbers."),
+    typer.Option(
+        "--dtype",
+        help="float32; checkpoint: compute in the type of the model's saved numbers; or int8, as --int8.",
+    ),
 ]
 
 
@@ -85,19 +88,25 @@ def predict(
     bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews.csv -o answered.csv --column text=review
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
+    from bert_ft import imports
     from bert_ft import run as runs
-    from bert_ft.tools.predict.caution import Caution
-    from bert_ft.tools.predict.files import predict as answer
 
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
-    loaded = runs.load(
-        run, trust_remote_code=trust_remote_code, dtype=dtype, onnx=graph(onnx, int8), settings=settings
-    )
+    how = computing(onnx, int8, dtype)
+    imports.libraries()
+    from bert_ft.tools.predict.caution import Caution
+    from bert_ft.tools.predict.files import predict as answer
+
+    loaded = runs.load(run, trust_remote_code=trust_remote_code, settings=settings, **how)
     model = getattr(loaded, "model", loaded)
     for line in model.notes:
         note(line)
+    if how["dtype"] == "int8":
+        from bert_ft.tools import int8 as cost
+
+        note(cost.line(loaded))
     outcome = answer(
         model,
         source,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_ft import imports
 from bert_ft.config.task import Task
 from bert_ft.errors import within
 from bert_ft.families import Adapter
@@ -70,6 +71,7 @@ def finetune(
         settings=settings,
     )
     # torch is loaded from here on: what the call says is sound
+    imports.libraries()
     from bert_ft.finetuning.cross_validation import cross_validate
     from bert_ft.finetuning.train_run import train_run
 

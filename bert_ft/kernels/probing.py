@@ -32,7 +32,8 @@ def ragged(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
     """Token ids and mask of five rows of different lengths, each (5, L), on the CPU."""
     config = network.config
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
-    longest = min(longest, (getattr(config, "max_position_embeddings", None) or 64) // 2)
+    positions = getattr(config, "max_position_embeddings", None) or 64
+    longest = min(longest, positions // 2) if positions > 0 else longest  # XLNet has -1: no bound
     lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
     mask = torch.arange(longest) < lengths[:, None]
     vocabulary = config.vocab_size

@@ -104,9 +104,11 @@ def load_folder(
     trusted: Sequence[str] = (),
     stored: bool = False,
     settings: Mapping[str, Any] | None = None,
+    int8: bool = False,
 ) -> Model:
     """A saved model, with what its config says about family, labels and length (or with a task's own);
-    `trusted` and `stored` as for `build`, `settings` are keys of the task that hold for this model alone."""
+    `trusted` and `stored` as for `build`, `settings` are keys of the task that hold for this model alone,
+    `int8` as for `in_int8`."""
     evaluate_only()
     where = pretrained.locate(folder)
     config = pretrained.load_config(where, trusted=trusted)
@@ -119,7 +121,7 @@ def load_folder(
         labels = labels_of(config, where)
     adapter = families.find(task.family)(task, labels, tuned_of(config, where))
     adapter = pretrained.in_order_of(adapter, config)
-    bound = task.override({"run.checkpoint": where})
+    bound = _in_float32(task.override({"run.checkpoint": where}), int8)
     model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted, stored=stored)
     untrained = [note for note in notes if note.startswith(("new weights", "the head is replaced"))]
     if any(note.startswith("new weights") for note in untrained):
@@ -130,12 +132,29 @@ def load_folder(
             remedy=f"fine-tune it first: bert-ft train TASK --checkpoint {where}; then load the run",
         )
     model.notes = passed_over(config)
+    return in_int8(model) if int8 else model
+
+
+def in_int8(model: Model) -> Model:
+    """The model itself, whose linear layers compute in 8 bits from now on; a note says so.
+
+    Raises:
+        InputError: it is not on a CPU or can't have such layers.
+    """
+    from bert_ft.kernels import int8
+
+    model.notes = [*model.notes, int8.quantize(model.network)]
     return model
 
 
-def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> Model:
+def _in_float32(task: Task, requested: bool) -> Task:
+    """The task with float32 around layers of 8 bits, where these are requested."""
+    return task.override({"recipe.precision": "fp32"}) if requested else task
+
+
+def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = (), int8: bool = False) -> Model:
     """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint.
-    `task` is the run's, as far as the call leaves it; `trusted` as for `build`."""
+    `task` is the run's, as far as the call leaves it; `trusted` as for `build`, `int8` as for `in_int8`."""
     from safetensors.torch import load_file
 
     saved = [
@@ -148,6 +167,7 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
             where=str(folder.path),
             remedy="finish it: run the same command or call again",
         )
+    task = _in_float32(task, int8)
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted, training=True)
@@ -163,4 +183,4 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = ()) -> 
         }
     )
     lora.remove(model.network, merge=True)
-    return model
+    return in_int8(model) if int8 else model

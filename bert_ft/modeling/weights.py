@@ -115,13 +115,15 @@ def digest(folder: Path) -> str | None:
 
 def is_stored(dtype: str) -> bool:
     """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for
-    "float32".
+    "float32" and "int8" (`kernels/int8.py`).
 
     Raises:
         InputError: any other name.
     """
-    if dtype not in ("float32", "checkpoint"):
-        message = f'\'{dtype}\' is neither "float32" nor "checkpoint" (the type of the file\'s numbers)'
+    if dtype not in ("float32", "checkpoint", "int8"):
+        message = (
+            f'\'{dtype}\' is neither "float32" nor "checkpoint" (the type of the file\'s numbers) nor "int8"'
+        )
         raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
     return dtype == "checkpoint"
 

@@ -57,7 +57,10 @@ FOLDERS = {
 }
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
 predictions these are the run's own sets alone."""
-FILES = ("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", "pushed.jsonl", ".lock")
+FILES = (
+    *("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", "pushed.jsonl"),
+    *("int8.json", ".lock"),
+)
 """The files of a run."""
 
 
@@ -76,6 +79,7 @@ class RunDir:
         self.results_json = self.path / "results.json"
         self.report_html = self.path / "report.html"
         self.pushed_jsonl = self.path / "pushed.jsonl"
+        self.int8_json = self.path / "int8.json"
 
     @property
     def state(self) -> str:
@@ -160,7 +164,7 @@ class RunDir:
         with disk(self.path):
             self.results_json.unlink(missing_ok=True)
             self.clear()
-            for old in (self.log_jsonl, self.task_toml, self.report_html, self.pushed_jsonl):
+            for old in (self.log_jsonl, self.task_toml, self.report_html, self.pushed_jsonl, self.int8_json):
                 old.unlink(missing_ok=True)
             write_json(self.environment_json, environment)
             self.predictions.mkdir(exist_ok=True)

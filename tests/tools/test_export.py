@@ -182,8 +182,8 @@ def test_the_commands_and_the_report(trained: Callable[[str], Path], cli: Any, t
     assert cli("report", path).code == 0
     page = (path / "report.html").read_text()
     assert "exported, beside the model" in page and "ONNX, int8" in page
-    left = cli("predict", path, "rows.txt", "--int8")
-    assert left.code == 2 and "--onnx --int8" in left.err
+    left = cli("predict", path, "rows.txt", "--onnx", "--dtype", "int8")
+    assert left.code == 2 and 'onnx="int8"' in left.err
 
 
 def test_what_is_refused(trained: Callable[[str], Path], cli: Any, tmp_path: Path, monkeypatch: Any) -> None:

@@ -73,9 +73,9 @@ def _least(loaded: Any, coverage: float) -> float:
             where="--label-sets",
             remedy="name the run in the place of its model: its validation predictions are taken",
         )
-    if loaded.onnx not in (None, "fp32"):
+    if loaded.onnx not in (None, "fp32") or loaded.int8:
         raise InputError(
-            "the run's own probabilities say nothing of a graph with smaller numbers",
+            "the run's own probabilities say nothing of a model with smaller numbers",
             where="--label-sets",
             remedy="leave out --int8",
         )
