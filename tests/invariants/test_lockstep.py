@@ -16,7 +16,7 @@ import bert_ft
 from bert_ft import families
 from bert_ft.data.rows import Splits
 from bert_ft.engine import batches, loop
-from bert_ft.kernels import padding_free
+from bert_ft.kernels import cpu, padding_free
 from bert_ft.modeling import model
 from bert_ft.modeling.loading import build
 from bert_ft.prepared import prepare
@@ -101,6 +101,61 @@ def test_fifty_steps_have_trainers_losses(
     assert np.allclose(losses, theirs, rtol=1e-4, atol=0), np.abs(np.divide(losses, theirs) - 1).max()
 
 
+@pytest.mark.pretrained
+@pytest.mark.shared_data
+def test_steps_in_bfloat16_have_the_losses_of_trainers(
+    shared_data: Path, minilm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autocast rounds each product to 8 bits, ours to other ones than `Trainer`'s: their losses are as near to
+    each other as each is to float32's."""
+    monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.0)
+    steps = 16
+    settings = {
+        "max_grad_norm": 1.0,
+        "gradient_accumulation_steps": 2,
+        "warmup_ratio": 0.0,
+        "weight_decay": 0.0,
+    }
+    recipe = settings | {"learning_rate": 2e-4, "batch_size": BATCH, "dropout": 0.0, "max_length": 64}
+    recipe |= {
+        "schedule": "constant",
+        "max_steps": steps,
+        "limit_train": 128,
+        "eval_every": 99,
+        "log_every": 1,
+    }
+    task = bert_ft.load_task("mrpc").override(
+        recipe | {"run.data_dir": str(shared_data / "glue"), "run.checkpoint": str(minilm2)}
+    )
+    prepared = prepare(task, families.find(task.family))
+    curves: dict[str, list[float]] = {}
+    for precision in ("auto", "fp32"):
+        built, _ = build(prepared.task, prepared.adapter, precision)
+        assert built.unpadding.active and built.accelerator.step_dtype == (
+            torch.bfloat16 if precision == "auto" else None
+        )
+        losses = curves[precision] = []
+        loop.train(
+            built, built.encode(prepared.splits.train),
+            evaluate=lambda: {"validation": {task.best_metric[1]: 0.0}},
+            log=lambda entry, losses=losses: losses.append(entry["loss"]) if "loss" in entry else None,
+        )  # fmt: skip
+    built, _ = build(prepared.task, prepared.adapter, "fp32")
+    features = built.encode(prepared.splits.train)
+    padding_free.restore(built.network)
+    curves["theirs"] = _trainer(
+        task, features, built.network, settings, tmp_path / "trainer", steps, bf16=True
+    )
+    ours, single, theirs = (np.array(curves[name]) for name in ("auto", "fp32", "theirs"))
+    assert np.ptp(single) > 0.05 and not np.array_equal(ours, single)
+    assert np.allclose(ours, theirs, rtol=2e-2) and np.allclose(ours, single, rtol=2e-2), (
+        ours,
+        theirs,
+        single,
+    )
+    assert np.abs(ours - single).mean() < 2 * np.abs(theirs - single).mean() + 1e-3
+
+
 SEEDS, SHORT = 20, 30
 
 
@@ -180,6 +235,7 @@ def _trainer(
     folder: Path,
     steps: int,
     seed: int = 42,
+    bf16: bool = False,
 ) -> list[float]:
     """The loss of each optimizer step: the mean over the rows of its micro-batches."""
     accumulation = settings["gradient_accumulation_steps"]
@@ -199,6 +255,7 @@ def _trainer(
         report_to=[],
         save_strategy="no",
         use_cpu=True,
+        bf16=bf16,
         disable_tqdm=True,
         seed=seed,
         remove_unused_columns=False,

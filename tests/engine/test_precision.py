@@ -1,0 +1,207 @@
+"""Which precision is computed in: training steps in bf16 on CPUs that are good at it, answers in fp32, and neither in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import bert_ft
+from bert_ft.engine.accelerator import accelerator
+from bert_ft.kernels import cpu
+from bert_ft.rundir import environment
+
+ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(20) for word in ("good", "bad")]
+OPTIONS: dict[str, Any] = {
+    "batch_size": 8,
+    "max_steps": 6,
+    "max_length": 16,
+    "log_every": 1,
+    "eval_every": 3,
+    "learning_rate": 1e-3,
+    "baselines": False,
+}
+
+
+@pytest.fixture
+def good_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.2)
+
+
+@pytest.fixture
+def bad_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "bf16_gain", lambda: 0.3)
+
+
+def train(checkpoint: Path, output: Path, **more: Any) -> bert_ft.Run:
+    settings = OPTIONS | more
+    return bert_ft.finetune(
+        "classification", str(checkpoint), train=ROWS, validation=ROWS, output=output, **settings
+    )
+
+
+def recorded(run: bert_ft.Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.path / "environment.json").read_text())
+    return found
+
+
+def linears() -> tuple[list[tuple[bool, torch.dtype]], Any]:
+    """Fills a list with (training, type) of what each linear layer gives, until the handle is removed."""
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    def note(module: torch.nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.append((module.training, output.dtype))
+
+    return seen, register_module_forward_hook(note)
+
+
+@pytest.mark.parametrize(
+    ("precision", "steps", "answers", "written"),
+    [
+        ("auto", torch.bfloat16, torch.float32, "bf16, answers in fp32"),
+        ("bf16", torch.bfloat16, torch.bfloat16, "bf16"),
+        ("fp32", torch.float32, torch.float32, "fp32"),
+    ],
+)
+def test_steps_and_answers_are_computed_in_what_is_said(
+    precision: str,
+    steps: torch.dtype,
+    answers: torch.dtype,
+    written: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    good_at_bf16: None,
+) -> None:
+    given: list[torch.dtype] = []
+
+    def loss(logits: torch.Tensor, values: Any) -> torch.Tensor:
+        given.append(logits.dtype)
+        return torch.nn.functional.cross_entropy(logits, values["labels"], reduction="none")
+
+    seen, handle = linears()
+    during: list[tuple[bool, torch.dtype]] = []
+
+    class Watch(bert_ft.Callback):
+        def on_start(self, *_: Any) -> None:
+            seen.clear()  # the self-checks before it
+
+        def on_end(self) -> None:
+            during.extend(seen)
+
+    try:
+        run = train(tiny_checkpoint, tmp_path / "run", precision=precision, loss=loss, callbacks=[Watch()])
+    finally:
+        handle.remove()
+    assert {dtype for training, dtype in during if training} == {steps}
+    assert {dtype for training, dtype in during if not training} == {answers}
+    assert set(given) == {torch.float32}, "a loss is computed in float32 whatever the steps are in"
+    found = recorded(run)
+    assert found["precision"] == written
+    assert found.get("bf16_gain") == (None if precision == "fp32" else 2.2)
+
+
+def test_answers_of_bf16_steps_are_those_of_the_saved_model(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
+) -> None:
+    """To the last digits of float32, by transformers alone."""
+    run = train(tiny_checkpoint, tmp_path / "run", **{"run.calibration": "none"})
+    folder = run.path / "model"
+    tokenizer, model = (
+        kind.from_pretrained(folder) for kind in (AutoTokenizer, AutoModelForSequenceClassification)
+    )
+    predictions = run.predictions()
+    assert len(predictions) == len(ROWS)
+    for row, kept in zip(ROWS, predictions, strict=True):
+        with torch.no_grad():
+            logits = model(**tokenizer(row["text"], return_tensors="pt")).logits[0]
+        expected = logits.softmax(-1).tolist()
+        assert [kept["probabilities"][model.config.id2label[k]] for k in range(2)] == pytest.approx(
+            expected, abs=1e-6
+        )
+
+
+def test_a_cpu_that_is_not_good_at_it_computes_in_fp32(
+    tiny_checkpoint: Path, tmp_path: Path, bad_at_bf16: None
+) -> None:
+    run = train(tiny_checkpoint, tmp_path / "run")
+    assert recorded(run)["precision"] == "fp32" and "bf16_gain" not in recorded(run)
+    line = environment.device_line(accelerator("bf16"))
+    assert "bf16 (0.3 times the speed of fp32)" in line
+
+
+def test_no_instructions_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu.bf16_gain.cache_clear()
+    try:
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_f": True}
+        )
+        monkeypatch.setattr(torch, "mm", None)  # nothing is multiplied
+        assert cpu.bf16_gain() == 0.0
+        assert "slow: no instructions for it" in environment.device_line(accelerator("bf16"))
+    finally:
+        cpu.bf16_gain.cache_clear()
+
+
+def test_the_trial_gives_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu.bf16_gain.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert cpu.bf16_gain() > 0 and torch.get_num_threads() == 2
+        assert cpu.bf16_gain() == cpu.bf16_gain(), "one trial a process"
+    finally:
+        torch.set_num_threads(before)
+        cpu.bf16_gain.cache_clear()
+
+
+def test_a_network_that_does_not_run_in_bf16_trains_in_fp32_and_it_is_said(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
+) -> None:
+    network = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    plain = network.bert.encoder.layer[0].forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("expected float, got bfloat16")
+        return plain(*args, **kwargs)
+
+    network.bert.encoder.layer[0].forward = forward
+    run = bert_ft.finetune(
+        "classification",
+        model=network,
+        tokenizer=AutoTokenizer.from_pretrained(tiny_checkpoint),
+        train=ROWS,
+        validation=ROWS,
+        output=tmp_path / "run",
+        **OPTIONS,
+    )
+    assert recorded(run)["precision"] == "fp32"
+    notes = " ".join(run.results["notes"])
+    assert "trained in fp32: bert does not run in bf16 (RuntimeError: expected float, got bfloat16)" in notes
+
+
+def test_interrupted_equals_uninterrupted_in_bf16(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
+) -> None:
+    class Stop(Exception):
+        pass
+
+    class StopAt(bert_ft.Callback):
+        def on_step(self, step: int, entry: Any) -> None:
+            if step == 5:
+                raise Stop
+
+    more: dict[str, Any] = {"save_every": 2, "gradient_accumulation_steps": 2}
+    whole = train(tiny_checkpoint, tmp_path / "whole", **more)
+    with pytest.raises(Stop):
+        train(tiny_checkpoint, tmp_path / "parts", callbacks=[StopAt()], **more)
+    parts = train(tiny_checkpoint, tmp_path / "parts", **more)
+    weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
+    assert weights[0] == weights[1] and whole.predictions() == parts.predictions()
