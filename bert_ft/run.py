@@ -30,8 +30,8 @@ class Run:
     Args:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
             `finetune`.
-        dtype: "float32"; "checkpoint": the model computes in the type that its saved numbers have; or "int8":
-            its linear layers compute in 8 bits, on a CPU.
+        dtype: "float32"; "bfloat16": answers are computed in it; "checkpoint": the model computes in the type
+            that its saved numbers have; or "int8": its linear layers compute in 8 bits, on a CPU.
         onnx: "fp32", "int8" or "fp16": the graph that `bert-ft export` wrote answers in the place of torch.
         model: its model, where that is loaded already.
     """
@@ -71,7 +71,8 @@ class Run:
 
     @cached_property
     def task(self) -> Task:
-        return self.dir.task()
+        task = self.dir.task()
+        return task.override(changed) if (changed := weights.settings(self.dtype)) else task
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -203,9 +204,10 @@ def load(
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
-        dtype: "float32"; "checkpoint": the model computes in the type that its saved numbers have, so that
-            answers may differ in the last digits from those that were scored; or "int8": linear layers of 8
-            bits, faster on CPUs with VNNI, and answers that differ somewhat more.
+        dtype: what answers are computed in. "float32"; "bfloat16": faster on CPUs with instructions for it,
+            and other in the third digit; "checkpoint": the type that the saved numbers have, with answers
+            that may differ as much; or "int8": linear layers of 8 bits, faster on CPUs with VNNI, and answers
+            that differ somewhat more.
         onnx: "fp32", "int8" or "fp16": of a run, the graph that `bert-ft export` wrote answers in place of
             torch.
         settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 1024}`.
@@ -224,7 +226,8 @@ def load(
 
     stored = weights.is_stored(dtype)
     trusted = remote_code.names(trust_remote_code)
-    return load_folder(str(folder), None, trusted, stored, settings, int8=dtype == "int8")
+    changed = {**weights.settings(dtype), **(settings or {})}
+    return load_folder(str(folder), None, trusted, stored, changed, int8=dtype == "int8")
 
 
 def evaluate(

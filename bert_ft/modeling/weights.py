@@ -115,17 +115,22 @@ def digest(folder: Path) -> str | None:
 
 def is_stored(dtype: str) -> bool:
     """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for
-    "float32" and "int8" (`kernels/int8.py`).
+    "float32", "bfloat16" (autocast over float32 weights) and "int8" (`kernels/int8.py`).
 
     Raises:
         InputError: any other name.
     """
-    if dtype not in ("float32", "checkpoint", "int8"):
+    if dtype not in ("float32", "bfloat16", "checkpoint", "int8"):
         message = (
-            f'\'{dtype}\' is neither "float32" nor "checkpoint" (the type of the file\'s numbers) nor "int8"'
+            f"'{dtype}' is none of float32, bfloat16, int8 and checkpoint (the type of the file's numbers)"
         )
         raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
     return dtype == "checkpoint"
+
+
+def settings(dtype: str) -> dict[str, str]:
+    """The keys of a task that `dtype` stands for."""
+    return {"recipe.precision": "bf16"} if dtype == "bfloat16" else {}
 
 
 def rounded(model: Any, dtype: str) -> None:

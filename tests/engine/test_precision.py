@@ -205,3 +205,28 @@ def test_interrupted_equals_uninterrupted_in_bf16(
     parts = train(tiny_checkpoint, tmp_path / "parts", **more)
     weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
     assert weights[0] == weights[1] and whole.predictions() == parts.predictions()
+
+
+def test_answers_in_bfloat16_where_they_are_asked_for(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = train(tiny_checkpoint, tmp_path / "run", precision="fp32", **{"run.calibration": "none"})
+    texts = [row["text"] for row in ROWS]
+    exact = bert_ft.load(run.path).predict(texts)
+    for loaded in (
+        bert_ft.load(run.path, dtype="bfloat16"),
+        bert_ft.load(run.path / "model", dtype="bfloat16"),
+    ):
+        seen, handle = linears()
+        try:
+            rounded = loaded.predict(texts)
+        finally:
+            handle.remove()
+        assert torch.bfloat16 in {dtype for _, dtype in seen}
+        apart = [
+            abs(a["probabilities"][label] - b["probabilities"][label])
+            for a, b in zip(exact, rounded, strict=True)
+            for label in ("good", "bad")
+        ]
+        assert 0 < max(apart) < 2e-2
+    assert run.task.recipe.precision == "fp32", "the run stays what it was"
+    with pytest.raises(bert_ft.InputError, match="'half' is none of float32, bfloat16, int8 and checkpoint"):
+        bert_ft.load(run.path, dtype="half")
