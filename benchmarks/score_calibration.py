@@ -119,6 +119,8 @@ def one(name: str, seed: int, data: Path, checkpoint: str, folder: Path) -> dict
         " ".join(row["tokens"]) if family == "ner" else (row["question"], row["context"])
         for row in sets["test"]
     ]
+    if "scores" not in run.model.adapter.tuned:
+        raise SystemExit(f"{name}, seed {seed}: nothing was fitted: {run.results['notes']}")
     said = scores(run.predict(inputs))
     kept = run.model.adapter.tuned.pop("scores")
     plain = scores(run.predict(inputs))

@@ -10,8 +10,9 @@ def libraries() -> None:
     """Imports what every run and every model needs of `transformers`, and torch with it.
 
     Half a million objects are made that all stay. The collector would look through them over and over, a
-    fifth of the time that it takes; so it rests, and leaves them alone afterwards too. Nothing happens where
-    they are imported already, or where somebody has switched the collector off.
+    fifth of the time that it takes; so it rests, and leaves what is alive by then alone afterwards too: in a
+    notebook also objects from before, which end with their last name then and not as parts of a circle.
+    Nothing happens where the libraries are imported already, or where somebody has switched it off.
     """
     if not gc.isenabled() or "transformers.modeling_utils" in sys.modules:
         return

@@ -251,7 +251,7 @@ def test_several_labels_and_their_thresholds(
         for name in ("train", "validation", "test")
     }  # fmt: skip
     run = bert_ft.finetune("classification", tiny_checkpoint, output=tmp_path / "run", calibration="platt",
-                           problem_type="multi_label_classification", **{**noisy, **sets})  # fmt: skip
+                           problem_type="multi_label_classification", **{**noisy, **sets, "max_steps": 200})  # fmt: skip
     tuned = run.results["tuned"]
     assert {"bad", "film"} <= set(tuned["platt"]) and "rare" not in tuned["platt"]
     assert "Left as they are: " in run.results["notes"][-1] and "rare" in run.results["notes"][-1]
@@ -313,3 +313,50 @@ def test_what_is_refused_and_what_is_told(
                            save_model=False, **few)  # fmt: skip
     assert "probabilities are not calibrated by platt: no model is kept" in run.results["notes"]
     assert run.results["tuned"] == {}
+
+
+@pytest.mark.parametrize("size", [10, 20, 30, 45])
+def test_saturated_probabilities_are_fitted_as_their_logits_are(size: int) -> None:
+    """Of several labels 1 - p is 0 from a logit of 37 on; a few such rows must not outweigh all others."""
+    random = np.random.default_rng(size)
+    logits = random.normal(0, size, 1000)
+    truth = (random.random(1000) < expit(0.2 * logits)).astype(float)
+    ours = label_calibration.fits("platt", expit(logits)[:, None], truth[:, None], True)[0]
+    expected = label_calibration.fit("platt", np.clip(logits, -36, 36), truth)
+    assert ours is not None and expected is not None
+    assert ours == pytest.approx(expected, rel=1e-2, abs=1e-3)
+    assert 0.05 < ours[0] < 0.5
+
+
+def test_probabilities_of_exactly_0_and_1_end_no_training() -> None:
+    probabilities = np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]] * 100, float)
+    truth = np.eye(3)[[0, 1, 2] * 100]
+    found = label_calibration.fits("platt", probabilities, truth, False)
+    assert all(each is None or np.isfinite(each).all() for each in found)
+    assert np.isfinite(label_calibration.calibrated("platt", probabilities, found, False)).all()
+
+
+def test_scores_that_hardly_differ_are_left_alone() -> None:
+    """Else a rounding of a logit would show in the third digit of a probability."""
+    truth = np.arange(400) % 2.0
+    odds = truth / 10_000 + np.random.default_rng(0).normal(0, 1e-4, 400)
+    assert label_calibration.fit("platt", odds, truth) is None
+    assert label_calibration.fit("platt", 10_000 * odds, truth) is not None
+
+
+def test_no_estimate_is_made_of_a_choice_that_a_calibrator_came_after(
+    tiny_checkpoint: Path, tmp_path: Path, noisy: dict[str, Any]
+) -> None:
+    """The lean of the best of several evaluations is one of answers before the calibrator was fitted, to all rows."""
+    more = {**noisy, "eval_every": 20, "keep": "best"}
+    run = bert_ft.finetune(
+        "classification", tiny_checkpoint, output=tmp_path / "run", calibration="platt", **more
+    )
+    (made,) = [each for each in run.results["chosen"] if each["set"] == "validation"]
+    assert made["tuned"] == "a calibrator of every label" and made["evaluations"] == 3
+    assert not made["lean"] and not made["held_out"] and "accuracy" in made["metrics"]
+    note = next(line for line in run.results["notes"] if "calibrated on these rows by platt" in line)
+    right = round(1000 * run.metrics["validation"]["accuracy"])
+    assert f"were right before, {right} are now" in note.replace(",", "").replace(
+        " right before", " right before,"
+    )

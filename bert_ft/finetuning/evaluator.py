@@ -117,6 +117,14 @@ class Evaluator:
         for name, values in metrics.items():
             rows = self.scored[name]
             count = (self.evaluations if self.keeps else 1) if name == self.chosen_by else 0
+            if name == self.chosen_by and any(
+                method in self.adapter.tuned for method in label_calibration.METHODS
+            ):
+                # fitted to all of these rows, after the evaluations that an estimate would compare
+                result.append(
+                    choices.Choice(name, list(values), max(count, 1), "a calibrator of every label")
+                )
+                continue
             answers = choices.Answers(self.adapter.candidate, self.latest[name], rows, self.folder, step)
             result += choices.of_set(name, values, count, self.best, answers, self.say)
         return result

@@ -29,6 +29,10 @@ LEAST: dict[Method, int] = {"platt": 200, "isotonic": 1000}
 STEPS = 100
 """Steps to a standard deviation of the scores that isotonic regression is fitted to: none is steeper, so that
 what another machine or batch rounds a score by moves a probability by little."""
+STEEPEST = 1000.0
+"""Slopes of Platt's sigmoid beyond it are of scores that hardly differ: their rounding would show."""
+FARTHEST = 36.0
+"""Log odds of a label by itself beyond it count as this far: float64 has no 1 - p nearer to 0."""
 LEAST_EACH = 10  # rows with a label, and rows without it, from which it is fitted
 
 
@@ -52,18 +56,21 @@ def log_odds(probabilities: np.ndarray, several: bool) -> np.ndarray:
     precision where p is nearly 1."""
     p = np.asarray(probabilities, np.float64)
     if several:
+        farthest = FARTHEST
         others = 1 - p
     else:
+        farthest = -math.log(TINY)
         others = np.zeros_like(p)
         others[:, 1:] += np.cumsum(p[:, :-1], axis=1)
         others[:, :-1] += np.cumsum(p[:, :0:-1], axis=1)[:, ::-1]
     odds: np.ndarray = np.log(np.maximum(p, TINY)) - np.log(np.maximum(others, TINY))
-    return odds
+    bounded: np.ndarray = np.clip(odds, -farthest, farthest)
+    return bounded
 
 
 def fit(method: Method, odds: np.ndarray, truth: np.ndarray) -> Fitted | None:
-    """One label's calibrator; None where too few rows have the label, or lack it, or where a higher score
-    does not make it likelier.
+    """One label's calibrator; None where too few rows have the label, or lack it, where a higher score does
+    not make it likelier, or where scores differ by too little for a sigmoid.
 
     Args:
         odds: (N,) its scores. truth: (N,) how far it holds, 0 to 1.
@@ -71,11 +78,14 @@ def fit(method: Method, odds: np.ndarray, truth: np.ndarray) -> Fitted | None:
     if min(truth.sum(), (1 - truth).sum()) < LEAST_EACH:
         return None
     found = _platt(odds, truth) if method == "platt" else _isotonic(odds, truth)
-    rises = found[0] > 0 if method == "platt" else found[1][-1] > found[1][0]
+    if found is None:
+        return None
+    rises = 0 < found[0] <= STEEPEST if method == "platt" else found[1][-1] > found[1][0]
     return found if rises else None
 
 
-def _platt(odds: np.ndarray, truth: np.ndarray) -> Fitted:
+def _platt(odds: np.ndarray, truth: np.ndarray) -> Fitted | None:
+    """Slope and intercept; None where the scores are too far apart to be told from certain ones."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
@@ -93,9 +103,12 @@ def _platt(odds: np.ndarray, truth: np.ndarray) -> Fitted:
         second: np.ndarray = (x.T * (p * (1 - p))) @ x / len(x)
         return second
 
-    found = minimize(
-        loss, [unit, 0.0], jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}
-    )
+    try:
+        found = minimize(
+            loss, [unit, 0.0], jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}
+        )
+    except (ValueError, np.linalg.LinAlgError):  # a curvature of zeros, at probabilities of 0 and 1
+        return None
     return [float(found.x[0] / unit), float(found.x[1])]
 
 

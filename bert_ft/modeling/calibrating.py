@@ -181,15 +181,26 @@ def _fit_labels(adapter: Adapter, method: Method, predictions: Columns, rows: Ro
     before = predictions["prediction"].copy()
     predictions.update(by_label(adapter, predictions))
     adapter.tune(predictions, rows)
-    changed = before != predictions["prediction"]
-    count = int((changed.any(axis=1) if several else changed).sum())
+    after = predictions["prediction"]
     line = (
-        f"probabilities are calibrated on these rows by {method}, which can change answers: {count:,} of "
-        f"{len(rows):,} are others, here and wherever the model answers; metrics of these rows lean on that"
+        f"probabilities are calibrated on these rows by {method}, which can change answers: "
+        f"{_apart(before, after):,} of {len(rows):,} are others, here and wherever the model answers"
     )
+    if soft_labels.targets(adapter, rows) is None:
+        wrong = [_apart(answers, gold) for answers in (before, after)]
+        line += f"; {len(rows) - wrong[0]:,} were right before, {len(rows) - wrong[1]:,} are now"
     bare = [name for name in names if name not in fitted]
-    least = f"fewer than {label_calibration.LEAST_EACH} rows with it or without it, or scores that mislead"
+    least = (
+        f"fewer than {label_calibration.LEAST_EACH} rows with it or without it, or scores that mislead or "
+        "hardly differ"
+    )
     return f"{line}. Left as they are: {', '.join(bare)} ({least})" if bare else line
+
+
+def _apart(answers: np.ndarray, others: np.ndarray) -> int:
+    """In how many rows two arrays of answers differ, labels or sets of them."""
+    differs = answers != others
+    return int((differs.any(axis=1) if differs.ndim == 2 else differs).sum())
 
 
 def _truth(gold: np.ndarray, labels: int) -> np.ndarray:

@@ -172,7 +172,7 @@ def test_lengths_from_the_collator(attended: list[Layout], monkeypatch: pytest.M
 )  # under autocast NomicBert's q and k are wider than its v
 def test_half_precision(name: str) -> None:
     padded, free, inputs = build(name, dropout=0.1), build(name, dropout=0.1), batch([9, 2, 4])
-    assert unpad(free, dtype=torch.bfloat16).active
+    assert unpad(free, torch.bfloat16).active
     with torch.autocast("cpu", torch.bfloat16):
         run(free, inputs)  # with dropout, through the backward written out
         free.eval(), padded.eval()
