@@ -4,7 +4,7 @@
 
 - rows: `predict` of a run with two layers, SST-2's training sentences from a file, each size in a process of its own
 - length: a training step (forward and backward, dropout on, fp32) of rows of one length, random weights: ModernBERT's shape with its
-  windows of 128 tokens and every third layer global, ModernBERT with windows alone, and BERT, which looks everywhere
+  windows of 128 tokens and every third layer global, the same with windows alone, and BERT, which looks everywhere
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def network_of(shape: str) -> Any:
         return tf.BertForSequenceClassification(config)
     settings = WIDTH | {"intermediate_size": 384, "local_attention": 128, "pad_token_id": 0, "cls_token_id": 1,
                         "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "attention_dropout": 0.1}  # fmt: skip
-    settings["global_attn_every_n_layers"] = 3 if shape == "modernbert" else 10**6
+    if shape != "modernbert":
+        settings["layer_types"] = ["sliding_attention"] * WIDTH["num_hidden_layers"]
     return tf.ModernBertForSequenceClassification(tf.ModernBertConfig(**settings))
 
 

@@ -6,6 +6,7 @@ attention, which drops its probabilities itself, and the function of ours that d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     """The dropouts of the forwards inside, in their order, of a batch with rows of these lengths. Complete only when the
     context is left: an attention that works in groups of rows is one dropout."""
     record: list[Dropout] = []
-    grouped: set[int] = set()  # entries whose shape still counts heads x rows
+    grouped: dict[int, set[int]] = {}  # entry whose shape still counts heads x queries -> queries a draw
     running = [""]
     within: list[bool] = []
     rows, longest = len(lengths), max(lengths)
@@ -98,10 +99,13 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
             if isinstance(modules[running[-1]], nn.Dropout):
                 elementwise(like, rate)
             elif (last := len(record) - 1) in grouped and record[last].place == running[-1]:
-                record[last] = record[last]._replace(shape=(record[last].shape[0] + like.shape[0],))
+                record[last] = record[last]._replace(
+                    shape=(record[last].shape[0] + like.shape[0] * like.shape[1],)
+                )
+                grouped[last].add(like.shape[1])
             else:
-                note("attention", rate, (like.shape[0],), like.dtype)
-                grouped.add(len(record) - 1)
+                note("attention", rate, (like.shape[0] * like.shape[1],), like.dtype)
+                grouped[len(record) - 1] = {like.shape[1]}
             return draw(like, rate)
 
         return keep
@@ -124,5 +128,11 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
         finally:
             for handle in handles:
                 handle.remove()
-    for k in grouped:
-        record[k] = record[k]._replace(shape=(record[k].shape[0] // rows,))
+    # each row as long as the longest of its group, or its first token alone
+    ascending = iter(sorted(lengths))
+    groups = packed_attention.group_sizes(sorted(lengths), packed_attention.GROUP_COST)
+    queries = sum(size * max(itertools.islice(ascending, size)) for size in groups)
+    for k, drawn in grouped.items():
+        heads, rest = divmod(record[k].shape[0], rows if drawn == {1} else queries)
+        assert rest == 0, "not all queries of a row had dropout drawn"
+        record[k] = record[k]._replace(shape=(heads,))

@@ -27,21 +27,62 @@ LONG = 1024  # tokens from which on a training keeps no scores that torch's atte
 Kernel = Literal["groups", "varlen_attn", "flash_attn", "block"]
 
 
+class Span(NamedTuple):
+    """Queries of each sequence of a group, and the keys that any of them may look at.
+
+    Attributes:
+        mask: (rows or 1, 1, queries, keys) True where attention may look; None: everywhere.
+    """
+
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Sequences of near length, for attention padded to the longest of them: rows x length slots."""
+    """Sequences of near length, for attention padded to the longest of them: rows x length slots.
+
+    Attributes:
+        lengths: (rows,) how many tokens each has; None: all as many.
+        window: local attention: at most so far to either side; None: everywhere.
+        banded: whether long sequences are computed in spans, so that a window costs what it spans.
+    """
 
     rows: int
     length: int
-    mask: Tensor | None  # (rows, 1, 1 or length, length), True where attention may look; None: everywhere
+    lengths: Tensor | None
+    window: int | None
+    device: torch.device
+    banded: bool
 
     def heads(self, x: Tensor) -> Tensor:
         """(rows * length, heads, d) -> (rows, heads, length, d), a view; also of a single query each."""
         return x.view(self.rows, x.shape[0] // self.rows, *x.shape[1:]).transpose(1, 2)
 
-    def mask_of(self, queries: int) -> Tensor | None:
-        """The mask for all queries of a sequence, or for the first of them."""
-        return self.mask if self.mask is None else self.mask[:, :, :queries]
+    def spans(self, queries: int) -> list[Span]:
+        """What is computed together, for all queries of a sequence or for the first of them; made once, kept
+        for all layers."""
+        cached: dict[int, list[Span]] = self.__dict__.setdefault("_spans", {})
+        if queries not in cached:
+            window = self.length if self.window is None else self.window
+            size = 2 * window if self.banded and window else queries
+            starts = range(0, queries, max(1, size))
+            cached[queries] = [self._span(start, min(start + size, queries), window) for start in starts]
+        return cached[queries]
+
+    def _span(self, start: int, end: int, window: int) -> Span:
+        first, last = (
+            (max(0, start - window), min(self.length, end + window)) if self.banded else (0, self.length)
+        )
+        at = torch.arange(start, end, device=self.device)[:, None]
+        other = torch.arange(first, last, device=self.device)
+        mask = None if self.lengths is None else (other < self.lengths[:, None])[:, None, None]
+        if max(end - 1 - first, last - 1 - start) > window:
+            near = (at - other).abs() <= window
+            # padding may look at itself: a row of scores that may look nowhere would be NaN
+            mask = near[None, None] if mask is None else near & mask | (at == other)
+        return Span(slice(start, end), slice(first, last), mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +133,8 @@ class Layout:
         lengths = iter(self.lengths)
         for rows in group_sizes(self.lengths, GROUP_COST if device.type == "cpu" else None):
             here = list(itertools.islice(lengths, rows))
-            shortest, longest = here[0], here[-1]
-            mask = None
-            at = torch.arange(longest, device=device)
-            if shortest < longest:
-                mask = (at < self._upload(here)[:, None])[:, None, None]
-            if self.window is not None and longest > self.window + 1:
-                near = (at - at[:, None]).abs() <= self.window
-                # padding may look at itself: a row of scores that may look nowhere would be NaN
-                mask = near.expand(rows, 1, -1, -1) if mask is None else near & mask | (at == at[:, None])
-            groups.append(Group(rows, longest, mask))
+            lengths_here = None if here[0] == here[-1] else self._upload(here)
+            groups.append(Group(rows, here[-1], lengths_here, self.window, device, device.type == "cpu"))
         return groups
 
     @functools.cached_property
@@ -201,68 +234,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropou
     return out.index_select(0, layout.slots) if whole else out
 
 
-class Request(NamedTuple):
-    """What a layer asks of attention: the kind of its q, k, v, and how they attend."""
-
-    dtype: torch.dtype
-    heads: int
-    head_dim: int
-    dropout: float
-    window: int | None
-
-
-def check_dropout(device: torch.device, request: Request) -> str | None:
-    """What is wrong with attention under dropout as this machine computes it, forward and backward; None:
-    nothing.
-
-    The values are unit vectors, so that what comes out are the probabilities after dropout. They show what
-    was dropped: its share has to be the rate to 5 standard errors, and with just that dropped plain softmax
-    attention, in fp32, has to give the same output and the same gradients.
-    """
-    dtype, heads, head_dim, dropout, window = request
-    generator = torch.Generator().manual_seed(0)
-    longest = min(head_dim, 24)
-    lengths = [max(1, longest // 3)] * 4 + [longest] * 4
-    tokens = sum(lengths)
-    starts = [0, *itertools.accumulate(lengths)]
-    row = runs([k * longest for k in range(len(lengths))], lengths).to(device)
-    layout = Layout(len(lengths), longest, lengths, row, window, lambda: None)
-    q, k, grad = (
-        torch.randn(tokens, heads, head_dim, generator=generator).to(device, dtype) for _ in range(3)
-    )
-    v = torch.cat([torch.eye(longest, head_dim)[:length] for length in lengths])[:, None].expand(
-        -1, heads, -1
-    )
-    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v.to(device, dtype))]
-    with torch.enable_grad():
-        out = attend(leaves[0], leaves[1], leaves[2], layout, head_dim**-0.5, dropout)
-        results = [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-    expected: list[list[Tensor]] = [[] for _ in results]
-    dropped = total = 0
-    for start, end in itertools.pairwise(starts):
-        here = [x.detach()[start:end].float().requires_grad_() for x in leaves]
-        at = torch.arange(end - start, device=device)
-        near = (at - at[:, None]).abs() <= (longest if window is None else window)
-        after = out.detach()[start:end, :, : end - start].transpose(0, 1)  # (heads, queries, keys)
-        dropped += int(((after == 0) & near).sum())
-        total += int(near.sum()) * heads
-        with torch.enable_grad():
-            scores = torch.einsum("ihd,jhd->hij", here[0], here[1]) * head_dim**-0.5
-            probs = scores.masked_fill(~near, float("-inf")).softmax(-1) * (after != 0) / (1 - dropout)
-            reference = torch.einsum("hij,jhd->ihd", probs, here[2])
-            parts = [reference.detach(), *torch.autograd.grad(reference, here, grad[start:end].float())]
-        for pieces, part in zip(expected, parts, strict=True):
-            pieces.append(part)
-    if abs(dropped / total - dropout) > 5 * (dropout * (1 - dropout) / total) ** 0.5:
-        return f"attention drops {dropped / total:.3f} of its weights instead of {dropout}"
-    for name, result, pieces in zip(("output", "dq", "dk", "dv"), results, expected, strict=True):
-        reference = torch.cat(pieces)
-        difference = float((result.float() - reference).norm() / reference.norm())
-        if not difference <= (1e-4 if dtype == torch.float32 else 3e-2):
-            return f"attention under dropout: {name} differs by {difference:.1e}"
-    return None
-
-
 def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Any:
     ends = layout.boundaries
     longest = layout.lengths[-1]
@@ -290,8 +261,13 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, groups: list[Group], scale: float, dr
     parts = _parts(groups, q, whole), _parts(groups, k, True), _parts(groups, v, True)
     for group, *qkv in zip(groups, *parts, strict=True):
         q_, k_, v_ = (group.heads(x) for x in qkv)
-        mask = group.mask_of(q_.shape[2])
-        out = F.scaled_dot_product_attention(q_, k_, v_, mask, dropout, scale=scale)
+        spans = [
+            F.scaled_dot_product_attention(
+                q_[:, :, at], k_[:, :, near], v_[:, :, near], mask, dropout, scale=scale
+            )
+            for at, near, mask in group.spans(q_.shape[2])
+        ]
+        out = spans[0] if len(spans) == 1 else torch.cat(spans, dim=2)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)
 
@@ -300,7 +276,9 @@ def _is_ours(q: Tensor, layout: Layout, dropout: float) -> bool:
     """Whether a CPU is faster with our attention than with torch's, which is fused without dropout, slow with
     it, and slow in bfloat16: backwards by 8 times at 14 tokens, by 1.6 at 512; forwards by 1.3 to 1.7."""
     learns = q.requires_grad and torch.is_grad_enabled()
-    return dropout > 0 or (q.dtype == torch.bfloat16 and not (learns and layout.groups[-1].length > LONG))
+    longest = layout.groups[-1].length
+    reach = longest if layout.window is None else min(longest, 4 * layout.window)
+    return dropout > 0 or (q.dtype == torch.bfloat16 and not (learns and reach > LONG))
 
 
 class _Attention(torch.autograd.Function):
@@ -338,8 +316,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved = iter(ctx.saved_tensors)
-        grads = [grad.new_empty(shape) for shape in ctx.shapes]
-        dq, dk, dv = grads
+        dq, dk, dv = grads = [grad.new_zeros(shape) for shape in ctx.shapes]
         wide = torch.promote_types(grad.dtype, torch.float32)
         for _, dout, *into in _pieces(ctx.groups, dq.shape[0] == dk.shape[0], (grad, dq), (dk, dv)):
             q_, k_, v_, probs, keep_mask = itertools.islice(saved, 5)
@@ -349,7 +326,7 @@ class _Attention(torch.autograd.Function):
             dscores = dprobs.sub_(probs * dprobs.sum(-1, keepdim=True)).mul_(ctx.scale).to(grad.dtype)
             results = (torch.bmm(dscores, k_), torch.bmm(dscores.mT, q_), torch.bmm(dropped.mT, dout))
             for every, part in zip(into, results, strict=True):
-                every.copy_(part.view_as(every))
+                every.add_(part.view_as(every))  # of keys that several spans look at
         return *grads, None, None, None
 
 
@@ -371,13 +348,15 @@ def _pieces(
     for group, *here in zip(groups, *parts, strict=True):
         views = [group.heads(x) for x in here]
         heads, length = views[0].shape[1:3]
-        fit = max(1, SCORES // (length * group.length * views[0].element_size()))  # heads, of any row
-        rows, some = max(1, fit // heads), min(fit, heads)
-        mask = group.mask_of(length)
-        for row in range(0, group.rows, rows):
-            at = slice(row, row + rows)
-            for head in range(0, heads, some):
-                yield (None if mask is None else mask[at], *(view[at, head : head + some] for view in views))
+        for at, near, mask in group.spans(length):
+            size = (at.stop - at.start) * (near.stop - near.start) * views[0].element_size()
+            fit = max(1, SCORES // size)  # heads, of any row
+            rows, some = max(1, fit // heads), min(fit, heads)
+            tokens = [at] * len(queries) + [near] * len(keys)
+            for row, head in itertools.product(range(0, group.rows, rows), range(0, heads, some)):
+                part = slice(row, row + rows)
+                masked = mask[part] if mask is not None and len(mask) > 1 else mask
+                yield (masked, *(v[part, head : head + some, t] for v, t in zip(views, tokens, strict=True)))
 
 
 def keep(like: Tensor, dropout: float) -> Tensor:

@@ -47,7 +47,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from bert_ft.kernels import last_layer, probing
-from bert_ft.kernels.packed_attention import Layout, Request, attend, check_dropout, choose_kernel, runs
+from bert_ft.kernels.attention_check import Request, check_dropout
+from bert_ft.kernels.packed_attention import Layout, attend, choose_kernel, runs
 
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
 

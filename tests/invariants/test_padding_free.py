@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS, HEADS, SIZES, batch, build, hooks, run, same
 from torch import Tensor, nn
 
-from bert_ft.kernels import packed_attention, padding_free
+from bert_ft.kernels import attention_check, packed_attention, padding_free
 from bert_ft.kernels.packed_attention import GROUP_COST, Layout, attend, choose_kernel, group_sizes, runs
 from bert_ft.kernels.padding_free import NAME, known_lengths, restore, unpad
 
@@ -470,7 +470,7 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
 
     faults = [
         (padding_free, "attend", cuts, "gradients differ by"),
-        (packed_attention, "attend", never_drops, "attention drops 0.000 of its weights instead of 0.1"),
+        (attention_check, "attend", never_drops, "attention drops 0.000 of its weights instead of 0.1"),
         (packed_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
         (
             padding_free,

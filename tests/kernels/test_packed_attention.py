@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert_ft.kernels import packed_attention
-from bert_ft.kernels.packed_attention import Layout, Request, attend, check_dropout
+from bert_ft.kernels.attention_check import Request, check_dropout
+from bert_ft.kernels.packed_attention import Layout, attend
 
 LENGTHS = [3, 3, 5, 9, 17, 17, 18]
 HEADS, D = 6, 16
@@ -88,6 +89,25 @@ def test_pieces_give_what_the_whole_gives(
     assert max(distances(results, plain(q, k, v, grad, window))) < 1e-12
     assert check_dropout(torch.device("cpu"), Request(torch.float32, HEADS, D, 0.3, window)) is None
     assert check_dropout(torch.device("cpu"), Request(torch.bfloat16, HEADS, D, 0.3, window)) is None
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("window", [1, 2, 5, 8, 16, 17])
+def test_a_window_is_computed_in_spans_and_costs_what_it_spans(
+    window: int, first: bool, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of windows shorter than rows, as long, and longer; by torch's attention and by ours."""
+    monkeypatch.setattr(packed_attention, "_is_ours", lambda *_: ours)
+    tensors = inputs(1.0, first, torch.float64)
+    results = gradients(*tensors, window)
+    assert all(x.isfinite().all() for x in results)
+    assert max(distances(results, plain(*tensors, window))) < 1e-12
+    for group in layout(window).groups:
+        assert all(at.keys.stop - at.keys.start <= 4 * window for at in group.spans(group.length))
+        assert [
+            i for at in group.spans(group.length) for i in range(at.queries.start, at.queries.stop)
+        ] == list(range(group.length))
 
 
 def test_scores_are_kept_for_a_backward_alone(monkeypatch: pytest.MonkeyPatch) -> None:
