@@ -24,8 +24,8 @@ from typing import Any
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sst2": {"limit_train": 2000, "epochs": 3, "learning_rate": 1e-4, "batch_size": 32},
-    "stsb": {"limit_train": 2000, "epochs": 3, "learning_rate": 1e-4, "batch_size": 16},
-    "wnut17": {"limit_train": 1500, "epochs": 4, "learning_rate": 2e-4, "batch_size": 16},
+    "stsb": {"limit_train": 1000, "epochs": 3, "learning_rate": 1e-4, "batch_size": 16},
+    "wnut17": {"limit_train": 1000, "epochs": 4, "learning_rate": 2e-4, "batch_size": 16},
 }
 TITLES = {
     "sst2": ("SST-2, accuracy", "accuracy"),

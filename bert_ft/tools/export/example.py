@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_ft.families.base import problem_type
-from bert_ft.metrics.label_calibration import METHODS
+from bert_ft.metrics.label_calibration import FARTHEST, METHODS
 from bert_ft.modeling.exported import ANSWERING
 from bert_ft.modeling.model import Model
 
@@ -32,12 +32,14 @@ inputs = {{each.name: np.array([columns[each.name]], np.int64) for each in sessi
 '''
 ONE = "logits = session.run(None, inputs)[0][0].astype(float)\n"
 SCORES = 'print(json.dumps(dict(zip(answering["labels"], scores.tolist())), ensure_ascii=False))\n'
-BY_LABEL = """\
-odds = np.log(np.maximum(scores, 1e-300) / np.maximum({others}, 1e-300))
+BOUND = "odds = odds.clip(-{farthest}, {farthest})\n"
+BY_LABEL = f"""\
+odds = np.log(np.maximum(scores, 1e-300) / np.maximum({{others}}, 1e-300))
+{BOUND}\
 for at, name in enumerate(answering["labels"]):  # calibrated
-    if name in answering["tuned"]["{method}"]:
-        one, other = answering["tuned"]["{method}"][name]
-        scores[at] = {formula}
+    if name in answering["tuned"]["{{method}}"]:
+        one, other = answering["tuned"]["{{method}}"][name]
+        scores[at] = {{formula}}
 """
 SUM = "scores = scores / scores.sum() if scores.any() else scores + 1 / len(scores)\n"
 FORMULAS = {
@@ -97,5 +99,5 @@ def _by_label(tuned: Mapping[str, Any], kind: str) -> str:
         return ""
     several = kind == "multi_label_classification"
     others = "1 - scores" if several else "scores.sum() - scores"
-    lines = BY_LABEL.format(method=method, formula=FORMULAS[method], others=others)
-    return lines if several else lines + SUM
+    lines = BY_LABEL.format(method=method, formula=FORMULAS[method], others=others, farthest=FARTHEST)
+    return lines if several else lines.replace(BOUND.format(farthest=FARTHEST), "") + SUM
