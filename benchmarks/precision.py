@@ -41,8 +41,8 @@ def one(name: str, precision: str, seed: int, data: Path, checkpoint: str) -> di
     settings = dict(SETTINGS[name])
     if name == "wnut17":
         files = {
-            "run.train": str(data / "wnut17/wnut17train.conll"),
-            "run.validation": str(data / "wnut17/emerging.dev.conll"),
+            "train": str(data / "wnut17/wnut17train.conll"),
+            "validation": str(data / "wnut17/emerging.dev.conll"),
         }
     else:
         files = {"run.data_dir": str(data / "glue")}
