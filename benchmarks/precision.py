@@ -1,4 +1,4 @@
-"""Whether training steps in bfloat16, as `precision = "auto"` has them on CPUs that are good at it, end where those in float32
+"""Whether training steps in bfloat16, as `precision = "bf16-steps"` has them, end where those in float32
 do: the same tasks, rows and seeds in both, in turn.
 
     python benchmarks/precision.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output benchmarks/results/precision.md
@@ -72,10 +72,10 @@ def line(name: str, found: dict[str, list[dict[str, Any]]]) -> str:
     from scipy import stats
 
     scores = {p: [run["score"] for run in runs] for p, runs in found.items()}
-    apart = [b - a for a, b in zip(scores["fp32"], scores["auto"], strict=True)]
+    apart = [b - a for a, b in zip(scores["fp32"], scores["bf16-steps"], strict=True)]
     half = stats.t.ppf(0.975, len(apart) - 1) * statistics.stdev(apart) / len(apart) ** 0.5
     mean = statistics.mean(apart)
-    pairs = zip(found["fp32"], found["auto"], strict=True)
+    pairs = zip(found["fp32"], found["bf16-steps"], strict=True)
     ratios = [a["seconds"] / b["seconds"] for a, b in pairs]
     spread = [f"{statistics.mean(s):.2f} ± {statistics.stdev(s):.2f}" for s in scores.values()]
     return (
@@ -95,11 +95,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     lines = [
-        "| task | fp32 | auto: bf16 | bf16 − fp32, 95 % interval | fp32 / bf16, CPU seconds |",
+        "| task | fp32 | bf16-steps | bf16 − fp32, 95 % interval | fp32 / bf16, CPU seconds |",
         "|---|---|---|---|---|",
     ]
     for name in options.sets:
-        found: dict[str, list[dict[str, Any]]] = {"fp32": [], "auto": []}
+        found: dict[str, list[dict[str, Any]]] = {"fp32": [], "bf16-steps": []}
         for seed in range(options.seeds):
             for precision in found:
                 run = one(name, precision, seed, options.data, options.checkpoint)

@@ -10,8 +10,7 @@ Prints a Markdown table of medians and ratios; `--output FILE` also writes it.
 - grouped: Trainer with train_sampling_strategy="group_by_length" (another order of the rows than the recipe's)
 - padded:  bert-ft with batching.unpad = false and batching.first_token = false
 - ours:    bert-ft as it is, random order, fp32
-- default-bf16, grouped-bf16: `Trainer` with bf16=True; ours-bf16: training steps in bf16, as `precision = "auto"` has them on
-  CPUs that are good at it
+- default-bf16, grouped-bf16: `Trainer` with bf16=True; ours-bf16: training steps in bf16, as `precision = "bf16-steps"` has them
 """
 
 from __future__ import annotations
@@ -102,7 +101,9 @@ def measure(
 
     variant, _, half = variant.partition("-")
     is_ours = variant in ("padded", "ours")
-    task, built, features = prepare(name, data, checkpoint, scale, "auto" if half and is_ours else "fp32")
+    task, built, features = prepare(
+        name, data, checkpoint, scale, "bf16-steps" if half and is_ours else "fp32"
+    )
     assert not is_ours or (built.accelerator.step_dtype is not None) == bool(half), (
         "this CPU is not good at bf16"
     )

@@ -169,7 +169,11 @@ class Recipe(Strict):
     )
     patience: int | None = Field(None, gt=0, description="stop after N evaluations without a better metric")
     keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-steps"] = Field(
+        "auto",
+        description='"auto" is bf16 or fp16 on a GPU that is good at it, else fp32; "bf16-steps": training '
+        "steps in bf16, answers in fp32",
+    )
     grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
     search: dict[str, list[bool | int | float | str] | Range] = Field(
         {},

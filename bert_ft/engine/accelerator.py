@@ -8,48 +8,50 @@ from typing import Any
 
 from bert_ft.errors import InputError
 
-BF16_GAIN = 1.5  # CPUs with instructions for bf16 multiply 2 to 8 times as fast with them
-
 
 def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | None = None) -> Any:
-    """An `Accelerator` for whatever device is there. Its `step_dtype` is what the forward of a training step
-    is computed in where answers are not; None: in what answers are. Its `bf16_gain` is how many times as fast
-    as in float32 a CPU multiplies that computes in bfloat16; None: nothing does.
+    """An `Accelerator` for whatever device is there.
+
+    Beside accelerate's own attributes it has `step_dtype`, what the forward of a training step is computed in
+    where answers are not (None: in what answers are); `bf16_gain`, how many times as fast as in float32 a CPU
+    multiplies that computes in bfloat16 (None: nothing does); and `has_bf16`, whether it is a CPU with
+    instructions for that.
 
     Args:
-        precision: "auto" is bf16 or fp16 on a GPU that is good at it; on a CPU that is, training steps are in
-            bf16 and answers, which cost little there and may be compared to the last digit, in fp32.
+        precision: "auto" is bf16 or fp16 on a GPU that is good at it, else fp32; "bf16-steps": training steps
+            in bf16, and answers, which may be compared to the last digit, in fp32.
         log_with: its trackers; what they write to disk lies in `folder`.
     """
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, is_initialized
 
-    from bert_ft.kernels.cpu import bf16_gain
+    from bert_ft.kernels.cpu import bf16_gain, has_bf16
 
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without a GPU accelerate would let launched processes train apart, unless it is told to use the CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
-    steps = None
+    steps = torch.bfloat16 if precision == "bf16-steps" else None
     if precision == "auto":
-        precision = _of_gpu()
-        steps = torch.bfloat16 if _is_good_at_bf16(cpu) else None
+        gpu = torch.cuda.is_available()
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
     try:
         result = Accelerator(
-            mixed_precision="no" if precision == "fp32" else precision,
+            mixed_precision="no" if precision in ("fp32", "bf16-steps") else precision,
             log_with=log_with,
             cpu=cpu,
             project_dir=folder,
         )
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
-    on_cpu = result.device.type == "cpu" and (steps is not None or precision == "bf16")
+    on_cpu = result.device.type == "cpu"
     result.step_dtype = steps
-    result.bf16_gain = bf16_gain() if on_cpu else None
+    result.bf16_gain = bf16_gain() if on_cpu and precision.startswith("bf16") else None
+    result.has_bf16 = on_cpu and has_bf16()
     trackers = log_with if isinstance(log_with, (list, tuple)) else [log_with]
     requested = {str(getattr(each, "value", each)) for each in trackers if isinstance(each, str)}
     for absent in sorted(
@@ -61,34 +63,6 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and result.num_processes > 1:
         _shard(result)
     return result
-
-
-def _of_gpu() -> str:
-    """The precision that the GPU is good at; "fp32" where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-
-
-def _is_good_at_bf16(launched: bool) -> bool:
-    """Whether this computes on a CPU that multiplies in bf16 much faster than in fp32. `launched`: as one of
-    several processes, for which the first decides."""
-    import torch
-
-    from bert_ft.kernels.cpu import bf16_gain
-
-    if torch.accelerator.is_available():
-        return False
-    answer = [bf16_gain() >= BF16_GAIN]
-    if launched:
-        from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
-
-        PartialState(cpu=True)
-        broadcast_object_list(answer)
-    return answer[0]
 
 
 def _shard(accelerator: Any) -> None:

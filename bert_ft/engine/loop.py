@@ -10,10 +10,10 @@ from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import broadcast_object_list, convert_to_fp32
+from accelerate.utils import broadcast_object_list
 
 from bert_ft.config.task import Task
-from bert_ft.engine import batches, optimization
+from bert_ft.engine import batches, optimization, precision
 from bert_ft.engine.averaging import Average
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
@@ -210,18 +210,10 @@ class _Training:
         """The micro-batch's weighted losses, summed."""
         inputs, values = batches.collate(self.features, part, self.pad, self.device, self.width)
         with padding_free.known_lengths(self.features.lengths[part].tolist()):
-            logits = self.adapter.logits(self._forward(inputs))
+            logits = self.adapter.logits(precision.outputs(self.wrapped, inputs, self.accelerator))
         loss = self.loss(logits, values)
         # a user's own loss may be the mean over the micro-batch
         return loss.sum() if loss.dim() else loss * float(self.features.weights[part].sum())
-
-    def _forward(self, inputs: Mapping[str, torch.Tensor]) -> Any:
-        """The network's outputs, in float32 whatever they are computed in; the loss is of them."""
-        dtype = self.accelerator.step_dtype
-        if dtype is None:
-            return self.wrapped(**inputs)
-        with torch.autocast(self.device.type, dtype):
-            return convert_to_fp32(self.wrapped(**inputs))
 
     def _clip(self) -> torch.Tensor | None:
         """Clips the gradients; returns their norm before, None where the recipe does not clip."""

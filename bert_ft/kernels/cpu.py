@@ -94,14 +94,18 @@ def few_kernels(kept: int) -> None:
         os.environ.setdefault(cache, str(kept))
 
 
+def has_bf16() -> bool:
+    """Whether torch knows of instructions for bfloat16 on this CPU."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 @functools.cache
 def bf16_gain() -> float:
     """How many times as fast as in float32 this CPU multiplies matrices in bfloat16: 2 or more where it has
     instructions for that, a quarter where it has not, 0 where torch knows that without a trial."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities.get("architecture") == "x86_64" and not (
-        capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    ):
+    if capabilities.get("architecture") == "x86_64" and not has_bf16():
         return 0.0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # others who use the cores would make two threads wait for each other

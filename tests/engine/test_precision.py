@@ -1,4 +1,4 @@
-"""Which precision is computed in: training steps in bf16 on CPUs that are good at it, answers in fp32, and neither in silence."""
+"""Which precision is computed in, steps and answers, and that it is said."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def linears() -> tuple[list[tuple[bool, torch.dtype]], Any]:
 @pytest.mark.parametrize(
     ("precision", "steps", "answers", "written"),
     [
-        ("auto", torch.bfloat16, torch.float32, "bf16, answers in fp32"),
+        ("bf16-steps", torch.bfloat16, torch.float32, "bf16-steps"),
         ("bf16", torch.bfloat16, torch.bfloat16, "bf16"),
         ("fp32", torch.float32, torch.float32, "fp32"),
+        ("auto", torch.float32, torch.float32, "fp32"),
     ],
 )
 def test_steps_and_answers_are_computed_in_what_is_said(
@@ -103,14 +104,14 @@ def test_steps_and_answers_are_computed_in_what_is_said(
     assert set(given) == {torch.float32}, "a loss is computed in float32 whatever the steps are in"
     found = recorded(run)
     assert found["precision"] == written
-    assert found.get("bf16_gain") == (None if precision == "fp32" else 2.2)
+    assert found.get("bf16_gain") == (None if written == "fp32" else 2.2)
 
 
 def test_answers_of_bf16_steps_are_those_of_the_saved_model(
     tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
 ) -> None:
     """To the last digits of float32, by transformers alone."""
-    run = train(tiny_checkpoint, tmp_path / "run", **{"run.calibration": "none"})
+    run = train(tiny_checkpoint, tmp_path / "run", precision="bf16-steps", **{"run.calibration": "none"})
     folder = run.path / "model"
     tokenizer, model = (
         kind.from_pretrained(folder) for kind in (AutoTokenizer, AutoModelForSequenceClassification)
@@ -126,13 +127,12 @@ def test_answers_of_bf16_steps_are_those_of_the_saved_model(
         )
 
 
-def test_a_cpu_that_is_not_good_at_it_computes_in_fp32(
-    tiny_checkpoint: Path, tmp_path: Path, bad_at_bf16: None
-) -> None:
-    run = train(tiny_checkpoint, tmp_path / "run")
-    assert recorded(run)["precision"] == "fp32" and "bf16_gain" not in recorded(run)
-    line = environment.device_line(accelerator("bf16"))
-    assert "bf16 (0.3 times the speed of fp32)" in line
+def test_what_bf16_is_worth_on_this_cpu_is_said(bad_at_bf16: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "bf16 (0.3 times the speed of fp32)" in environment.device_line(accelerator("bf16"))
+    assert "bf16-steps (0.3 times the speed of fp32)" in environment.device_line(accelerator("bf16-steps"))
+    for known in (True, False):
+        monkeypatch.setattr(cpu, "has_bf16", lambda known=known: known)
+        assert ("precision=bf16-steps trains faster" in environment.device_line(accelerator())) == known
 
 
 def test_no_instructions_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +180,7 @@ def test_a_network_that_does_not_run_in_bf16_trains_in_fp32_and_it_is_said(
         train=ROWS,
         validation=ROWS,
         output=tmp_path / "run",
+        precision="bf16-steps",
         **OPTIONS,
     )
     assert recorded(run)["precision"] == "fp32"
@@ -198,7 +199,7 @@ def test_interrupted_equals_uninterrupted_in_bf16(
             if step == 5:
                 raise Stop
 
-    more: dict[str, Any] = {"save_every": 2, "gradient_accumulation_steps": 2}
+    more: dict[str, Any] = {"precision": "bf16-steps", "save_every": 2, "gradient_accumulation_steps": 2}
     whole = train(tiny_checkpoint, tmp_path / "whole", **more)
     with pytest.raises(Stop):
         train(tiny_checkpoint, tmp_path / "parts", callbacks=[StopAt()], **more)
