@@ -169,7 +169,7 @@ def main() -> None:
     import transformers
 
     conditions = (
-        f"Medians of {options.rounds} rounds, one thread, fp32; torch {torch.__version__}, "
+        f"Medians of {options.rounds} round(s), one thread, fp32; torch {torch.__version__}, "
         f"transformers {transformers.__version__}."
     )
     text = "\n".join(
