@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "isotonic": {"task": "classification", "calibration": "isotonic", "epochs": 40, "learning_rate": 1e-2, "rows": [
         {"text": f"{t} {i}", "label": "dull" if i % 4 == 0 else t.split()[1]} for i, t in enumerate(TEXTS * 30)]},
     "platt sets": {"task": "classification", "calibration": "platt", "data.problem_type": "multi_label_classification",
+                   "epochs": 40, "learning_rate": 1e-2,
                    "rows": [{"text": f"{t} {i}", "label": [w for w in ("warm", "very") if w in t and i % 5]} for i, t in enumerate(TEXTS * 7)]},
     "windows": {"task": "classification", "rows": [{"text": t, "label": t.split()[1]} for t in TEXTS],
                 "classification.windows": True, "classification.stride": 4},
