@@ -109,7 +109,7 @@ def _train_and_write(
     for line in findings.lines([*of_training, *evaluator.findings]):
         recorder.note(line, "yellow")
 
-    if experiment.execution.baselines and recorder.main:
+    if experiment.execution.baselines:  # on every process, since all of them compute its vectors
         recorder.say(prepared.baselines.line(*prepared.task.best_metric))
     trained = train(experiment, model, features, evaluator, recorder, checkpoints)
 
