@@ -46,9 +46,8 @@ class Lean:
     def clip(self, optimizer: Any, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
         norm = torch.nn.utils.get_total_norm(list(embeddings.touched(parameters, self.tables)))
-        optimizer.grad_scale = (
-            ((norm + 1e-6) / max_norm).clamp(min=1.0).float()
-        )  # the type that Adam asks for
+        scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+        optimizer.grad_scale = scale.float()  # the type that Adam asks for
         optimizer.found_inf = None
         return norm
 

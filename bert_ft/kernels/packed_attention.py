@@ -72,9 +72,8 @@ class Group:
         return cached[queries]
 
     def _span(self, start: int, end: int, window: int) -> Span:
-        first, last = (
-            (max(0, start - window), min(self.length, end + window)) if self.banded else (0, self.length)
-        )
+        first = max(0, start - window) if self.banded else 0
+        last = min(self.length, end + window) if self.banded else self.length
         at = torch.arange(start, end, device=self.device)[:, None]
         other = torch.arange(first, last, device=self.device)
         mask = None if self.lengths is None else (other < self.lengths[:, None])[:, None, None]

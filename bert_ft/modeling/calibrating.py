@@ -291,7 +291,5 @@ def _scored(adapter: Adapter, rows: Rows) -> bool:
 
 
 def _own(adapter: Adapter) -> bool:
-    own: bool = vars(type(adapter)).get(
-        "calibrates", False
-    )  # a subclass may make probabilities in its own way
-    return own
+    # not inherited: a subclass may make probabilities in its own way
+    return bool(vars(type(adapter)).get("calibrates", False))

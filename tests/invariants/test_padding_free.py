@@ -479,6 +479,13 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
             "ImportError: cannot import name 'flash_attn_varlen_func'",
         ),
     ]
+    with (
+        monkeypatch.context() as patch
+    ):  # nor does half precision hide it, whatever a model's own rounding is
+        patch.setattr(padding_free, "attend", cuts)
+        for name in ("Bert", "NomicBert", "EuroBert"):
+            reason = unpad(build(name, dropout=0.1), torch.bfloat16).reason
+            assert "gradients differ by" in reason
     for module, function, fault, reason in faults:
         with monkeypatch.context() as patch:
             patch.setattr(module, function, fault)
