@@ -19,7 +19,8 @@ from bert_ft.families.features import Features
 from bert_ft.families.words import ALONE
 
 CERTAIN = 20.0  # the logit of a label that all or none of the rows have, or more extreme
-LARGE = 2_000_000  # rows x labels from which lbfgs takes more than some seconds
+LARGE = 2_000_000  # rows x labels from which lbfgs takes more than some seconds,
+VERY_LARGE = 4_000_000  # and any solver
 TERM = rf"[{ALONE}]|[^\W{ALONE}]+|[^\w\s]"
 """A word, a mark, or a letter of a script without spaces between words (Chinese, Japanese, Thai, Lao)."""
 Answers = Iterator[dict[str, np.ndarray]]
@@ -41,7 +42,8 @@ def majority(adapter: Adapter, train: Rows, sets: list[Rows], embed: Embed) -> A
 
 def tfidf(adapter: Adapter, train: Rows, sets: list[Rows], embed: Embed) -> Answers:
     """Words and pairs of words, weighed by tf-idf, through logistic regression (ridge regression for
-    numbers); each text of a pair has columns of its own."""
+    numbers, nearest means for more labels than can be fitted in seconds); each text of a pair has columns of
+    its own."""
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -100,6 +102,8 @@ def _linear(
         if targets.dtype.kind == "f":
             ridge = Ridge(alpha=10 / strength).fit(matrix, targets)
             answers = ((rows, ridge.predict(values)[:, None]) for rows, values in scored)
+        elif targets.size > VERY_LARGE and targets.dtype == bool:
+            raise NotMeasured
         elif targets.dtype == bool:
             columns = [
                 logistic(column).fit(matrix, column) if 0 < column.sum() < len(column) else column.mean()
@@ -108,9 +112,13 @@ def _linear(
             answers = ((rows, _columns(columns, values)) for rows, values in scored)
         else:
             present = np.unique(targets)
-            model = logistic(targets).fit(matrix, targets) if len(present) > 1 else None
             width = len(adapter.labels)
-            answers = ((rows, _classes(model, values, present, width)) for rows, values in scored)
+            if len(targets) * len(present) > VERY_LARGE:
+                means = _means(matrix, np.searchsorted(present, targets))
+                answers = ((rows, _nearest(means, values, present, width)) for rows, values in scored)
+            else:
+                model = logistic(targets).fit(matrix, targets) if len(present) > 1 else None
+                answers = ((rows, _classes(model, values, present, width)) for rows, values in scored)
         for rows, logits in answers:
             yield _decoded(adapter, logits, rows)
 
@@ -135,6 +143,25 @@ def _classes(model: Any, values: Any, present: np.ndarray, labels: int) -> np.nd
     else:
         found = model.decision_function(values)
         result[:, present] = np.stack([-found / 2, found / 2], axis=1) if found.ndim == 1 else found
+    return result
+
+
+def _means(matrix: Any, classes: np.ndarray) -> Any:
+    """(C, F) the mean of each class's rows, of length 1: nearest means (Rocchio 1971) take no fitting."""
+    from scipy import sparse
+    from sklearn.preprocessing import normalize
+
+    members = sparse.csr_array((np.ones(len(classes)), (classes, np.arange(len(classes)))))
+    return normalize(members @ matrix)
+
+
+def _nearest(means: Any, values: Any, present: np.ndarray, labels: int) -> np.ndarray:
+    """(N, C) cosines to the mean of each label; a label without a training row is never the answer."""
+    from sklearn.preprocessing import normalize
+
+    found = normalize(values) @ means.T
+    result = np.full((values.shape[0], labels), -1000.0)
+    result[:, present] = found.toarray() if hasattr(found, "toarray") else found
     return result
 
 

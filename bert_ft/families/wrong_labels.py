@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft.errors import InputError
+from bert_ft.families import listing
 from bert_ft.report.scored_set import Scored
 from bert_ft.report.suspects import Suspect
 
@@ -21,7 +22,8 @@ SAME = 1.4826  # the standard deviation of normal errors is so many times their 
 def of_classes(scored: Scored) -> list[Suspect]:
     """One label a row, of votes the likeliest: the quality is the label's own probability."""
     gold, said = scored.column("label"), scored.column("prediction")
-    labels = np.array([scored.names.index(str(label)) for label in gold])
+    place = {name: number for number, name in enumerate(scored.names)}
+    labels = np.array([place[str(label)] for label in gold])
     probabilities = np.array(_probabilities(scored, scored.names), float)
     issues = _cleanlab("filter").find_label_issues(labels, probabilities, **RANKED)
     quality = _cleanlab("rank").get_label_quality_scores(labels, probabilities)
@@ -32,7 +34,8 @@ def of_sets(scored: Scored) -> list[Suspect]:
     """A set of labels a row, each of which is a question of its own: what is suggested is the set with the
     doubted ones put in or taken out; the quality is cleanlab's mean of theirs, which leans to the worst."""
     gold = scored.column("label")
-    numbers = [[scored.names.index(str(label)) for label in each] for each in gold]
+    place = {name: number for number, name in enumerate(scored.names)}
+    numbers = [[place[str(label)] for label in each] for each in gold]
     probabilities = np.array(_probabilities(scored, scored.names), float)
     filters = _cleanlab("multilabel_classification.filter")
     issues = filters.find_label_issues(numbers, probabilities, **RANKED)
@@ -101,7 +104,7 @@ def _probabilities(scored: Scored, names: Sequence[str]) -> list[list[Any]]:
             where=str(scored.folder.path),
             remedy="an earlier version trained them, or a family of your own: train them again, --overwrite",
         )
-    return [[line["probabilities"][name] for name in names] for line in scored.lines]
+    return [listing.of_all(line["probabilities"], names) for line in scored.lines]
 
 
 def _cleanlab(module: str) -> Any:

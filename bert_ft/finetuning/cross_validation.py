@@ -11,7 +11,7 @@ from bert_ft.data.rows import Rows
 from bert_ft.display import Display
 from bert_ft.families import soft_labels
 from bert_ft.finetuning.experiment import Experiment
-from bert_ft.finetuning.train_run import say_finished, train_run
+from bert_ft.finetuning.train_run import finished, train_run
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
@@ -39,7 +39,7 @@ def cross_validate(experiment: Experiment) -> Run:
     identity = {"data": data, "checkpoint": pretrained.fingerprint(task.run.checkpoint)}
     with folder.lock():
         if is_finished(folder, experiment.task, identity, execution.overwrite):
-            say_finished(experiment)
+            finished(experiment)
             return Run(folder.path)
         _train_folds(experiment, rows, {f"{key}_fingerprint": value for key, value in identity.items()})
     return Run(folder.path)
@@ -71,8 +71,8 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
     scored_set.keep(folder, "out_of_fold", rows.table)
     results = folds.results(task, runs, len(rows)) | soft_labels.dumped({"out_of_fold": rows})
     files.write_json(folder.environment_json, runs[0].environment() | fingerprints)
-    run_page.leave(folder, results, display.say)
     files.write_json(folder.results_json, results)
+    run_page.leave(folder, results, display.say)
     spread = results["spread"]["validation"]
     for metric, mean in results["metrics"]["validation"].items():
         display.say(f"{metric}: {mean:.4f} ± {spread[metric]:.4f} over {len(runs)} folds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from bert_ft.pages import run_page
 from bert_ft.prepared import Prepared
 from bert_ft.report import choices, scored_set
 from bert_ft.rundir import environment, evaluations
+from bert_ft.rundir.folder import RunDir
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def write_results(
     evaluator: Evaluator,
     recorder: Recorder,
 ) -> None:
-    """Writes the pages and, last of all, `results.json`: a run that has it is whole."""
+    """Writes `results.json`, with which the run is finished, and then its pages: a run that ends in one of
+    them is complete but for these, which `complete` makes."""
     task = prepared.task
     folder = experiment.folder
     beside = prepared.baselines if experiment.execution.baselines else Baselines()
@@ -137,8 +140,15 @@ def write_results(
     }
     for line in choices.of_run(results, task).lines():
         recorder.say(line)
-    run_page.leave(folder, results, recorder.say)
-    evaluations.drop(folder)
-    if not experiment.execution.keep_checkpoints:
-        folder.clear("checkpoints")
     files.write_json(folder.results_json, results)
+    complete(folder, results, experiment.execution.keep_checkpoints, recorder.say)
+
+
+def complete(
+    folder: RunDir, results: dict[str, Any], keep_checkpoints: bool, say: Callable[..., None]
+) -> None:
+    """Leaves the pages of a finished run, and takes what only its training needed."""
+    run_page.leave(folder, results, say)
+    evaluations.drop(folder)
+    if not keep_checkpoints:
+        folder.clear("checkpoints")

@@ -18,7 +18,7 @@ from bert_ft.files import first_process
 from bert_ft.finetuning.evaluator import Evaluator
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.recorder import Recorder
-from bert_ft.finetuning.results import Trained, write_model, write_predictions, write_results
+from bert_ft.finetuning.results import Trained, complete, write_model, write_predictions, write_results
 from bert_ft.modeling import contradictions, loading, pretrained, remote_code, scorers, weights
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
@@ -37,7 +37,7 @@ def train_run(experiment: Experiment) -> Run:
     with folder.lock():
         identity = prepared.identity()
         if is_finished(folder, prepared.task, identity, execution.overwrite):
-            say_finished(experiment)
+            finished(experiment)
             return Run(folder.path)
         if execution.overwrite and first_process():
             folder.clear("checkpoints")
@@ -76,10 +76,13 @@ def _seeds(experiment: Experiment, prepared: Prepared) -> list[tuple[int, bool]]
     return [(seed + AGAIN, True)] if second else [(seed, False), (seed + AGAIN, True)]
 
 
-def say_finished(experiment: Experiment) -> None:
-    """Shows that there is nothing to do."""
+def finished(experiment: Experiment) -> None:
+    """Shows that there is nothing to do; makes the pages of a run that was ended before them."""
+    folder = experiment.folder
     display = Display(experiment.execution.quiet or not first_process())
-    display.say(f"{experiment.folder.path} is finished already: nothing to do (--overwrite trains it again)")
+    if first_process() and not folder.report_html.is_file():
+        complete(folder, folder.results(), experiment.execution.keep_checkpoints, display.say)
+    display.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
 
 
 def _train_and_write(

@@ -115,8 +115,12 @@ class Resamples:
         counts = np.bincount(self.kind, minlength=self.size)
         reasons: dict[str, str] = {}
         rests = self.scoring.rests_on(self.kinds)
+        fewest: dict[int, tuple[int, str]] = {}  # several metrics rest on the same rows
         for name in rests.keys() & set(names) - shares.keys():
-            few, what = min((int(counts[mask].sum()), what) for what, mask in rests[name])
+            rows = rests[name]
+            if id(rows) not in fewest:
+                fewest[id(rows)] = min((int(counts[some].sum()), what) for what, some in rows)
+            few, what = fewest[id(rows)]
             if few < FEWEST_OF_A_LABEL:
                 reasons[name] = f"{_rows(few)} {what}, fewer than {FEWEST_OF_A_LABEL}"
         return reasons
@@ -223,7 +227,9 @@ class Resamples:
 @lru_cache(10_000)
 def exact(hits: int, of: int) -> tuple[float, float]:
     """The ends of the exact 95 % interval of a share (Clopper and Pearson 1934)."""
-    from scipy import special  # scipy.stats.binomtest finds the same ends by a search, fifty times slower
+    from scipy import (
+        special,
+    )  # scipy.stats.binomtest finds the same ends by a search, hundreds of times slower
 
     low = special.betaincinv(hits, of - hits + 1, (1 - LEVEL) / 2) if hits else 0.0
     high = special.betaincinv(hits + 1, of - hits, (1 + LEVEL) / 2) if hits < of else 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +49,21 @@ class Scoring(ABC):
         return {}
 
     def rests_on(self, kinds: np.ndarray) -> dict[str, list[tuple[str, Mask]]]:
-        """Metric -> (what they are, which they are) of the rows that it needs enough of."""
+        """Metric -> (what they are, which they are, a mask or their places) of the rows that it needs enough
+        of."""
         return {}
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """0 where the divisor is."""
     return top / np.where(bottom > 0, bottom, 1)
+
+
+def _one_hot(numbers: np.ndarray, size: int) -> Any:
+    """(U, `size`), sparse: of ten thousand labels a row of zeros is 80 kB."""
+    from scipy import sparse
+
+    return sparse.csr_array((np.ones(len(numbers)), (np.arange(len(numbers)), numbers)), (len(numbers), size))
 
 
 def _averages(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray, counted: np.ndarray) -> Values:
@@ -87,13 +96,14 @@ class Classes(Scoring):
         self.positive = positive
 
     def of(self, kinds: np.ndarray) -> Score:
-        one = np.eye(len(self.labels))
         same = kinds[:, 0] == kinds[:, 1]
+        of_gold, of_predicted = (_one_hot(side, len(self.labels)) for side in kinds.T)
+        of_hits = of_gold[np.flatnonzero(same)]
 
         def score(counts: np.ndarray) -> Values:
-            gold = counts @ one[kinds[:, 0]]
-            predicted = counts @ one[kinds[:, 1]]
-            hits = counts[:, same] @ one[kinds[same, 0]]
+            gold = counts @ of_gold
+            predicted = counts @ of_predicted
+            hits = counts[:, same] @ of_hits
             n = counts.sum(1)
             correct = hits.sum(1)
             spread = (n**2 - (predicted**2).sum(1)) * (n**2 - (gold**2).sum(1))
@@ -137,7 +147,9 @@ class Classes(Scoring):
         }
 
     def rests_on(self, kinds: np.ndarray) -> dict[str, list[tuple[str, Mask]]]:
-        gold = [(f"of '{name}'", kinds[:, 0] == i) for i, name in enumerate(self.labels)]
+        order = np.argsort(kinds[:, 0], kind="stable")
+        ends = np.searchsorted(kinds[order, 0], np.arange(len(self.labels) + 1))
+        gold = [(f"of '{name}'", order[ends[i] : ends[i + 1]]) for i, name in enumerate(self.labels)]
         rests = dict.fromkeys((*MACRO, "balanced_accuracy"), gold)
         if len(gold) == 2:  # of more, those of a rare one hardly change it
             rests["matthews_correlation"] = gold

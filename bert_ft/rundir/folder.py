@@ -65,7 +65,8 @@ FILES = (
 
 
 class RunDir:
-    """Paths and files of one run. `results.json` is written last: a run that has it is whole."""
+    """Paths and files of one run. `results.json` is written once all the rest is there: a run that has
+    it is whole, but perhaps for the pages, which are made of it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = reading.path(path, "a run folder")

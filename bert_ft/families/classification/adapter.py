@@ -19,7 +19,7 @@ from bert_ft.data.formats import exports
 from bert_ft.data.rows import Canonical, Rows
 from bert_ft.data.sources import Raw, Reader
 from bert_ft.errors import InputError, did_you_mean
-from bert_ft.families import class_weights, linear, soft_labels, tokenization
+from bert_ft.families import class_weights, linear, listing, soft_labels, tokenization
 from bert_ft.families.base import Adapter, Baseline, problem_type
 from bert_ft.families.classification import options as own
 from bert_ft.families.classification import rows as reading
@@ -356,18 +356,4 @@ class Classification(Adapter):
             ):
                 yield {"row": row, "prediction": value, "label": label}
             return
-        typed = dict(zip(self.names, self.labels, strict=True))
-        chosen = predictions["prediction"]
-        probabilities = predictions["probabilities"].tolist()
-        for row, (found, label, p) in enumerate(zip(chosen, labels, probabilities, strict=True)):
-            gold = (
-                [typed.get(name, name) for name in label]
-                if isinstance(label, list)
-                else typed.get(label, label)
-            )
-            yield {
-                "row": row,
-                "prediction": self._named(found),
-                "label": gold,
-                "probabilities": dict(zip(self.names, p, strict=True)),
-            }
+        yield from listing.lines(self.names, self.labels, predictions, labels)

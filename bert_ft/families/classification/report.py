@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft.families import wrong_labels
+from bert_ft.families import listing, wrong_labels
 from bert_ft.metrics import multilabel, scoring
 from bert_ft.metrics.bootstrap import Resamples
 from bert_ft.report import abstaining, given, plots
@@ -45,10 +45,13 @@ class Classes(Scored):
 
     def sections(self) -> list[Table | Chart]:
         size = len(self.names)
-        cells = np.bincount(self.ids @ [size, 1], minlength=size * size).reshape(size, size)
-        shown = np.sort(np.argsort(-cells.sum(1), kind="stable")[:MOST_CLASSES])
-        part = cells[np.ix_(shown, shown)]
-        gold = cells.sum(1)[shown]
+        counts = np.bincount(self.ids[:, 0], minlength=size)
+        shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
+        gold = counts[shown]
+        place = np.full(size, -1)
+        place[shown] = np.arange(len(shown))
+        both = place[self.ids][(place[self.ids] >= 0).all(axis=1)]
+        part = np.bincount(both @ [len(shown), 1], minlength=len(shown) ** 2).reshape(len(shown), -1)
         recall = np.diag(part) / np.maximum(gold, 1)
         names = [self.names[i] for i in shown]
         rows = [[name, *part[i].tolist(), int(gold[i]), float(recall[i])] for i, name in enumerate(names)]
@@ -97,7 +100,7 @@ class Sets(Scored):
         return (
             gold,
             found,
-            np.array([[line["probabilities"][name] for name in self.names] for line in self.lines]),
+            np.array([listing.of_all(line["probabilities"], self.names) for line in self.lines]),
         )
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_ft.errors import InputError
+from bert_ft.families import listing
 from bert_ft.metrics import abstaining
 from bert_ft.modeling.model import Model
 from bert_ft.run import Run
@@ -80,20 +81,25 @@ def _least(loaded: Any, coverage: float) -> float:
             remedy="leave out --int8",
         )
     lines = loaded.predictions(loaded.task.best_metric[0])
-    names = list(lines[0]["probabilities"]) if lines else []
-    gold = np.array(
-        [names.index(str(line["label"])) if line["label"] is not None else -1 for line in lines], int
-    )
-    if not len(gold) or (gold < 0).any():
+    names = [str(label) for label in loaded.task.data.labels or []]
+    if not lines or any(
+        line["label"] is None or str(line["label"]) not in line["probabilities"] for line in lines
+    ):
         raise InputError(
             "the run has no labelled predictions", where="--label-sets", remedy="evaluate it on some"
         )
-    probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines])
-    least = abstaining.least_of_set(probabilities, gold, coverage)
+    of_gold = np.array([[line["probabilities"][str(line["label"])]] for line in lines])
+    least = abstaining.least_of_set(of_gold, np.zeros(len(lines), int), coverage)
     if not least:
         raise InputError(
-            f"{len(gold):,} rows are too few to promise {coverage:g}",
+            f"{len(lines):,} rows are too few to promise {coverage:g}",
             where="--label-sets",
             remedy="ask for less",
+        )
+    if listing.is_cut(len(names)) and least <= 1 / listing.MOST:  # of what is not listed none is larger
+        raise InputError(
+            f"the sets would hold labels of a probability down to {least:.2g}, too many of {len(names):,}",
+            where="--label-sets",
+            remedy="ask for less, or train a model that is surer",
         )
     return least

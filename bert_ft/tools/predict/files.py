@@ -7,14 +7,16 @@ read, or that the model can't take, is told with its line and left out, or passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from bert_ft import reading
 from bert_ft.data.formats.quotes import Remarks
+from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.families import listing
 from bert_ft.families.base import Adapter
 from bert_ft.modeling.model import Model
 from bert_ft.tools.predict.caution import Caution
@@ -143,7 +145,7 @@ class _Answering:
             except InputError:  # of one row at least
                 judged = [(where, row, fault or self._refused(row)) for where, row, fault in judged]
                 rows = self.model.rows([row for _, row, fault in judged if not fault], self.names)
-            answers = iter(self.model.answer(rows) if len(rows) else ())
+            answers = iter(self._answers(rows) if len(rows) else ())
             for where, row, fault in judged:
                 self.outcome.rows += 1
                 if self.read_as == "tsv":
@@ -156,6 +158,12 @@ class _Answering:
                 if self.keep_bad:
                     yield {**printable(row or {}), "error": fault}
 
+    def _answers(self, rows: Rows) -> Iterable[dict[str, Any]]:
+        if not self.probabilities:
+            return self.model.answer(rows)
+        # of many labels too: they are to be learned
+        return listing.whole(self.model.adapter.names, self.model.infer(rows)["probabilities"])
+
     def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""
         answer = {key: value for key, value in answer.items() if key not in self.model.adapter.inputs}
@@ -167,6 +175,13 @@ class _Answering:
             answer = {
                 "probabilities": found if self.write_as in ("jsonl", "parquet") else reading.dumps(found)
             }
+        elif (
+            self.write_as != "jsonl"
+            and "probabilities" in answer
+            and listing.is_cut(len(self.model.adapter.names))
+        ):
+            # other labels in each row: no columns
+            answer["probabilities"] = reading.dumps(answer["probabilities"])
         if self.keep_bad:
             answer["error"] = None
         if clash := answer.keys() & row.keys():
