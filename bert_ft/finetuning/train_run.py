@@ -128,6 +128,7 @@ def _train_and_write(
     if recorder.main:
         write_results(experiment, prepared, trained.state, metrics, counts, evaluator, recorder)
     model.accelerator.wait_for_everyone()
+    model.accelerator.free_memory()  # of the optimizer's state, twice the weights: the run may be kept
     return True
 
 

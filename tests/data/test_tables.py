@@ -246,3 +246,51 @@ def test_a_file_without_a_header_line(tmp_path: Path, names: list[str] | None, w
     (tmp_path / "b.csv").write_text("ham,Go until jurong point crazy\nspam,Win a prize now in this\n")
     with pytest.raises(InputError, match=r"no column 'text'\n.*--text 1 --label 0"):
         delimited.read(tmp_path / "b.csv", ["text", "label"])
+
+
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize("delimiter", [",", "，"])
+def test_a_file_of_several_blocks_is_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool, delimiter: str
+) -> None:
+    """Cells with line breaks and a cell that is longer than a block, against Python's own reader; a ragged row of a
+    later block has its number, and is skipped alone."""
+    monkeypatch.setattr(delimited, "BLOCK", 1 << 20)
+    rows = [[f"第 {i} 行\n{'一些文字 ' * 12}", str(i % 2)] for i in range(20_000)]
+    if long:
+        rows[15_000][0] = "长" * 700_000  # 2.1 MB
+    lines = [f'"{text}"{delimiter}{label}\n' for text, label in rows]
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text{delimiter}label\n" + "".join(lines))
+    assert path.stat().st_size > 3 * delimited.BLOCK
+    found = delimited.read(path, ["text", "label"], delimiter=delimiter).table
+    assert found.to_pydict() == {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+
+    lines[17_000] = f"a{delimiter}b{delimiter}c\n"
+    path.write_text(f"text{delimiter}label\n" + "".join(lines))
+    with pytest.raises(InputError, match="3 cells") as fault:
+        delimited.read(path, ["text"], delimiter=delimiter)
+    skipped: list[int] = []
+    rest = delimited.read(path, ["text"], delimiter=delimiter, skipped=skipped).table
+    assert rest["text"].to_pylist() == [text for i, (text, _) in enumerate(rows) if i != 17_000]
+    number = int(re.search(r"row (\d+)", str(fault.value.where))[1])  # type: ignore[index]
+    assert skipped == [number] == [17_001]
+
+
+def test_a_large_file_is_not_held_several_times(tmp_path: Path) -> None:
+    """Four copies and the parser's own were nine times the file."""
+    import subprocess
+    import sys
+
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"a warm and funny film {i},good\n" for i in range(1_500_000)))
+    code = (
+        "import sys, resource; from pathlib import Path; from bert_ft.data.formats import delimited as d;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024; before = peak();"
+        "rows = d.read(Path(sys.argv[1]), ['text', 'label']).table.num_rows;"
+        "print(rows, (peak() - before) / Path(sys.argv[1]).stat().st_size)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    rows, times = ran.stdout.split()
+    assert rows == "1500000"
+    assert float(times) < 3.6

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pac
@@ -27,8 +28,16 @@ from bert_ft.errors import InputError, is_collecting, row_fault
 from bert_ft.reading import HALF
 
 NO_CHARACTER = "\ufdd0"  # Unicode has promised never to give it a meaning
+BLOCK = 1 << 24  # bytes that are parsed at a time, which takes three times as many
 SEPARATORS = "\x1f\x1e\x1d\x1c\x01\x02\x03"  # Arrow takes ASCII alone: what stands for another delimiter
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+
+
+class Content(NamedTuple):
+    """The bytes below the header of a file, and what stands between its cells."""
+
+    body: pa.Buffer
+    separator: str
 
 
 @dataclass
@@ -85,16 +94,19 @@ def read(
         decode(path, encoding)  # says which byte of the header it is
     # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
     columns = distinct(layout.columns)
+    first_line = _first_line(layout, names)
+    has_others = HALF.search(text) is not None
     if _is_plain(text, delimiter, quoting):
-        start = sum(map(len, islice(lines_of(text), layout.header)))
-        found = _by_arrow(path, text[start:], columns, selected, delimiter, bool(quoting), skipped)
+        content = _content(text, sum(map(len, islice(lines_of(text), layout.header))), delimiter)
+        del text, layout  # a large file is not held twice while it is parsed
+        found = _by_arrow(path, content, columns, selected, delimiter, bool(quoting), skipped)
     else:
         found = _by_rows(path, layout, columns, selected)
     if not found.num_rows:
         raise InputError("no rows below the header", where=str(path))
-    if HALF.search(text):
+    if has_others:
         found = _without_bytes(found, wanted, path, encoding)
-    notes = [note for note in (_first_line(layout, names), remarks.note()) if note]
+    notes = [note for note in (first_line, remarks.note()) if note]
     return Delimited(found, notes, remarks.findings(str(path)))
 
 
@@ -143,7 +155,7 @@ def _by_rows(path: Path, layout: Table, columns: list[str], selected: list[str])
 
 def _by_arrow(
     path: Path,
-    body: str,
+    content: Content,
     columns: list[str],
     selected: list[str],
     delimiter: str,
@@ -155,18 +167,24 @@ def _by_arrow(
     Raises:
         InputError: a row that has too few or too many cells, unless `skipped` takes its number.
     """
-    separator = delimiter
-    if not delimiter.isascii():
-        separator = next(character for character in SEPARATORS if character not in body)
-        body = body.replace(delimiter, separator)
+    body, separator = content
     uneven_rows: list[pc.InvalidRow] = []
 
     def note(row: pc.InvalidRow) -> str:
         uneven_rows.append(row)
         return "error" if skipped is None and not is_collecting() else "skip"
 
+    def parsed(block: int) -> pa.Table:
+        return _parsed(body, columns, selected, separator, quoting, note, block)
+
     try:
-        found = _parsed(_content(body), columns, selected, separator, quoting, note)
+        try:
+            found = parsed(BLOCK)
+        except pa.ArrowInvalid:
+            if body.size <= BLOCK:
+                raise
+            uneven_rows.clear()
+            found = parsed(body.size + 1)  # a row that is longer than a block, perhaps
     except pa.ArrowInvalid as error:
         if not uneven_rows:
             raise InputError(str(error).splitlines()[0], where=str(path)) from None
@@ -191,16 +209,23 @@ def _uneven(row: pc.InvalidRow, path: Path, separator: str, delimiter: str, quot
     )
 
 
-def _content(body: str) -> pa.Buffer:
-    """The bytes of a text as Arrow has to get them; what is no character has become one of no meaning."""
-    if body and not body.endswith(("\n", "\r")):
-        body += "\n"  # else Arrow takes an empty cell at the very end, behind a quoted one, for a quoted one
-    if body.startswith("\ufeff"):  # Arrow drops the first byte-order mark, also that of a cell
-        body = f"\ufeff{body}"
+def _content(text: str, start: int, delimiter: str) -> Content:
+    """A text from `start` on as Arrow has to get it: its bytes, where what is no character has become one of
+    no meaning, and what stands between its cells."""
+    separator = delimiter
+    if not delimiter.isascii():
+        text, start = text[start:], 0
+        separator = next(character for character in SEPARATORS if character not in text)
+        text = text.replace(delimiter, separator)
+    if len(text) > start and not text.endswith(("\n", "\r")):
+        text += "\n"  # else Arrow takes an empty cell at the very end, behind a quoted one, for a quoted one
+    if text.startswith("\ufeff", start):  # Arrow drops the first byte-order mark, also that of a cell
+        text, start = f"\ufeff{text[start:]}", 0
     try:
-        return pa.py_buffer(body.encode())
+        content, before = text.encode(), len(text[:start].encode())
     except UnicodeEncodeError:  # it may stand in a column that nobody reads
-        return pa.py_buffer(HALF.sub(NO_CHARACTER, body).encode())
+        content, before = HALF.sub(NO_CHARACTER, text[start:]).encode(), 0
+    return Content(pa.py_buffer(content).slice(before), separator)
 
 
 def _parsed(
@@ -210,6 +235,7 @@ def _parsed(
     separator: str,
     quoting: bool,
     note: Callable[[pc.InvalidRow], str],
+    block: int,
 ) -> pa.Table:
     if not body.size:  # Arrow would call the file empty
         return pa.table({column: pa.array([], pa.string()) for column in selected})
@@ -218,7 +244,7 @@ def _parsed(
         read_options=pc.ReadOptions(
             use_threads=False,  # only then does an uneven row know its number
             column_names=columns,
-            block_size=max(1 << 20, min(body.size + 1, 1 << 30)),
+            block_size=max(1 << 20, min(block, 1 << 30)),
         ),
         parse_options=pc.ParseOptions(
             delimiter=separator,
