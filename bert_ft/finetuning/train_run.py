@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,15 +27,19 @@ from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import is_finished
 
+ONE_AT_A_TIME = threading.RLock()
+"""A process has one stream of random numbers, and one state of accelerate, which two trainings would share."""
+
 AGAIN = 1000  # how far the seed of a second try lies from that of the first
 
 
 def train_run(experiment: Experiment) -> Run:
-    """Trains what an experiment asks for, unless this very run is finished already, and returns the run."""
+    """Trains what an experiment asks for, unless this very run is finished already, and returns the run. Of
+    several threads one trains at a time, the others wait."""
     folder = experiment.folder
     execution = experiment.execution
     prepared = experiment.prepare()
-    with folder.lock():
+    with ONE_AT_A_TIME, folder.lock():
         identity = prepared.identity()
         if is_finished(folder, prepared.task, identity, execution.overwrite):
             finished(experiment)

@@ -190,3 +190,39 @@ def test_cell_of_200_mb(load_rows: Load, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes(b"text,label\na,1\n" + b"word " * 40_000_000 + b",0\n")
     with pytest.raises(InputError, match=r"rows.csv, row 2: column 'text' holds a text of 200 MB"):
         load_rows(tmp_path / "rows.csv")
+
+
+def test_of_parquet_only_the_columns_are_read_that_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors or images beside the texts are a few kB on the disk, and gigabytes in memory."""
+    from bert_ft.data.formats import OTHERS, arrow
+
+    path = tmp_path / "rows.parquet"
+    whole = pa.table(
+        {
+            "text": ["a", "b"],
+            "label": [0, 1],
+            "score": [0.5, 0.25],
+            "vector": [[0.0] * 8] * 2,
+            "image": [b"\0" * 8] * 2,
+            "parts": [{"text": "c"}] * 2,
+            "a.b": ["d", "e"],
+        }
+    )
+    pq.write_table(whole, path)
+    read: list[Any] = []
+    real = pq.ParquetDataset.read
+
+    def recorded(self: Any, columns: Any = None, **options: Any) -> Any:
+        read.append(columns)
+        return real(self, columns, **options)
+
+    monkeypatch.setattr(pq.ParquetDataset, "read", recorded)
+    assert arrow.read(path, ["text", "label"])[0] == whole.select(["text", "label"])
+    assert arrow.read(path, ["vector"])[0] == whole.select(["vector"])
+    assert arrow.read(path, ["text", "parts"], optional=("parts",))[0] == whole.select(["text", "parts"])
+    assert arrow.read(path, ["a.b"])[0] == whole.select(["a.b"])
+    found = arrow.read(path, ["text"], optional=(OTHERS,))[0]
+    assert found.column_names == ["text", "label", "score", "a.b"]
+    assert read == [["text", "label"], ["vector"], ["text", "parts"], None, None]

@@ -62,3 +62,20 @@ def test_two_fresh_processes_give_the_same_run(tiny_checkpoint: Path, tmp_path: 
         epochs=2, batch_size=8, max_length=32, learning_rate=1e-3, quiet=True,
     )  # fmt: skip
     assert first[0] != _sha256(other.path), "the seed does nothing"
+
+
+def test_two_threads_train_what_one_after_the_other_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """They shared one stream of random numbers and one state of accelerate, and ended with other weights."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows = [{"text": f"a {word} film {i}", "label": word} for i in range(8) for word in ("good", "bad")]
+
+    def losses(seed: int, name: str) -> list[float]:
+        run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, validation=rows[:4], max_steps=6,
+                               log_every=1, seed=seed, output=tmp_path / f"{name}-{seed}", quiet=True)  # fmt: skip
+        return [line["loss"] for line in run.log if "loss" in line]
+
+    alone = [losses(seed, "alone") for seed in (1, 2, 3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(losses, (1, 2, 3), ["together"] * 3))
+    assert together == alone

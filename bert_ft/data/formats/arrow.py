@@ -23,10 +23,20 @@ def read(
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _ipc(path)
+        if path.suffix.lower() == ".parquet":
+            dataset = pq.ParquetDataset(path)
+            names = chosen(dataset.schema.names, wanted, optional, str(path))
+            # what nobody asked for by name can be vectors or images, and a few kB of them gigabytes
+            asked = {*wanted, *optional}
+            names = [name for name in names if name in asked or not _large(dataset.schema.field(name).type)]
+            # a name with a dot would be a field within another
+            table = dataset.read(None if any("." in name for name in names) else names)
+        else:
+            table = _ipc(path)
+            names = chosen(table.column_names, wanted, optional, str(path))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a {path.suffix[1:].lower()} file: {error}", where=str(path)) from None
-    table = table.select(chosen(table.column_names, wanted, optional, str(path)))
+    table = table.select(names)
     for name in table.column_names:
         try:
             table[name].validate(full=True)  # its texts are UTF-8, its offsets within
@@ -59,6 +69,11 @@ def _class_names(schema: pa.Schema, columns: list[str]) -> dict[str, list[str]]:
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             out[column] = names
     return out
+
+
+def _large(kind: pa.DataType) -> bool:
+    """Whether a type is none of those that a column can be compared by, but lists, structures or bytes."""
+    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _ipc(path: Path) -> pa.Table:
