@@ -28,7 +28,7 @@ from bert_ft.rundir import environment
 from bert_ft.rundir.folder import is_finished
 
 ONE_AT_A_TIME = threading.RLock()
-"""A process has one stream of random numbers, and one state of accelerate, which two trainings would share."""
+"""A process has one stream of random numbers and one state of accelerate: two trainings would share them."""
 
 AGAIN = 1000  # how far the seed of a second try lies from that of the first
 
