@@ -5,8 +5,10 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -211,12 +213,19 @@ def _absolute(path: Any) -> Any:
     return str(reading.path(path).resolve())
 
 
+def _checkpoint(place: Any) -> Any:
+    """A folder by its absolute path, so that the run can be repeated from any working directory; a hub id."""
+    name = str(place) if isinstance(place, Path) else place
+    with suppress(OSError, ValueError):  # no file can have this name
+        if isinstance(name, str) and name and Path(name).expanduser().is_dir():
+            return os.path.abspath(Path(name).expanduser())
+    return name
+
+
 class RunSpec(Strict):
     """What makes one run of a task: written into the run's task.toml, so that the file alone repeats it."""
 
-    checkpoint: Annotated[
-        Place | None, BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)
-    ] = None
+    checkpoint: Annotated[Place | None, BeforeValidator(_checkpoint)] = None
     revision: Place | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     intermediate: Place | None = Field(
         None, description="task that the checkpoint is trained on first, by that task's own recipe: mnli"
