@@ -161,19 +161,6 @@ def parameter_lines(rows: Sequence[Mapping[str, Any]], rate: float) -> Iterator[
         yield f"  {row['part']}: {row['trained']:,} of {row['parameters']:,} parameters, {peak}"
 
 
-def disk_line(rows: Sequence[Mapping[str, Any]], keeps: bool, adapter: bool) -> str:
-    """How much of the disk a training needs at most, and what stays.
-
-    Args:
-        rows: as of `parameter_lines`; four bytes a parameter.
-        keeps: whether the model stays; `adapter`: of it what was trained alone.
-    """
-    size, trained = (sum(row[key] for row in rows) / 2**18 for key in ("parameters", "trained"))
-    stays = (trained if adapter else size) if keeps else 0
-    most = 4 * (size + trained) + stays  # two checkpoints with Adam's averages, and best weights beside each
-    return f"disk: up to {most:,.0f} MB while training, {stays:,.0f} MB after"
-
-
 def stalled(losses: list[float]) -> str | None:
     """A warning where the last quarter of the logged losses is no lower than the first; None where it is."""
     quarter = len(losses) // 4

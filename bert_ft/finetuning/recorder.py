@@ -11,6 +11,7 @@ from bert_ft.engine import optimization
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.modeling.model import Model
 from bert_ft.prepared import Prepared
+from bert_ft.rundir.space import Space
 
 
 class Recorder:
@@ -53,8 +54,11 @@ class Recorder:
         self.parameters = optimization.table(self.network, self.task.recipe)
         for line in display.parameter_lines(self.parameters, self.task.recipe.learning_rate):
             self.say(line)
-        keeps = self.experiment.execution.save_model
-        self.say(display.disk_line(self.parameters, keeps, self.task.recipe.saves_adapter))
+        execution = self.experiment.execution
+        tables = [rows.table for rows in prepared.scored.values()]
+        space = Space.of(self.parameters, tables, len(adapter.names), self.task.recipe, execution.save_model)
+        for line in space.told(self.experiment.folder.path, execution.check):
+            self.say(line)
 
     def start_trackers(self) -> None:
         """Starts the trackers of `log_with`, with the recipe."""
