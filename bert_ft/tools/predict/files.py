@@ -13,12 +13,14 @@ from itertools import islice
 from typing import Any
 
 from bert_ft import reading
+from bert_ft.data.columns import LONGEST
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import listing
 from bert_ft.families.base import Adapter
 from bert_ft.modeling.model import Model
+from bert_ft.reading import HALF
 from bert_ft.tools.predict.caution import Caution
 from bert_ft.tools.predict.cells import changed, unwritable, without_formula
 from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows
@@ -214,6 +216,10 @@ def _unfit(row: dict[str, Any], adapter: Adapter, names: dict[str, str]) -> str:
             return f"no '{names[role]}'"
         if value is not None and not isinstance(value, str) and needed:
             return f"'{names[role]}' is {type(value).__name__}, not text"
-        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        if not isinstance(value, str):
+            continue
+        if len(value) > LONGEST // 4 and (size := len(value.encode("utf-8", "replace"))) > LONGEST:
+            return f"'{names[role]}' holds a text of {size / 1e6:,.0f} MB: is a quote never closed?"
+        if HALF.search(value):
             return f"'{names[role]}' holds half a surrogate pair"
     return ""
