@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ class Task(Strict):
                     f"{did_you_mean(metric, dict.fromkeys(known))}"
                 )
         labels = [str(name) for name in self.data.labels or []]
-        if twice := {name for name in labels if labels.count(name) > 1}:
+        if twice := {name for name, count in Counter(labels).items() if count > 1}:
             raise ValueError(f"data.labels holds a label twice: {', '.join(sorted(twice))}")
         return self
 

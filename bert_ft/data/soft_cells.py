@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,8 +111,8 @@ def _fault(value: Any) -> str:
 def _once(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     """Pairs as a dictionary, which knows of a key that is there twice."""
     row = reading.Row(pairs)
-    keys = [key for key, _ in pairs]
-    row.faults = {key: "appears twice" for key in row if keys.count(key) > 1}
+    counts = Counter(key for key, _ in pairs)
+    row.faults = {key: "appears twice" for key in row if counts[key] > 1}
     return row if row.faults else dict(pairs)
 
 

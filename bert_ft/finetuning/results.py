@@ -144,11 +144,9 @@ def write_results(
     complete(folder, results, experiment.execution.keep_checkpoints, recorder.say)
 
 
-def complete(
-    folder: RunDir, results: dict[str, Any], keep_checkpoints: bool, say: Callable[..., None]
-) -> None:
-    """Leaves the pages of a finished run, and takes what only its training needed."""
+def complete(folder: RunDir, results: dict[str, Any], keep: bool, say: Callable[..., None]) -> None:
+    """Leaves the pages of a finished run, and takes what its training alone needed, or is to `keep` it."""
     run_page.leave(folder, results, say)
     evaluations.drop(folder)
-    if not keep_checkpoints:
+    if not keep:
         folder.clear("checkpoints")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def labels_of(config: Any, where: str) -> list[str]:
             "id2label does not name the labels 0, 1, 2, ...", where=where, remedy="mend config.json"
         )
     labels = [str(names[i]) for i in range(len(names))]
-    if twice := {name for name in labels if labels.count(name) > 1}:
+    if twice := {name for name, count in Counter(labels).items() if count > 1}:
         message = f"two labels of its head are called '{min(twice)}'"
         raise InputError(message, where=where, remedy="rename one in config.json")
     return labels

@@ -31,16 +31,17 @@ def of_classes(
         names: the labels that the head has.
         target: the column of label names; lists of them where a row may have several.
     """
+    known = set(names)
     counts = {name: found for name, rows in sets.items() if (found := soft_labels.counts(rows, target))}
     for name in counts:
         rows = sets[name]
-        column = sets[name].table[target].combine_chunks()
-        unknown = [label for label in counts[name] if label not in set(names)]
+        column = rows.table[target].combine_chunks()
+        unknown = [label for label in counts[name] if label not in known]
         labels, owners = flat(column)
         strange = np.zeros(len(rows), bool)
         strange[owners[mask_of(pac.is_in(labels, pa.array(unknown, labels.type)))]] = True
-        shown = [*map(repr, unknown[:3]), *(["..."] if len(unknown) > 3 else [])]
-        message = f"rows with a label unknown to training ({', '.join(shown)})"
+        shown = ", ".join([*map(repr, unknown[:3]), "..."][: len(unknown)])
+        message = f"rows with a label unknown to training ({shown})"
         yield from at("labels", "fault", name, rows, strange, message, roles)
         missing = mask_of(pac.is_null(column))
         yield from at(

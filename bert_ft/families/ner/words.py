@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -128,8 +129,10 @@ def _short(text: str) -> str:
 
 def _apart(marks: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """The spans without those that overlap a longer one (of equals, the first stays)."""
-    kept: list[tuple[int, int, str]] = []
+    kept: list[tuple[int, int, str]] = []  # in the order of the text
     for mark in sorted(dict.fromkeys(marks), key=lambda mark: (mark[0] - mark[1], mark[0])):
-        if all(mark[1] <= other[0] or other[1] <= mark[0] for other in kept):
-            kept.append(mark)
+        place = bisect(kept, mark)
+        before, after = kept[max(place - 1, 0) : place], kept[place : place + 1]
+        if all(other[1] <= mark[0] for other in before) and all(mark[1] <= other[0] for other in after):
+            kept.insert(place, mark)
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,11 @@ def _cells(text: str, asked: Asked) -> Table:
     if not rows:
         raise InputError("no rows below the header", where=str(asked.path))
     chosen(header, [], (), str(asked.path))
+    counts = Counter(header)
     table.columns = {
         name: list(column)
         for name, column in zip(header, zip(*rows, strict=True), strict=True)
-        if header.count(name) == 1
+        if counts[name] == 1
     }
     return table
 
