@@ -125,10 +125,19 @@ def collate(
 
     for key, column in features.tokens.items():
         inputs[key] = padded(column, pad_token_id if key == "input_ids" else 0)
-    values = {key: torch.from_numpy(column[indices]) for key, column in features.values.items()}
+    values = values_of(features, indices)
     values |= {key: padded(column, -100) for key, column in features.targets.items()}
     values["mask"] = inputs["attention_mask"].bool()
     return _to(inputs, device), _to(values, device)
+
+
+def values_of(features: Features, indices: np.ndarray) -> dict[str, torch.Tensor]:
+    """What the loss takes of these features, (B, ...) each. Sets of labels, which are kept in a byte a label,
+    are float32."""
+    found = {key: torch.from_numpy(column[indices]) for key, column in features.values.items()}
+    if "labels" in found and found["labels"].dtype == torch.bool:
+        found["labels"] = found["labels"].float()
+    return found
 
 
 def first_equals(features: Features) -> np.ndarray:

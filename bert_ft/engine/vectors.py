@@ -100,7 +100,7 @@ def grouped(vectors: Vectors, rows: np.ndarray) -> list[Part]:
             which = ranges(features.offsets[group], features.lengths[group])
         else:
             which = group
-            batch = {key: torch.from_numpy(column[group]) for key, column in features.values.items()}
+            batch = batches.values_of(features, group)
         weight = float(features.weights[group].sum())
         parts.append(Part(torch.from_numpy(which), mask, batch, weight))
     return parts

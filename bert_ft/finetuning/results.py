@@ -145,7 +145,7 @@ def write_results(
 
 
 def complete(folder: RunDir, results: dict[str, Any], keep: bool, say: Callable[..., None]) -> None:
-    """Leaves the pages of a finished run, and takes what its training alone needed, or is to `keep` it."""
+    """Writes the pages of a finished run; deletes what only its training needed, unless told to `keep` it."""
     run_page.leave(folder, results, say)
     evaluations.drop(folder)
     if not keep:

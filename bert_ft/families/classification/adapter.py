@@ -216,9 +216,9 @@ class Classification(Adapter):
         labels = self.references(rows)
         extra = soft_labels.encoded(self, rows)
         weights = np.ones(len(rows))
-        if self.regression or self.multilabel:
+        if self.regression:
             labels = np.nan_to_num(labels.astype(np.float32))
-        elif self.class_weights is not None:
+        elif self.class_weights is not None and not self.multilabel:
             hard = np.where(labels >= 0, self.class_weights[labels], 0.0)
             weights = extra["soft"] @ self.class_weights if extra else hard
         if owners is None:
