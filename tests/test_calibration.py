@@ -282,3 +282,19 @@ def test_no_set_changes(thresholds: str) -> None:
         thresholds == "one"
     )
     assert abs(predictions["probabilities"] - p).max() > 0.01
+
+
+def test_of_very_many_answers_groups_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 labels of 1,000 rows are two million answers: their interval is that of rows drawn one by one."""
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 40_000)
+    right = (random.random(40_000) < confidence**1.2).astype(float)
+    whole = calibration.errors(confidence, right, 0)
+    monkeypatch.setattr(calibration, "DRAWN", 4_000)
+    grouped = calibration.errors(confidence, right, 0)
+    assert grouped["ece"] == whole["ece"]
+    assert grouped["bins"] == whole["bins"]
+    width = whole["high"] - whole["low"]
+    for end in ("low", "high"):
+        assert grouped[end] == pytest.approx(whole[end], abs=0.2 * width)
+    assert grouped["by_chance"] == pytest.approx(whole["by_chance"], rel=0.1)
