@@ -13,6 +13,7 @@ from bert_ft.config.families import BUILTIN, options_of
 from bert_ft.config.task import Task, validated
 from bert_ft.errors import InputError
 from bert_ft.metrics import label_calibration
+from bert_ft.modeling.loading_errors import loading_errors
 
 FORM = {
     "encoding",
@@ -54,7 +55,8 @@ def task_of(config: Any, where: str) -> Task:
 
     bound = getattr(config, "max_position_embeddings", None) or 512
     positions = bound if isinstance(bound, (int, float)) and bound > 0 else 512  # XLNet says -1
-    lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
+    with loading_errors(where):
+        lengths = [positions, get_tokenizer_config(where).get("model_max_length") or positions]
     if not all(isinstance(length, (int, float)) for length in lengths):
         raise InputError("max_position_embeddings and model_max_length have to be numbers", where=where)
     stated = families.find(family).task_of_head(config, labels_of(config, where))

@@ -59,8 +59,7 @@ class Scored:
         self.tuned = results.get("tuned", {})
         self.metrics: dict[str, float] = results["metrics"].get(name, {})
         self.lines = list(files.read_jsonl(folder.prediction_file(name)))
-        file = _rows_file(folder, name)
-        self.rows = pq.read_table(file) if file.is_file() else None
+        self.rows = _rows(_rows_file(folder, name))
 
     @cached_property
     def resamples(self) -> Resamples | None:
@@ -213,6 +212,14 @@ class Scored:
 
 def _rows_file(folder: RunDir, name: str) -> Path:
     return folder.predictions / f"{name}.rows.parquet"
+
+
+def _rows(file: Path) -> pa.Table | None:
+    """The rows that a run keeps; None where there are none."""
+    try:
+        return pq.read_table(file) if file.is_file() else None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not a parquet file: {error}", where=str(file), remedy="was it damaged?") from None
 
 
 def keep(folder: RunDir, name: str, rows: pa.Table) -> None:
