@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -128,16 +128,17 @@ def counting(total: int | None, unit: str, quiet: bool = False) -> Iterator[Call
     bar = None
     if console.is_terminal and not quiet:
         count = "{task.completed:,.0f}" + ("/{task.total:,.0f} " if total is not None else " ") + unit
+        rate = "{task.fields[rate]}"
         times = TimeElapsedColumn(), "left", TimeRemainingColumn()
-        bar = Progress(BarColumn(32), count, *times, console=console, transient=True)
-        task = bar.add_task("", total=total)
+        bar = Progress(BarColumn(32), count, rate, *times, console=console, transient=True)
+        task = bar.add_task("", total=total, rate="")
 
     def add(more: int) -> None:
         nonlocal done, last_line_at
         done += more
         now = time.monotonic()
         if bar is not None:
-            bar.update(task, completed=done)
+            bar.update(task, completed=done, rate=f"{done / (now - started_at):,.0f} a second")
         elif now - last_line_at > SECONDS:
             last_line_at = now
             of = f"/{total:,}" if total is not None else ""
@@ -145,6 +146,58 @@ def counting(total: int | None, unit: str, quiet: bool = False) -> Iterator[Call
 
     with bar or nullcontext():
         yield add
+
+
+class FilesBar:
+    """A bar on a terminal of many files of rows, by their bytes, with files, rows, rows a second and the time
+    left; nothing elsewhere. A context.
+
+    Args:
+        files: how many there are. size: their bytes.
+    """
+
+    def __init__(self, files: int, size: int) -> None:
+        console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.live = console.is_terminal
+        self.files, self.size, self.rows, self.done, self.done_size = files, size, 0, 0, 0
+        self.started_at = time.monotonic()
+        self.bar: Progress | None = None
+        if self.live:
+            times = TimeElapsedColumn(), "left", TimeRemainingColumn()
+            self.bar = Progress(
+                BarColumn(32), "{task.fields[counts]}", *times, console=console, transient=True
+            )
+            self.task = self.bar.add_task("", total=size, counts="")
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def advance(self, rows: int, size: float) -> None:
+        """More rows are answered, of a file whose share with them is `size` bytes so far."""
+        self.rows += rows
+        self._update(size)
+
+    def ended(self, size: int, answered: bool) -> None:
+        """A file is done; one that was there already counts for no time."""
+        self.done += 1
+        if answered:
+            self.done_size += size
+        else:
+            self.size -= size
+        self._update(0)
+
+    def _update(self, more: float) -> None:
+        if self.bar is None:
+            return
+        rate = self.rows / max(time.monotonic() - self.started_at, 1e-9)
+        counts = f"{self.done:,}/{self.files:,} files  {self.rows:,} rows  {rate:,.0f} a second"
+        self.bar.update(self.task, total=self.size, completed=self.done_size + more, counts=counts)
 
 
 def parameter_lines(rows: Sequence[Mapping[str, Any]], rate: float) -> Iterator[str]:

@@ -1,15 +1,26 @@
-"""`bert-ft predict`: answer the rows of a file."""
+"""`bert-ft predict`: answer the rows of a file, or of many files."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bert_ft.cli.options import Int8, Onnx, TrustRemoteCode, app, computing, note, pair, settings_of
 
-Source = Annotated[str, typer.Argument(metavar="FILE", help="Rows to answer; - is standard input.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="File of the answers; - is standard output.")]
+if TYPE_CHECKING:
+    from bert_ft.tools.predict.files import Options
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="File of rows, a folder of such, or a glob in quotes; - is standard input."
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", help="File of the answers, of many files a folder; - is standard output."),
+]
 ReadAs = Annotated[
     str | None,
     typer.Option("--from", help="jsonl, csv, tsv, txt (a text a line) or parquet; else the suffix says."),
@@ -83,10 +94,15 @@ def predict(
     int8: Int8 = False,
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
-    """Answer the rows of a file or of standard input; rows stream, so any number of them will do.
+    """Answer the rows of a file, of standard input or of many files; rows stream, so any number will do.
+
+    Of a folder or a glob each file has answers of its own, under its own name. The same command again answers
+    what is missing, or was made from other rows, other settings or another model; started several times at
+    once, it shares the files.
 
     \b
     bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews.csv -o answered.csv --column text=review
+    bert-ft predict runs/sst2-bert-base-uncased-seed42 "reviews/**/*.parquet" -o answered
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
     from bert_ft import imports
@@ -98,33 +114,57 @@ def predict(
     how = computing(onnx, int8, dtype)
     imports.libraries()
     from bert_ft.tools.predict.caution import Caution
-    from bert_ft.tools.predict.files import predict as answer
 
     loaded = runs.load(run, trust_remote_code=trust_remote_code, settings=settings, **how)
-    model = getattr(loaded, "model", loaded)
-    for line in model.notes:
+    for line in getattr(loaded, "model", loaded).notes:
         note(line)
     if how["dtype"] == "int8":
         from bert_ft.tools import int8 as cost
 
         note(cost.line(loaded))
-    outcome = answer(
-        model,
-        source,
-        output,
-        read_as=read_as,
-        write_as=write_as,
-        columns=roles,
-        keep_bad=keep_bad,
-        escape_formulas=escape_formulas,
-        caution=Caution.of(loaded, abstain_below, label_sets),
-        probabilities=probabilities,
-        tell=note,
-    )
-    if outcome.bad:
-        what = "kept with their error" if keep_bad else "left out"
-        note(f"{len(outcome.bad):,} of {outcome.rows:,} rows are at fault, and {what}")
-        raise SystemExit(0 if keep_bad else 2)
+    options: Options = {
+        "read_as": read_as,
+        "write_as": write_as,
+        "columns": roles,
+        "keep_bad": keep_bad,
+        "escape_formulas": escape_formulas,
+        "caution": Caution.of(loaded, abstain_below, label_sets),
+        "probabilities": probabilities,
+    }
+    from bert_ft.tools.predict.folders import is_many
+
+    if is_many(source):
+        raise SystemExit(_answer_files(loaded, source, output, options, how))
+    raise SystemExit(_answer_file(loaded, source, output, options))
+
+
+def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int:
+    """Answers one file, or standard input; returns the exit code."""
+    from bert_ft.tools.predict.files import predict as answer
+    from bert_ft.tools.predict.progress import of_one
+
+    with of_one(source, output, options.get("read_as")) as advance:
+        outcome = answer(
+            getattr(loaded, "model", loaded), source, output, tell=note, advance=advance, **options
+        )
+    if not outcome.bad:
+        return 0
+    what = "kept with their error" if options["keep_bad"] else "left out"
+    note(f"{len(outcome.bad):,} of {outcome.rows:,} rows are at fault, and {what}")
+    return 0 if options["keep_bad"] else 2
+
+
+def _answer_files(loaded: Any, source: str, output: str, options: Options, how: dict[str, Any]) -> int:
+    """Answers a folder or a glob; returns the exit code."""
+    from bert_ft.tools.predict import folders, many
+    from bert_ft.tools.predict.identity import made_by
+
+    plan = folders.plan(source, output, options["read_as"], options["write_as"])
+    model = getattr(loaded, "model", loaded)
+    summary = many.answer_all(model, plan, made_by(model, options, how), options, note)
+    for line in summary.lines(options["keep_bad"]):
+        note(line)
+    return summary.exit_code(options["keep_bad"])
 
 
 def _refuse_others(settings: dict[str, Any]) -> None:

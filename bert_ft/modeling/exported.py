@@ -47,6 +47,7 @@ class Graph:
     """A graph under onnxruntime, called as the network that it was made from.
 
     Attributes:
+        file: of the graph.
         config: the network's.
         training: never.
     """
@@ -74,6 +75,7 @@ class Graph:
                 where=str(file),
                 remedy="export the run again: bert-ft export RUN --to onnx",
             ) from None
+        self.file = file
         self.config = config
         self.inputs = [each.name for each in self.session.get_inputs()]
         self.outputs = [each.name for each in self.session.get_outputs()]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from bert_ft.modeling.vectors.pooling import OF_WORDS, valid
 from bert_ft.tools.embed.writers import DTYPES, Block, format_of, writing
 from bert_ft.tools.predict import readers
 from bert_ft.tools.predict.cells import unwritable
-from bert_ft.tools.predict.readers import Line, reading_rows
+from bert_ft.tools.predict.readers import Line, reading_rows, rows_of
 from bert_ft.tools.predict.writers import printable
 
 ROWS = 1024  # that are computed and written together, at most
@@ -109,22 +108,6 @@ def embed_file(
     elif outcome.empty:
         tell(f"{outcome.empty:,} words have no token: their vectors are all zeros")
     return outcome
-
-
-def rows_of(source: str, kind: str) -> int | None:
-    """About how many rows a file has, for a progress bar: its lines; None for standard input."""
-    if source == "-" or not Path(source).is_file():
-        return None
-    if kind == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return int(pq.ParquetFile(source).metadata.num_rows)
-        except pa.ArrowException:
-            return None
-    with Path(source).open("rb") as stream:
-        return sum(part.count(b"\n") for part in iter(lambda: stream.read(2**20), b""))
 
 
 def _form(settings: Mapping[str, Any]) -> Task:

@@ -8,11 +8,13 @@ read, or that the model can't take, is told with its line and left out, or passe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
-from bert_ft import reading
+from bert_ft import files, reading
 from bert_ft.data.columns import LONGEST
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.data.rows import Rows
@@ -36,78 +38,124 @@ class Outcome:
     broken: int = 0  # rows of a TSV with a line break in a cell
 
 
-def predict(
-    model: Model,
-    source: str = "-",
-    target: str = "-",
-    *,
-    read_as: str | None = None,
-    write_as: str | None = None,
-    columns: dict[str, str] | None = None,
-    keep_bad: bool = False,
-    escape_formulas: bool = False,
-    caution: Caution | None = None,
-    probabilities: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Outcome:
-    """Answers every row of a file, or of standard input, in the order of the rows.
+@dataclass(frozen=True)
+class Form:
+    """How the rows of a file are read and written.
 
-    Args:
-        source, target: a file, or "-" for standard input and output.
-        read_as, write_as: one of `FORMATS`; by default what the file's suffix says, otherwise jsonl.
-        columns: role (text, text_pair, question, context) -> column; a role's own name by default. Encoding,
-            delimiter and quoting of tables are those of the model's task.
-        keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
-        escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
-        caution: which answers are left open, and which labels may be right beside them.
-        probabilities: a row's answer is its probabilities alone, in one column: what `data.soft` names to
-            train another model.
-        tell: takes one line for each row at fault.
-    Raises:
-        InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
-            answer's.
+    Attributes:
+        names: role -> column. needed: the columns that a row has to have.
+        read_as, write_as: of `FORMATS`.
     """
+
+    names: dict[str, str]
+    needed: list[str]
+    read_as: str
+    write_as: str
+
+
+class Options(TypedDict, total=False):
+    """What `predict` can be asked for of any file, as it describes it."""
+
+    read_as: str | None
+    write_as: str | None
+    columns: dict[str, str] | None
+    keep_bad: bool
+    escape_formulas: bool
+    caution: Caution | None
+    probabilities: bool
+
+
+def form_of(model: Model, source: str, target: str, **options: Unpack[Options]) -> Form:
+    """How a file will be read and written, without opening it; arguments and errors as of `predict`."""
+    columns = options.get("columns")
     inputs = model.adapter.inputs
     for role in columns or {}:
         if role not in inputs:
             raise InputError(
                 f"there is no role '{role}'", where="--column", remedy=did_you_mean(role, inputs)
             )
-    reading.path(source), reading.path(target)
-    read_as = format_of(source, read_as)
-    write_as = format_of(target, write_as, read_as if read_as in ("csv", "tsv") else "jsonl")
-    if escape_formulas and write_as not in ("csv", "tsv"):
+    reading.path(source)
+    if target != "-" and reading.path(target).is_dir():
+        raise InputError(
+            "this is a folder; the answers of one file need a file", where=target, remedy="name a file in it"
+        )
+    read_as = format_of(source, options.get("read_as"))
+    write_as = format_of(target, options.get("write_as"), read_as if read_as in ("csv", "tsv") else "jsonl")
+    if options.get("escape_formulas") and write_as not in ("csv", "tsv"):
         raise InputError(
             f"{write_as} holds no formulas", where="--escape-formulas", remedy="it is for --to csv and tsv"
         )
-    task = model.adapter.task
-    if probabilities:
-        _refuse_probabilities(model.adapter, caution)
-    names = {role: (columns or {}).get(role, task.data.columns.get(role, role)) for role in inputs}
+    if options.get("probabilities"):
+        _refuse_probabilities(model.adapter, options.get("caution"))
+    own = model.adapter.task.data.columns
+    names = {role: (columns or {}).get(role, own.get(role, role)) for role in inputs}
     needed = [name for role, name in names.items() if inputs[role]]
     if read_as == "txt" and len(needed) > 1:
         raise InputError(
             f"a line of text can't hold {' and '.join(needed)}", where=source, remedy="--from jsonl, or csv"
         )
-    answering = _Answering(model, names, read_as, write_as, keep_bad, caution, probabilities, tell)
+    return Form(names, needed, read_as, write_as)
+
+
+def predict(
+    model: Model,
+    source: str = "-",
+    target: str = "-",
+    *,
+    tell: Callable[[str], None] = lambda line: None,
+    advance: Callable[[int], None] = lambda rows: None,
+    place: Callable[[Path], AbstractContextManager[Path]] = files.beside,
+    outcome: Outcome | None = None,
+    **options: Unpack[Options],
+) -> Outcome:
+    """Answers every row of a file, or of standard input, in the order of the rows.
+
+    Args:
+        source, target: a file, or "-" for standard input and output.
+        tell: takes one line for each row at fault, and what there is to know of the rows.
+        advance: takes how many more rows are answered.
+        place: gives the file that is written until it is whole, as a context at whose end it takes its name.
+        outcome: where is noted what becomes of the rows, as it does; by default a new one.
+        options: read_as, write_as: one of `FORMATS`; by default what the file's suffix says, otherwise jsonl.
+            columns: role (text, text_pair, question, context) -> column; a role's own name by default.
+            Encoding, delimiter and quoting of tables are those of the model's task.
+            keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
+            escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
+            caution: which answers are left open, and which labels may be right beside them.
+            probabilities: a row's answer is its probabilities alone, in one column: what `data.soft` names to
+            train another model.
+    Raises:
+        InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
+            answer's.
+    """
+    form = form_of(model, source, target, **options)
+    answering = _Answering(
+        model,
+        form,
+        options.get("keep_bad", False),
+        options.get("caution"),
+        options.get("probabilities", False),
+        tell,
+        advance,
+        Outcome() if outcome is None else outcome,
+    )
     remarks = Remarks()
     with (
-        reading_rows(source, read_as, needed, task, remarks) as lines,
-        writing_rows(target, write_as, tell) as write,
+        reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks) as lines,
+        writing_rows(target, form.write_as, tell, place) as write,
     ):
         rows = answering.rows(lines)
-        if escape_formulas:
+        if options.get("escape_formulas"):
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
-    for line in remarks.lines(source):
-        tell(line)
-    outcome = answering.outcome
-    if outcome.broken:
-        tell(
-            f"{outcome.broken:,} rows hold line breaks within quotes; where each line is a row: --set "
-            "quoting=false"
-        )
-    return outcome
+        for line in remarks.lines(source):
+            tell(line)
+        if broken := answering.outcome.broken:
+            tell(
+                f"{broken:,} rows hold line breaks within quotes; where each line is a row: --set "
+                "quoting=false"
+            )
+    return answering.outcome
 
 
 def _refuse_probabilities(adapter: Adapter, caution: Caution | None) -> None:
@@ -129,28 +177,27 @@ class _Answering:
     """The way of rows through the model, a window at a time: judged, answered, and put together again."""
 
     model: Model
-    names: dict[str, str]  # role -> column
-    read_as: str
-    write_as: str
+    form: Form
     keep_bad: bool
     caution: Caution | None
     probabilities: bool
     tell: Callable[[str], None]
-    outcome: Outcome = field(default_factory=Outcome)
+    advance: Callable[[int], None]
+    outcome: Outcome
 
     def rows(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         """The rows that are written, in the order of those that are read."""
         while window := list(islice(lines, WINDOW)):
             judged = [(where, row, fault or self._fault(row or {})) for where, row, fault in window]
             try:
-                rows = self.model.rows([row for _, row, fault in judged if not fault], self.names)
+                rows = self.model.rows([row for _, row, fault in judged if not fault], self.form.names)
             except InputError:  # of one row at least
                 judged = [(where, row, fault or self._refused(row)) for where, row, fault in judged]
-                rows = self.model.rows([row for _, row, fault in judged if not fault], self.names)
+                rows = self.model.rows([row for _, row, fault in judged if not fault], self.form.names)
             answers = iter(self._answers(rows) if len(rows) else ())
             for where, row, fault in judged:
                 self.outcome.rows += 1
-                if self.read_as == "tsv":
+                if self.form.read_as == "tsv":
                     self.outcome.broken += any("\n" in str(value) for value in (row or {}).values())
                 if row is not None and not fault:
                     yield self._answered(where, row, next(answers))
@@ -159,6 +206,7 @@ class _Answering:
                 self.tell(self.outcome.bad[-1])
                 if self.keep_bad:
                     yield {**printable(row or {}), "error": fault}
+            self.advance(len(window))
 
     def _answers(self, rows: Rows) -> Iterable[dict[str, Any]]:
         if not self.probabilities:
@@ -175,10 +223,10 @@ class _Answering:
             found = answer["probabilities"]
             # one column also in a table, whatever the labels are
             answer = {
-                "probabilities": found if self.write_as in ("jsonl", "parquet") else reading.dumps(found)
+                "probabilities": found if self.form.write_as in ("jsonl", "parquet") else reading.dumps(found)
             }
         elif (
-            self.write_as != "jsonl"
+            self.form.write_as != "jsonl"
             and "probabilities" in answer
             and listing.is_cut(len(self.model.adapter.names))
         ):
@@ -196,13 +244,13 @@ class _Answering:
 
     def _fault(self, row: dict[str, Any]) -> str:
         """What is wrong with a row that could be read."""
-        fault = _unfit(row, self.model.adapter, self.names)
-        return fault or ("" if self.write_as == "jsonl" else unwritable(row, self.write_as))
+        fault = _unfit(row, self.model.adapter, self.form.names)
+        return fault or ("" if self.form.write_as == "jsonl" else unwritable(row, self.form.write_as))
 
     def _refused(self, row: dict[str, Any] | None) -> str:
         """What the adapter says of one row."""
         try:
-            self.model.rows([row], self.names)
+            self.model.rows([row], self.form.names)
         except InputError as error:
             return error.message
         return ""

@@ -38,6 +38,22 @@ def format_of(path: str, given: str | None, default: str = "jsonl") -> str:
     return given
 
 
+def rows_of(source: str, kind: str) -> int | None:
+    """About how many rows a file has, for a progress bar: its lines; None for standard input."""
+    if source == "-" or not Path(source).is_file():
+        return None
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return int(pq.ParquetFile(source).metadata.num_rows)
+        except pa.ArrowException:
+            return None
+    with Path(source).open("rb") as stream:
+        return sum(part.count(b"\n") for part in iter(lambda: stream.read(2**20), b""))
+
+
 @contextmanager
 def reading_rows(
     source: str, kind: str, needed: list[str], task: Task, remarks: Remarks | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,8 @@ from bert_ft import files, reading
 from bert_ft.errors import InputError, disk, escaped
 from bert_ft.tools.predict.cells import changed
 from bert_ft.tools.predict.readers import WINDOW
+
+NO_TEXT = "answers have several columns: a .txt can't hold them"
 
 
 def printable(row: dict[str, Any]) -> dict[str, Any]:
@@ -27,13 +29,15 @@ def printable(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def writing_rows(
-    target: str, kind: str, tell: Callable[[str], None]
+    target: str,
+    kind: str,
+    tell: Callable[[str], None],
+    place: Callable[[Path], AbstractContextManager[Path]] = files.beside,
 ) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
-    """A function that writes all rows; a file is whole or not there."""
+    """A function that writes all rows; a file is whole or not there: `place` gives where it is written until
+    then."""
     if kind == "txt":
-        raise InputError(
-            "answers have several columns: a .txt can't hold them", where=target, remedy="--to jsonl"
-        )
+        raise InputError(NO_TEXT, where=target, remedy="--to jsonl")
     if target == "-":
         if kind == "parquet":
             raise InputError(
@@ -42,7 +46,7 @@ def writing_rows(
         yield lambda rows: _write(sys.stdout, kind, rows, tell)
         sys.stdout.flush()
         return
-    with disk(Path(target)), files.beside(Path(target)) as temporary:
+    with disk(Path(target)), place(Path(target)) as temporary:
         if kind == "parquet":
             yield lambda rows: _write_parquet(temporary, rows, target)
         else:
