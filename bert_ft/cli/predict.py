@@ -50,6 +50,16 @@ EscapeFormulas = Annotated[
         "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="WHERE", help="Of many files: ray, or ray://HOST:PORT, a cluster of Ray."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="On a cluster: how many, each with the model; by default one a GPU, or else a CPU."
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(
@@ -92,6 +102,8 @@ def predict(
     dtype: Dtype = "float32",
     onnx: Onnx = False,
     int8: Int8 = False,
+    on: On = None,
+    workers: Workers = None,
     trust_remote_code: TrustRemoteCode = None,
 ) -> None:
     """Answer the rows of a file, of standard input or of many files; rows stream, so any number will do.
@@ -103,6 +115,7 @@ def predict(
     \b
     bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews.csv -o answered.csv --column text=review
     bert-ft predict runs/sst2-bert-base-uncased-seed42 "reviews/**/*.parquet" -o answered
+    bert-ft predict runs/sst2-bert-base-uncased-seed42 reviews -o answered --on ray --workers 8
     echo "a warm and funny film" | bert-ft predict runs/sst2-bert-base-uncased-seed42 --from txt
     """
     from bert_ft import imports
@@ -111,11 +124,13 @@ def predict(
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
+    _refuse_elsewhere(source, on, workers)
     how = computing(onnx, int8, dtype)
     imports.libraries()
     from bert_ft.tools.predict.caution import Caution
 
-    loaded = runs.load(run, trust_remote_code=trust_remote_code, settings=settings, **how)
+    load = {"folder": run, "trust_remote_code": trust_remote_code, "settings": settings, **how}
+    loaded = runs.load(**load)
     for line in getattr(loaded, "model", loaded).notes:
         note(line)
     if how["dtype"] == "int8":
@@ -134,7 +149,7 @@ def predict(
     from bert_ft.tools.predict.folders import is_many
 
     if is_many(source):
-        raise SystemExit(_answer_files(loaded, source, output, options, how))
+        raise SystemExit(_answer_files(loaded, load, source, output, options, on, workers))
     raise SystemExit(_answer_file(loaded, source, output, options))
 
 
@@ -154,17 +169,53 @@ def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int
     return 0 if options["keep_bad"] else 2
 
 
-def _answer_files(loaded: Any, source: str, output: str, options: Options, how: dict[str, Any]) -> int:
-    """Answers a folder or a glob; returns the exit code."""
+def _answer_files(
+    loaded: Any,
+    load: dict[str, Any],
+    source: str,
+    output: str,
+    options: Options,
+    on: str | None,
+    most: int | None,
+) -> int:
+    """Answers a folder or a glob, here or on a cluster; returns the exit code.
+
+    Args:
+        load: what `loaded` was loaded with. on, most: the cluster, and how many of its workers at most.
+    """
+    import os
+
     from bert_ft.tools.predict import folders, many
     from bert_ft.tools.predict.identity import made_by
 
     plan = folders.plan(source, output, options["read_as"], options["write_as"])
     model = getattr(loaded, "model", loaded)
-    summary = many.answer_all(model, plan, made_by(model, options, how), options, note)
+    how = {"dtype": load["dtype"], "onnx": load["onnx"]}
+    answering = many.Answering(model, plan.output, made_by(model, options, how), options)
+    answering.refuse(plan.items)
+    if on is None:
+        summary = many.answer_all(answering, plan, note)
+    else:
+        from bert_ft.tools.predict import on_ray
+
+        work = on_ray.Work(load, plan.output, answering.records.made_by, how, options, os.getcwd())
+        summary = on_ray.answer_all(on, plan, work, most, note)
     for line in summary.lines(options["keep_bad"]):
         note(line)
     return summary.exit_code(options["keep_bad"])
+
+
+def _refuse_elsewhere(source: str, on: str | None, workers: int | None) -> None:
+    """Raises InputError: a cluster for what is no many files, or workers without a cluster."""
+    from bert_ft.errors import InputError
+    from bert_ft.tools.predict.folders import is_many
+
+    if on is not None and not is_many(source):
+        message = "one file is answered by one process; a cluster answers a folder, or a glob"
+        raise InputError(message, where=f"--on {on}", remedy="leave out --on")
+    if workers is not None and on is None:
+        remedy = "--on ray; or start the same command several times: they share the files"
+        raise InputError("workers are those of a cluster", where="--workers", remedy=remedy)
 
 
 def _refuse_others(settings: dict[str, Any]) -> None:

@@ -9,10 +9,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from rich.console import Console
 
 import bert_ft
 from bert_ft import display
-from bert_ft.tools.predict import folders, many, records
+from bert_ft.errors import MachineError
+from bert_ft.tools.predict import folders, many, on_ray, records
 from bert_ft.tools.predict.identity import made_by
+from bert_ft.tools.predict.progress import FilesProgress
 
 TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
 
@@ -263,11 +267,12 @@ def test_rows_that_change_meanwhile(
     monkeypatch.setattr(many, "predict", changing)
     told: list[str] = []
     plan = folders.plan(str(tmp_path / "in"), str(tmp_path / "out"))
-    summary = many.answer_all(run.model, plan, {"model": ""}, {}, told.append)
+    answering = many.Answering(run.model, plan.output, {"model": ""}, {})
+    summary = many.answer_all(answering, plan, told.append)
     assert told == [f"{file}: the file was changed while it was answered"] and summary.exit_code(False) == 2
     assert not _visible(tmp_path / "out")
     monkeypatch.undo()
-    assert many.answer_all(run.model, plan, {"model": ""}, {}).counts == {"answered": 1}
+    assert many.answer_all(answering, plan).counts == {"answered": 1}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -360,7 +365,9 @@ def _answer(model: Any, source: Path, out: Path, done: Path) -> None:
 
     many.Answering._answered = noted  # type: ignore[method-assign]  # of a process that was forked for this
     told: list[str] = []
-    many.answer_all(model, folders.plan(str(source), str(out)), {"model": "it"}, {}, told.append)
+    many.answer_all(
+        many.Answering(model, out, {"model": "it"}, {}), folders.plan(str(source), str(out)), told.append
+    )
     (done.parent / "told.txt").write_text("\n".join(told))
 
 
@@ -493,3 +500,158 @@ def test_a_bar_on_a_terminal_alone(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     done = cli("predict", run.path, str(source / "part-00.jsonl"), "-o", "one.jsonl")
     assert "5/5 rows" in done.err
+
+
+# --- on a cluster -----------------------------------------------------------------------------------------------------
+
+ALONE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+"""What runs a command in a network of its own, with loopback alone."""
+
+
+def _workers() -> list[int]:
+    """The processes that answer."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if place.read_bytes().startswith(b"ray::Worker"):
+                found.append(int(place.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_that_are_killed(run: bert_ft.Run, tmp_path: Path) -> None:
+    """Each file is answered once, and as without a cluster, although each worker is killed when it has just begun."""
+    pytest.importorskip("ray")
+    if subprocess.run([*ALONE, "true"], capture_output=True).returncode:
+        pytest.skip("a network of one's own needs root")
+    source = _many_files(tmp_path / "in", 12, 2000)
+    arguments = [sys.executable, "-m", "bert_ft", "predict", str(run.path), str(source), "-o"]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
+    whole = subprocess.run(
+        [*arguments, "whole"], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert whole.returncode == 2
+    process = subprocess.Popen([*ALONE, *arguments, "out", "--on", "ray", "--workers", "2"], cwd=tmp_path, text=True,
+                               stderr=subprocess.PIPE, env=environment)  # fmt: skip
+    killed: set[int] = set()
+    out, deadline = tmp_path / "out", time.monotonic() + 100
+    while process.poll() is None and len(killed) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if list(out.glob(f"{records.FOLDER}/*.tmp")):  # something is being answered
+            for worker in set(_workers()) - killed:
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 2 and len(killed) >= 3, told
+    assert _visible(out) == _visible(tmp_path / "whole") and len(_visible(out)) == 12
+    assert not list(out.glob(f"{records.FOLDER}/*.tmp*"))
+
+    def lines(text: str) -> list[str]:
+        return sorted(
+            line for line in text.splitlines() if line.startswith((str(source), "12 files", "12 of"))
+        )
+
+    assert lines(told) == lines(whole.stderr) and len(lines(told)) == 14
+    assert not _workers()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["in/cells.csv", "-o", "out.csv", "--on", "ray"], "--on ray: one file is answered by one process"),
+    (["-", "--on", "ray"], "--on ray: one file is answered by one process"),
+    (["in", "-o", "out", "--workers", "2"], "--workers: workers are those of a cluster"),
+    (["in", "-o", "out", "--on", "nowhere"], "--on nowhere: this is no address of a cluster"),
+    (["in", "-o", "out", "--on", "ray"], 'Ray is not installed\n  pip install "bert-ft[ray]"'),
+])  # fmt: skip
+def test_clusters_refused(
+    run: bert_ft.Run,
+    tmp_path: Path,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    _folder(tmp_path / "in")
+    done = cli("predict", run.path, *arguments)
+    assert done.code == 2 and message in done.err and not _visible(tmp_path / "out"), done
+
+
+class FakeRay:
+    """As much of Ray as the pool of workers needs, in this process; a call of `fatal` is the death of its worker."""
+
+    class exceptions:
+        class RayActorError(Exception):
+            pass
+
+        class RayTaskError(Exception):
+            def __init__(self, cause: Exception) -> None:
+                self.cause = cause
+
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return references[-1:], references[:-1]  # the last first: orders must not matter
+
+    def get(self, reference: Callable[[], Any]) -> Any:
+        return reference()
+
+
+class Remote:
+    """A method of a worker, and what calls it."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+
+    def remote(self, *arguments: Any) -> Callable[[], Any]:
+        return lambda: self.method(*arguments)
+
+
+@dataclass
+class FakeWorker:
+    work: Callable[[Any], Any]
+
+    @property
+    def ready(self) -> Remote:
+        return Remote(lambda: 1)
+
+    @property
+    def answer(self) -> Remote:
+        return Remote(self.work)
+
+
+def _pool(work: Callable[[Any], Any], items: list[folders.Item], told: list[str]) -> many.Summary:
+    return on_ray._Pool(
+        FakeRay(), [FakeWorker(work) for _ in range(2)], told.append, FilesProgress(items)
+    ).answer(items)  # fmt: skip
+
+
+def test_pool_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that another command holds come last; one whose worker dies again and again is told, and the others go on;
+    a disk that is full ends it all."""
+    monkeypatch.setattr(on_ray, "PAUSE", 0.01)
+    source = _many_files(tmp_path / "in", 6, 3)
+    items, calls = folders.plan(str(source), str(tmp_path / "out")).items, list[str]()
+
+    def work(item: folders.Item) -> many.Result:
+        calls.append(item.name)
+        if item.name.endswith("01.jsonl"):
+            raise FakeRay.exceptions.RayActorError("the node has no memory left")
+        if item.name.endswith("02.jsonl") and len(calls) < 9:
+            return many.Result(item, "held")
+        return many.Result(item, "answered", 3, 1, [f"{item.name} is fine"])
+
+    told: list[str] = []
+    summary = _pool(work, items, told)
+    assert summary.counts == {"answered": 5, "failed": 1} and (summary.rows, summary.bad) == (15, 5)
+    assert summary.exit_code(keep_bad=True) == 2
+    assert Counter(calls).pop("part-02.jsonl") > 1 and {*Counter(calls).values()} > {1}
+    assert sorted(told) == sorted(
+        [f"{source}/deep/part-01.jsonl: its worker died 3 times: the node has no memory left"]
+        + [f"{item.name} is fine" for item in items if "01" not in item.name]
+    )
+
+    def full(item: folders.Item) -> many.Result:
+        raise FakeRay.exceptions.RayTaskError(MachineError("the disk is full", where="out"))
+
+    with pytest.raises(MachineError, match="out: the disk is full"):
+        _pool(full, items, [])

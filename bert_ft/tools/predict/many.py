@@ -144,28 +144,18 @@ class Summary:
         return 2 if self.counts["failed"] or (self.bad and not keep_bad) else 0
 
 
-def answer_all(
-    model: Model,
-    plan: Plan,
-    made_by: Mapping[str, Any],
-    options: Options,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Summary:
+def answer_all(answering: Answering, plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Summary:
     """Answers files in turn; those that another process is answering come last, and are waited for.
 
     Args:
-        made_by: what answers are made with, as `identity.made_by` has it. options: of `predict`.
-        tell: takes each line that there is to tell.
+        tell: takes each line that there is to tell; those of a file once it is done.
     Raises:
-        InputError: options that the model or a format can't follow; a file in the place of answers.
         MachineError: answers can't be written.
     """
-    answering = Answering(model, plan.output, made_by, options)
-    answering.refuse(plan.items)
     summary, waiting, held, waits = Summary(), deque(plan.items), 0, False
     if plan.others:
         tell(plan.left_alone)
-    with FilesProgress(plan.items, options.get("read_as")) as progress:
+    with FilesProgress(plan.items, answering.options.get("read_as")) as progress:
         while waiting:
             item = waiting.popleft()
             result = answering.answer(item, progress.of(item))
