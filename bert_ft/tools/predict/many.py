@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft.errors import InputError, shown
+from bert_ft.kernels import cpu
 from bert_ft.modeling.model import Model
 from bert_ft.tools.predict.files import Options, Outcome, form_of, predict
 from bert_ft.tools.predict.folders import Item, Plan
@@ -50,6 +51,7 @@ class Answering:
     """
 
     def __init__(self, model: Model, output: Path, made_by: Mapping[str, Any], options: Options) -> None:
+        cpu.give_back()
         self.model, self.options = model, options
         self.records = Records(output, made_by)
 
