@@ -35,11 +35,18 @@ Space = Annotated[
 ]
 Storage = Annotated[
     str | None,
-    typer.Option(help="URL of an Optuna storage; an SQLite file in the search's folder by default."),
+    typer.Option(
+        help="postgresql://USER@HOST/DATABASE (its password from PGPASSWORD or ~/.pgpass), grpc://HOST:PORT "
+        "of Optuna's proxy, or another URL of Optuna's; an SQLite file in the search's folder by default."
+    ),
 ]
-Prune = Annotated[
-    bool,
-    typer.Option(help="End a trial that is below the median of the others at the same share of an epoch."),
+Prune = Annotated[bool, typer.Option(help="End trials that fall behind the others.")]
+Pruner = Annotated[
+    str,
+    typer.Option(
+        help="How: median, below the median of the others at the same share of an epoch; asha, outside of "
+        "the best quarter at each rung (successive halving)."
+    ),
 ]
 Output = Annotated[
     str | None,
@@ -56,6 +63,7 @@ def search(
     space: Space = None,
     storage: Storage = None,
     prune: Prune = True,
+    pruner: Pruner = "median",
     output: Output = None,
     train: TrainRows = None,
     validation: ValidationRows = None,
@@ -85,7 +93,7 @@ def search(
         timeout=timeout,
         space=_space(space),
         storage=storage,
-        pruner="median" if prune else None,
+        pruner=pruner if prune else None,
         output=output,
         seed=seed,
         train=train or None,

@@ -85,8 +85,8 @@ def keep_freed(enabled: bool) -> None:
 
 
 def give_back() -> None:
-    """From now on blocks of 4 MB and more that are freed are given back, and 64 MB of smaller ones are kept, so
-    that the peak of a process that answers one file after the other stays near that of the first."""
+    """From now on blocks of 4 MB and more that are freed are given back, and 64 MB of smaller ones are kept:
+    the peak of a process that answers one file after the other stays near that of the first."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**22)
         libc.mallopt(M_TRIM_THRESHOLD, 2**26)

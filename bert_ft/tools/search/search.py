@@ -21,7 +21,7 @@ from bert_ft.config.catalog import load_task
 from bert_ft.config.task import CONTROL, Task
 from bert_ft.data import overrides
 from bert_ft.display import Display
-from bert_ft.errors import InputError
+from bert_ft.errors import InputError, did_you_mean
 from bert_ft.finetuning.finetune import finetune
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
@@ -83,9 +83,11 @@ def search(
         space: recipe key -> a list of values, or `{"low":, "high":, "log": or "step":}`, in place of what
             `recipe.search` says, else `recipe.grid` with `SPACE`. A key that is among `settings` is not
             searched.
-        storage: an Optuna storage or its URL; an SQLite file in the folder by default.
-        sampler, pruner: Optuna's, in place of TPE seeded with the run's seed, and of the median rule; pruner
-            None: no trial is pruned. Trials are compared at equal shares of an epoch.
+        storage: an Optuna storage or its URL (`postgresql://USER@HOST/DATABASE`, `grpc://HOST:PORT` of
+            Optuna's proxy); an SQLite file in the folder by default.
+        sampler, pruner: Optuna's, in place of TPE seeded with the run's seed, and of "median", the median
+            rule; "asha": successive halving; pruner None: no trial is pruned. Trials are compared at equal
+            shares of an epoch.
         output: the search's folder, also the study's name; `runs/search-<task>-<checkpoint>` by default.
         folds: a trial is a cross-validation, pruned by its first fold.
         settings: of every trial: `finetune`'s other arguments, and keys of the task.
@@ -94,9 +96,11 @@ def search(
     Raises:
         InputError: another search lies there; nothing to search; all trials failed; Optuna is not installed.
     """
-    from bert_ft.tools.search.study import Trials
+    from bert_ft.tools.search.study import PRUNERS, Trials
 
     deadline = time.monotonic() + _seconds(timeout)
+    if isinstance(pruner, str) and pruner not in PRUNERS:
+        raise InputError(f"no pruner '{pruner}'", where="pruner", remedy=did_you_mean(pruner, PRUNERS))
     repeated.refuse_launched("search", "start the same command several times: they share the trials")
     options = repeated.options(settings, "search", "give it to the training of best.toml")
     sets = overrides.sets(train, validation, None)
@@ -117,7 +121,8 @@ def search(
         say=display.say,
     )
     result = Search(path, bound, shared)
-    result._train(_Training(blind, train, validation, options, display), trials, deadline)
+    with shared.database.errors():
+        result._train(_Training(blind, train, validation, options, display), trials, deadline)
     return result
 
 
@@ -242,7 +247,15 @@ class Search:
             )
 
     def results(self) -> dict[str, Any]:
-        """The content of `results.json`."""
+        """The content of `results.json`.
+
+        Raises:
+            MachineError: the storage can't be read.
+        """
+        with self._shared.database.errors():
+            return self._results()
+
+    def _results(self) -> dict[str, Any]:
         task, rows = self._task, self.trials
         counts = Counter(row["state"] for row in rows)
         return {

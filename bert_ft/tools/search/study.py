@@ -6,8 +6,10 @@ a trial whose process is gone is known at once; it is failed, and repeated in th
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -28,6 +30,9 @@ from bert_ft.rundir.folder import RunDir
 
 try:
     import optuna
+
+    from bert_ft.tools.search import storage as storages
+    from bert_ft.tools.search.storage import Database, is_of_storage, opened
 except ImportError:
     raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
 
@@ -37,6 +42,10 @@ OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "re
 ENOUGH = 10  # complete trials before importances say anything
 # named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate
 # to None
+PRUNERS: dict[str, Any] = {
+    "median": optuna.pruners.MedianPruner,
+    "asha": optuna.pruners.SuccessiveHalvingPruner,
+}
 TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False,
     "constant_liar": True,
@@ -82,6 +91,7 @@ class Trials:
         self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
         self.space = {key: _distribution(values) for key, values in space.items()}
         self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
+        self.name = folder.resolve().name  # of the study
         self.elsewhere = storage is not None  # other processes may have a disk of their own
         if (
             folder.exists()
@@ -98,17 +108,19 @@ class Trials:
         for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
             files.refuse_link(entry)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        pruner = optuna.pruners.MedianPruner() if pruner == "median" else pruner or optuna.pruners.NopPruner()
-        with self.alone():
+        if isinstance(pruner, str):
+            pruner = PRUNERS[pruner]()
+        self.database = Database(None) if storage is None else opened(storage)
+        with self.database.errors(), self.alone():
             if storage is None:
-                storage = optuna.storages.RDBStorage(
+                self.database.storage = optuna.storages.RDBStorage(
                     _address(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": 60}}
                 )
             self.study = optuna.create_study(
-                storage=storage,
-                study_name=folder.resolve().name,
+                storage=self.database.storage,
+                study_name=self.name,
                 load_if_exists=True,
-                pruner=pruner,
+                pruner=pruner or optuna.pruners.NopPruner(),
                 sampler=sampler,
                 direction="maximize" if self.sign > 0 else "minimize",
             )
@@ -125,12 +137,13 @@ class Trials:
     def step(self, limit: int, train: Callable[[Trial], float]) -> dict[str, Any] | None:
         """Takes a trial, trains it and returns its row; None where `limit` trials have been taken, by
         whichever process."""
-        if (claimed := self._claim(limit)) is None:
+        if (claimed := self._claim(limit) or self._late(limit)) is None:
             return None
         trial, first, lock = claimed
         folder = self.folder / f"trial-{first}"
         with lock:
-            state, value = self._train(trial, folder, train)
+            with self.database.beating(trial._trial_id):
+                state, value = self._train(trial, folder, train)
             for run in (RunDir(folder), *map(RunDir, folder.glob("fold-*"))):
                 if run.state in ("finished", "unfinished") and not run.path.is_symlink():
                     run.clear("checkpoints")
@@ -158,7 +171,7 @@ class Trials:
             return TrialState.PRUNED, None
         except Exception as error:
             full = isinstance(error, MachineError) and isinstance(error.__context__, OSError)
-            if full or isinstance(error, Interrupted):
+            if full or isinstance(error, Interrupted) or is_of_storage(error):
                 raise  # the trial is repeated when the search goes on
             cause = str(error) if isinstance(error, BertFtError) else f"{type(error).__name__}: {error}"
             trial.set_user_attr("note", " ".join(cause.split()))
@@ -184,11 +197,43 @@ class Trials:
                 # a draw depends on what is known, not on which process makes it, and when
                 draw = np.random.SeedSequence(self.seed, spawn_key=(taken,)).generate_state(1)
                 self.study.sampler = optuna.samplers.TPESampler(seed=int(draw[0]), **TPE)
-            trial = self.study.ask(self.space)
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "Heartbeat of storage", UserWarning
+                )  # we have our own thread
+                trial = self.study.ask(self.space)
+            self.database.beat(trial._trial_id)
             first = trial.user_attrs.get("first", trial.number)
             lock = files.locked(self._lock_file(first), wait=False)
             assert lock is not None
+            lock.truncate(0)  # of an earlier trial of this folder, which another one repeats
+            lock.write(str(trial.number))
+            lock.flush()
         return trial, first, lock
+
+    def _late(self, limit: int) -> tuple[optuna.Trial, int, IO[str]] | None:
+        """As `_claim`, where nothing is left to take but trials run elsewhere: their processes may be dead,
+        and nobody be there to see it. They are watched for as long as a heartbeat may stay out."""
+        deadline = time.monotonic() + storages.GRACE + storages.HEARTBEAT
+        said = False
+        while self.database.has_heartbeats and time.monotonic() < deadline and self._elsewhere():
+            if not said:
+                self.say("trials run in other processes: whether these are alive shows within some minutes")
+            said = True
+            time.sleep(storages.HEARTBEAT / 2)
+            if (claimed := self._claim(limit)) is not None:
+                return claimed
+        return None
+
+    def _elsewhere(self) -> bool:
+        """Whether trials run that no process of this folder holds."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return any(not self._is_held_here(trial) for trial in running)
+
+    def _is_held_here(self, trial: FrozenTrial) -> bool:
+        """Whether a running trial is, or was, that of a process of this folder, whose lock tells which."""
+        file = self._lock_file(_first(trial))
+        return not self.elsewhere or (file.is_file() and file.read_text() == str(trial.number))
 
     def _recipes(self) -> Iterator[dict[str, Any]]:
         """All recipes of the space; without end where there is no end of them."""
@@ -199,11 +244,15 @@ class Trials:
         """Fails the trials whose process is gone, each with a successor that waits to be taken."""
         trials = self.study.get_trials(deepcopy=False)
         succeeded = {trial.user_attrs.get("repeats") for trial in trials}
-        for trial in trials:
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        silent = self.database.stale(self.study._study_id, {trial._trial_id for trial in running})
+        for trial in running:
             file = self._lock_file(first := _first(trial))
-            if trial.state is not TrialState.RUNNING or (self.elsewhere and not file.exists()):
+            held_here = self._is_held_here(trial)
+            if not held_here and trial._trial_id not in silent:
                 continue
-            if (lock := files.locked(file, wait=False)) is None:
+            lock = files.locked(file, wait=False) if held_here else nullcontext()
+            if lock is None:
                 continue
             with lock:
                 drawn = trial.params.keys() == self.space.keys()
@@ -218,7 +267,7 @@ class Trials:
                         )
                     )
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                file.unlink()
+                file.unlink(missing_ok=True)
             self.say(f"trial {first} was left running: it is repeated")
 
     def _counted(self) -> list[FrozenTrial]:
@@ -235,7 +284,7 @@ class Trials:
         """Inside, no other process takes or ends a trial."""
         lock = files.locked(self.folder / ".search.lock", wait=True)
         assert lock is not None
-        with lock:
+        with lock, self.database.alone(self.name):
             yield
 
     def rows(self) -> list[dict[str, Any]]:
