@@ -66,6 +66,11 @@ def server() -> Iterator[Server]:
     common = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": folder, **who}
     begun = None
     try:
+        subprocess.run([place / "initdb", "--version"], check=True, **common)  # type: ignore[call-overload]
+    except PermissionError:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"{place} can't be read by the user that PostgreSQL would run as")
+    try:
         subprocess.run([place / "initdb", "-D", folder / "data", "-U", "tester", "--pwfile", secret, "-A", "scram-sha-256",
                         "--no-sync", "-E", "UTF8", "--locale", "C"], check=True, **common)  # type: ignore[call-overload]  # fmt: skip
         with socket.socket() as free:

@@ -10,6 +10,7 @@ from bert_ft.cli.options import Int8, Onnx, TrustRemoteCode, app, computing, not
 
 if TYPE_CHECKING:
     from bert_ft.tools.predict.files import Options
+    from bert_ft.tools.predict.folders import Plan
 
 Source = Annotated[
     str,
@@ -120,12 +121,14 @@ def predict(
     """
     from bert_ft import imports
     from bert_ft import run as runs
+    from bert_ft.tools.predict import folders
 
     roles = dict(pair(item, "--column") for item in columns or [])
     settings = settings_of(sets)
     _refuse_others(settings)
     _refuse_elsewhere(source, on, workers)
     how = computing(onnx, int8, dtype)
+    plan = folders.plan(source, output, read_as, write_as) if folders.is_many(source) else None
     imports.libraries()
     from bert_ft.tools.predict.caution import Caution
 
@@ -146,10 +149,8 @@ def predict(
         "caution": Caution.of(loaded, abstain_below, label_sets),
         "probabilities": probabilities,
     }
-    from bert_ft.tools.predict.folders import is_many
-
-    if is_many(source):
-        raise SystemExit(_answer_files(loaded, load, source, output, options, on, workers))
+    if plan is not None:
+        raise SystemExit(_answer_files(loaded, load, plan, options, on, workers))
     raise SystemExit(_answer_file(loaded, source, output, options))
 
 
@@ -170,13 +171,7 @@ def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int
 
 
 def _answer_files(
-    loaded: Any,
-    load: dict[str, Any],
-    source: str,
-    output: str,
-    options: Options,
-    on: str | None,
-    most: int | None,
+    loaded: Any, load: dict[str, Any], plan: Plan, options: Options, on: str | None, most: int | None
 ) -> int:
     """Answers a folder or a glob, here or on a cluster; returns the exit code.
 
@@ -185,10 +180,9 @@ def _answer_files(
     """
     import os
 
-    from bert_ft.tools.predict import folders, many
+    from bert_ft.tools.predict import many
     from bert_ft.tools.predict.identity import made_by
 
-    plan = folders.plan(source, output, options["read_as"], options["write_as"])
     model = getattr(loaded, "model", loaded)
     how = {"dtype": load["dtype"], "onnx": load["onnx"]}
     answering = many.Answering(model, plan.output, made_by(model, options, how), options)

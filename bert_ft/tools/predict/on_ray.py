@@ -167,6 +167,7 @@ class _Pool:
                     held.append(result.item)
                 else:
                     summary.add(result, self.tell)
+                    self.progress.advance(result.rows if result.state == "answered" else 0, 0)
                     self.progress.ended_with(result.item, result.state == "answered")
         return summary
 
