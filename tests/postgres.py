@@ -78,13 +78,12 @@ def server() -> Iterator[Server]:
             port = free.getsockname()[1]
         begun = subprocess.Popen([place / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder,
                                   "-c", "fsync=off"], **common)  # type: ignore[call-overload]  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not _answers(port):
-            assert begun.poll() is None and time.monotonic() < deadline, (
-                begun.stderr.read() if begun.stderr else ""
-            )
+        running = Server(port, begun)
+        deadline = time.monotonic() + 120
+        while not _answers(running.url()):
+            assert begun.poll() is None and time.monotonic() < deadline, "PostgreSQL does not come up"
             time.sleep(0.05)
-        yield Server(port, begun)
+        yield running
     finally:
         if begun is not None:
             begun.send_signal(2)  # SIGINT: it disconnects all and ends
@@ -92,9 +91,12 @@ def server() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(port: int) -> bool:
+def _answers(url: str) -> bool:
+    """Whether it lets somebody in: a port that is open may still say that it is starting up."""
+    import psycopg
+
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
         return False
     return True

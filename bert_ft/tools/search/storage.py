@@ -235,8 +235,7 @@ def _secrets(url: Any) -> list[str]:
 
 
 def _cause(error: BaseException) -> str:
-    """The last line of what is behind an error: that of the driver, where it has one."""
+    """What is behind an error: the driver's own message, where it has one, in one line."""
     while (behind := getattr(error, "orig", None) or error.__cause__) is not None:
         error = behind
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
