@@ -102,6 +102,7 @@ class Answering:
             outcome=outcome,
             **self.options,
         )
+        cpu.trim()
         return Result(item, "answered", outcome.rows, len(outcome.bad), told, reason)
 
 
