@@ -655,3 +655,10 @@ def test_pool_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(MachineError, match="out: the disk is full"):
         _pool(full, items, [])
+
+    def none() -> int:
+        raise FakeRay.exceptions.RayActorError("no module named bert_ft")
+
+    monkeypatch.setattr(FakeWorker, "ready", Remote(none))
+    with pytest.raises(MachineError, match="workers can't start: no module named bert_ft"):
+        _pool(work, items, [])

@@ -160,16 +160,26 @@ class _Pool:
             for reference in done:
                 actor, asked = self.busy.pop(reference)
                 free.append(actor)
-                result = asked and self._result(reference, asked)
-                if not result:
-                    self._value(reference)
-                elif result.state == "held":
+                if asked is None:
+                    self._begin(reference)
+                    continue
+                result = self._result(reference, asked)
+                if result.state == "held":
                     held.append(result.item)
                 else:
                     summary.add(result, self.tell)
                     self.progress.advance(result.rows if result.state == "answered" else 0, 0)
                     self.progress.ended_with(result.item, result.state == "answered")
         return summary
+
+    def _begin(self, reference: Any) -> None:
+        """A worker has come up, or could not."""
+        try:
+            self._value(reference)
+        except self.ray.exceptions.RayActorError as error:
+            cause = " ".join(str(error).split())
+            remedy = "every node needs bert-ft, in the versions of this machine"
+            raise MachineError(f"workers can't start: {cause}", remedy=remedy) from None
 
     def _result(self, reference: Any, item: Item) -> Result:
         try:
