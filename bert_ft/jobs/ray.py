@@ -1,0 +1,112 @@
+"""Jobs on a Ray cluster. Ray is imported by who asks for it, and by nobody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bert_ft.errors import InputError
+
+HERE = "ray"
+ADDRESS = re.compile(r"ray://(\[[^\]/]+\]|[^:/\[\]]+):(\d{1,5})")
+TIMEOUT = 10  # seconds that a cluster's port has to answer
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Environment variables of what is started here, where the user has not set them: nothing is reported to
+Ray's makers."""
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[Any]:
+    """A connection to a Ray cluster; its value is the module `ray`. What was begun here ends with it: the
+    connection, and a cluster that was started for it. Where this process is connected already, that
+    connection is used, and stays.
+
+    Args:
+        address: what `--on` takes: "ray://HOST:PORT", the port being that of Ray's client server (10001);
+            None or "ray": the cluster that RAY_ADDRESS names or that runs on this machine, else one that is
+            started here, of this machine alone.
+    Raises:
+        InputError: Ray is not installed; this is no address; or no cluster answers there.
+    """
+    where = "" if address in (None, HERE) else str(address)
+    match = ADDRESS.fullmatch(where)
+    if where and match is None:
+        raise InputError(
+            "this is no address of a cluster",
+            where=f"--on {where}",
+            remedy="--on ray, or --on ray://HOST:10001",
+        )
+    with _environment():
+        try:
+            import ray
+        except ImportError:
+            raise InputError(
+                "Ray is not installed", where="--on", remedy='pip install "bert-ft[ray]"'
+            ) from None
+        if ray.is_initialized():
+            yield ray
+            return
+        if match is not None:
+            _refuse_silent(where, match[1].strip("[]"), int(match[2]))
+        _initialize(ray, where)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _initialize(ray: Any, where: str) -> None:
+    """Begins the connection. Ray's own handler of SIGTERM, which would take the place of the caller's, does
+    not stay."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    own = {} if where else {"include_dashboard": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they repeat what the error says
+            ray.init(where or None, log_to_driver=False, logging_level="ERROR", **own)
+    except Exception as error:  # Ray's are of a dozen kinds: of another version, of no answer, of no memory
+        ray.shutdown()
+        cause = " ".join(str(error).split()) or type(error).__name__
+        remedy = (
+            "it needs the same versions of Ray and Python as this machine; one with tokens also "
+            "RAY_AUTH_MODE=token and its token here"
+        )
+        raise InputError(
+            f"the cluster can't be reached: {cause}", where=f"--on {where or HERE}", remedy=remedy
+        ) from None
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _refuse_silent(where: str, host: str, port: int) -> None:
+    """Refuses an address where nothing listens; Ray itself would try for half a minute."""
+    try:
+        socket.create_connection((host, port), TIMEOUT).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(
+            f"no cluster answers: {error}",
+            where=f"--on {where}",
+            remedy="HOST is the cluster's head node, PORT that of its client server (10001 by default)",
+        ) from None
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Inside: the variables of `QUIET` that the user has not set. Ray sets some of its own (RAY_AUTH_MODE),
+    which would be read as the user's by the next connection."""
+    before = {key: value for key, value in os.environ.items() if key.startswith("RAY_")}
+    os.environ.update(QUIET | before)
+    try:
+        yield
+    finally:
+        for key in [key for key in os.environ if key.startswith("RAY_") and key not in before]:
+            del os.environ[key]
