@@ -12,6 +12,7 @@ from bert_ft.display import Display
 from bert_ft.families import soft_labels
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.train_run import finished, train_run
+from bert_ft.jobs import remote
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
@@ -59,8 +60,13 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
         "bold",
     )
-    jobs = [Job(fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
-    InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
+    short = {"execution.save_model": False, "execution.baselines": False}
+    jobs = [Job(fold(task, i).override(short), RunDir(folder.path / f"fold-{i}")) for i in numbers]
+    if execution.on is None:
+        InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
+    else:
+        objects = (experiment.rows, *vars(experiment.objects).values())
+        remote.run(jobs, folder.path / "logs", execution, display.say, experiment.trusted, objects)
     runs = [job.folder for job in jobs]
     if not first:
         return

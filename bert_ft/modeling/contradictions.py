@@ -82,6 +82,12 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
                 where=f"recipe.{key}",
                 remedy="leave it out",
             )
+    if task.execution.on is not None and task.run.folds is None:
+        raise InputError(
+            "one run is made on this machine; a cluster makes the runs of folds, reproduce, search and curve",
+            where="on",
+            remedy="leave it out, or --folds 5",
+        )
     if task.run.folds is not None and (objects.model is not None or set(sets) - {"train"}):
         other = "a model object" if objects.model is not None else "a validation or test set"
         raise InputError(

@@ -1,0 +1,100 @@
+"""The runs of one result on a cluster: each job becomes a command on a task file, and what fails is told once
+all have ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bert_ft import files
+from bert_ft.config.schema import Execution
+from bert_ft.display import table_of
+from bert_ft.errors import InputError, disk
+from bert_ft.jobs.base import Job, Watcher, refuse_failed
+from bert_ft.jobs.needs import needs
+from bert_ft.jobs.ray import Cluster
+
+DRIVER = {"on", "per_run", "quiet", *Execution.CALL_ONLY}
+"""Keys of `[execution]` that are the caller's, and no run's."""
+
+
+def cluster(execution: Execution, logs: Path) -> Cluster:
+    """The cluster that `execution.on` names, not yet connected.
+
+    Args:
+        logs: as of `jobs.local.Processes`.
+    """
+    assert execution.on is not None
+    return Cluster(execution.on, logs, needs(execution.per_run), execution.signals)
+
+
+def run(
+    jobs: Sequence[Job],
+    logs: Path,
+    execution: Execution,
+    say: Callable[[str], None],
+    trusted: Iterable[str] = (),
+    objects: Iterable[Any] = (),
+) -> None:
+    """Makes the runs of jobs on a cluster.
+
+    Args:
+        logs: the folder for their task files, and for what they print.
+        execution: of the caller; how each run is carried out, its own task says.
+        trusted: whose own code may run. objects: Python objects of the user that take part, if any.
+    Raises:
+        InputError: Python objects take part; or as `Cluster`. RunsFailed: some failed, and the others ended.
+    """
+    refuse_objects(objects)
+    for job in jobs:
+        job.argv = command(job, logs, trusted)
+    cluster(execution, logs).run(jobs, Lines(say, len(jobs)))
+    refuse_failed(jobs)
+
+
+def refuse_objects(objects: Iterable[Any]) -> None:
+    """Refuses Python objects of the user's, which no command line holds."""
+    if any(each is not None and (not hasattr(each, "__len__") or len(each)) for each in objects):
+        raise InputError(
+            "Python objects (rows, a loss, callbacks, ...) stay in the process that has them",
+            where="on",
+            remedy='give files and keys of the task in their place, or leave out on="ray"',
+        )
+
+
+def command(job: Job, logs: Path, trusted: Iterable[str] = ()) -> list[str]:
+    """The words behind `bert-ft` that make a job's run on any machine: training from a task file below
+    `logs`, in which every path is absolute."""
+    task = job.task
+    tree = task.dump()
+    if (checkpoint := task.run.checkpoint) and os.path.exists(checkpoint):
+        tree["run"]["checkpoint"] = os.path.abspath(checkpoint)
+    execution = task.execution.model_dump(exclude=DRIVER, exclude_defaults=True)
+    if execution:
+        tree["execution"] = execution
+    file = logs.absolute() / f"{job.name}.toml"
+    with disk(logs):
+        files.write(file, tomli_w.dumps(tree))
+    words = ["train", str(file), "--output", str(job.folder.path.absolute())]
+    for name in trusted:
+        words += ["--trust-remote-code", name]
+    return words
+
+
+class Lines(Watcher):
+    """A line for each run that starts, and for each that ends."""
+
+    def __init__(self, say: Callable[[str], None], total: int) -> None:
+        self.say, self.total, self.ended_runs = say, total, 0
+
+    def started(self, job: Job) -> None:
+        self.say(f"{job.name}: started on {job.node}")
+
+    def ended(self, job: Job) -> None:
+        self.ended_runs += 1
+        result = f"failed: {job.cause}" if job.cause else table_of(job.folder.results()["metrics"])
+        self.say(f"{job.name}: {result}  ({self.ended_runs} of {self.total} runs)")
