@@ -27,7 +27,7 @@ class Order:
     Attributes:
         argv: the words behind `bert-ft`. folder, log: of the run.
         token: a file of the caller, which a node that shares the caller's disk sees.
-        cwd: where the caller works, for relative paths within a task.
+        cwd: where the caller works; relative: a path that begins there, if there is one.
         variables: environment variables of the run; those in `weak` only where the node has none of its own.
         root: the checkout that the caller's bert-ft lies in; empty: it is installed on the nodes.
     """
@@ -37,6 +37,7 @@ class Order:
     log: str
     token: str
     cwd: str
+    relative: str
     variables: dict[str, str]
     weak: dict[str, str]
     root: str = ""
@@ -65,10 +66,12 @@ def work(order: Order) -> Done:
     while not os.path.exists(order.token):
         if time.monotonic() > deadline:
             place = os.path.dirname(order.token)
-            return Done(
-                node, 2, f"{node} does not see {place}: the folder of the runs must be on a shared disk"
-            )
+            remedy = "the folder of the runs must be on a disk that all nodes share"
+            return Done(node, 2, f"{node} does not see {place}: {remedy}")
         time.sleep(PAUSE)
+    if order.relative and not os.path.exists(os.path.join(order.cwd, order.relative)):
+        remedy = "put it on a disk that all nodes share, and give its absolute path"
+        return Done(node, 2, f"{node} does not see {order.relative} in {order.cwd}: {remedy}")
     if os.path.exists(os.path.join(order.folder, "results.json")):
         return Done(node)
     environment = {**order.weak, **os.environ, **order.variables, "PYTHONSAFEPATH": "1"}

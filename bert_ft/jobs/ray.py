@@ -194,7 +194,7 @@ class Cluster:
         self.on, self.logs, self.needs, self.signals = on, logs.absolute(), needs, signals
 
     @contextmanager
-    def connected(self) -> Iterator[_Connection]:
+    def connected(self) -> Iterator[Connection]:
         """The connection, over which jobs are run; errors as of `connect`."""
         with disk(self.logs):
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -203,17 +203,13 @@ class Cluster:
             ray.cloudpickle.register_pickle_by_value(sys.modules[node.__name__])
             files.write(token, "")
             try:
-                yield _Connection(ray, self, token)
+                yield Connection(ray, self, token)
             finally:
                 token.unlink(missing_ok=True)
 
-    def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
-        with self.connected() as connection:
-            connection.run(jobs, watcher)
 
-
-class _Connection:
-    """An open one.
+class Connection:
+    """An open connection, over which jobs are run; several threads may do so.
 
     Attributes:
         room: how many runs the cluster has room for now.
@@ -225,6 +221,11 @@ class _Connection:
         self.needs = cluster.needs.on(nodes)
         self.room = sum(self.needs.times(resources) for resources in nodes)
         self.nodes = len(nodes)
+
+    def __str__(self) -> str:
+        """The cluster in words."""
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        return f"a Ray cluster of {nodes}, with room for {self.room} at a time"
 
     def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
         """As `Runner.run`."""
@@ -273,11 +274,12 @@ class _Connection:
         if not self.needs.gpus:
             own["CUDA_VISIBLE_DEVICES"] = ""
         order = node.Order(
-            argv=absolute(job.argv),
+            argv=_with_output(job),
             folder=str(job.folder.path.absolute()),
             log=str(log),
             token=str(self.token),
             cwd=os.getcwd(),
+            relative=_relative(job),
             variables=own,
             weak={k: v for k, v in os.environ.items() if k.startswith(WEAK) and not SECRET.search(k)},
             root=str(local.checkout() or ""),
@@ -304,8 +306,7 @@ class _Connection:
         except self.ray.exceptions.RayTaskError as error:  # of `work` itself: a log that can't be written
             return 1, " ".join(str(error.cause or error).split())
         except self.ray.exceptions.RayError as error:
-            where = f" on {remote.job.node}" if remote.job.node else ""
-            return None, f"the worker{where} died: {str(error).partition(chr(10))[0] or type(error).__name__}"
+            return None, f"its worker died: {str(error).partition(chr(10))[0] or type(error).__name__}"
         remote.job.node = done.node
         fault = done.fault or local.fault(done.code, remote.printed())
         if not fault and remote.job.folder.state != "finished":
@@ -341,20 +342,25 @@ class _Turn:
             self.deaths += 1
         else:
             self.failures += 1
+        if fault and self.job.node:
+            fault += f"\n  on {self.job.node}"
         if code == INPUT or self.failures >= TRIES or self.deaths > TRIES:
             self.job.cause = fault
         return bool(self.job.cause)
 
 
-def absolute(argv: Sequence[str]) -> list[str]:
-    """The words of a command with absolute paths in place of those that lie below the working directory."""
-    result = [*argv]
-    for at, word in enumerate(argv):
-        places = at == 1 or argv[at - 1] in PLACES
-        if places and word and (argv[at - 1] == "--output" or os.path.exists(word)):
-            result[at] = os.path.abspath(word)
-    return result
-
-
-PLACES = ("--checkpoint", "--data-dir", "--output", "--train", "--validation", "--test")
+PLACES = ("--checkpoint", "--data-dir", "--train", "--validation", "--test")
 """The options of `bert-ft train` that name files and folders; its first argument may be one, too."""
+
+
+def _with_output(job: Job) -> list[str]:
+    """The words of the job's command, with an absolute path of its folder."""
+    place = str(job.folder.path.absolute())
+    return [place if job.argv[at - 1] == "--output" else word for at, word in enumerate(job.argv)]
+
+
+def _relative(job: Job) -> str:
+    """A path of the job that begins at the working directory; empty where there is none."""
+    words = [word for at, word in enumerate(job.argv) if at == 1 or job.argv[at - 1] in PLACES]
+    words.append(job.task.run.checkpoint or "")
+    return next((word for word in words if word and not os.path.isabs(word) and os.path.exists(word)), "")

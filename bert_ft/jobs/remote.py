@@ -3,8 +3,8 @@ all have ended."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,31 @@ from bert_ft.config.schema import Execution
 from bert_ft.display import table_of
 from bert_ft.errors import InputError, disk
 from bert_ft.jobs.base import Job, Watcher, refuse_failed
+from bert_ft.jobs.local import InProcess
 from bert_ft.jobs.needs import needs
-from bert_ft.jobs.ray import Cluster
+from bert_ft.jobs.ray import Cluster, Connection
 
 DRIVER = {"on", "per_run", "quiet", *Execution.CALL_ONLY}
 """Keys of `[execution]` that are the caller's, and no run's."""
 
 
-def cluster(execution: Execution, logs: Path) -> Cluster:
-    """The cluster that `execution.on` names, not yet connected.
+def connected(execution: Execution, logs: Path) -> AbstractContextManager[Connection]:
+    """A connection to the cluster that `execution.on` names, over which jobs are run.
 
     Args:
         logs: as of `jobs.local.Processes`.
+    Raises:
+        InputError: as `jobs.ray.connect`, or what a run is to ask for can't be read.
     """
     assert execution.on is not None
-    return Cluster(execution.on, logs, needs(execution.per_run), execution.signals)
+    return Cluster(execution.on, logs, needs(execution.per_run), execution.signals).connected()
 
 
 def run(
     jobs: Sequence[Job],
     logs: Path,
     execution: Execution,
+    here: InProcess,
     say: Callable[[str], None],
     trusted: Iterable[str] = (),
     objects: Iterable[Any] = (),
@@ -45,6 +49,7 @@ def run(
     Args:
         logs: the folder for their task files, and for what they print.
         execution: of the caller; how each run is carried out, its own task says.
+        here: makes them in this process. What is finished already it finds to be so, or to be another run.
         trusted: whose own code may run. objects: Python objects of the user that take part, if any.
     Raises:
         InputError: Python objects take part; or as `Cluster`. RunsFailed: some failed, and the others ended.
@@ -52,7 +57,12 @@ def run(
     refuse_objects(objects)
     for job in jobs:
         job.argv = command(job, logs, trusted)
-    cluster(execution, logs).run(jobs, Lines(say, len(jobs)))
+        if execution.overwrite and job.folder.state != "new":
+            with job.folder.lock():
+                job.folder.remove()
+    here.run([job for job in jobs if job.folder.state == "finished"])
+    with connected(execution, logs) as connection:
+        connection.run(jobs, Lines(say, len(jobs)))
     refuse_failed(jobs)
 
 
@@ -68,11 +78,9 @@ def refuse_objects(objects: Iterable[Any]) -> None:
 
 def command(job: Job, logs: Path, trusted: Iterable[str] = ()) -> list[str]:
     """The words behind `bert-ft` that make a job's run on any machine: training from a task file below
-    `logs`, in which every path is absolute."""
+    `logs`. The paths of its data are absolute; a checkpoint's is as it was given: results quote it."""
     task = job.task
     tree = task.dump()
-    if (checkpoint := task.run.checkpoint) and os.path.exists(checkpoint):
-        tree["run"]["checkpoint"] = os.path.abspath(checkpoint)
     execution = task.execution.model_dump(exclude=DRIVER, exclude_defaults=True)
     if execution:
         tree["execution"] = execution
