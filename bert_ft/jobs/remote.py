@@ -15,9 +15,9 @@ from bert_ft.config.schema import Execution
 from bert_ft.display import table_of
 from bert_ft.errors import InputError, disk
 from bert_ft.jobs.base import Job, Watcher, refuse_failed
+from bert_ft.jobs.cluster import Cluster, Connection
 from bert_ft.jobs.local import InProcess
 from bert_ft.jobs.needs import needs
-from bert_ft.jobs.ray import Cluster, Connection
 
 DRIVER = {"on", "per_run", "quiet", *Execution.CALL_ONLY}
 """Keys of `[execution]` that are the caller's, and no run's."""

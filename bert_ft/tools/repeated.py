@@ -56,6 +56,11 @@ def execution(options: dict[str, Any]) -> Execution:
     return result
 
 
+def objects(options: Mapping[str, Any], rows: Mapping[str, Any]) -> list[Any]:
+    """The user's Python objects that take part; arguments as of `run_remote`."""
+    return [rows, *(options[name] for name in OBJECTS & options.keys() - {"trust_remote_code"})]
+
+
 def run_remote(
     jobs: Sequence[Job],
     logs: Path,
@@ -75,8 +80,8 @@ def run_remote(
     for job in jobs:
         first = job is jobs[0]
         job.task = job.task.override({**own, "execution.check": first and job.task.execution.check})
-    objects = [rows, *(options[name] for name in OBJECTS & options.keys() - {"trust_remote_code"})]
-    remote.run(jobs, logs, execution, here, say, remote_code.names(options.get("trust_remote_code")), objects)
+    trusted = remote_code.names(options.get("trust_remote_code"))
+    remote.run(jobs, logs, execution, here, say, trusted, objects(options, rows))
 
 
 def remote_execution(execution: Execution) -> dict[str, Any]:
