@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -66,10 +67,8 @@ class Nodes:
         doomed = [each for raylet in raylets for each in below(raylet)]
         runs = sum(b"bert_ft.jobs.child" in _words(each) for each in doomed)
         for each in doomed:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.cluster.remove_node(node, allow_graceful=False)
         return runs
 

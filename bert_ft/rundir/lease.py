@@ -5,9 +5,11 @@ worker of a cluster therefore holds a lease in its place, a file `.lease-N` in t
 
 - Its holder counts up in it, four times in its time. Clocks of two machines are never compared: another
   worker takes over once it has seen, by its own clock, no change for the whole time that the file says.
-- To take over is to create `.lease-(N+1)`, which only one can, and then to remove the older file.
-- A holder that could not count up in time (it was stopped, or its disk was away) writes nothing before it has
-  seen that its file is still there. Where it is not, it ends on the spot.
+- To take over is to create `.lease-(N+1)`, which only one can, and then to take the older file away by its
+  name. If that turns out to be another than the one that was watched, it is put back.
+- A holder looks for its file by that name after each count. One that could not count up in time (it was
+  stopped, or its disk was away) does so before it writes anything else. Where it is gone, the process ends on
+  the spot.
 
 What remains: a process that is stopped between that look and the very write that follows it.
 """
@@ -37,8 +39,10 @@ NAME = re.compile(r"\.lease-(\d+)")
 HELD = "another command is working on this run"
 LOST = 75  # exit code of a worker whose run another one has taken over
 
-_seen: dict[Path, tuple[bytes, float]] = {}
-"""What this process last saw of the lease in a folder, and since when it has been the same."""
+Seen = dict[int, bytes]
+"""Number -> content of the leases' files in a folder: one, or more where somebody died while taking over."""
+_seen: dict[Path, tuple[Seen, float]] = {}
+"""What this process last saw of the leases in a folder, and since when they have been the same."""
 
 
 def clock() -> float:
@@ -52,48 +56,43 @@ def requested() -> float | None:
     return float(text) if text else None
 
 
-def newest(folder: Path) -> Path | None:
-    """The file of the newest lease in a folder; None where there is none."""
-    with suppress(OSError):
-        found = [
-            (int(match[1]), entry) for entry in folder.iterdir() if (match := NAME.fullmatch(entry.name))
-        ]
-        return max(found)[1] if found else None
-    return None
-
-
 def alive(folder: Path, now: Callable[[], float] = clock) -> bool:
     """Whether a run is held by a lease. One that does not change is held until this process has seen it the
     same for its whole time: at the first look, always."""
-    content = _content(folder)
-    if content is None:
+    return _alive(folder, _files(folder), now)
+
+
+def _alive(folder: Path, found: Seen, now: Callable[[], float]) -> bool:
+    if not found:
         _seen.pop(folder, None)
         return False
-    before, since = _seen.setdefault(folder, (content, now()))
-    if content != before:
-        _seen[folder] = content, now()
+    before, since = _seen.setdefault(folder, (found, now()))
+    if found != before:
+        _seen[folder] = found, now()
         return True
-    seconds = _fields(content).get("seconds")
-    return now() - since < (seconds if isinstance(seconds, float) else SECONDS)
+    told = [_fields(content).get("seconds") for content in found.values()]
+    return now() - since < max(seconds if isinstance(seconds, float) else SECONDS for seconds in told)
 
 
 def holder(folder: Path) -> str:
     """Who holds the newest lease, in words."""
-    fields = _fields(_content(folder) or b"")
+    found = _files(folder)
+    fields = _fields(found[max(found)]) if found else {}
     return f"process {fields.get('process', '?')} on {fields.get('node', '?')}"
 
 
-def _content(folder: Path) -> bytes | None:
-    """Name and content of the newest lease's file."""
-    while (file := newest(folder)) is not None:
-        with suppress(FileNotFoundError):
-            return file.name.encode() + file.read_bytes()
-    return None
+def _files(folder: Path) -> Seen:
+    found = {}
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if match := NAME.fullmatch(entry.name):
+            with suppress(FileNotFoundError):
+                found[int(match[1])] = entry.read_bytes()
+    return found
 
 
 def _fields(content: bytes) -> dict[str, object]:
     with suppress(ValueError):  # it is being written, or another program wrote it
-        value = json.loads(content[content.index(b"{") :])
+        value = json.loads(content)
         return value if isinstance(value, dict) else {}
     return {}
 
@@ -118,13 +117,18 @@ class Lease:
         with self.writing:
             began = self.now()
             try:
-                if _fields(self.file.read_bytes()).get("owner") != self.owner:
+                if not self._mine():
                     return False
                 self._write()
+                if not self._mine():  # it was taken away before that was written
+                    return False
             except FileNotFoundError:
                 return False
             self.renewed = began
         return True
+
+    def _mine(self) -> bool:
+        return _fields(self.file.read_bytes()).get("owner") == self.owner
 
     def guard(self) -> None:
         """What is called before anything is written: ends the process where the lease may be lost, and is."""
@@ -166,25 +170,36 @@ def take(folder: Path, seconds: float) -> Lease:
     Raises:
         InputError: another worker holds one.
     """
-    held = _content(folder)
-    while alive(folder):
-        if _content(folder) not in (held, None):
+    watched = first = _files(folder)
+    while _alive(folder, watched, clock):
+        if watched != first:
             raise _refusal(folder)
         time.sleep(min(0.5, seconds / 8))
-    last = newest(folder)
-    number = int(last.name.rpartition("-")[2]) if last else 0
+        watched = _files(folder)
+    number = max(watched, default=0) + 1
     with disk(folder):
         try:
-            lease = Lease(folder / f".lease-{number + 1}", seconds)
+            lease = Lease(folder / f".lease-{number}", seconds)
         except FileExistsError:
             raise _refusal(folder) from None
-        if newest(folder) != lease.file:  # one that came before saw an older state than this one
+        others = sorted(_files(folder).keys() - {number})
+        if not all(_taken_away(folder / f".lease-{each}", watched.get(each)) for each in others):
             lease.release()
             raise _refusal(folder)
-        for entry in [entry for entry in folder.iterdir() if NAME.fullmatch(entry.name)]:
-            if entry != lease.file:
-                entry.unlink(missing_ok=True)
     return lease
+
+
+def _taken_away(file: Path, watched: bytes | None) -> bool:
+    """Takes away the file of a lease if it is the one that was watched, as it was; returns whether it is
+    gone."""
+    aside = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
+    with suppress(FileNotFoundError):
+        file.rename(aside)  # from here on its holder can't count up
+        if aside.read_bytes() != watched:
+            aside.rename(file)
+            return False
+        aside.unlink()
+    return True
 
 
 def _refusal(folder: Path) -> InputError:
@@ -199,7 +214,7 @@ def _refusal(folder: Path) -> InputError:
 def held(folder: Path, seconds: float | None) -> Iterator[bool]:
     """Inside, this process holds a lease of the folder; its value is whether it does: without `seconds` only
     where somebody else's lies there, who may be dead. Errors as of `take`."""
-    if seconds is None and newest(folder) is None:
+    if seconds is None and not _files(folder):
         yield False
         return
     lease, stop = take(folder, seconds or SECONDS), threading.Event()
