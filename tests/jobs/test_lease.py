@@ -54,7 +54,9 @@ def test_it_is_over_once_it_was_seen_unchanged_for_its_whole_time(tmp_path: Path
         assert lease.alive(tmp_path, observer), "a look that is too early"
         assert held.renew()
         observer.now += 100
-        assert lease.alive(tmp_path, observer), "it has changed since the last look, however long ago that was"
+        assert lease.alive(tmp_path, observer), (
+            "it has changed since the last look, however long ago that was"
+        )
     observer.now += 20.0
     assert not lease.alive(tmp_path, observer)
     held.release()
@@ -124,9 +126,9 @@ def test_another_lease_than_the_watched_one_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it is taken over, it is counted up; or somebody else's came under a number that was free again."""
+    real = Lease._write
     for number, content in ((1, b"later"), (2, b"watched")):
         (tmp_path / ".lease-2").write_bytes(b"watched")
-        real = Lease._write
 
         def write(self: Lease, create: bool = False, number: int = number, content: bytes = content) -> None:
             if create:
