@@ -53,6 +53,15 @@ def test_a_wrong_address_is_one_message(
     assert time.monotonic() - began < 20
 
 
+def test_an_address_of_the_environment_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match="no cluster answers") as caught, ray.connect("ray"):
+            pass
+        assert f"RAY_ADDRESS={address}" in caught.value.where and "unset RAY_ADDRESS" in caught.value.remedy
+
+
 def test_ray_that_is_not_installed_is_one_message(
     cli: Cli, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
