@@ -61,6 +61,8 @@ def name() -> str:
 
 def work(order: Order) -> Done:
     """Makes the run; nothing where it is finished by now."""
+    # Ray cancels a task by SIGINT, which a cluster that a shell started in its background ignores
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     node = name()
     deadline = time.monotonic() + PATIENCE
     while not os.path.exists(order.token):

@@ -296,11 +296,12 @@ def test_a_cluster_s_runs_are_the_local_runner_s(
 
 
 def started(folder: Path, inside: list[str], *words: str, **more: str) -> subprocess.Popen[bytes]:
-    """A command under way in a network of its own; what it prints is in out.txt."""
+    """A command under way in a network of its own, as a terminal starts it; what it prints is in out.txt."""
     log = (folder / "out.txt").open("ab")
     return subprocess.Popen(
         [*inside, sys.executable, "-P", "-m", "bert_ft", *words], cwd=folder, env=environment(folder, **more),
-        stdout=log, stderr=log,
+        stdout=log, stderr=log, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )  # fmt: skip
 
 
@@ -321,8 +322,13 @@ def test_what_ends_us_leaves_nothing_behind_and_the_next_goes_on(
             each for each in family if b"bert_ft.jobs.child" in Path(f"/proc/{each}/cmdline").read_bytes()
         ]
         assert len(runs) == 2 and len(family) > 6
-        process.send_signal(number)
+        began = time.monotonic()
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
         process.wait(180)
+        assert time.monotonic() - began < 60, "no task waited for its end in vain"
     finally:
         process.kill()
         process.wait()
