@@ -312,7 +312,7 @@ def test_what_ends_us_leaves_nothing_behind_and_the_next_goes_on(
 ) -> None:
     """No child, no worker, no daemon of Ray; the states are saved, and the same command goes on from them."""
     task = write_task(tmp_path)
-    task.write_text(task.read_text().replace("max_steps = 6", "max_steps = 3000"))
+    task.write_text(task.read_text().replace("max_steps = 6", "max_steps = 3000\neval_every = 1500"))
     words = ["reproduce", "films.toml", "-c", str(tiny_checkpoint), "--seeds", "2", "--output", "out"]
     process = started(tmp_path, inside, *words, "--on", "ray", "--per-run", "cpus=1")
     try:
