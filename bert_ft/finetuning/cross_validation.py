@@ -60,14 +60,9 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         f"{len(numbers)} folds of {len(rows):,} rows; no model is saved: train without folds to get one",
         "bold",
     )
-    short = {"execution.save_model": False, "execution.baselines": False}
-    jobs = [Job(fold(task, i).override(short), RunDir(folder.path / f"fold-{i}")) for i in numbers]
+    jobs = [Job(fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
     here = InProcess(lambda job: train_run(experiment.fold(job)))
-    if execution.on is None:
-        here.run(jobs)
-    else:
-        objects = (experiment.rows, *vars(experiment.objects).values())
-        remote.run(jobs, folder.path / "logs", execution, here, display.say, experiment.trusted, objects)
+    remote.run(jobs, folder.path / "logs", execution, here, display.say, experiment.trusted)
     runs = [job.folder for job in jobs]
     if not first:
         return

@@ -138,7 +138,7 @@ class Connection:
     def __str__(self) -> str:
         """The cluster in words."""
         nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
-        return f"a Ray cluster of {nodes}, with room for {self.room} at a time"
+        return f"a Ray cluster of {nodes}, with room for {self.room} at a time, each with {self.needs}"
 
     def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
         """As `Runner.run`."""
@@ -150,7 +150,7 @@ class Connection:
             while running or (waiting and not self.ended):
                 for turn in [turn for turn in waiting if not self.ended and self._due(turn)]:
                     waiting.remove(turn)
-                    if turn.job.folder.state == "finished":
+                    if turn.finished:
                         watcher.ended(turn.job)
                     else:
                         running.append(self._submit(turn.job))
@@ -190,7 +190,7 @@ class Connection:
 
     def _due(self, turn: _Turn) -> bool:
         """Whether it is finished by now, or may be submitted."""
-        if turn.job.folder.state == "finished":
+        if turn.finished:
             return True
         # what held it before it died is told from what holds it now by the worker that is sent there
         return time.monotonic() >= turn.not_before and (turn.mine or not turn.job.folder.busy)
@@ -206,8 +206,9 @@ class Connection:
         log = self.cluster.logs / f"{job.name}.txt"
         files.refuse_link(log)
         log.unlink(missing_ok=True)  # its first line says that the job has its turn
-        cpus = str(max(1, int(self.needs.cpus)))
-        own = {lease.VARIABLE: str(lease.requested() or lease.SECONDS), "OMP_NUM_THREADS": cpus}
+        # sums in another order are other numbers: as many threads as there would be here, where that is said
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(self.needs.cpus)))
+        own = {lease.VARIABLE: str(lease.requested() or lease.SECONDS), "OMP_NUM_THREADS": threads}
         if not self.needs.gpus:
             own["CUDA_VISIBLE_DEVICES"] = ""
         order = node.Order(
@@ -265,6 +266,12 @@ class _Turn:
     held: int = 0
     not_before: float = 0.0
     mine: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is. Where a worker died over it, the pages, which come last, have to be there."""
+        folder = self.job.folder
+        return folder.state == "finished" and (not self.mine or folder.report_html.is_file())
 
     def over(self, code: int | None, fault: str) -> bool:
         """Whether the job has ended, one way or the other; else it is tried again."""

@@ -18,13 +18,18 @@ class Needs:
     """What each run has for itself.
 
     Attributes:
-        cpus: also the threads that it computes with. gpus: None: one, where the cluster has any.
+        cpus: also the threads that it computes with, unless OMP_NUM_THREADS says how many. gpus: None: one, where the cluster has any.
         memory: bytes; None: as the node has it.
     """
 
     cpus: float = 1
     gpus: float | None = None
     memory: float | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.cpus:g} CPU{gpus}"
 
     def on(self, nodes: Sequence[Mapping[str, float]]) -> Needs:
         """What that is on a cluster of nodes with these resources."""

@@ -74,7 +74,7 @@ def work(order: Order) -> Done:
     if order.relative and not os.path.exists(os.path.join(order.cwd, order.relative)):
         remedy = "put it on a disk that all nodes share, and give its absolute path"
         return Done(node, 2, f"{node} does not see {order.relative} in {order.cwd}: {remedy}")
-    if os.path.exists(os.path.join(order.folder, "results.json")):
+    if all(os.path.exists(os.path.join(order.folder, name)) for name in ("results.json", "report.html")):
         return Done(node)
     environment = {**order.weak, **os.environ, **order.variables, "PYTHONSAFEPATH": "1"}
     # an empty part of PYTHONPATH is the working directory

@@ -13,11 +13,12 @@ import tomli_w
 from bert_ft import files
 from bert_ft.config.schema import Execution
 from bert_ft.display import table_of
-from bert_ft.errors import InputError, disk
+from bert_ft.errors import disk
 from bert_ft.jobs.base import Job, Watcher, refuse_failed
 from bert_ft.jobs.cluster import Cluster, Connection
 from bert_ft.jobs.local import InProcess
 from bert_ft.jobs.needs import needs
+from bert_ft.modeling import contradictions
 
 DRIVER = {"on", "per_run", "quiet", *Execution.CALL_ONLY}
 """Keys of `[execution]` that are the caller's, and no run's."""
@@ -44,7 +45,8 @@ def run(
     trusted: Iterable[str] = (),
     objects: Iterable[Any] = (),
 ) -> None:
-    """Makes the runs of jobs on a cluster.
+    """Makes the runs of jobs: on the cluster that `execution.on` names, or in this process where it names
+    none.
 
     Args:
         logs: the folder for their task files, and for what they print.
@@ -54,7 +56,10 @@ def run(
     Raises:
         InputError: Python objects take part; or as `Cluster`. RunsFailed: some failed, and the others ended.
     """
-    refuse_objects(objects)
+    if execution.on is None:
+        here.run(jobs)
+        return
+    contradictions.refuse_objects(objects)
     for job in jobs:
         job.argv = command(job, logs, trusted)
         if execution.overwrite and job.folder.state != "new":
@@ -64,16 +69,6 @@ def run(
     with connected(execution, logs) as connection:
         connection.run(jobs, Lines(say, len(jobs)))
     refuse_failed(jobs)
-
-
-def refuse_objects(objects: Iterable[Any]) -> None:
-    """Refuses Python objects of the user's, which no command line holds."""
-    if any(each is not None and (not hasattr(each, "__len__") or len(each)) for each in objects):
-        raise InputError(
-            "Python objects (rows, a loss, callbacks, ...) stay in the process that has them",
-            where="on",
-            remedy='give files and keys of the task in their place, or leave out on="ray"',
-        )
 
 
 def command(job: Job, logs: Path, trusted: Iterable[str] = ()) -> list[str]:

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
+import bert_ft
 from benchmarks.nodes import ENVIRONMENT, alone, below
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError
-from bert_ft.jobs import cluster, ray, remote
+from bert_ft.jobs import cluster, ray
 from bert_ft.jobs.base import Job, RunsFailed, refuse_failed
 from bert_ft.jobs.needs import Needs, needs
+from bert_ft.modeling import contradictions
 from bert_ft.rundir.folder import RunDir
 from bert_ft.rundir.lease import HELD
 
@@ -92,8 +94,12 @@ def test_what_a_cluster_does_not_do_is_refused(cli: Cli, tiny_checkpoint: Path, 
     done = cli("train", tmp_path / "on.toml", "-c", tiny_checkpoint, "--folds", "2")
     assert done.code == 2 and "a file can't set execution.on" in done.err
     with pytest.raises(InputError, match="Python objects"):
-        remote.refuse_objects([{}, (), None, lambda: None])
-    remote.refuse_objects([{}, (), None])
+        contradictions.refuse_objects([{}, (), None, lambda: None])
+    contradictions.refuse_objects([{}, (), None])
+    rows = [{"text": "a film", "label": "yes"}, {"text": "no film", "label": "no"}] * 4
+    for objects in ({"train": rows}, {"loss": print}, {"callbacks": [print]}):
+        with pytest.raises(InputError, match="Python objects"):
+            bert_ft.finetune(task, str(tiny_checkpoint), folds=2, on="ray", **objects)  # type: ignore[arg-type]
 
 
 def test_nothing_of_ray_is_imported_before_it_is_asked_for() -> None:

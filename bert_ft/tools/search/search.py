@@ -27,7 +27,7 @@ from bert_ft.finetuning.finetune import finetune
 from bert_ft.jobs import remote
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
-from bert_ft.modeling import pretrained, remote_code
+from bert_ft.modeling import contradictions, pretrained, remote_code
 from bert_ft.prepared import read
 from bert_ft.report.rendering import show
 from bert_ft.rundir import environment, naming
@@ -105,7 +105,7 @@ def search(
     execution = repeated.execution(options)
     sets = overrides.sets(train, validation, None)
     if execution.on is not None:
-        remote.refuse_objects(repeated.objects(options, overrides.objects(sets)))
+        contradictions.refuse_objects(repeated.objects(options, overrides.objects(sets)))
     run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(overrides.bound(load_task(task), sets, settings, **run_keys), settings, space or {})
     parts = ("search", bound.name, naming.short_name(bound.run.checkpoint or "model"))
