@@ -18,7 +18,8 @@ class Needs:
     """What each run has for itself.
 
     Attributes:
-        cpus: also the threads that it computes with, unless OMP_NUM_THREADS says how many. gpus: None: one, where the cluster has any.
+        cpus: also the threads that it computes with, unless OMP_NUM_THREADS says how many.
+        gpus: None: one, where the cluster has any.
         memory: bytes; None: as the node has it.
     """
 
