@@ -286,6 +286,8 @@ class _Turn:
             self.deaths += 1
         else:
             self.failures += 1
+        # a cluster takes a while to notice that a node is gone, and would send it there again
+        self.not_before = time.monotonic() + AGAIN[0] * 2 ** (self.deaths + self.failures - 1)
         if fault and self.job.node:
             fault += f"\n  on {self.job.node}"
         if code == INPUT or self.failures >= TRIES or self.deaths > TRIES:

@@ -140,6 +140,7 @@ def test_how_often_a_job_is_tried(tmp_path: Path) -> None:
     assert failing.job.state == "failed" and "the disk is full" in failing.job.cause
     dying = turn()
     assert [dying.over(None, "its worker died") for _ in range(3)] == [False] * 3 and dying.mine
+    assert 15 < dying.not_before - time.monotonic() <= 20, "a cluster that is gone for a moment is waited for"
     assert not dying.over(1, "killed by SIGKILL") and dying.over(None, "its worker died")
     waiting = turn()
     for _ in range(20):
