@@ -3,10 +3,12 @@ for runs, and hears of each evaluation through the run's own log."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -51,6 +53,17 @@ class Trainer:
         if self.connection.ended:
             raise Interrupted("SIGINT", 0)
         refuse_failed([job])
+
+    def left(self, trials: Sequence[Mapping[str, Any]], most: int) -> str:
+        """How long a search of `most` trials will still take, in words, if those to come take as long as
+        those that have ended.
+
+        Args:
+            trials: as `Search.trials`.
+        """
+        seconds = [row["seconds"] for row in trials if row["seconds"] is not None]
+        total = (most - len(seconds)) * sum(seconds) / max(1, len(seconds)) / max(1, self.connection.room)
+        return f"; {len(seconds)} of {most} trials, about {math.ceil(total / 60)} min left" if total else ""
 
     def in_threads(self, work: Callable[[], None], most: int, signals: bool) -> None:
         """Does the work in as many threads as the cluster has room for runs, and `most`. What one of them

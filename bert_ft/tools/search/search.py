@@ -262,7 +262,9 @@ class Search:
         """Trains trials until there are `most` of them, by whichever process, or the time is up."""
         while time.monotonic() < deadline and (row := self._shared.step(most, training)) is not None:
             self.leave()
-            training.display.say(_line(row, self._task.best_metric[1], self.best))
+            line = _line(row, self._task.best_metric[1], self.best)
+            left = training.trainer.left(self.trials, most) if training.trainer is not None else ""
+            training.display.say(line + left)
             if len(self.trials) >= HOPELESS and self.hopeless:
                 break
 
