@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,15 @@ from bert_ft.errors import InputError, disk
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """The names of what is being written; one that a killed process left bears such a name too."""
+GUARDS: list[Callable[[], None]] = []
+"""What is called before a file is written, replaced or deleted: a worker whose run another one has taken over
+ends there."""
+
+
+def guard() -> None:
+    """Calls the guards; for who writes by other ways than those of this module."""
+    for each in GUARDS:
+        each()
 
 
 def refuse_link(path: Path) -> None:
@@ -49,6 +58,7 @@ def beside(path: Path) -> Iterator[Path]:
     Raises:
         InputError: `path` is a link, a pipe or a device.
     """
+    guard()
     refuse_link(path)
     temporary = _temporary(path)
     try:
@@ -58,6 +68,7 @@ def beside(path: Path) -> Iterator[Path]:
         raise
     try:
         yield temporary
+        guard()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -67,11 +78,13 @@ def beside(path: Path) -> Iterator[Path]:
 def folder_beside(path: Path) -> Iterator[Path]:
     """As `beside`, a new folder: at the end its entries are those of the folder `path`, whose other ones
     stay."""
+    guard()
     refuse_link(path)
     temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
+        guard()
         if path.is_dir():
             for entry in temporary.iterdir():
                 entry.replace(path / entry.name)
@@ -87,6 +100,7 @@ def opened(path: Path, mode: str = "a") -> IO[Any]:
     Raises:
         InputError: it is a link, a pipe or a device, or has a second name elsewhere (a hard link).
     """
+    guard()
     refuse_link(path)
     how = os.O_TRUNC if mode.startswith("w") else os.O_APPEND
     descriptor = os.open(
@@ -111,6 +125,7 @@ def clear(folder: Path, ours: re.Pattern[str]) -> None:
     Raises:
         InputError: the folder is a link.
     """
+    guard()
     refuse_link(folder)
     if not folder.is_dir():
         return

@@ -165,8 +165,9 @@ def folded(
 
 
 def fold(task: Task, number: int) -> Task:
-    """The task of one fold of a cross-validation."""
-    return task.override({"data.validation": f"{number}/{task.run.folds}", "run.folds": None})
+    """The task of one fold of a cross-validation, whose run keeps no model."""
+    short = {"execution.save_model": False, "execution.baselines": False}
+    return task.override({**short, "data.validation": f"{number}/{task.run.folds}", "run.folds": None})
 
 
 def in_head_order(adapter: Adapter, run: RunSpec, model: Any, trusted: Sequence[str]) -> Adapter:

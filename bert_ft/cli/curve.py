@@ -31,7 +31,16 @@ Shares = Annotated[
 More = Annotated[list[str] | None, typer.Argument(metavar="[SHARE...]", help="The shares behind the first.")]
 
 
-@settings_command(app, OWN_DATA, "run.data_dir", "recipe.max_steps", SET, "execution.save_every")
+@settings_command(
+    app,
+    OWN_DATA,
+    "run.data_dir",
+    "recipe.max_steps",
+    SET,
+    "execution.save_every",
+    "execution.on",
+    "execution.per_run",
+)
 def curve(
     task: TaskName,
     more: More = None,

@@ -37,7 +37,15 @@ def _seeds(text: str) -> int | list[int]:
 
 
 @settings_command(
-    reproduce_app, "run.data_dir", "recipe.max_steps", "data.limit_train", "run.intermediate", SET, name=OWN
+    reproduce_app,
+    "run.data_dir",
+    "recipe.max_steps",
+    "data.limit_train",
+    "run.intermediate",
+    SET,
+    "execution.on",
+    "execution.per_run",
+    name=OWN,
 )
 def reproduce(
     name: Annotated[
@@ -93,6 +101,8 @@ def reproduce(
         **settings,
     }
     if plan:
+        if options.pop("on", None) or options.pop("per_run", None):
+            fail("--plan runs nothing: leave out --on and --per-run", 2)
         from bert_ft.config.frozen import is_frozen
 
         if is_frozen(name):

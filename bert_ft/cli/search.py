@@ -54,7 +54,9 @@ Output = Annotated[
 ]
 
 
-@settings_command(app, OWN_DATA, "run.data_dir", SET, "execution.save_every")
+@settings_command(
+    app, OWN_DATA, "run.data_dir", SET, "execution.save_every", "execution.on", "execution.per_run"
+)
 def search(
     task: TaskName,
     checkpoint: Checkpoint = None,

@@ -261,7 +261,7 @@ class RunSpec(Strict):
 class Execution(Strict):
     """How a run is carried out: no part of what it is, so that its `task.toml` does not hold it."""
 
-    CALL_ONLY: ClassVar[set[str]] = {"overwrite", "resume", "log_with", "signals"}
+    CALL_ONLY: ClassVar[set[str]] = {"overwrite", "resume", "log_with", "signals", "on", "per_run"}
     """Keys that a file can't set: they replace what lies on the disk, reach out of the machine, or take over
     the process, which is for whoever calls to say."""
 
@@ -278,6 +278,16 @@ class Execution(Strict):
     save_model: bool = Field(True, description="whether the run keeps its model")
     log_with: Any = Field(None, description="tracker: tensorboard, wandb, ... (accelerate's)")
     signals: bool = Field(False, description="SIGINT and SIGTERM save the state and leave")
+    on: str | None = Field(
+        None,
+        description="where its runs are made, if it is of several: ray, or ray://HOST:PORT; this machine by "
+        "default",
+    )
+    per_run: str | None = Field(
+        None,
+        description="what each of them asks the cluster for, cpus=4,gpus=1,memory=16GB; one CPU, and one GPU "
+        "where there are any",
+    )
     quiet: bool = Field(
         False, description="print no progress and no notes, but errors, and results of a command"
     )

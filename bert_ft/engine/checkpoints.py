@@ -109,6 +109,7 @@ class Checkpoints:
     ) -> None:
         temporary = self.folder / f"step-{state.step}.tmp"
         final = self.folder / f"step-{state.step}"
+        files.guard()
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for rank, own in enumerate(everyone):
@@ -128,6 +129,7 @@ class Checkpoints:
         (temporary / "checksums.json").write_text(json.dumps(sums))
         for file in temporary.iterdir():
             _sync(file)
+        files.guard()
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(self.folder)

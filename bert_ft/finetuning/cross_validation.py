@@ -12,6 +12,7 @@ from bert_ft.display import Display
 from bert_ft.families import soft_labels
 from bert_ft.finetuning.experiment import Experiment
 from bert_ft.finetuning.train_run import finished, train_run
+from bert_ft.jobs import remote
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
 from bert_ft.modeling import pretrained
@@ -60,7 +61,8 @@ def _train_folds(experiment: Experiment, rows: Rows, fingerprints: dict[str, str
         "bold",
     )
     jobs = [Job(fold(task, i), RunDir(folder.path / f"fold-{i}")) for i in numbers]
-    InProcess(lambda job: train_run(experiment.fold(job))).run(jobs)
+    here = InProcess(lambda job: train_run(experiment.fold(job)))
+    remote.run(jobs, folder.path / "logs", execution, here, display.say, experiment.trusted)
     runs = [job.folder for job in jobs]
     if not first:
         return

@@ -118,6 +118,5 @@ class Experiment:
         )
 
     def fold(self, job: Job) -> Experiment:
-        """The experiment of one fold: the same but for its task and folder; no model is kept."""
-        task = job.task.override({"execution.save_model": False, "execution.baselines": False})
-        return replace(self, task=task, folder=job.folder, began=time.perf_counter())
+        """The experiment of one fold: the same but for its task and folder."""
+        return replace(self, task=job.task, folder=job.folder, began=time.perf_counter())

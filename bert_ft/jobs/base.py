@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bert_ft.config.task import Task
+from bert_ft.errors import BertFtError
 from bert_ft.rundir.folder import RunDir
 
 
@@ -26,12 +27,14 @@ class Job:
         argv: the words behind `bert-ft` that make the run in any process; empty where Python objects take
             part, which no command line holds.
         cause: why it failed; empty where it did not.
+        node: the machine of a cluster that it was last on; empty: this one.
     """
 
     task: Task
     folder: RunDir
     argv: list[str] = field(default_factory=list)
     cause: str = ""
+    node: str = ""
 
     @property
     def name(self) -> str:
@@ -74,8 +77,23 @@ class Watcher:
 
 
 class Runner(Protocol):
-    """Who runs jobs."""
+    """Who runs jobs. One that fails leaves its `cause`, and the others go on."""
 
     def run(self, jobs: Sequence[Job], watcher: Watcher | None = None) -> None:
         """Makes every run that is not finished, and returns once all have ended."""
         ...
+
+
+class RunsFailed(BertFtError):
+    """Some of the runs that a result is made of have failed (exit code 1)."""
+
+
+def refuse_failed(jobs: Sequence[Job]) -> None:
+    """Raises RunsFailed where some of the jobs have failed: the causes, which may be of several lines."""
+    failed = [job for job in jobs if job.cause]
+    if failed:
+        raise RunsFailed(
+            f"{len(failed)} of {len(jobs)} runs failed",
+            details=[line for job in failed for line in f"{job.name}: {job.cause}".splitlines()],
+            remedy="the same command again makes those that are missing",
+        )

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bert_ft import files
 from bert_ft.errors import disk
 from bert_ft.jobs.base import Job, Watcher
-from bert_ft.rundir.folder import HELD
+from bert_ft.rundir.lease import HELD
 
 PAUSE = 0.2  # seconds between two looks at the children
 
@@ -59,15 +59,32 @@ class Child:
 
     def fault(self) -> str:
         """Its own message of what went wrong, or else the end of what it printed; empty where nothing did."""
-        code = self.process.returncode
-        if code == 0:
-            return ""
-        text = self._log_text().strip()
-        own = text.rpartition("bert-ft: ")[2] if "bert-ft: " in text else "\n".join(text.splitlines()[-3:])
-        return own or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        return fault(self.process.returncode, self._log_text())
+
+    def interrupt(self, number: int) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> None:
+        """Returns once it has ended."""
+        self.process.wait()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
 
     def _log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def fault(code: int, printed: str) -> str:
+    """What went wrong with a process of this exit code: its own message, or else the end of what it printed;
+    empty where nothing did."""
+    if code == 0:
+        return ""
+    text = printed.strip()
+    own = text.rpartition("bert-ft: ")[2] if "bert-ft: " in text else "\n".join(text.splitlines()[-3:])
+    return own or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
 
 class Processes:
@@ -94,7 +111,7 @@ class Processes:
         waiting = deque(jobs)
         free = list(self.devices)
         running: list[Child] = []
-        with _ending_with_us(running, self.signals):
+        with ending_with_us(running, self.signals):
             while waiting or running:
                 self._start_waiting(waiting, free, running, watcher)
                 watcher.look(running)
@@ -138,8 +155,21 @@ class Processes:
         return Child(job, process, device, log, time.monotonic())
 
 
+class Endable(Protocol):
+    """A job under way that can be ended."""
+
+    def interrupt(self, number: int) -> None:
+        """Asks it to save its state and leave, with the signal that this process got."""
+
+    def wait(self) -> None:
+        """Returns once it has ended."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
 @contextmanager
-def _ending_with_us(running: list[Child], signals: bool) -> Iterator[None]:
+def ending_with_us(running: Sequence[Endable], signals: bool) -> Iterator[None]:
     """Inside: what ends this process ends the children first, with the signal that it got; Ctrl-C once more
     ends them at once. With `signals` SIGTERM does so too."""
     received = signal.SIGINT
@@ -154,13 +184,13 @@ def _ending_with_us(running: list[Child], signals: bool) -> Iterator[None]:
         yield
     except BaseException:
         for child in running:
-            child.process.send_signal(received)
+            child.interrupt(received)
         try:
             for child in running:
-                child.process.wait()
+                child.wait()
         except KeyboardInterrupt:
             for child in running:
-                child.process.kill()
+                child.kill()
         raise
     finally:
         if old is not None:
@@ -179,13 +209,18 @@ def devices() -> list[str | None]:
 def environment(device: str | None) -> dict[str, str]:
     """The variables of a child: this process's own, its device, and where this very bert-ft lies; it imports
     nothing from the working directory."""
-    root = Path(__file__).resolve().parents[2]
     # an empty part of PYTHONPATH is the working directory
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    if root.name not in ("site-packages", "dist-packages"):  # a checkout
+    if root := checkout():
         paths = [str(root), *paths]
     place = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return {**os.environ, **place, **({} if device is None else {"CUDA_VISIBLE_DEVICES": device})}
+
+
+def checkout() -> Path | None:
+    """Where this very bert-ft lies, if that is a checkout and no installed package."""
+    root = Path(__file__).resolve().parents[2]
+    return None if root.name in ("site-packages", "dist-packages") else root
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster. Ray is imported by who asks for it, and by nobody else."""
+"""A connection to a Ray cluster. Ray is imported once one is asked for, and by nobody else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bert_ft.errors import InputError
 
 HERE = "ray"
 ADDRESS = re.compile(r"ray://(\[[^\]/]+\]|[^:/\[\]]+):(\d{1,5})")
+PLACE = re.compile(f"(?:ray://)?{ADDRESS.pattern.removeprefix('ray://')}")
+"""What RAY_ADDRESS may name beside "auto"."""
 TIMEOUT = 10  # seconds that a cluster's port has to answer
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Environment variables of what is started here, where the user has not set them: nothing is reported to
@@ -30,8 +32,8 @@ def connect(address: str | None) -> Iterator[Any]:
 
     Args:
         address: what `--on` takes: "ray://HOST:PORT", the port being that of Ray's client server (10001);
-            None or "ray": the cluster that RAY_ADDRESS names or that runs on this machine, else one that is
-            started here, of this machine alone.
+            None or "ray": the cluster that RAY_ADDRESS names ("auto" is the one that this machine belongs
+            to), else one that is started here, of this machine alone.
     Raises:
         InputError: Ray is not installed; this is no address; or no cluster answers there.
     """
@@ -53,8 +55,8 @@ def connect(address: str | None) -> Iterator[Any]:
         if ray.is_initialized():
             yield ray
             return
-        if match is not None:
-            _refuse_silent(where, match[1].strip("[]"), int(match[2]))
+        if known := match or PLACE.fullmatch(os.environ.get("RAY_ADDRESS", "")):
+            _refuse_silent(where or f"{HERE}, RAY_ADDRESS={known[0]}", known[1].strip("[]"), int(known[2]))
         _initialize(ray, where)
         try:
             yield ray
@@ -67,11 +69,14 @@ def _initialize(ray: Any, where: str) -> None:
     not stay."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    own = {} if where else {"include_dashboard": False}
+    known = where or os.environ.get("RAY_ADDRESS")
+    own = {} if known else {"include_dashboard": False}
+    # not what Ray would look for by itself: a note of the last cluster, which may be gone, costs it minutes
+    place = known or "local"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they repeat what the error says
-            ray.init(where or None, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(place, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # Ray's are of a dozen kinds: of another version, of no answer, of no memory
         ray.shutdown()
         cause = " ".join(str(error).split()) or type(error).__name__
@@ -95,7 +100,9 @@ def _refuse_silent(where: str, host: str, port: int) -> None:
         raise InputError(
             f"no cluster answers: {error}",
             where=f"--on {where}",
-            remedy="HOST is the cluster's head node, PORT that of its client server (10001 by default)",
+            remedy="HOST is the cluster's head node, PORT that of its client server (10001 by default)"
+            if where.startswith("ray://")
+            else "name a cluster that runs, or unset RAY_ADDRESS",
         ) from None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from bert_ft.config.task import Task
+from bert_ft.data.sources import OBJECT
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.metrics import distributions
 from bert_ft.modeling import adapted, pretrained, scorers
@@ -82,6 +83,8 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
                 where=f"recipe.{key}",
                 remedy="leave it out",
             )
+    if task.execution.on is not None:
+        _refuse_cluster(task, objects)
     if task.run.folds is not None and (objects.model is not None or set(sets) - {"train"}):
         other = "a model object" if objects.model is not None else "a validation or test set"
         raise InputError(
@@ -100,6 +103,27 @@ def refuse_sharded(task: Task, accelerator: Any) -> None:
                 where=f"recipe.{key}",
                 remedy=f"leave out {key}, or start the processes without FSDP",
             )
+
+
+def _refuse_cluster(task: Task, objects: Objects) -> None:
+    """Refuses what no cluster makes: a single run, and one that Python objects take part in."""
+    if task.run.folds is None:
+        raise InputError(
+            "one run is made on this machine; a cluster makes the runs of folds, reproduce, search and curve",
+            where="on",
+            remedy="leave it out, or --folds 5",
+        )
+    refuse_objects([*vars(objects).values(), [OBJECT] if task.data.train == OBJECT else []])
+
+
+def refuse_objects(objects: Iterable[Any]) -> None:
+    """Refuses Python objects of the user's, which no command line holds."""
+    if any(each is not None and (not hasattr(each, "__len__") or len(each)) for each in objects):
+        raise InputError(
+            "Python objects (rows, a loss, callbacks, ...) stay in the process that has them",
+            where="on",
+            remedy='give files and keys of the task in their place, or leave out on="ray"',
+        )
 
 
 def _refuse_intermediate(task: Task, folder: RunDir, objects: Objects) -> None:

@@ -19,6 +19,8 @@ from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError, disk
 from bert_ft.files import LARGEST, difference, finite, first_process, locked, read_jsonl, write, write_json
+from bert_ft.rundir import lease
+from bert_ft.rundir.lease import HELD
 
 MOVES = {
     "data": ("data", {"path", "train", "evaluate", "test", "without"}),
@@ -34,7 +36,6 @@ RESULTS: dict[str, Any] = {
 }  # fmt: skip
 ENVIRONMENT: dict[str, Any] = {"versions": {}, "resumed": []}
 """The shapes of what `results.json` and `environment.json` hold, as `reading.fits` takes them."""
-HELD = "another command is working on this run"
 MARKER = "data_fingerprint"
 """The key of `environment.json` that says that bert-ft wrote it, and with it the folder."""
 LARGE = 2**24  # bytes: no environment.json is so long
@@ -97,7 +98,12 @@ class RunDir:
             return "finished" if self.results_json.is_file() else "unfinished"
         # a marked one was ended between its marker and its task
         ours = {*FILES, *FOLDERS} if marked else {".lock"}
-        others = (entry.name for entry in self.path.iterdir() if not files.TEMPORARY.fullmatch(entry.name))
+        passing = (files.TEMPORARY, lease.NAME)
+        others = (
+            entry.name
+            for entry in self.path.iterdir()
+            if not any(names.fullmatch(entry.name) for names in passing)
+        )
         return "foreign" if any(name not in ours for name in others) else "new"
 
     def _is_marked(self) -> bool:
@@ -112,7 +118,10 @@ class RunDir:
 
     @property
     def busy(self) -> bool:
-        """Whether a command is working on the run."""
+        """Whether a command is working on the run, of this machine or another. A worker that died without a
+        word counts until its lease has been seen to be over."""
+        if lease.alive(self.path):
+            return True
         if not (lock := self.path / ".lock").is_file():
             return False
         if (stream := locked(lock)) is not None:
@@ -162,6 +171,7 @@ class RunDir:
 
     def start(self, task: Task, environment: dict[str, Any]) -> None:
         """Empties what an earlier attempt left and writes what is known before training."""
+        files.guard()
         with disk(self.path):
             self.results_json.unlink(missing_ok=True)
             self.clear()
@@ -216,7 +226,7 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a command works on the run; of several processes the first holds it for all. It ends
-        with the process, even one that is killed.
+        with the process, even one that is killed. That of a cluster's worker is a lease.
 
         Raises:
             InputError: another command holds it, whom the message names; the folder holds something that is
@@ -242,17 +252,24 @@ class RunDir:
                 where=str(self.path),
                 remedy="wait for it, or choose another place with --output DIR",
             )
-        with stream:
-            stream.truncate(0)
-            stream.write(
-                f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-            )
-            stream.flush()
-            try:
-                yield
-            finally:
-                if self.state == "new":  # nothing came of it
-                    self.remove()
+        try:
+            with stream, lease.held(self.path, lease.requested()) as leased:
+                stream.truncate(0)
+                stream.write(
+                    f"process {os.getpid()} on {platform.node()}, "
+                    f"since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+                )
+                stream.flush()
+                if leased:
+                    stream.close()  # a lock may outlive this machine, and a lease would not end it
+                try:
+                    yield
+                finally:
+                    if self.state == "new":  # nothing came of it
+                        self.remove()
+        finally:
+            if self.path.is_dir() and not any(self.path.iterdir()):  # the lease was in it
+                self.path.rmdir()
 
     def log_size(self) -> int:
         """Bytes of the log so far."""

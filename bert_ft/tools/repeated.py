@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from bert_ft import files
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
 from bert_ft.errors import InputError
+from bert_ft.jobs import remote
+from bert_ft.jobs.base import Job
+from bert_ft.jobs.local import InProcess
+from bert_ft.modeling import remote_code
 
 OBJECTS = {"adapter", "loss", "metrics", "callbacks", "tokenizer", "model", "test", "trust_remote_code"}
 """What `finetune` takes beside the task, its sets and keys of the task."""
@@ -41,6 +45,49 @@ def options(settings: dict[str, Any], tool: str, remedy: str) -> dict[str, Any]:
     for name in sorted(result.keys() & REFUSED):
         raise InputError(f"`{name}` is not for a {tool}", where=tool, remedy=remedy)
     return result
+
+
+def execution(options: dict[str, Any]) -> Execution:
+    """How the runs are carried out, as `options` says it. What is the caller's alone, where they are made, is
+    taken out of it."""
+    result = Execution(**{key: value for key, value in options.items() if key in Execution.model_fields})
+    for key in ("on", "per_run"):
+        options.pop(key, None)
+    return result
+
+
+def objects(options: Mapping[str, Any], rows: Mapping[str, Any]) -> list[Any]:
+    """The user's Python objects that take part; arguments as of `run_remote`."""
+    return [rows, *(options[name] for name in OBJECTS & options.keys() - {"trust_remote_code"})]
+
+
+def run_remote(
+    jobs: Sequence[Job],
+    logs: Path,
+    execution: Execution,
+    here: InProcess,
+    options: Mapping[str, Any],
+    rows: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Makes the runs of jobs on the cluster that `execution.on` names: without models and baselines, the data
+    being checked by the first. Errors as of `jobs.remote.run`.
+
+    Args:
+        options: as `options` returns them. rows: set name -> rows, of the sets that are Python objects.
+    """
+    own = {f"execution.{key}": value for key, value in remote_execution(execution).items()}
+    for job in jobs:
+        first = job is jobs[0]
+        job.task = job.task.override({**own, "execution.check": first and job.task.execution.check})
+    trusted = remote_code.names(options.get("trust_remote_code"))
+    remote.run(jobs, logs, execution, here, say, trusted, objects(options, rows))
+
+
+def remote_execution(execution: Execution) -> dict[str, Any]:
+    """How a run of many is carried out: as the caller says, without a model and without baselines."""
+    own = execution.model_dump(exclude=remote.DRIVER, exclude_defaults=True)
+    return {**own, "save_model": False, "baselines": False}
 
 
 def without_tests(task: Task) -> Task:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bert_ft import families, files
 from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides
 from bert_ft.display import Display, table_of
@@ -88,9 +89,21 @@ def curve(
         for seed in numbers
     ]
     display = Display(quiet)
+    execution = repeated.execution(options)
     training = _Training(train, validation, options, display, points[0].job)
-    InProcess(training).run([point.job for point in points], _Told(display, len(points)))
+    _make([point.job for point in points], folder, execution, training, overrides.objects(sets))
     return Curve(folder, results_of(bound, points, total))
+
+
+def _make(
+    jobs: Sequence[Job], folder: Path, execution: Execution, training: _Training, rows: Mapping[str, Any]
+) -> None:
+    """Makes the runs, here or on a cluster. `rows`: those of the sets that are Python objects."""
+    here, say = InProcess(training), training.display.say
+    if execution.on is None:
+        here.run(jobs, _Told(training.display, len(jobs)))
+    else:
+        repeated.run_remote(jobs, folder / "logs", execution, here, training.options, rows, say)
 
 
 def _numbers(seeds: int | Sequence[int]) -> list[int]:

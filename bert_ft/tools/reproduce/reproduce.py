@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from bert_ft import display
 from bert_ft.config import frozen
+from bert_ft.config.schema import Execution
 from bert_ft.errors import BertFtError, InputError, shown
-from bert_ft.jobs import local
+from bert_ft.jobs import local, remote
 from bert_ft.jobs.base import Job, Running, Watcher
 from bert_ft.modeling import remote_code
 from bert_ft.rundir.folder import RunDir
@@ -27,7 +29,7 @@ from bert_ft.tools.reproduce.results import Outcome
 from bert_ft.tools.reproduce.soup import refuse_without_models
 
 MARGIN = 1.0  # points
-NO_TRAINING = {"seeds": 5, "grid": False, "save_model": False, "soup": False}
+NO_TRAINING = {"seeds": 5, "grid": False, "save_model": False, "soup": False, "on": None, "per_run": None}
 """Arguments that say how is trained, with what they are where nobody says it."""
 
 
@@ -45,6 +47,8 @@ def reproduce(
     soup: bool = False,
     signals: bool = False,
     quiet: bool = False,
+    on: str | None = None,
+    per_run: str | None = None,
     trust_remote_code: remote_code.Names = None,
     **settings: Any,
 ) -> Outcome | FrozenOutcome:
@@ -68,6 +72,8 @@ def reproduce(
         soup: averages the weights of each task's seeds greedily, as far as validation does not become worse
             (Wortsman et al. 2022), below `soup-<task>`; the runs keep their models.
         signals: SIGTERM ends the children first; the command line's way.
+        on: where the runs are made, "ray" or "ray://HOST:PORT"; this machine by default. per_run: what each
+            asks the cluster for, "cpus=4,gpus=1,memory=16GB".
         trust_remote_code: as for `finetune`.
         settings: any other key of the task, for all runs: the published recipe is left then, and the verdict
             says so.
@@ -76,7 +82,8 @@ def reproduce(
             lie where its own would be written. A run that fails raises nothing: its cause is in the outcome.
     """
     if frozen.is_frozen(name):
-        given = {"seeds": seeds, "grid": grid, "save_model": save_model, "soup": soup}
+        given: dict[str, Any] = {"seeds": seeds, "grid": grid, "save_model": save_model, "soup": soup}
+        given |= {"on": on, "per_run": per_run}
         refuse_training({key for key, value in given.items() if value != NO_TRAINING[key]})
         return measure_frozen(
             name,
@@ -102,11 +109,12 @@ def reproduce(
         trust_remote_code=trust_remote_code,
         **settings,
     )
-    return _trained(planned, MARGIN if margin is None else margin, soup, save_model or soup, signals, show)
+    execution = Execution(on=on, per_run=per_run, signals=signals)
+    return _trained(planned, MARGIN if margin is None else margin, soup, save_model or soup, execution, show)
 
 
 def _trained(
-    planned: Plan, margin: float, soup: bool, save_model: bool, signals: bool, show: display.Display
+    planned: Plan, margin: float, soup: bool, save_model: bool, execution: Execution, show: display.Display
 ) -> Outcome:
     """Makes the runs that are missing and judges all of them; arguments as of `reproduce`."""
     place.refuse_others(planned.folder)
@@ -116,10 +124,15 @@ def _trained(
         refuse_without_models(planned.runs)
     missing = [run for run in planned.runs if run.folder.state != "finished"]
     if missing:
-        runner = local.Processes(planned.folder / "logs", signals)
-        _announce(planned, missing, runner.devices, save_model, show)
-        with display.live_region(show.console) as live:
-            runner.run(missing, _Progress(planned, show, live))
+        logs = planned.folder / "logs"
+        with remote.connected(execution, logs) if execution.on else nullcontext() as connection:
+            runner = connection or local.Processes(logs, execution.signals)
+            if connection is None:
+                _announce(planned, missing, local.devices(), save_model, show)
+            else:
+                show.say(f"{_count(planned, missing)}; on {connection}, below {planned.folder}", "bold")
+            with display.live_region(show.console) as live:
+                runner.run(missing, _Progress(planned, show, live))
     outcome = Outcome(planned, margin)
     if soup:
         outcome.write()  # whatever becomes of the soups
@@ -148,11 +161,7 @@ def _announce(
     """Tells the runs, their time and the disk they need, from finished runs or from a few real steps of each
     task."""
     where = "one at a time" if len(devices) == 1 else f"on {len(devices)} GPUs"
-    show.say(
-        f"{len(planned.runs)} runs, {len(planned.runs) - len(missing)} of them finished; "
-        f"{where}, below {planned.folder}",
-        "bold",
-    )
+    show.say(f"{_count(planned, missing)}; {where}, below {planned.folder}", "bold")
     for first in dict.fromkeys(Path(run.task.run.checkpoint or "") for run in missing):
         if first != Path(planned.checkpoint) and RunDir(first).state != "finished":
             show.say(f"  first, and in no estimate: {first.name}, which all of them begin with")
@@ -179,6 +188,11 @@ def _announce(
     )
 
 
+def _count(planned: Plan, missing: Sequence[Planned]) -> str:
+    """How many runs there are, and how many of them are finished, in words."""
+    return f"{len(planned.runs)} runs, {len(planned.runs) - len(missing)} of them finished"
+
+
 def _costs(entry: Entry, run: Planned, device: str | None, planned: Plan) -> dict[str, float]:
     """What a run of this task costs, as `estimate.cost` has it: of the finished runs, or measured. Raises
     BertFtError: it can't be measured."""
@@ -201,7 +215,7 @@ class _Progress(Watcher):
 
     def started(self, job: Job) -> None:
         if self.live is None:
-            self.show.say(f"{job.name}: started")
+            self.show.say(f"{job.name}: started{f' on {job.node}' if job.node else ''}")
 
     def ended(self, job: Job) -> None:
         if job.cause:
@@ -222,13 +236,27 @@ class _Progress(Watcher):
         for entry in self.planned.entries:
             own = [each for each in running if each.job in entry.runs]
             lines = [
-                f"{each.job.name}: {each.last_line()} ({_duration(time.monotonic() - each.began)})"
+                f"{' on '.join(filter(None, (each.job.name, each.job.node)))}: {each.last_line()} "
+                f"({_duration(time.monotonic() - each.began)})"
                 for each in own
             ]
             done = sum(run.folder.state == "finished" for run in entry.runs)
             text = "\n".join(map(shown, lines))
             table.add_row(Text(shown(entry.base.name)), f"{done} of {len(entry.runs)}", Text(text))
+        if left := self._left(len(running)):
+            table.add_row("", "", Text(f"about {left} left"))
         self.live.update(table, refresh=True)
+
+    def _left(self, places: int) -> str:
+        """How long the others will take, if they take as long as the finished ones of their tasks; empty
+        where some task has none of these, or nothing is under way."""
+        total = 0.0
+        for entry in self.planned.entries:
+            done = [run.folder.log()[-1]["seconds"] for run in entry.runs if run.folder.state == "finished"]
+            if len(done) < len(entry.runs) and not done:
+                return ""
+            total += (len(entry.runs) - len(done)) * sum(done) / max(1, len(done))
+        return _duration(total / places) if places and total else ""
 
 
 def _duration(seconds: float) -> str:

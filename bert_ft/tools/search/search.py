@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,16 @@ import tomli_w
 from bert_ft import families, files
 from bert_ft.config import few_rows
 from bert_ft.config.catalog import load_task
+from bert_ft.config.schema import Execution
 from bert_ft.config.task import CONTROL, Task
 from bert_ft.data import overrides
 from bert_ft.display import Display
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.finetuning.finetune import finetune
+from bert_ft.jobs import remote
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.local import InProcess
-from bert_ft.modeling import pretrained
+from bert_ft.modeling import contradictions, pretrained, remote_code
 from bert_ft.prepared import read
 from bert_ft.report.rendering import show
 from bert_ft.rundir import environment, naming
@@ -34,6 +36,7 @@ from bert_ft.tools import repeated
 from bert_ft.tools.search import page
 
 if TYPE_CHECKING:
+    from bert_ft.tools.search.remote import Trainer
     from bert_ft.tools.search.study import Trial, Trials
 
 
@@ -103,7 +106,10 @@ def search(
         raise InputError(f"no pruner '{pruner}'", where="pruner", remedy=did_you_mean(pruner, PRUNERS))
     repeated.refuse_launched("search", "start the same command several times: they share the trials")
     options = repeated.options(settings, "search", "give it to the training of best.toml")
+    execution = repeated.execution(options)
     sets = overrides.sets(train, validation, None)
+    if execution.on is not None:
+        contradictions.refuse_objects(repeated.objects(options, overrides.objects(sets)))
     run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(overrides.bound(load_task(task), sets, settings, **run_keys), settings, space or {})
     parts = ("search", bound.name, naming.short_name(bound.run.checkpoint or "model"))
@@ -121,8 +127,13 @@ def search(
         say=display.say,
     )
     result = Search(path, bound, shared)
+    training = _Training(blind, train, validation, options, display)
     with shared.database.errors():
-        result._train(_Training(blind, train, validation, options, display), trials, deadline)
+        if execution.on is None:
+            result._train(training, trials, deadline)
+        else:
+            training.remotely(execution, path, lambda: result._train(training, trials, deadline), trials)
+        result._end()
     return result
 
 
@@ -148,11 +159,31 @@ class _Training:
     validation: Any
     options: Mapping[str, Any]
     display: Display
+    trainer: Trainer | None = None
+    """On a cluster, who makes the runs there."""
+
+    def remotely(self, execution: Execution, folder: Path, work: Callable[[], None], most: int) -> None:
+        """Does the work, which calls this, in threads while a cluster is connected, no more than `most`."""
+        from bert_ft.tools.search.remote import Trainer
+
+        logs = folder / "logs"
+        own = {f"execution.{key}": value for key, value in repeated.remote_execution(execution).items()}
+        self.task = self.task.override(own)
+        with remote.connected(execution, logs) as connection:
+            self.display.say(f"on {connection}, below {folder}", "bold")
+            trusted = remote_code.names(self.options.get("trust_remote_code"))
+            self.trainer = Trainer(connection, logs, trusted, self.display.say)
+            self.trainer.in_threads(work, most, execution.signals)
 
     def __call__(self, trial: Trial) -> float:
         recipe = {f"recipe.{key}": value for key, value in trial.recipe.items()}
         job = Job(self.task.override(recipe), RunDir(trial.folder))
         first = trial.folder.name == "trial-0"
+        if self.trainer is not None:
+            checked = first and self.task.execution.check
+            job.task = job.task.override({"execution.check": checked})
+            self.trainer.train(job, trial)
+            return self._value(job)
         own = {"check": first and self.task.execution.check, **self.options}
         own["callbacks"] = [self.display, *self.options.get("callbacks", ()), trial.pruning]
         own["quiet"] = True
@@ -170,6 +201,10 @@ class _Training:
             )
 
         InProcess(train).run([job])
+        return self._value(job)
+
+    def _value(self, job: Job) -> float:
+        """The score of a finished run."""
         part, metric = job.folder.task().best_metric
         value: float | None = job.folder.results()["metrics"][part][metric]
         if value is None:
@@ -229,16 +264,17 @@ class Search:
         return bool(self.trials) and all(row["state"] == "failed" for row in self.trials)
 
     def _train(self, training: _Training, most: int, deadline: float) -> None:
-        """Trains trials until there are `most` of them, by whichever process, or the time is up.
-
-        Raises:
-            InputError: all of them failed.
-        """
+        """Trains trials until there are `most` of them, by whichever process, or the time is up."""
         while time.monotonic() < deadline and (row := self._shared.step(most, training)) is not None:
             self.leave()
-            training.display.say(_line(row, self._task.best_metric[1], self.best))
+            line = _line(row, self._task.best_metric[1], self.best)
+            left = training.trainer.left(self.trials, most) if training.trainer is not None else ""
+            training.display.say(line + left)
             if len(self.trials) >= HOPELESS and self.hopeless:
                 break
+
+    def _end(self) -> None:
+        """Writes what all trials come to. Raises InputError: all of them failed."""
         self.leave()
         files.write(self.path / "search.html", page.html(self.path, self.results()))
         if self.hopeless:

@@ -60,7 +60,7 @@ class Trial:
     folder: Path
     recipe: dict[str, Any]
     again: bool
-    pruning: Callback
+    pruning: Pruning
 
 
 class Trials:
@@ -333,13 +333,17 @@ class Pruning(Callback):
         self.plan = plan
 
     def on_evaluate(self, step: int, metrics: Metrics, best: bool) -> bool | None:
-        at = round(1000 * self.plan.epoch(step))
+        self.report(round(1000 * self.plan.epoch(step)), metrics, step >= self.plan.steps)
+        return None
+
+    def report(self, at: int, metrics: Metrics, last: bool) -> None:
+        """Tells the evaluation at a thousandth of an epoch, once. Raises TrialPruned: it is not the `last`,
+        and the trial is given up."""
         if at not in self.reported:
             self.reported.add(at)
             self.trial.report(metrics[self.metric[0]][self.metric[1]], at)
-            if step < self.plan.steps and self.trial.should_prune():
+            if not last and self.trial.should_prune():
                 raise optuna.TrialPruned
-        return None
 
 
 def _address(file: Path) -> str:
