@@ -22,7 +22,7 @@ from bert_ft.config.schema import Execution
 from bert_ft.config.task import CONTROL, Task
 from bert_ft.data import overrides
 from bert_ft.display import Display
-from bert_ft.errors import InputError, did_you_mean
+from bert_ft.errors import InputError
 from bert_ft.finetuning.finetune import finetune
 from bert_ft.jobs import remote
 from bert_ft.jobs.base import Job
@@ -99,11 +99,10 @@ def search(
     Raises:
         InputError: another search lies there; nothing to search; all trials failed; Optuna is not installed.
     """
-    from bert_ft.tools.search.study import PRUNERS, Trials
+    from bert_ft.tools.search.study import Trials, pruner_of
 
     deadline = time.monotonic() + _seconds(timeout)
-    if isinstance(pruner, str) and pruner not in PRUNERS:
-        raise InputError(f"no pruner '{pruner}'", where="pruner", remedy=did_you_mean(pruner, PRUNERS))
+    pruner = pruner_of(pruner)
     repeated.refuse_launched("search", "start the same command several times: they share the trials")
     options = repeated.options(settings, "search", "give it to the training of best.toml")
     execution = repeated.execution(options)

@@ -24,7 +24,7 @@ from bert_ft.config.recipe import Range
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Interrupted
-from bert_ft.errors import BertFtError, InputError, MachineError, disk
+from bert_ft.errors import BertFtError, InputError, MachineError, did_you_mean, disk
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.rundir.folder import RunDir
 
@@ -50,6 +50,15 @@ TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False,
     "constant_liar": True,
 }  # fmt: skip
+
+
+def pruner_of(pruner: Any) -> Any:
+    """Optuna's pruner of a name; another one as it is. Raises InputError: there is none of that name."""
+    if not isinstance(pruner, str):
+        return pruner
+    if pruner not in PRUNERS:
+        raise InputError(f"no pruner '{pruner}'", where="pruner", remedy=did_you_mean(pruner, PRUNERS))
+    return PRUNERS[pruner]()
 
 
 @dataclass
@@ -108,8 +117,6 @@ class Trials:
         for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
             files.refuse_link(entry)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if isinstance(pruner, str):
-            pruner = PRUNERS[pruner]()
         self.database = Database(None) if storage is None else opened(storage)
         with self.database.errors(), self.alone():
             if storage is None:
