@@ -24,7 +24,7 @@ from bert_ft.config.recipe import Range
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Interrupted
-from bert_ft.errors import BertFtError, InputError, MachineError, did_you_mean, disk
+from bert_ft.errors import BertFtError, InputError, MachineError, disk
 from bert_ft.metrics import LOWER_IS_BETTER
 from bert_ft.rundir.folder import RunDir
 
@@ -32,6 +32,7 @@ try:
     import optuna
 
     from bert_ft.tools.search import storage as storages
+    from bert_ft.tools.search.pruners import pruner_of
     from bert_ft.tools.search.storage import Database, is_of_storage, opened
 except ImportError:
     raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
@@ -42,23 +43,10 @@ OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "re
 ENOUGH = 10  # complete trials before importances say anything
 # named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate
 # to None
-PRUNERS: dict[str, Any] = {
-    "median": optuna.pruners.MedianPruner,
-    "asha": optuna.pruners.SuccessiveHalvingPruner,
-}
 TPE: dict[str, Any] = {
     "n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": False, "group": False,
     "constant_liar": True,
 }  # fmt: skip
-
-
-def pruner_of(pruner: Any) -> Any:
-    """Optuna's pruner of a name; another one as it is. Raises InputError: there is none of that name."""
-    if not isinstance(pruner, str):
-        return pruner
-    if pruner not in PRUNERS:
-        raise InputError(f"no pruner '{pruner}'", where="pruner", remedy=did_you_mean(pruner, PRUNERS))
-    return PRUNERS[pruner]()
 
 
 @dataclass
@@ -97,6 +85,7 @@ class Trials:
         made_from: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
+        pruner = pruner_of(pruner)
         self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
         self.space = {key: _distribution(values) for key, values in space.items()}
         self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
