@@ -99,9 +99,9 @@ def search(
     Raises:
         InputError: another search lies there; nothing to search; all trials failed; Optuna is not installed.
     """
-    from bert_ft.tools.search.study import Trials, pruner_of
+    from bert_ft.tools.search.study import Trials, pruners
 
-    pruner = pruner_of(pruner)
+    pruner = pruners.pruner_of(pruner)
     deadline = time.monotonic() + _seconds(timeout)
     repeated.refuse_launched("search", "start the same command several times: they share the trials")
     options = repeated.options(settings, "search", "give it to the training of best.toml")

@@ -31,8 +31,8 @@ from bert_ft.rundir.folder import RunDir
 try:
     import optuna
 
+    from bert_ft.tools.search import pruners as pruners
     from bert_ft.tools.search import storage as storages
-    from bert_ft.tools.search.pruners import pruner_of
     from bert_ft.tools.search.storage import Database, is_of_storage, opened
 except ImportError:
     raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
@@ -85,7 +85,7 @@ class Trials:
         made_from: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
-        pruner = pruner_of(pruner)
+        pruner = pruners.pruner_of(pruner)
         self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
         self.space = {key: _distribution(values) for key, values in space.items()}
         self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
