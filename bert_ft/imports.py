@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
+
+_ONE = threading.Lock()
+"""Two threads that import `transformers` at once find half of it."""
 
 
 def libraries() -> None:
@@ -14,12 +18,13 @@ def libraries() -> None:
     notebook also objects from before, which end with their last name then and not as parts of a circle.
     Nothing happens where the libraries are imported already, or where somebody has switched it off.
     """
-    if not gc.isenabled() or "transformers.modeling_utils" in sys.modules:
-        return
-    gc.collect()  # what is garbage by now would stay with them
-    gc.disable()
-    try:
-        from transformers import AutoModel, AutoTokenizer, GenerationMixin, PreTrainedModel  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
+    with _ONE:
+        if not gc.isenabled() or "transformers.modeling_utils" in sys.modules:
+            return
+        gc.collect()  # what is garbage by now would stay with them
+        gc.disable()
+        try:
+            from transformers import AutoModel, AutoTokenizer, GenerationMixin, PreTrainedModel  # noqa: F401
+        finally:
+            gc.freeze()
+            gc.enable()

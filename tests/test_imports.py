@@ -45,3 +45,18 @@ def test_a_failed_import_leaves_it_on() -> None:
         "try:\n    imports.libraries()\nexcept ImportError:\n    pass\nelse:\n    raise SystemExit(3)\nassert gc.isenabled()"
     )
     assert not subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def test_two_threads_import_them_once() -> None:
+    """One found half of `transformers`: "cannot import name 'AutoModel'"."""
+    code = (
+        "import sys, threading\nsys.setswitchinterval(1e-5)\nfrom bert_ft import imports\nfaults = []\n"
+        "def go():\n    try:\n        imports.libraries()\n        from transformers import AutoModel\n"
+        "    except BaseException as error:\n        faults.append(error)\n"
+        "threads = [threading.Thread(target=go) for _ in range(3)]\n[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "sys.exit(str(faults) if faults else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr

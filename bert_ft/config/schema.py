@@ -12,7 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from bert_ft import reading
 from bert_ft.metrics import METRIC_NAMES
@@ -291,6 +299,12 @@ class Execution(Strict):
     quiet: bool = Field(
         False, description="print no progress and no notes, but errors, and results of a command"
     )
+
+    @model_validator(mode="after")
+    def _asks_a_cluster(self) -> Execution:
+        if self.per_run is not None and self.on is None:
+            raise ValueError("per_run is what a run asks a cluster for: name it with on (--on ray)")
+        return self
 
     @field_validator("save_every")
     @classmethod

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_ft import files
-from bert_ft.errors import disk
+from bert_ft.errors import InputError, disk
 from bert_ft.jobs import local, node
 from bert_ft.jobs.base import Job, Watcher
 from bert_ft.jobs.needs import Needs
-from bert_ft.jobs.ray import connect
+from bert_ft.jobs.ray import HERE, connect
 from bert_ft.rundir import lease
 from bert_ft.rundir.lease import HELD
 
@@ -132,6 +132,12 @@ class Connection:
         self.needs = cluster.needs.on(nodes)
         self.room = sum(self.needs.times(resources) for resources in nodes)
         self.nodes = len(nodes)
+        if not self.room and cluster.on == HERE and not os.environ.get("RAY_ADDRESS"):  # it never grows
+            raise InputError(
+                f"this machine has not what a run asks for: it has {_resources(nodes)}",
+                where="per_run",
+                remedy="ask for less, or name a cluster with --on ray://HOST:PORT",
+            )
         self.ended = False
         self.running = list[Remote]()
 
@@ -254,6 +260,13 @@ class Connection:
                 f"{done.node} has made the run, and {place} here has it not: that disk is not shared",
             )
         return done.code, fault
+
+
+def _resources(nodes: Sequence[Any]) -> str:
+    """What there is on the nodes, in words."""
+    cpus, gpus = (sum(each.get(kind, 0) for each in nodes) for kind in ("CPU", "GPU"))
+    memory = sum(each.get("memory", 0) for each in nodes) / 2**30
+    return f"{cpus:g} CPUs, {gpus:g} GPUs and {memory:,.1f} GB of memory"
 
 
 @dataclass

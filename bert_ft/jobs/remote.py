@@ -67,6 +67,8 @@ def run(
                 job.folder.remove()
     here.run([job for job in jobs if job.folder.state == "finished"])
     with connected(execution, logs) as connection:
+        if not connection.room:
+            say(f"{connection}: none of its nodes has what a run asks for, and one that does is waited for")
         connection.run(jobs, Lines(say, len(jobs)))
     refuse_failed(jobs)
 

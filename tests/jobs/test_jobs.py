@@ -178,3 +178,24 @@ def test_in_this_process(tmp_path: Path) -> None:
 def test_a_command_is_one_for_the_shell(tmp_path: Path) -> None:
     words = ["train", "a task.toml", "--output", "it's"]
     assert Job(Task(), RunDir(tmp_path), words).command == "bert-ft train 'a task.toml' --output 'it'\"'\"'s'"
+
+
+def test_what_a_run_asks_for_needs_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster of this machine alone never grows: a run that asks for more would wait for good."""
+    from bert_ft.config.schema import Execution
+    from bert_ft.errors import InputError
+    from bert_ft.jobs.cluster import Cluster, Connection
+    from bert_ft.jobs.needs import needs
+
+    class Ray:
+        def nodes(self) -> list[dict[str, Any]]:
+            return [{"Alive": True, "Resources": {"CPU": 2.0, "memory": 2.0**32}}]
+
+    with pytest.raises(ValueError, match="--on ray"):
+        Execution(per_run="cpus=1")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match=r"2 CPUs, 0 GPUs and 4\.0 GB"):
+        Connection(Ray(), Cluster("ray", tmp_path, needs("cpus=64")), tmp_path / "token")
+    assert Connection(Ray(), Cluster("ray", tmp_path, needs("cpus=2")), tmp_path / "token").room == 1
+    named = Connection(Ray(), Cluster("ray://head:10001", tmp_path, needs("gpus=1")), tmp_path / "token")
+    assert named.room == 0  # it may add a node

@@ -662,3 +662,50 @@ def test_pool_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(FakeWorker, "ready", Remote(none))
     with pytest.raises(MachineError, match="workers can't start: no module named bert_ft"):
         _pool(work, items, [])
+
+
+# --- what another command did -----------------------------------------------------------------------------------------
+
+
+def test_answers_of_another_command_are_told(run: bert_ft.Run, tmp_path: Path) -> None:
+    """Two commands with other settings in one folder left a mixture, and both were content."""
+    _folder(tmp_path / "in")
+    plan = folders.plan(str(tmp_path / "in"), str(tmp_path / "out"))
+    mine, theirs = (
+        many.Answering(run.model, tmp_path / "out", made_by(run.model, options, {}), options)
+        for options in ({}, {"keep_bad": True})
+    )
+    real, done = mine.answer, list[str]()
+
+    def answered(item: folders.Item, *rest: Any) -> many.Result:
+        result = real(item, *rest)
+        if not done:
+            done.append(theirs.answer(item).state)  # the other command comes behind
+        return result
+
+    mine.answer = answered  # type: ignore[method-assign]
+    summary = many.answer_all(mine, plan)
+    assert done == ["answered"]
+    assert summary.mixed == 1 and summary.exit_code(keep_bad=True) == 2
+    assert any("1 files have answers of another command by now" in line for line in summary.lines(False))
+    mine.answer = real  # type: ignore[method-assign]
+    assert many.answer_all(mine, plan).mixed == 0
+
+
+def test_answers_without_their_rows_are_told(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    _folder(tmp_path / "in")
+    cli("predict", run.path, "in", "-o", "out")
+    (tmp_path / "in" / "one.parquet").rename(tmp_path / "in" / "other.parquet")
+    told = "1 files of answers here are of rows that are not among these: one.parquet"
+    assert told in cli("predict", run.path, "in", "-o", "out").err
+    (tmp_path / "out" / "one.parquet").unlink()
+    assert "not among these" not in cli("predict", run.path, "in", "-o", "out").err
+
+
+def test_parquet_without_the_column_is_one_message(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    pq.write_table(pa.table({"review": ["a film"] * 40}), tmp_path / "rows.parquet")
+    done = cli("predict", run.path, "rows.parquet", "-o", "out.jsonl")
+    assert done.code == 2 and len(done.err.splitlines()) == 2 and "no column 'text'" in done.err
+    (tmp_path / "rows.csv").write_text("review,n\na film,1\n")
+    done = cli("predict", run.path, "rows.csv", "-o", "out.jsonl")
+    assert done.code == 2 and "--column text=1" in done.err and "--label" not in done.err

@@ -47,7 +47,7 @@ class Plan:
     @property
     def left_alone(self) -> str:
         """What there is to say of those."""
-        return f"{len(self.others):,} files are left alone, which have no suffix of rows: {_few(self.others)}"
+        return f"{len(self.others):,} files are left alone, which have no suffix of rows: {few(self.others)}"
 
 
 def is_many(source: str) -> bool:
@@ -82,7 +82,7 @@ def plan(source: str, target: str, read_as: str | None = None, write_as: str | N
     chosen = [path for path in paths if read_as is not None or path.suffix.lower() in KINDS]
     if not chosen:
         known = ", ".join(FORMATS)
-        there = f"; it has {_few([str(path) for path in paths])}" if paths else ""
+        there = f"; it has {few([str(path) for path in paths])}" if paths else ""
         raise InputError(
             f"no file of rows is there{there}", where=source, remedy=f"{known}, or --from for other suffixes"
         )
@@ -180,7 +180,7 @@ def _named(relative: Path, kind: str) -> Path:
     return stem.with_name(f"{stem.name}.{kind}")
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
     """The first of many names, and how many more there are."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

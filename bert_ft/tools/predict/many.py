@@ -17,7 +17,7 @@ from bert_ft.errors import InputError, shown
 from bert_ft.kernels import cpu
 from bert_ft.modeling.model import Model
 from bert_ft.tools.predict.files import Options, Outcome, form_of, predict
-from bert_ft.tools.predict.folders import Item, Plan
+from bert_ft.tools.predict.folders import Item, Plan, few
 from bert_ft.tools.predict.progress import FilesProgress
 from bert_ft.tools.predict.records import Records
 
@@ -114,6 +114,7 @@ class Summary:
     rows: int = 0
     bad: int = 0
     anew: Counter[str] = field(default_factory=Counter)  # why answers that were there were made again
+    mixed: int = 0  # files whose answers another command has made meanwhile, with something else
 
     def add(self, result: Result, tell: Callable[[str], None]) -> None:
         """Counts what became of a file, and tells what there is to tell of it."""
@@ -140,11 +141,16 @@ class Summary:
         if self.bad:
             what = "kept with their error" if keep_bad else "left out"
             lines.append(f"{self.bad:,} of {self.rows:,} rows are at fault, and {what}")
+        if self.mixed:
+            lines.append(
+                f"{self.mixed:,} files have answers of another command by now, made with something else: "
+                "give each command a folder of its own"
+            )
         return lines
 
     def exit_code(self, keep_bad: bool) -> int:
-        """2 where rows were left out, or files; else 0."""
-        return 2 if self.counts["failed"] or (self.bad and not keep_bad) else 0
+        """2 where rows were left out, or files, or answers are no longer these; else 0."""
+        return 2 if self.counts["failed"] or self.mixed or (self.bad and not keep_bad) else 0
 
 
 def answer_all(answering: Answering, plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Summary:
@@ -174,4 +180,7 @@ def answer_all(answering: Answering, plan: Plan, tell: Callable[[str], None] = l
                     tell(f"{held:,} files are being answered by another process, and waited for")
                 waits, held = True, 0
                 time.sleep(PAUSE)
+    summary.mixed = answering.records.mixed(plan.items)
+    if others := answering.records.of_others(plan.items):
+        tell(f"{len(others):,} files of answers here are of rows that are not among these: {few(others)}")
     return summary

@@ -14,7 +14,7 @@ from typing import Any
 from bert_ft import reading
 from bert_ft.config.task import Task
 from bert_ft.data import originals
-from bert_ft.data.formats import delimited, distinct, encodings, json_rows, records
+from bert_ft.data.formats import chosen, delimited, distinct, encodings, json_rows, records
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.errors import InputError, did_you_mean
 
@@ -73,7 +73,7 @@ def reading_rows(
             remedy="standard input can be anything: ... | bert-ft predict RUN -" if there else "",
         )
     if kind == "parquet":
-        yield _parquet(source)
+        yield _parquet(source, needed)
         return
     with encodings.opened(Path(source).open("rb"), encoding, source) as stream:
         if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
@@ -149,7 +149,11 @@ def _table(
         wanted=needed,
         remarks=remarks,
     )
-    layout.select(needed, (), where)
+    try:
+        layout.select(needed, (), where)
+    except InputError as error:
+        error.remedy = error.remedy.replace("(--text 1 --label 0)", f"(--column {needed[0]}=1)")
+        raise
     columns = distinct(layout.columns)  # each is kept
     for line, cells, fault in layout.rows:
         place = f"{where}, line {line}"
@@ -170,12 +174,13 @@ def _clean(where: str, row: dict[str, Any]) -> Line:
     return where, row, ""
 
 
-def _parquet(source: str) -> Iterator[Line]:
+def _parquet(source: str, needed: list[str]) -> Iterator[Line]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file, number = pq.ParquetFile(source), 0
+        chosen(file.schema_arrow.names, needed, (), source)
         for batch in file.iter_batches(WINDOW):
             for row in _of_batch(batch):
                 number += 1

@@ -97,6 +97,20 @@ class Records:
             return None, "the answers have changed"
         return record, ""
 
+    def mixed(self, items: Iterable[Item]) -> int:
+        """How many of these files have answers that were made with something else than ours."""
+        found = (self._read(item) for item in items)
+        return sum(record is not None and record.made_by != self.made_by for record in found)
+
+    def of_others(self, items: Iterable[Item]) -> list[str]:
+        """The names of answers in the folder that are of none of these files."""
+        ours = {f"{_key(item.name)}.json" for item in items}
+        found = []
+        for file in sorted(set(self.folder.glob("*.json")), key=str):
+            if file.name not in ours and (record := _record(file)) is not None:
+                found += [record.name] if (self.folder.parent / record.name).is_file() else []
+        return sorted(found)
+
     @contextmanager
     def claimed(self, item: Item) -> Iterator[bool]:
         """Inside, no other process answers this file; False where one does. A process that ends, however it
@@ -163,13 +177,18 @@ class Records:
 
     def _read(self, item: Item) -> Record | None:
         """The record; None where there is none, or none that can be read: then the file is answered."""
-        try:
-            value = reading.strict(reading.text(self._file(item), LARGEST))
-        except (InputError, ValueError):
-            return None
-        if not isinstance(value, dict) or value.keys() != SHAPES.keys():
-            return None
-        return Record(**value) if all(reading.fits(value[key], SHAPES[key]) for key in SHAPES) else None
+        return _record(self._file(item))
+
+
+def _record(file: Path) -> Record | None:
+    """The record that a file holds; None where it holds none."""
+    try:
+        value = reading.strict(reading.text(file, LARGEST))
+    except (InputError, ValueError):
+        return None
+    if not isinstance(value, dict) or value.keys() != SHAPES.keys():
+        return None
+    return Record(**value) if all(reading.fits(value[key], SHAPES[key]) for key in SHAPES) else None
 
 
 def _create(path: Path) -> IO[str]:

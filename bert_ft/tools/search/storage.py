@@ -146,6 +146,13 @@ def opened(storage: Any) -> Database:
         return Database(storage)
     if storage.startswith("grpc:"):
         return _proxy(storage)
+    scheme, _, rest = storage.partition("://")
+    if rest.partition("/")[0].count("@") > 1:  # what stands behind the first would be taken for the host
+        raise InputError(
+            "there are two @ before the host",
+            where=f"--storage {scheme}://***",
+            remedy="an @ within a name or a password is written %40",
+        )
     try:
         url = sqlalchemy.make_url(storage)
     except (SQLAlchemyError, ValueError):  # whose message may quote it, with its password
