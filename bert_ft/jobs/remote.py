@@ -75,7 +75,7 @@ def run(
 
 def command(job: Job, logs: Path, trusted: Iterable[str] = ()) -> list[str]:
     """The words behind `bert-ft` that make a job's run on any machine: training from a task file below
-    `logs`. The paths of its data are absolute; a checkpoint's is as it was given: results quote it."""
+    `logs`. The paths of its data and of its checkpoint are absolute."""
     task = job.task
     tree = task.dump()
     execution = task.execution.model_dump(exclude=DRIVER, exclude_defaults=True)

@@ -7,8 +7,8 @@ read, or that the model can't take, is told with its line and left out, or passe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -141,6 +141,7 @@ def predict(
     )
     remarks = Remarks()
     with (
+        _own_words(model.adapter.inputs),
         reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks) as lines,
         writing_rows(target, form.write_as, tell, place) as write,
     ):
@@ -156,6 +157,17 @@ def predict(
                 "quoting=false"
             )
     return answering.outcome
+
+
+@contextmanager
+def _own_words(inputs: Mapping[str, bool]) -> Iterator[None]:
+    """Inside, what a reader says of columns is said in the options of this command."""
+    try:
+        yield
+    except InputError as error:
+        role = next(role for role, needed in inputs.items() if needed)
+        error.remedy = error.remedy.replace("(--text 1 --label 0)", f"(--column {role}=1)")
+        raise
 
 
 def _refuse_probabilities(adapter: Adapter, caution: Caution | None) -> None:

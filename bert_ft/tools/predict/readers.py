@@ -149,11 +149,7 @@ def _table(
         wanted=needed,
         remarks=remarks,
     )
-    try:
-        layout.select(needed, (), where)
-    except InputError as error:
-        error.remedy = error.remedy.replace("(--text 1 --label 0)", f"(--column {needed[0]}=1)")
-        raise
+    layout.select(needed, (), where)
     columns = distinct(layout.columns)  # each is kept
     for line, cells, fault in layout.rows:
         place = f"{where}, line {line}"
