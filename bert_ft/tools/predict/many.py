@@ -180,7 +180,12 @@ def answer_all(answering: Answering, plan: Plan, tell: Callable[[str], None] = l
                     tell(f"{held:,} files are being answered by another process, and waited for")
                 waits, held = True, 0
                 time.sleep(PAUSE)
-    summary.mixed = answering.records.mixed(plan.items)
-    if others := answering.records.of_others(plan.items):
-        tell(f"{len(others):,} files of answers here are of rows that are not among these: {few(others)}")
+    look_at_end(answering.records, plan, summary, tell)
     return summary
+
+
+def look_at_end(records: Records, plan: Plan, summary: Summary, tell: Callable[[str], None]) -> None:
+    """Looks whether the folder has what this command answered, and nothing else."""
+    summary.mixed = records.mixed(plan.items)
+    if others := records.of_others(plan.items):
+        tell(f"{len(others):,} files of answers here are of rows that are not among these: {few(others)}")

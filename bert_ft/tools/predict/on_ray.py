@@ -21,8 +21,9 @@ from bert_ft.jobs.local import environment
 from bert_ft.tools.predict.files import Options
 from bert_ft.tools.predict.folders import Item, Plan
 from bert_ft.tools.predict.identity import made_by as identity
-from bert_ft.tools.predict.many import PAUSE, Answering, Result, Summary
+from bert_ft.tools.predict.many import PAUSE, Answering, Result, Summary, look_at_end
 from bert_ft.tools.predict.progress import FilesProgress
+from bert_ft.tools.predict.records import Records
 
 TRIES = 3  # of a file whose worker dies
 
@@ -125,10 +126,12 @@ def answer_all(
         )(Worker)
         actors = [remote.remote(work) for _ in range(count)]
         try:
-            return _Pool(ray, actors, tell, progress).answer(plan.items)
+            summary = _Pool(ray, actors, tell, progress).answer(plan.items)
         finally:
             for actor in actors:
                 ray.kill(actor)
+    look_at_end(Records(work.output, work.made_by), plan, summary, tell)
+    return summary
 
 
 class _Pool:
