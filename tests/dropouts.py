@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bert_ft.kernels import cpu, last_layer, packed_attention
+from bert_ft.kernels import cpu, grouped_attention, last_layer
+from bert_ft.kernels.groups import GROUP_COST, group_sizes
 
 
 class Dropout(NamedTuple):
@@ -121,7 +122,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "dropout", dropout)
         patch.setattr(F, "scaled_dot_product_attention", sdpa)
-        patch.setattr(packed_attention, "keep", watched(packed_attention.keep))
+        patch.setattr(grouped_attention, "keep", watched(grouped_attention.keep))
         patch.setattr(cpu, "keep", watched(cpu.keep))
         try:
             yield record
@@ -130,8 +131,8 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
                 handle.remove()
     # each row as long as the longest of its group, or its first token alone
     ascending = iter(sorted(lengths))
-    groups = packed_attention.group_sizes(sorted(lengths), packed_attention.GROUP_COST)
-    queries = sum(size * max(itertools.islice(ascending, size)) for size in groups)
+    sizes = group_sizes(sorted(lengths), GROUP_COST)
+    queries = sum(size * max(itertools.islice(ascending, size)) for size in sizes)
     for k, drawn in grouped.items():
         heads, rest = divmod(record[k].shape[0], rows if drawn == {1} else queries)
         assert rest == 0, "not all queries of a row had dropout drawn"

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS, HEADS, SIZES, batch, build, hooks, run, same
 from torch import Tensor, nn
 
-from bert_ft.kernels import attention_check, packed_attention, padding_free
-from bert_ft.kernels.packed_attention import GROUP_COST, Layout, attend, choose_kernel, group_sizes, runs
+from bert_ft.kernels import attention_check, grouped_attention, packed_attention, padding_free
+from bert_ft.kernels.groups import GROUP_COST, group_sizes
+from bert_ft.kernels.packed_attention import Layout, attend, choose_kernel, runs
 from bert_ft.kernels.padding_free import NAME, known_lengths, restore, unpad
 
 PAIRS = [pair for pair in itertools.product(CONFIGS, HEADS) if hasattr(tf, "{}For{}".format(*pair))]
@@ -89,7 +90,7 @@ def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) 
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
     assert unpad(free).active  # its self-check would notice that nothing is dropped
-    monkeypatch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2], [40, 6, 30]):
         same(run(free, batch(lengths)), run(padded, batch(lengths)))
 
@@ -471,7 +472,7 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
     faults = [
         (padding_free, "attend", cuts, "gradients differ by"),
         (attention_check, "attend", never_drops, "attention drops 0.000 of its weights instead of 0.1"),
-        (packed_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
+        (grouped_attention, "keep", keeps_the_sum, "attention under dropout: output differs"),
         (
             padding_free,
             "attend",
@@ -552,7 +553,7 @@ def test_attend_is_attention_per_sequence(
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
+        patch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
         patch.setattr(packed_attention, "group_sizes", lambda lengths, _: group_sizes(lengths, cost))
         out = attend(q, k, v, layout, 0.7, dropout)
         got = [out, *torch.autograd.grad(out, leaves, grad)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bert_ft.kernels import cpu, packed_attention
+from bert_ft.kernels import cpu, grouped_attention
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.999])
@@ -27,9 +27,9 @@ def test_the_rate_and_the_mean_are_those_asked_for(rate: float) -> None:
 
 def test_gradients_flow_through_what_was_kept_and_the_model_leaves_as_it_came() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.Linear(8, 2))
-    x, plain = torch.ones(64, 8), packed_attention.keep
+    x, plain = torch.ones(64, 8), grouped_attention.keep
     with cpu.lean(model, True) as active:
-        assert active and packed_attention.keep is cpu.keep
+        assert active and grouped_attention.keep is cpu.keep
         model.eval()
         assert torch.equal(model(x), model(x))
         model.train()
@@ -37,7 +37,7 @@ def test_gradients_flow_through_what_was_kept_and_the_model_leaves_as_it_came() 
         hidden.sum().backward()
         assert torch.equal(ones.grad, hidden), "the gradient is the mask"
         assert (hidden == 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert model[1].p == 0.3 and not model[1]._forward_hooks and packed_attention.keep is plain
+    assert model[1].p == 0.3 and not model[1]._forward_hooks and grouped_attention.keep is plain
     with cpu.lean(model, False) as active:
         assert active is None and model[1].p == 0.3
 

@@ -15,7 +15,7 @@ from tiny_models import CONFIGS, SIZES, batch, build, hooks, plain, run, same
 from torch import Tensor, nn
 
 import bert_ft
-from bert_ft.kernels import last_layer, packed_attention
+from bert_ft.kernels import grouped_attention, last_layer
 from bert_ft.kernels.padding_free import unpad
 from bert_ft.modeling import loading
 
@@ -96,7 +96,7 @@ def test_the_path_with_dropout_equals_it(name: str, monkeypatch: pytest.MonkeyPa
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
     assert unpad(model).active and last_layer.narrow(model).active
-    monkeypatch.setattr(packed_attention, "keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2]):
         same(run(model, batch(lengths)), run(padded, batch(lengths)))
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_ft.kernels import packed_attention
+from bert_ft.kernels import grouped_attention, packed_attention
 from bert_ft.kernels.attention_check import Request, check_dropout
 from bert_ft.kernels.packed_attention import Layout, attend
 
@@ -83,7 +83,7 @@ def test_pieces_give_what_the_whole_gives(
 ) -> None:
     """From one head of one row at a time to all of them; with dropout, against what was dropped."""
     monkeypatch.setattr(packed_attention, "_is_ours", lambda *_: True)
-    monkeypatch.setattr(packed_attention, "SCORES", scores)
+    monkeypatch.setattr(grouped_attention, "SCORES", scores)
     q, k, v, grad = inputs(1.0, False, torch.float64)
     results = gradients(q, k, v, grad, window)
     assert max(distances(results, plain(q, k, v, grad, window))) < 1e-12
