@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from bert_ft import progress
 from bert_ft.engine.batches import Plan
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.errors import shown
@@ -80,6 +81,8 @@ class Display(Callback):
             )
             self.bar.start()
             self.task = self.bar.add_task("training", total=plan.steps, loss="")
+            self.alone = progress.watched_by(None)  # a terminal has one bar
+            self.alone.__enter__()
 
     def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
         if entry is not None:
@@ -108,8 +111,14 @@ class Display(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+            self.alone.__exit__(None, None, None)
         if self.cell is not None:
             self._show(self.cell)
+
+
+def watching(quiet: bool = False) -> AbstractContextManager[None]:
+    """Within: long work that tells how far it has come is shown, as `counting` shows it."""
+    return progress.watched_by(None if quiet else lambda total, unit: counting(total, unit))
 
 
 @contextmanager

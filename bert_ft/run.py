@@ -261,14 +261,16 @@ def evaluate(
     prepared = prepare_for(model.adapter, bound, overrides.objects(sets), training=training)
     if its_own and not sets:
         _refuse_other_data(run, prepared.splits.fingerprint())
-    from bert_ft.display import Display  # which loads torch
+    from bert_ft.display import Display, watching  # which load torch
 
-    say = Display(quiet or not files.first_process()).say
+    quiet = quiet or not files.first_process()
+    say = Display(quiet).say
     for line in [*prepared.notes, *findings.lines(prepared.splits.findings)]:
         say(line)
     metrics = {}
     for name, part in prepared.scored.items():
-        predictions = model.infer(part)
+        with watching(quiet):
+            predictions = model.infer(part)
         if scores := model.score(predictions, part):
             metrics[name] = scores
         for warning in model.adapter.warnings(predictions, part):

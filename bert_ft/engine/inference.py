@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from bert_ft import progress
 from bert_ft.engine import batches
 from bert_ft.engine.sharing import ANY, Reader, Sharing
 from bert_ft.families.features import Features, ranges
@@ -48,7 +49,8 @@ def predict(
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
     # one autocast around all of them: weights are cast once
     with torch.inference_mode(), accelerator.autocast():
-        for indices in mine + [todo[0][:1]] * idle:
+        batched = mine + [todo[0][:1]] * idle
+        for indices in progress.told(batched, sum(map(len, batched)), "rows computed", len):
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
             with padding_free.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs, **options)).float()

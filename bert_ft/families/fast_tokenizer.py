@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bert_ft import progress
 from bert_ft.errors import InputError
 from bert_ft.families.features import ranges
 
@@ -152,10 +153,10 @@ def trimmed(spans: np.ndarray, texts: Sequence[str], lengths: np.ndarray) -> np.
     return (np.stack([begin, end], 1) - base).astype(np.int32)
 
 
-def chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """The items in lists of at most `size`."""
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
+def chunks(items: Sequence[Any], size: int, unit: str = "texts") -> Iterator[list[Any]]:
+    """The items, which are to be tokenized, in lists of at most `size`."""
+    lists = (list(items[start : start + size]) for start in range(0, len(items), size))
+    return progress.told(lists, len(items), f"{unit} tokenized", len)
 
 
 def flat(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

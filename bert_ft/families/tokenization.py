@@ -164,7 +164,7 @@ def encode_words(tokenizer: Any, words: pa.Array) -> tuple[np.ndarray, np.ndarra
     rows: list[list[int]] = []
     known = coded.dictionary.to_pylist()
     with fast_tokenizer.whole(tokenizer) as backend:
-        for part in fast_tokenizer.chunks(known, fast_tokenizer.CHUNK):
+        for part in fast_tokenizer.chunks(known, fast_tokenizer.CHUNK, "words"):
             single = [[word] for word in part]
             encodings = backend.encode_batch_fast(single, is_pretokenized=True, add_special_tokens=False)
             rows += [encoding.ids for encoding in encodings]

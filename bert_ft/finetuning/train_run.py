@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 
 from bert_ft.config.task import Task
 from bert_ft.data.checks import findings, texts
-from bert_ft.display import Display, stalled
+from bert_ft.display import Display, stalled, watching
 from bert_ft.engine import lora, methods, partial
 from bert_ft.engine.checkpoints import Checkpoints
 from bert_ft.errors import machine
@@ -50,7 +50,7 @@ def train_run(experiment: Experiment) -> Run:
             of_rows = texts.of_rows(prepared.adapter, prepared.splits.all()) if execution.check else []
             lines = [*findings.lines(prepared.splits.findings), *findings.lines(of_rows)]
             prepared = replace(prepared, notes=(*prepared.notes, *lines))
-        with machine():
+        with machine(), watching(execution.quiet or not first_process()):
             for seed, last in _seeds(experiment, prepared):
                 if (model := _tried(experiment, prepared, identity, seed, last)) is not None:
                     break

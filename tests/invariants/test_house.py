@@ -14,7 +14,7 @@ from bert_ft.config.families import BUILTIN
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bert_ft"
 FLOORS = [  # from the ground up: a module imports its own floor and those below
-    {"errors", "imports"},
+    {"errors", "imports", "progress"},
     {"files", "reading"},
     {"metrics"},
     {"config"},
