@@ -122,8 +122,16 @@ def print_metrics(result: dict[str, Any], as_json: bool) -> None:
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Rows of one shape, on standard output. A cell is a text that may come from anywhere, or a list of its
     lines."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+
+    # a pipe has no width: give every row its line
+    if rows:
+        Console(width=None if sys.stdout.isatty() else 200).print(table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> Any:
+    """The same as a table of `rich`."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
@@ -133,15 +141,13 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         lines = value if isinstance(value, list) else [value]
         return Text("\n".join(shown(line, most=WIDEST) for line in lines))
 
-    table = Table(box=SIMPLE_HEAD)
+    made = Table(box=SIMPLE_HEAD)
     for column in rows[0] if rows else ():
         right = column in ("value", "seconds", "seed", "references")
-        table.add_column(cell(column), justify="right" if right else "left", overflow="fold")
+        made.add_column(cell(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(cell, row.values()))
-    # a pipe has no width: give every row its line
-    if rows:
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        made.add_row(*map(cell, row.values()))
+    return made
 
 
 def print_json(value: Any) -> None:

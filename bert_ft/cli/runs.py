@@ -1,14 +1,17 @@
-"""`bert-ft runs`: list the runs below a folder."""
+"""`bert-ft runs`: list the runs below a folder, or watch them."""
 
 from __future__ import annotations
 
-from operator import itemgetter
-from pathlib import Path
+import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
-from bert_ft.cli.options import Json, app, note, print_json, print_table
+from bert_ft.cli.options import Json, app, note, print_json, print_table, table
+
+WATCHED = 2  # seconds between two looks
+SHOWN = ("run", "seed", "state", "metric", "value", "course")  # of a run that is watched
 
 
 @app.command()
@@ -20,63 +23,66 @@ def runs(
         str | None, typer.Option(help="Only the runs whose checkpoint's name holds this.")
     ] = None,
     state: Annotated[str | None, typer.Option(help="Only finished, unfinished or unreadable ones.")] = None,
+    watch: Annotated[
+        bool, typer.Option(help="Show them anew while any is trained: how far it is, and on which machine.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the runs below a folder with their metrics.
 
     \b
     bert-ft runs --task mrpc --state finished --sort value
+    bert-ft runs /shared/suite --watch
     """
     from bert_ft.errors import InputError, did_you_mean
-    from bert_ft.rundir.folder import RunDir
+    from bert_ft.tools import listing
 
-    columns = ("run", "task", "checkpoint", "seed", "state", "metric", "value", "seconds")
-    states = ("finished", "unfinished", "unreadable")
-    for option, given, valid in (("--sort", sort, columns), ("--state", state or "finished", states)):
+    options = (("--sort", sort, listing.COLUMNS), ("--state", state or "finished", listing.STATES))
+    for option, given, valid in options:
         if given not in valid:
             raise InputError(f"there is no '{given}'", where=option, remedy=did_you_mean(given, valid))
-    rows: list[dict[str, Any]] = []
-    for file in sorted(Path(folder).rglob("task.toml")):
-        run = RunDir(file.parent)
-        if run.state == "foreign" and not (run.results_json.exists() or run.environment_json.exists()):
-            continue  # a task file in a project's folder
-        rows.append(dict.fromkeys(columns) | {"run": str(run.path), "state": "unreadable"})
-        try:
-            spec = run.task()
-            rows[-1] |= {"task": spec.name, "checkpoint": spec.run.checkpoint, "seed": spec.run.seed}
-            if run.state == "finished":
-                results, (name, metric) = run.results(), spec.best_metric
-                rows[-1] |= {
-                    "seed": results.get("seed", spec.run.seed),
-                    "metric": f"{name}/{metric}",
-                    "value": results["metrics"].get(name, {}).get(metric),
-                    "seconds": results.get("timing", {}).get("train_seconds"),
-                }
-            rows[-1]["state"] = "unreadable" if run.state == "foreign" else run.state
-        except InputError as error:
-            note(*error.lines)
-    everything = len(rows)
-    rows = [
-        row
-        for row in rows
-        if task in (None, row["task"])
-        and state in (None, row["state"])
-        and (checkpoint or "") in (row["checkpoint"] or "")
-    ]
-    sortable = [row for row in rows if row[sort] is not None]
-    sortable.sort(key=itemgetter(sort), reverse=sort == "value")
-    rows = sortable + [row for row in rows if row[sort] is None]
+    if watch:
+        return _watch(folder, sort, task, checkpoint, state, as_json)
+    everything = list(listing.Runs(folder, note).rows())
+    rows = listing.chosen(everything, sort, task, checkpoint, state)
     if as_json:
         print_json(rows)
-    elif not rows:
-        if everything:
-            note(f"none of {everything} runs below {folder} is of that kind")
-        else:
-            note(f"no runs below {folder}; `bert-ft train` makes one")
+    elif rows:
+        print_table([_cells(row) for row in rows])
+    elif everything:
+        note(f"none of {len(everything)} runs below {folder} is of that kind")
     else:
-        print_table(
-            [
-                {key: "" if v is None else f"{v:.4f}" if key == "value" else str(v) for key, v in row.items()}
-                for row in rows
-            ]
+        note(f"no runs below {folder}; `bert-ft train` makes one")
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {key: "" if v is None else f"{v:.4f}" if key == "value" else str(v) for key, v in row.items()}
+
+
+def _watch(
+    folder: str, sort: str, task: str | None, checkpoint: str | None, state: str | None, as_json: bool
+) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from bert_ft.errors import InputError
+    from bert_ft.tools import listing
+
+    if as_json or not sys.stdout.isatty():
+        raise InputError(
+            "runs are watched on a terminal", where="--watch", remedy="leave it out to list them once"
         )
+    said: list[str] = []  # while a region of the terminal is written over
+    found = listing.Runs(folder, lambda *lines: said.extend(lines))
+    with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+
+        def show(rows: list[dict[str, Any]]) -> None:
+            cells = [{key: _cells(row)[key] for key in SHOWN} for row in rows]
+            live.update(table(cells or [{"run": f"no runs below {folder} yet"}]))
+            live.refresh()
+
+        with suppress(KeyboardInterrupt):  # how one leaves it
+            listing.watch(
+                lambda: listing.chosen(list(found.rows()), sort, task, checkpoint, state), show, WATCHED
+            )
+    note(*dict.fromkeys(said))
