@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bert_ft.kernels import cpu, grouped_attention, last_layer
+from bert_ft.kernels import cpu, grouped_attention, last_layer, padding_free
 from bert_ft.kernels.groups import GROUP_COST, group_sizes
 
 
@@ -45,6 +45,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     grouped: dict[int, set[int]] = {}  # entry whose shape still counts heads x queries -> queries a draw
     running = [""]
     within: list[bool] = []
+    asked: list[torch.dtype] = []
     rows, longest = len(lengths), max(lengths)
     last = next((name for name, module in model.named_modules() if module is last_layer.last(model)), "")
     window = getattr(model.config, "attention_window", [1])  # Longformer makes its rows longer
@@ -95,6 +96,10 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
             note("attention", dropout_p, (query.shape[1],), query.dtype)
         return plain_sdpa(query, key, value, attn_mask, dropout_p, **other)
 
+    def attend(q: Tensor, *rest: Any) -> Tensor:
+        asked.append(q.dtype)  # whatever it computes in
+        return plain_attend(q, *rest)
+
     def watched(draw: Any) -> Any:
         def keep(like: Tensor, rate: float) -> Tensor:
             if isinstance(modules[running[-1]], nn.Dropout):
@@ -105,12 +110,13 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
                 )
                 grouped[last].add(like.shape[1])
             else:
-                note("attention", rate, (like.shape[0] * like.shape[1],), like.dtype)
+                note("attention", rate, (like.shape[0] * like.shape[1],), asked[-1])
                 grouped[len(record) - 1] = {like.shape[1]}
             return draw(like, rate)
 
         return keep
 
+    plain_attend = padding_free.attend
     plain_dropout, plain_sdpa, modules = (
         F.dropout,
         F.scaled_dot_product_attention,
@@ -122,6 +128,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "dropout", dropout)
         patch.setattr(F, "scaled_dot_product_attention", sdpa)
+        patch.setattr(padding_free, "attend", attend)
         patch.setattr(grouped_attention, "keep", watched(grouped_attention.keep))
         patch.setattr(cpu, "keep", watched(cpu.keep))
         try:

@@ -19,6 +19,10 @@ from bert_ft.kernels.groups import Group
 # Bytes of scores that are computed together, so that softmax and dropout find them in the cache: 8 rows of
 # 384 tokens take 0.75 of the time that they take as one; 256 KB to 2 MB measure alike.
 SCORES = 2**20
+# Keys up to which a step of a training is computed in float32 whatever comes in. In bfloat16 nearly every
+# batch has products of new shapes, and oneDNN makes a kernel for each: over rows of RTE, 20 to 250 tokens,
+# a forward and a backward take 1.8 times as long so, of SQuAD, 100 to 384, 0.9 times; a forward alone 0.9.
+NARROW = 256
 
 
 class Places(NamedTuple):
@@ -133,8 +137,9 @@ class Attention(torch.autograd.Function):
     """softmax(q k^T scale) v within each sequence, with its backward written out: over matrices this small
     autograd's bookkeeping around softmax and dropout costs a quarter more, torch's path with dropout a third.
 
-    Scores, softmax and its gradient are in float32 at least. In bfloat16 scores of 10 would be wrong by 0.03,
-    and gradients by five times as much as torch's fused kernel has them."""
+    Scores, softmax and its gradient are in float32 at least; in a training over few keys all of it is. In
+    bfloat16 scores of 10 would be wrong by 0.03, and gradients by five times as much as torch's fused kernel
+    has them."""
 
     @staticmethod
     def forward(
@@ -151,12 +156,14 @@ class Attention(torch.autograd.Function):
         """q (T, H, d), or (sequences, H, d) of each one's first token; k (T, H, d) and v (T, H, d') -> as q,
         (..., H, d'). Scores are kept for a backward if it `learns`."""
         wide = torch.promote_types(q.dtype, torch.float32)
+        narrow = max(part.near.stop - part.near.start for part in parts) <= NARROW
+        dtype = wide if learns and narrow else q.dtype
         whole = q.shape[0] == k.shape[0]
         heads = q.shape[1]
         saved: list[Tensor | None] = []
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
-            q_ = places.enter(q) if whole else q.reshape(-1, q.shape[-1])
-            k_, v_ = places.enter(k), places.enter(v)
+            q_ = (places.enter(q) if whole else q.reshape(-1, q.shape[-1])).to(dtype)
+            k_, v_ = places.enter(k).to(dtype), places.enter(v).to(dtype)
             out = v_.new_empty(len(q_), v_.shape[-1])
             wide_q, wide_k = q_.to(wide), k_.to(wide)
             for part in parts:
@@ -165,12 +172,12 @@ class Attention(torch.autograd.Function):
                 scores.baddbmm_(looking, looked_at.mT, beta=0, alpha=scale)
                 if part.bias is not None:
                     scores.view(part.sequences, -1, *scores.shape[1:]).add_(part.bias)
-                probs = torch.softmax(scores, -1, out=scores).to(q.dtype)
+                probs = torch.softmax(scores, -1, out=scores).to(dtype)
                 keep_mask = keep(probs, dropout) if dropout > 0 else None
                 part.looking(out).baddbmm_(_dropped(probs, keep_mask), part.looked_at(v_), beta=0)
                 if learns:
                     saved += [probs, keep_mask]
-            out = places.leave(out, heads) if whole else out.view(*q.shape[:2], -1)
+            out = (places.leave(out, heads) if whole else out.view(*q.shape[:2], -1)).to(q.dtype)
         ctx.save_for_backward(*([q_, k_, v_, *saved] if learns else []))
         ctx.places, ctx.parts, ctx.scale, ctx.whole = places, parts, scale, whole
         return out
@@ -183,17 +190,19 @@ class Attention(torch.autograd.Function):
         wide = torch.promote_types(grad.dtype, torch.float32)
         # zeros at the padding, whose queries then have no gradient to hand on
         dout = places.enter_with_zeros(grad) if ctx.whole else grad.reshape(-1, grad.shape[-1])
+        dout = dout.to(q_.dtype)
         dq, dk, dv = (torch.zeros_like(x) for x in (q_, k_, v_))
         for part, probs, keep_mask in zip(ctx.parts, saved[::2], saved[1::2], strict=True):
             d, dropped = part.looking(dout), _dropped(probs, keep_mask)
             dscores = torch.bmm(d, part.looked_at(v_).mT).to(wide).mul_(dropped)
-            dscores = dscores.addcmul_(probs.to(wide), dscores.sum(-1, keepdim=True), value=-1).to(grad.dtype)
+            dscores = dscores.addcmul_(probs.to(wide), dscores.sum(-1, keepdim=True), value=-1).to(q_.dtype)
             # added up, for keys that several spans look at
             part.looking(dq).baddbmm_(dscores, part.looked_at(k_), alpha=scale)
             part.looked_at(dk).baddbmm_(dscores.mT, part.looking(q_), alpha=scale)
             part.looked_at(dv).baddbmm_(dropped.mT, d)
-        leave = places.leave(dq, heads) if ctx.whole else dq.view(len(grad), heads, -1)
-        return leave, places.leave(dk, heads), places.leave(dv, heads), *[None] * 5
+        dq = places.leave(dq, heads) if ctx.whole else dq.view(len(grad), heads, -1)
+        gradients = (dq, places.leave(dk, heads), places.leave(dv, heads))
+        return *(x.to(grad.dtype) for x in gradients), *[None] * 5
 
 
 def _dropped(probs: Tensor, keep_mask: Tensor | None) -> Tensor:

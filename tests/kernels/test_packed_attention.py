@@ -66,24 +66,35 @@ def distances(results: list[Tensor], expected: list[Tensor]) -> list[float]:
     ]
 
 
+@pytest.mark.parametrize("narrow", [0, 256])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("size", [1.0, 3.0])
-def test_bfloat16_is_as_exact_as_that_of_torch(size: float, first: bool) -> None:
+def test_bfloat16_is_as_exact_as_that_of_torch(
+    size: float, first: bool, narrow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its products are in bfloat16, and where all of a training's step is in float32."""
+    monkeypatch.setattr(grouped_attention, "NARROW", narrow)
     halves = inputs(size, first, torch.bfloat16)
     truth = plain(*[x.double() for x in halves])
     ours, theirs = distances(gradients(*halves), truth), distances(plain(*halves), truth)
     for mine, torchs in zip(ours, theirs, strict=True):
         assert mine <= max(1.5 * torchs, 4e-3), (ours, theirs)
+    results = gradients(*halves)
+    assert all(result.dtype == torch.bfloat16 for result in results)
+    if narrow:  # nothing is rounded but what comes out
+        assert max(distances(results, truth)) < 2.5e-3, distances(results, truth)
 
 
 @pytest.mark.parametrize("scores", [1, 700, 5000])
 @pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("narrow", [0, 256])
 def test_pieces_give_what_the_whole_gives(
-    scores: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+    scores: int, window: int | None, narrow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From one head of one row at a time to all of them; with dropout, against what was dropped."""
     monkeypatch.setattr(packed_attention, "_is_ours", lambda *_: True)
     monkeypatch.setattr(grouped_attention, "SCORES", scores)
+    monkeypatch.setattr(grouped_attention, "NARROW", narrow)
     q, k, v, grad = inputs(1.0, False, torch.float64)
     results = gradients(q, k, v, grad, window)
     assert max(distances(results, plain(q, k, v, grad, window))) < 1e-12
