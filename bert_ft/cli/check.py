@@ -56,6 +56,7 @@ def check(
     bert-ft check classification --train reviews.csv --text review --label stars --validation 10% --strict
     bert-ft check sst2 --with runs/folds --export suspects.csv
     """
+    from bert_ft.display import watching
     from bert_ft.tools import check as checking
     from bert_ft.tools import wrong_labels
 
@@ -63,16 +64,17 @@ def check(
         fail("--export writes the labels that are likely wrong, by the folds of a run: --with RUN", 2)
     if export is not None and not export.lower().endswith(".csv"):
         fail(f"--export {export}: it is a CSV file, such as suspects.csv", 2)
-    report = checking.check(
-        task,
-        checkpoint,
-        train=train or None,
-        validation=validation,
-        test=test,
-        run=run,
-        trust_remote_code=trust_remote_code,
-        **settings,
-    )
+    with watching():
+        report = checking.check(
+            task,
+            checkpoint,
+            train=train or None,
+            validation=validation,
+            test=test,
+            run=run,
+            trust_remote_code=trust_remote_code,
+            **settings,
+        )
     if as_json:
         print_json(report.dump(limit))
     else:

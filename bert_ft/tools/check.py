@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ft import families
+from bert_ft import families, progress
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.data import loading, overrides, splitting
@@ -28,6 +28,7 @@ from bert_ft.modeling.model import BLOCK
 from bert_ft.prepared import read
 from bert_ft.tools import wrong_labels
 
+TOGETHER = 10_000  # texts whose tokens are counted together
 UNTRUNCATED = 2**20  # tokens: more than any text has
 LONG = 0.05  # share of the rows from which truncation is a warning
 # share of the tokens, or characters, from which unknown ones are a warning; below a twentieth not even a note
@@ -233,13 +234,10 @@ def _of_tokens(
     unknown, uncovered, characters = (np.zeros(len(rows), np.int64) for _ in range(3))
     for column in columns:
         coded = column.dictionary_encode()
-        offsets, tokens, _ = tokenization.encode(tokenizer, coded.dictionary.to_pylist(), None, UNTRUNCATED)
-        bare, visible = coverage.of_texts(tokenizer, coded.dictionary.to_pylist())
-        uncovered += bare[coded.indices]
-        characters += visible[coded.indices]
-        strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
-        lengths += (np.diff(offsets) - tokenizer.num_special_tokens_to_add(pair=False))[coded.indices]
-        unknown += np.diff(strange[offsets])[coded.indices]
+        counted = zip(*_counted(tokenizer, coded.dictionary), strict=True)
+        sums = lengths, unknown, uncovered, characters
+        for total, parts in zip(sums, counted, strict=True):
+            total += np.concatenate(parts)[coded.indices]
     long = lengths > max_length
     lost = np.maximum(0, lengths - max_length).sum() / lengths.sum()
     message = f"rows longer than max_length = {max_length}, which cuts off {lost:.1%} of all tokens"
@@ -262,6 +260,18 @@ def _of_tokens(
             findings += at(kind, severity, name, rows, counts > 0, message, roles, beside)
     quantiles = zip(("median", "95%", "longest"), np.quantile(lengths, [0.5, 0.95, 1.0]), strict=True)
     return {key: int(value) for key, value in quantiles}, findings
+
+
+def _counted(tokenizer: Any, texts: pa.Array) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of some texts after the other: how many tokens each has without special ones, unknown tokens,
+    characters in no token, and characters."""
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    slices = (texts.slice(start, TOGETHER) for start in range(0, max(1, len(texts)), TOGETHER))
+    for some in progress.told(slices, len(texts), "texts tokenized", len):
+        part = some.to_pylist()
+        offsets, tokens, _ = tokenization.encode(tokenizer, part, None, UNTRUNCATED)
+        strange = np.concatenate([[0], np.cumsum(tokens["input_ids"] == tokenizer.unk_token_id)])
+        yield np.diff(offsets) - special, np.diff(strange[offsets]), *coverage.of_texts(tokenizer, part)
 
 
 # --- for a person
