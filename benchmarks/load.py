@@ -2,8 +2,8 @@
 
     python benchmarks/load.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --output FILE
 
-- rows: `check` of a CSV (the same sentences with a number each, about 200 bytes a row; 5,000,000 rows are 1 GB), and `train` with
-  two layers to the end of its tenth step, with rows still to be tokenized and once they are cached
+- rows: `check` of a CSV (two sentences with a number each, about 200 bytes a row; 5,000,000 rows are 1 GB), with a tokenizer
+  (`-c`) and without, and `train` with two layers to the end of its tenth step, with rows to be tokenized and once they are cached
 - runs: `runs`, and `compare` of ten of them, in a folder of so many finished runs
 """
 
@@ -26,56 +26,50 @@ from training import rows_of
 COMMAND = [sys.executable, "-P", "-m", "bert_ft"]
 
 
-def by_rows(data: Path, checkpoint: str, sizes: list[int], folder: Path) -> list[str]:
-    """A table: a row a size."""
+def by_rows(data: Path, checkpoint: str, sizes: list[int], most: int, folder: Path) -> list[str]:
+    """A table: a row a size. What tokenizes is measured up to `most` rows."""
     model = str(two_layers(checkpoint, folder))
-    sentences = [row["text"] for row in rows_of("sst2", data, 6400)]
-    labels = [row["label"] for row in rows_of("sst2", data, 6400)]
-    validation = folder / "validation.csv"
+    rows = rows_of("sst2", data, 6400)
+    sentences, labels = [row["text"] for row in rows], [row["label"] for row in rows]
+    file, validation = folder / "rows.csv", folder / "validation.csv"
     with validation.open("w", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *zip(sentences[:500], labels, strict=False)])
     os.environ["BERT_FT_CACHE"] = str(folder / "cache")
-    lines = [
-        "| rows | file, MB | `check`: CPU seconds | peak MB | `train`, ten steps: CPU seconds | peak MB | again, cached: CPU seconds | peak MB |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    seconds: dict[str, list[float]] = {"check": [], "first": [], "again": []}
+    sets = ["classification", "--train", str(file), "--validation", str(validation)]
+    check = [*COMMAND, "check", *sets]
+    train = [
+        *COMMAND, "train", *sets, "-c", model, "--set", "recipe.max_steps=10", "--no-baselines", "--no-check",
+        "--output", str(folder / "run"), "--overwrite", "--quiet",
+    ]  # fmt: skip
+    commands = {
+        "`check`": check,
+        "`check -c`": [*check, "-c", model],
+        "`train`, ten steps": train,
+        "again, cached": train,
+    }
+    titles = (f"{name}: CPU seconds | peak MB" for name in commands)
+    lines = [f"| rows | file, MB | {' | '.join(titles)} |", "|---:" * (2 + 2 * len(commands)) + "|"]
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
     for size in sizes:
-        file = folder / "rows.csv"
         with file.open("w") as stream:
             stream.write("text,label\n")
             for k in range(size):
                 text = f"{sentences[k % 6400]} {k} {sentences[(k * 7 + k // 6400) % 6400]}"
                 stream.write(f'"{text[:190].ljust(190, ".")}",{labels[k % 6400]}\n')
-        found = [
-            measured(
-                [
-                    *COMMAND,
-                    "check",
-                    "classification",
-                    "--train",
-                    str(file),
-                    "--validation",
-                    str(validation),
-                    "-c",
-                    model,
-                ]
-            )
-        ]
-        for name in ("first", "again"):
-            training = [
-                *COMMAND, "train", "classification", "-c", model, "--train", str(file), "--validation", str(validation),
-                "--set", "recipe.max_steps=10", "--no-baselines", "--no-check", "--output", str(folder / name), "--overwrite", "--quiet",
-            ]  # fmt: skip
-            found.append(measured(training))
-        for values, one in zip(seconds.values(), found, strict=True):
-            values.append(one["seconds"])
-        cells = " | ".join(f"{one['seconds']:.1f} | {one['peak']:,.0f}" for one in found)
-        lines.append(f"| {size:,} | {file.stat().st_size / 1e6:,.0f} | {cells} |")
+        cells = []
+        for name, command in commands.items():
+            if size > most and command is not check:
+                cells.append("- | -")
+                continue
+            one = measured(command)
+            seconds[name].append(one["seconds"])
+            cells.append(f"{one['seconds']:.1f} | {one['peak']:,.0f}")
+        lines.append(f"| {size:,} | {file.stat().st_size / 1e6:,.0f} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     if len(sizes) > 2:
         slopes = (
-            f"{name} {slope(list(map(float, sizes[1:])), values[1:]):.2f}" for name, values in seconds.items()
+            f"{name} {slope(list(map(float, sizes[1 : len(values)])), values[1:]):.2f}"
+            for name, values in seconds.items()
         )
         lines += ["", f"Slopes from {sizes[1]:,} rows on, start-up within: {', '.join(slopes)}."]
     return lines
@@ -117,6 +111,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 5_000_000])
     parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 500, 2_000])
+    parser.add_argument("--most", type=int, default=1_000_000, help="rows up to which they are tokenized")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     import torch
@@ -130,7 +125,7 @@ def main() -> None:
             parts += [
                 "## Rows of a CSV",
                 "",
-                *by_rows(options.data, options.checkpoint, options.rows, Path(place)),
+                *by_rows(options.data, options.checkpoint, options.rows, options.most, Path(place)),
                 "",
             ]
     command = " ".join(["python benchmarks/load.py", *sys.argv[1:]])
