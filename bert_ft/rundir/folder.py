@@ -188,9 +188,7 @@ class RunDir:
             for name in folders or FOLDERS:
                 ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
                 files.clear(self.path / name, ours)
-            for entry in self.path.iterdir() if self.path.is_dir() else ():
-                if files.TEMPORARY.fullmatch(entry.name) and entry.is_file():
-                    entry.unlink(missing_ok=True)
+            files.sweep(self.path, files.TEMPORARY)
 
     def _predicted(self) -> str:
         """The names of what is written below `predictions/` for the sets of the run's task."""
@@ -254,12 +252,13 @@ class RunDir:
             )
         try:
             with stream, lease.held(self.path, lease.requested()) as leased:
-                stream.truncate(0)
-                stream.write(
-                    f"process {os.getpid()} on {platform.node()}, "
-                    f"since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-                )
-                stream.flush()
+                with disk(self.path):
+                    stream.truncate(0)
+                    stream.write(
+                        f"process {os.getpid()} on {platform.node()}, "
+                        f"since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+                    )
+                    stream.flush()
                 if leased:
                     stream.close()  # a lock may outlive this machine, and a lease would not end it
                 try:

@@ -66,7 +66,9 @@ class Campaign:
                 assert (beside := Child(writer.beside, self.stage.logs).wait()).code == 0, beside.shown
             found.append(self._listing(hub))
         if found[0] != found[1]:
-            differing = sorted(key for key in found[0].keys() | found[1].keys() if found[0].get(key) != found[1].get(key))
+            differing = sorted(
+                key for key in found[0].keys() | found[1].keys() if found[0].get(key) != found[1].get(key)
+            )
             raise AssertionError(f"{name}: two runs that are left alone differ in {differing}")
         return found[1], end.events, end.seconds
 
@@ -101,8 +103,13 @@ class Campaign:
             faults = self._trial(self.writers[name], draw, events, seconds, tally)
             left = self._listing(hub)
             if not faults and left != expected:
-                keys = sorted(key for key in left.keys() | expected.keys() if left.get(key) != expected.get(key))
-                what = [f"{key} ({'more' if key not in expected else 'less' if key not in left else 'other'})" for key in keys]
+                keys = sorted(
+                    key for key in left.keys() | expected.keys() if left.get(key) != expected.get(key)
+                )
+                what = [
+                    f"{key} ({'more' if key not in expected else 'less' if key not in left else 'other'})"
+                    for key in keys
+                ]
                 faults = [f"differs: {', '.join(what)}"]
             if faults:
                 tally.faults += [f"{name} {number}: {fault}" for fault in faults]
@@ -189,11 +196,15 @@ def main() -> None:
     with scratch() as folder:
         campaign = Campaign(Stage(folder), options.kept)
         chosen = {
-            name: writer for name, writer in campaign.writers.items() if not options.writers or name in options.writers
+            name: writer
+            for name, writer in campaign.writers.items()
+            if not options.writers or name in options.writers
         }
         total = sum(writer.share for writer in chosen.values())
         found: dict[str, Any] = {}
-        print("| writer | kills | at an event | at a time | readers | refused | faults | seconds |\n|---|---:|---:|---:|---:|---:|---:|---:|")
+        print(
+            "| writer | kills | at an event | at a time | readers | refused | faults | seconds |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        )
         for name, writer in chosen.items():
             kills = options.each or max(1, round(options.number * writer.share / total))
             tally = campaign.trials(name, kills, options.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -65,7 +66,7 @@ class Stage:
         for each in (self.given, self.place, self.logs):
             each.mkdir()
         os.environ |= {"BERT_FT_CACHE": str(self.place / "cache"), "HF_HOME": str(folder / "home")}
-        os.chdir(self.place)
+        self.enter()
         importing(lambda: _checkpoint(self.given / "checkpoint"), self.logs)
         _table(self.given / "train.csv", rows(48))
         _table(self.given / "validation.csv", rows(20, 100))
@@ -79,9 +80,23 @@ class Stage:
             end = importing(command(*self.training(self.given / name, *more)), self.logs)
             assert end.code == 0, end.shown
 
+    def enter(self) -> None:
+        """Makes the place the working directory."""
+        os.chdir(self.place)
+
     def training(self, output: Path, *more: Any) -> list[Any]:
         scored = [] if "--folds" in more else ["--validation", self.given / "validation.csv"]
-        return ["train", *self.task(*scored), "--lr", "2e-3", "--set", "baselines=false", "--output", output, *more]
+        return [
+            "train",
+            *self.task(*scored),
+            "--lr",
+            "2e-3",
+            "--set",
+            "baselines=false",
+            "--output",
+            output,
+            *more,
+        ]
 
     def task(self, *scored: Any) -> list[Any]:
         recipe = {"max_length": 16, "batch_size": 8, "epochs": 2, "eval_every": 4, "log_every": 2,
@@ -104,7 +119,7 @@ class Writer:
     Attributes:
         work: what a child does. share: of a campaign's kills, relative to the others'.
         start: what lies in the emptied place before. read: who reads what a killed one leaves, and may refuse it.
-        beside: whether an undisturbed process does the same work at the same time.
+        beside: what another process does at the same time, undisturbed. needs: a package.
     """
 
     work: Callable[[], Any]
@@ -112,12 +127,17 @@ class Writer:
     start: Callable[[], None] = lambda: None
     read: Sequence[Callable[[], Any]] = ()
     beside: Callable[[], Any] | None = None
+    needs: str = "bert_ft"
 
 
 # --- what has to be equal ---------------------------------------------------------------------------------------------
 
 TIMES = re.compile(rb"((?:seconds|per second|resumed)</t[hd]>\s*<td>)[^<]*")
 """What a page says of seconds, and how often it was resumed."""
+
+
+FIGURES = re.compile(rb"\bf\d+-")
+"""How many figures a process has drawn before."""
 
 
 def listing(folder: Path) -> dict[str, str]:
@@ -172,7 +192,7 @@ def essential(path: Path) -> bytes:
 
 def page(content: bytes) -> bytes:
     """A page without its seconds."""
-    return TIMES.sub(rb"\1", content)
+    return FIGURES.sub(b"", TIMES.sub(rb"\1", content))
 
 
 def _without(value: Any, keys: Sequence[str]) -> Any:
@@ -238,26 +258,26 @@ def writers(stage: Stage) -> dict[str, Writer]:
         bert_ft.load(run, onnx=True).predict(["a good film"])
 
     found = {
-        "training": Writer(command(*stage.training(run)), 20, read=reading),
+        "training": Writer(command(*stage.training(run)), 210, read=reading),
         "training, overwriting": Writer(
-            command(*stage.training(run, "--overwrite")), 6, lambda: stage.copy("run"), reading
+            command(*stage.training(run, "--overwrite")), 30, lambda: stage.copy("run"), reading
         ),
         "training, of folds": Writer(
-            command(*stage.training(run, "--folds", "2")), 4, read=reading[2:3] + reading[4:5]
+            command(*stage.training(run, "--folds", "2")), 25, read=reading[2:3] + reading[4:5]
         ),
-        "report": Writer(command("report", run), 6, lambda: stage.copy("run"), reading),
+        "report": Writer(command("report", run), 110, lambda: stage.copy("run"), reading),
         "predict, a file": Writer(
-            command("predict", given / "run", given / "in" / "0.csv", "-o", place / "answers.csv"), 8,
+            command("predict", given / "run", given / "in" / "0.csv", "-o", place / "answers.csv"), 120,
             old_answers, [answers(place / "answers.csv")],
         ),
         "predict, Parquet": Writer(
-            command("predict", given / "run", given / "in" / "0.csv", "-o", place / "answers.parquet"), 6,
+            command("predict", given / "run", given / "in" / "0.csv", "-o", place / "answers.parquet"), 100,
             read=[answers(place / "answers.parquet")],
         ),
-        "predict, files": Writer(command("predict", given / "run", given / "in", "-o", place / "out"), 10),
-        "row cache": Writer(command(*stage.training(run), before=caching), 5, read=reading[:2]),
+        "predict, files": Writer(command("predict", given / "run", given / "in", "-o", place / "out"), 110),
+        "row cache": Writer(command(*stage.training(run), before=caching), 30, read=reading[:2]),
         "row cache, shared": Writer(
-            command(*stage.training(run), before=caching), 5, read=reading[:2],
+            command(*stage.training(run), before=caching), 20, read=reading[:2],
             beside=command(*stage.training(place / "other"), before=caching),
         ),
         "search": Writer(
@@ -265,23 +285,25 @@ def writers(stage: Stage) -> dict[str, Writer]:
                 "search", *stage.task("--validation", given / "validation.csv"), "-o", place / "search", "--trials", "3",
                 "--no-prune", "--space", "learning_rate=1e-3,2e-3,4e-3",
             ),
-            8, read=[command("runs", place / "search")],
+            25, read=[command("runs", place / "search")],
         ),
-        "export": Writer(command("export", run, "--int8"), 4, lambda: stage.copy("run"), [graph]),
+        "export": Writer(command("export", run, "--int8"), 12, lambda: stage.copy("run"), [graph], needs="onnxscript"),
         "embed, .npy": Writer(
-            command("embed", given / "checkpoint", given / "in" / "0.csv", "-o", place / "vectors.npy"), 5, read=[vectors],
+            command("embed", given / "checkpoint", given / "in" / "0.csv", "-o", place / "vectors.npy"), 80, read=[vectors],
         ),
         "embed, Parquet": Writer(
-            command("embed", given / "checkpoint", given / "in" / "0.csv", "-o", place / "vectors.parquet"), 4,
+            command("embed", given / "checkpoint", given / "in" / "0.csv", "-o", place / "vectors.parquet"), 60,
             read=[answers(place / "vectors.parquet")],
         ),
         "check --export": Writer(
             command("check", "classification", "--train", given / "train.csv", "--validation", "10%", "--with", given / "folds", "--export",
-                    place / "suspects.csv"), 5,
+                    place / "suspects.csv"), 40, needs="cleanlab",
         ),
-        "push": Writer(pushing(stage), 6, lambda: stage.copy("run")),
+        "push": Writer(pushing(stage), 50, lambda: stage.copy("run")),
     }  # fmt: skip
-    return found
+    return {
+        name: writer for name, writer in found.items() if importlib.util.find_spec(writer.needs) is not None
+    }
 
 
 def pushing(stage: Stage) -> Callable[[], Any]:
