@@ -143,19 +143,34 @@ class MachineError(BertFtError):
     """What the user gave is fine, but the machine can't do it: a full disk, no memory (exit code 1)."""
 
 
+NO_MEMORY = ("can't allocate memory", "out of memory", "could not create a primitive", "bad_alloc")
+"""What torch, CUDA, oneDNN and the C++ library say where there is none left."""
+
+
+def no_memory(error: BaseException) -> MachineError | None:
+    """The one message of memory that ran out; None where the error is another."""
+    text = str(error)
+    of_memory = isinstance(error, MemoryError)
+    if isinstance(error, RuntimeError):
+        of_memory = any(words in text for words in NO_MEMORY)
+    if not of_memory:
+        return None
+    remedy = (
+        "use less of it: --set gradient_accumulation_steps=4 or --set eval_tokens=1024, with which a "
+        "training goes on; or a smaller --max-length, which is another one"
+    )
+    return MachineError("the memory is full", remedy=remedy)
+
+
 @contextmanager
 def machine() -> Iterator[None]:
     """Turns memory that runs out, or a process of the job that is gone, into one message with exit code 1."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if (message := no_memory(error)) is not None:
+            raise message from error
         text = str(error)
-        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-            remedy = (
-                "use less of it: --set gradient_accumulation_steps=4, a smaller --max-length, or "
-                "--set eval_tokens=1024"
-            )
-            raise MachineError("the memory is full", remedy=remedy) from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
             remedy = (
                 "its own message says why; run the same command again to continue from the last checkpoint"

@@ -91,8 +91,8 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held_beside(path: Path, make: Callable[[Path], int]) -> Iterator[Path]:
-    """What `make` creates beside `path` and opens, locked inside and gone at the end; what processes that were
-    killed left of the same kind is gone before."""
+    """What `make` creates beside `path` and opens, locked inside and gone at the end; what killed processes
+    left of the same kind is gone before."""
     sweep(path.parent, re.compile(re.escape(_stem(path)) + r"[0-9a-f]{16}\.tmp(\.older)?"))
     while True:
         temporary = path.with_name(f"{_stem(path)}{secrets.token_hex(8)}.tmp")

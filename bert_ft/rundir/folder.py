@@ -28,6 +28,9 @@ MOVES = {
 }
 """Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the
 data)."""
+IN_PARTS = ("eval_tokens", "gradient_accumulation_steps")
+"""Keys of `batching` with which an interrupted run may go on otherwise: they say in how many parts something
+is computed, which has to be more of them where memory ran out."""
 RESULTS: dict[str, Any] = {
     "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
     "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"], "chosen": [{}],
@@ -58,6 +61,8 @@ FOLDERS = {
 }
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
 predictions these are the run's own sets alone."""
+FOLDS = re.compile(r"fold-\d+|logs")
+"""What else lies in the folder of a cross-validation."""
 FILES = (
     *("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", "pushed.jsonl"),
     *("int8.json", ".lock"),
@@ -98,7 +103,7 @@ class RunDir:
             return "finished" if self.results_json.is_file() else "unfinished"
         # a marked one was ended between its marker and its task
         ours = {*FILES, *FOLDERS} if marked else {".lock"}
-        passing = (files.TEMPORARY, lease.NAME)
+        passing = (files.TEMPORARY, lease.NAME, *((FOLDS,) if marked else ()))
         others = (
             entry.name
             for entry in self.path.iterdir()
@@ -264,7 +269,7 @@ class RunDir:
                 try:
                     yield
                 finally:
-                    if self.state == "new":  # nothing came of it
+                    if self.state == "new" and not any(self.path.glob("fold-*")):  # nothing came of it
                         self.remove()
         finally:
             if self.path.is_dir() and not any(self.path.iterdir()):  # the lease was in it
@@ -291,6 +296,8 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
     for tree in (old, new):
         # what a file says of it is not obeyed, so it changes nothing
         tree["run"].pop("trust_remote_code")
+        for key in IN_PARTS if folder.state == "unfinished" else ():
+            tree["batching"].pop(key)
     for kind, (table, keys) in MOVES.items():
         if identity[kind] is not None and identity[kind] == fingerprint[kind]:
             for tree in (old, new):

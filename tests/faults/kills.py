@@ -171,8 +171,9 @@ def all_of(readers: list[Callable[[], Any]]) -> Callable[[], None]:
             try:
                 read()
             except SystemExit as left:
-                if left.code not in (0, None):
-                    assert left.code == 2, f"{read}: {left.code}"
+                if left.code not in (0, None, 2):
+                    raise RuntimeError(f"exit code {left.code}") from left
+                if left.code == 2:
                     print(REFUSED)
             except InputError as error:
                 print(error)

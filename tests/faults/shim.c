@@ -16,10 +16,15 @@ done by half then), or events of some kinds fail with an error number. */
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CREATE = 1, WRITE = 2, SYNC = 4, RENAME = 8, REMOVE = 16, FOLDER = 32, LOCK = 64 };
+
+/* The wall clock jumps forward and back by so many seconds at each n-th look at it; others stay. */
+static long jump, looks_each, looks;
 
 static char prefix[PATH_MAX];
 static size_t length;
@@ -162,4 +167,28 @@ int fcntl(int descriptor, int command, ...) {
 int fcntl64(int descriptor, int command, ...) {
     va_list more; va_start(more, command); void *argument = va_arg(more, void *); va_end(more);
     AROUND(LOCK, locks(command) && is_ours(descriptor), REAL(fcntl64)(descriptor, command, argument));
+}
+
+void faults_clock(long seconds, long each) { jump = seconds, looks_each = each, looks = 0; }
+long faults_looks(void) { return looks; }
+
+static long jumped(void) {
+    if (!looks_each) return 0;
+    long now = __sync_add_and_fetch(&looks, 1) / looks_each;
+    return now == 0 ? 0 : now % 2 ? jump : -jump;
+}
+int clock_gettime(clockid_t clock, struct timespec *found) {
+    int code = REAL(clock_gettime)(clock, found);
+    if (code == 0 && clock == CLOCK_REALTIME) found->tv_sec += jumped();
+    return code;
+}
+int gettimeofday(struct timeval *restrict found, void *restrict zone) {
+    int code = REAL(gettimeofday)(found, zone);
+    if (code == 0) found->tv_sec += jumped();
+    return code;
+}
+time_t time(time_t *found) {
+    time_t now = REAL(time)(NULL) + jumped();
+    if (found != NULL) *found = now;
+    return now;
 }

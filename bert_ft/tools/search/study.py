@@ -137,6 +137,7 @@ class Trials:
             return None
         trial, first, lock = claimed
         folder = self.folder / f"trial-{first}"
+        began = time.monotonic()  # Optuna's own dates are of a clock that may be set meanwhile
         with lock:
             with self.database.beating(trial._trial_id):
                 state, value = self._train(trial, folder, train)
@@ -145,6 +146,7 @@ class Trials:
                     run.clear("checkpoints")
             with self.alone():
                 final = value if state is TrialState.COMPLETE else None
+                trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
                 self.study.tell(trial, final, state=state, skip_if_finished=True)
                 self._lock_file(first).unlink(missing_ok=True)
         return next(row for row in self.rows() if row["trial"] == first)
@@ -288,7 +290,7 @@ class Trials:
         evaluation), seconds, note (a failure's cause)."""
         rows = []
         for trial in sorted(self._counted(), key=_first):
-            seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+            seconds = trial.user_attrs.get("seconds")
             epoch = None if trial.last_step is None else trial.last_step / 1000
             rows.append(
                 {
