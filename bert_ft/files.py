@@ -226,6 +226,14 @@ def locked(file: Path, wait: bool = False) -> IO[str] | None:
     return stream
 
 
+def fill(stream: IO[str], path: Path, text: str) -> None:
+    """Makes a text the content of a file that is open and locked. It is written at once, so that a full disk
+    is told here and not, once more, where the file is closed."""
+    with disk(path):
+        os.ftruncate(stream.fileno(), 0)
+        os.write(stream.fileno(), text.encode())
+
+
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Writes a file whole, a text, its lines or bytes: to a temporary neighbour, synced, renamed. A link is
     refused."""

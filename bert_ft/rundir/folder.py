@@ -257,13 +257,9 @@ class RunDir:
             )
         try:
             with stream, lease.held(self.path, lease.requested()) as leased:
-                with disk(self.path):
-                    stream.truncate(0)
-                    stream.write(
-                        f"process {os.getpid()} on {platform.node()}, "
-                        f"since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-                    )
-                    stream.flush()
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                told = f"process {os.getpid()} on {platform.node()}, since {since}\n"
+                files.fill(stream, self.path / ".lock", told)
                 if leased:
                     stream.close()  # a lock may outlive this machine, and a lease would not end it
                 try:

@@ -120,6 +120,10 @@ class Disks(Campaign):
         faults: list[str],
         found: Found,
     ) -> None:
+        # a cache that could not be written is none, and the command does without
+        expected = {
+            key: digest for key, digest in expected.items() if not key.startswith("cache/") or key in left
+        }
         if left != expected:
             keys = sorted(key for key in left.keys() | expected.keys() if left.get(key) != expected.get(key))
             faults.append(f"differs: {keys}")

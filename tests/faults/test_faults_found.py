@@ -238,6 +238,52 @@ def _unless_key(real: Any) -> Any:
     return remove
 
 
+# --- a search ---------------------------------------------------------------------------------------------------------
+
+
+def _trials(folder: Path, values: list[float]) -> Any:
+    from bert_ft.tools.search.study import Trials
+
+    return Trials(folder, {"learning_rate": values}, ("validation", "accuracy"), seed=1, storage=None, sampler=None,
+                  pruner=None, made_from={}, say=print)  # fmt: skip
+
+
+def test_a_trial_that_ended_before_it_took_its_recipe_has_it_again(tmp_path: Path) -> None:
+    """The one that repeats it drew another, so that a search that was killed then tried its recipes in another order."""
+    values = [1e-5, 1e-4, 1e-3, 1e-2]
+    trials = _trials(tmp_path / "search", values)
+
+    def killed(space: Any) -> None:
+        assert trials.study._pop_waiting_trial_id() is not None
+        raise Killed
+
+    trials.study.ask = killed
+    with pytest.raises(Killed):
+        trials.step(4, lambda trial: 0.5)
+    again = _trials(tmp_path / "search", values)
+    while again.step(4, lambda trial: 0.5):
+        pass
+    assert [row["recipe"]["learning_rate"] for row in again.rows()] == values
+
+
+def test_a_lock_on_a_full_disk_is_told_once(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written was tried again where the file was closed, and that had no message."""
+    real = os.write
+
+    def full(descriptor: int, content: bytes) -> int:
+        if os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")) in (".lock", ".trial-0.lock"):
+            raise OSError(errno.ENOSPC, "")
+        return real(descriptor, content)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(MachineError, match=r"\.lock: the disk is full"):
+        _train(tiny_checkpoint, tmp_path / "run")
+    with pytest.raises(MachineError, match=r"\.trial-0\.lock: the disk is full"):
+        _trials(tmp_path / "search", [1e-4]).step(1, lambda trial: 0.5)
+
+
 # --- a clock that is set ----------------------------------------------------------------------------------------------
 
 
@@ -246,8 +292,6 @@ def test_a_trial_has_no_negative_seconds(tmp_path: Path, monkeypatch: pytest.Mon
     import datetime
 
     from optuna.storages._rdb import storage
-
-    from bert_ft.tools.search.study import Trials
 
     class Back(datetime.datetime):
         looks = 0
@@ -258,8 +302,7 @@ def test_a_trial_has_no_negative_seconds(tmp_path: Path, monkeypatch: pytest.Mon
             return super().now(tz) - datetime.timedelta(days=365 * cls.looks)
 
     monkeypatch.setattr(storage, "datetime", Back)
-    trials = Trials(tmp_path / "search", {"learning_rate": [1e-4, 1e-3]}, ("validation", "accuracy"), seed=1, storage=None,
-                    sampler=None, pruner=None, made_from={}, say=print)  # fmt: skip
+    trials = _trials(tmp_path / "search", [1e-4, 1e-3])
     while trials.step(2, lambda trial: 0.5):
         pass
     assert Back.looks > 0 and all(trial.duration.days < 0 for trial in trials.study.trials)

@@ -60,6 +60,10 @@ class Trial:
     pruning: Pruning
 
 
+FIXED = "fixed_params"
+"""Where Optuna keeps the recipe of a trial that was put into its queue."""
+
+
 class Trials:
     """The trials in a storage.
 
@@ -204,9 +208,8 @@ class Trials:
             first = trial.user_attrs.get("first", trial.number)
             lock = files.locked(self._lock_file(first), wait=False)
             assert lock is not None
-            lock.truncate(0)  # of an earlier trial of this folder, which another one repeats
-            lock.write(str(trial.number))
-            lock.flush()
+            # instead of an earlier trial of this folder, which this one repeats
+            files.fill(lock, self._lock_file(first), str(trial.number))
         return trial, first, lock
 
     def _late(self, limit: int) -> tuple[optuna.Trial, int, IO[str]] | None:
@@ -259,6 +262,8 @@ class Trials:
                         optuna.create_trial(
                             state=TrialState.WAITING,
                             user_attrs={"repeats": trial.number, "first": first},
+                            # the recipe that it was to have, where it ended before it took it
+                            system_attrs={k: v for k, v in trial.system_attrs.items() if k == FIXED},
                             params=trial.params if drawn else {},
                             distributions=trial.distributions if drawn else {},
                             intermediate_values=trial.intermediate_values,
