@@ -182,9 +182,11 @@ def essential(path: Path) -> bytes:
         return json.dumps([_without(line, ("seconds",)) for line in lines]).encode()
     if path.name == "environment.json":
         return json.dumps(_without(json.loads(content), ("resumed",))).encode()
-    if path.name == "pushed.jsonl":
-        lines = [json.loads(line) for line in content.splitlines()]
-        return json.dumps([_without(line, ("time", "commit", "url")) for line in lines]).encode()
+    if path.name == "pushed.jsonl":  # a line each time; one that was killed behind its line is pushed again
+        lines = {
+            json.dumps(_without(json.loads(line), ("time", "commit", "url"))) for line in content.splitlines()
+        }
+        return json.dumps(sorted(lines)).encode()
     if path.suffix == ".html":
         return page(content)
     return content
