@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -142,19 +143,34 @@ class MachineError(BertFtError):
     """What the user gave is fine, but the machine can't do it: a full disk, no memory (exit code 1)."""
 
 
+NO_MEMORY = ("can't allocate memory", "out of memory", "could not create a primitive", "bad_alloc")
+"""What torch, CUDA, oneDNN and the C++ library say where there is none left."""
+
+
+def no_memory(error: BaseException) -> MachineError | None:
+    """The one message of memory that ran out; None where the error is another."""
+    text = str(error)
+    of_memory = isinstance(error, MemoryError)
+    if isinstance(error, RuntimeError):
+        of_memory = any(words in text for words in NO_MEMORY)
+    if not of_memory:
+        return None
+    remedy = (
+        "use less of it: --set gradient_accumulation_steps=4 or --set eval_tokens=1024, with which a "
+        "training goes on; or a smaller --max-length, which is another one"
+    )
+    return MachineError("the memory is full", remedy=remedy)
+
+
 @contextmanager
 def machine() -> Iterator[None]:
     """Turns memory that runs out, or a process of the job that is gone, into one message with exit code 1."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if (message := no_memory(error)) is not None:
+            raise message from error
         text = str(error)
-        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-            remedy = (
-                "use less of it: --set gradient_accumulation_steps=4, a smaller --max-length, or "
-                "--set eval_tokens=1024"
-            )
-            raise MachineError("the memory is full", remedy=remedy) from error
         if "onnection closed by peer" in text or "onnection reset by peer" in text:
             remedy = (
                 "its own message says why; run the same command again to continue from the last checkpoint"
@@ -201,26 +217,38 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
 FULL = {
     errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only", errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
+    errno.EPERM: "no permission to write", errno.EIO: "the disk has an input/output error",
+    errno.EXDEV: "this file system can't rename a file that is written into its place",
 }  # fmt: skip
+OF_RUST = re.compile(r"\(os error (\d+)\)")
+"""How a library in Rust (safetensors, tokenizers) ends what it says of a disk, in an error of its own."""
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turns a disk that can't be written into one message with exit code 1; safetensors has its own error for
-    a full one."""
+    """Turns a disk that can't be written into one message with exit code 1."""
     try:
         yield
     except Exception as error:
         if not isinstance(error, OSError):
-            if "No space left" not in str(error):
+            if (number := OF_RUST.search(str(error))) is None:
                 raise
-            error = OSError(errno.ENOSPC, "")
+            error = OSError(int(number[1]), os.strerror(int(number[1])))
         reason = FULL.get(error.errno or 0, error.strerror or str(error))
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             reason = "a file is in the way of a folder"
         remedy = "choose another place with --output DIR"
         raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None
+
+
+def no_locks(path: Path, error: OSError) -> MachineError:
+    """The error of a file system on which nothing can be locked."""
+    return MachineError(
+        "this file system has no locks, which keep two commands from writing into one folder: "
+        f"{error.strerror}",
+        where=str(path),
+        remedy="choose a folder on another disk with --output DIR",
+    )
 
 
 @contextmanager

@@ -11,15 +11,17 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from bert_ft import reading
-from bert_ft.errors import InputError, disk
+from bert_ft.errors import InputError, disk, no_locks
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
-"""The names of what is being written; one that a killed process left bears such a name too."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.older)?")
+"""The names of what is being written; one that a killed process left bears such a name too, and is known by
+that no process holds its lock."""
+CREATE_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 GUARDS: list[Callable[[], None]] = []
 """What is called before a file is written, replaced or deleted: a worker whose run another one has taken over
 ends there."""
@@ -60,29 +62,24 @@ def beside(path: Path) -> Iterator[Path]:
     """
     guard()
     refuse_link(path)
-    temporary = _temporary(path)
-    try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
-    except OSError as error:
-        error.filename = str(path)  # the name that a person knows
-        raise
-    try:
+    with _held_beside(path, lambda new: os.open(new, CREATE_NEW, 0o666)) as temporary:
         yield temporary
         guard()
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """As `beside`, a new folder: at the end its entries are those of the folder `path`, whose other ones
     stay."""
+
+    def make(new: Path) -> int:
+        new.mkdir()
+        return os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
     guard()
     refuse_link(path)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
+    with _held_beside(path, make) as temporary:
         yield temporary
         guard()
         if path.is_dir():
@@ -90,8 +87,70 @@ def folder_beside(path: Path) -> Iterator[Path]:
                 entry.replace(path / entry.name)
         else:
             temporary.rename(path)
+
+
+@contextmanager
+def _held_beside(path: Path, make: Callable[[Path], int]) -> Iterator[Path]:
+    """What `make` creates beside `path` and opens, locked inside and gone at the end; what killed processes
+    left of the same kind is gone before."""
+    sweep(path.parent, re.compile(re.escape(_stem(path)) + r"[0-9a-f]{16}\.tmp(\.older)?"))
+    while True:
+        temporary = path.with_name(f"{_stem(path)}{secrets.token_hex(8)}.tmp")
+        try:
+            descriptor = make(temporary)
+        except OSError as error:
+            error.filename = str(path)  # the name that a person knows
+            raise
+        _lock(descriptor, wait=True)
+        if temporary.exists():  # else it was swept away before it was locked
+            break
+        os.close(descriptor)
+    try:
+        yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+        remove(temporary)
+
+
+def sweep(folder: Path, names: re.Pattern[str]) -> None:
+    """Deletes the files and folders of these names that no process holds."""
+    with suppress(OSError):  # a folder that is not there yet, or can't be read
+        for entry in list(os.scandir(folder)):
+            if not names.fullmatch(entry.name) or entry.is_symlink():
+                continue
+            with suppress(OSError):
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if _lock(descriptor):
+                        remove(Path(entry.path))
+                finally:
+                    os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: bool = False) -> bool:
+    """Locks what is open until it is closed, and returns whether that could be done: not where another
+    process holds it, or the file system has no locks."""
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    return False
+
+
+def hold(folder: Path) -> int:
+    """A descriptor that keeps a folder from being swept until it is closed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    _lock(descriptor, wait=True)
+    return descriptor
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, a folder with all that is in it, or a link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def opened(path: Path, mode: str = "a") -> IO[Any]:
@@ -132,16 +191,14 @@ def clear(folder: Path, ours: re.Pattern[str]) -> None:
     for entry in folder.iterdir():
         if not ours.fullmatch(entry.name):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)  # of a link the link itself
+        remove(entry)  # of a link the link itself
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+def _stem(path: Path) -> str:
+    """How the names of what is written in the place of `path` begin."""
+    return f".{path.name[:40]}."
 
 
 LARGEST = 100_000_000  # bytes of one of a run's JSON files, or of a line of its logs and predictions
@@ -149,7 +206,11 @@ LARGEST = 100_000_000  # bytes of one of a run's JSON files, or of a line of its
 
 def locked(file: Path, wait: bool = False) -> IO[str] | None:
     """The file, locked until it is closed or the process ends; None where another has it and is not waited
-    for."""
+    for.
+
+    Raises:
+        MachineError: the file system has no locks.
+    """
     import fcntl
 
     with disk(file):
@@ -159,7 +220,18 @@ def locked(file: Path, wait: bool = False) -> IO[str] | None:
     except BlockingIOError:
         stream.close()
         return None
+    except OSError as error:
+        stream.close()
+        raise no_locks(file.parent, error) from None
     return stream
+
+
+def fill(stream: IO[str], path: Path, text: str) -> None:
+    """Makes a text the content of a file that is open and locked. It is written at once, so that a full disk
+    is told here and not, once more, where the file is closed."""
+    with disk(path):
+        os.ftruncate(stream.fileno(), 0)
+        os.write(stream.fileno(), text.encode())
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:

@@ -43,12 +43,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        from bert_ft.errors import BertFtError, shown
+        from bert_ft.errors import BertFtError, no_memory, shown
 
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # so that the launcher's last lines name the cause
             from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
             ErrorHandler().record_exception(error)
+        error = no_memory(error) or error
         if isinstance(error, BertFtError):
             first, *more = error.lines
             fail(first, error.exit_code, *more)

@@ -110,7 +110,8 @@ class Checkpoints:
         temporary = self.folder / f"step-{state.step}.tmp"
         final = self.folder / f"step-{state.step}"
         files.guard()
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in self.folder.glob("step-*.tmp"):  # of a process that was killed
+            files.remove(left)
         temporary.mkdir(parents=True)
         for rank, own in enumerate(everyone):
             tensors |= {f"random.{rank}.{key}": tensor for key, tensor in own["random"]["tensors"].items()}
@@ -166,10 +167,19 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             with disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with files.beside(self.best(state.step)) as temporary:
-                    save(weights, temporary)
-                    _sync(temporary)
-                    state.best_sha256 = _sha256(temporary)
+                files.guard()
+                files.refuse_link(self.best(state.step))
+                # safetensors writes beside the file under a name of its own: what is left in here goes
+                temporary = self.folder / "best.tmp"
+                files.remove(temporary)
+                temporary.mkdir()
+                new = temporary / "model.safetensors"
+                save(weights, new)
+                _sync(new)
+                state.best_sha256 = _sha256(new)
+                files.guard()
+                new.replace(self.best(state.step))
+                temporary.rmdir()
             self._prune(state)
 
     def whole(self, model: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import families
+from bert_ft import families, files
 from bert_ft.data.rows import Rows, fingerprint
 from bert_ft.families.base import Adapter
 from bert_ft.families.features import Features
@@ -119,16 +119,22 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], counts: dict[str, int]) 
     """A cache that can't be written is no fault: the arrays are there already."""
     with suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        files.sweep(folder.parent, re.compile(f"{UNFINISHED}.*"))  # of processes that were killed
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        index = {
-            "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
-            "counts": counts,
-        }
-        (temporary / "index.json").write_text(json.dumps(index))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        descriptor = files.hold(temporary)
+        try:
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            index = {
+                "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
+                "counts": counts,
+            }
+            (temporary / "index.json").write_text(json.dumps(index))
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        finally:
+            os.close(descriptor)
+            shutil.rmtree(temporary, ignore_errors=True)  # the disk is full, or another process came first
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:

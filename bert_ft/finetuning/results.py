@@ -145,8 +145,9 @@ def write_results(
 
 
 def complete(folder: RunDir, results: dict[str, Any], keep: bool, say: Callable[..., None]) -> None:
-    """Writes the pages of a finished run; deletes what only its training needed, unless told to `keep` it."""
-    run_page.leave(folder, results, say)
+    """Deletes what only the training of a finished run needed, unless told to `keep` it, and then writes its
+    pages: a run that has its report is complete."""
     evaluations.drop(folder)
     if not keep:
         folder.clear("checkpoints")
+    run_page.leave(folder, results, say)

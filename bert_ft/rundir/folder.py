@@ -28,6 +28,9 @@ MOVES = {
 }
 """Which fingerprint stands for what places of a task: its table and keys (and `run.data_dir` for the
 data)."""
+IN_PARTS = ("eval_tokens", "gradient_accumulation_steps")
+"""Keys of `batching` with which an interrupted run may go on otherwise: they say in how many parts something
+is computed, which has to be more of them where memory ran out."""
 RESULTS: dict[str, Any] = {
     "metrics": {"set": {"metric": 0.5}}, "spread": {"set": {"metric": 0.5}}, "counts": {"set": {"what": 1}},
     "timing": {"train_seconds": 1.5}, "recipe": {}, "tuned": {}, "notes": ["a note"], "chosen": [{}],
@@ -58,6 +61,8 @@ FOLDERS = {
 }
 """The folders of a run, with the names that are written into each: nothing else in them is ever deleted. Of
 predictions these are the run's own sets alone."""
+FOLDS = re.compile(r"fold-\d+|logs")
+"""What else lies in the folder of a cross-validation."""
 FILES = (
     *("task.toml", "environment.json", "log.jsonl", "results.json", "report.html", "pushed.jsonl"),
     *("int8.json", ".lock"),
@@ -98,7 +103,7 @@ class RunDir:
             return "finished" if self.results_json.is_file() else "unfinished"
         # a marked one was ended between its marker and its task
         ours = {*FILES, *FOLDERS} if marked else {".lock"}
-        passing = (files.TEMPORARY, lease.NAME)
+        passing = (files.TEMPORARY, lease.NAME, *((FOLDS,) if marked else ()))
         others = (
             entry.name
             for entry in self.path.iterdir()
@@ -188,9 +193,7 @@ class RunDir:
             for name in folders or FOLDERS:
                 ours = re.compile(self._predicted()) if name == "predictions" else FOLDERS[name]
                 files.clear(self.path / name, ours)
-            for entry in self.path.iterdir() if self.path.is_dir() else ():
-                if files.TEMPORARY.fullmatch(entry.name) and entry.is_file():
-                    entry.unlink(missing_ok=True)
+            files.sweep(self.path, files.TEMPORARY)
 
     def _predicted(self) -> str:
         """The names of what is written below `predictions/` for the sets of the run's task."""
@@ -254,18 +257,15 @@ class RunDir:
             )
         try:
             with stream, lease.held(self.path, lease.requested()) as leased:
-                stream.truncate(0)
-                stream.write(
-                    f"process {os.getpid()} on {platform.node()}, "
-                    f"since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-                )
-                stream.flush()
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                told = f"process {os.getpid()} on {platform.node()}, since {since}\n"
+                files.fill(stream, self.path / ".lock", told)
                 if leased:
                     stream.close()  # a lock may outlive this machine, and a lease would not end it
                 try:
                     yield
                 finally:
-                    if self.state == "new":  # nothing came of it
+                    if self.state == "new" and not any(self.path.glob("fold-*")):  # nothing came of it
                         self.remove()
         finally:
             if self.path.is_dir() and not any(self.path.iterdir()):  # the lease was in it
@@ -292,6 +292,8 @@ def is_finished(folder: RunDir, task: Task, identity: dict[str, str | None], ove
     for tree in (old, new):
         # what a file says of it is not obeyed, so it changes nothing
         tree["run"].pop("trust_remote_code")
+        for key in IN_PARTS if folder.state == "unfinished" else ():
+            tree["batching"].pop(key)
     for kind, (table, keys) in MOVES.items():
         if identity[kind] is not None and identity[kind] == fingerprint[kind]:
             for tree in (old, new):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bert_ft import files, reading
-from bert_ft.errors import InputError, disk, shown
+from bert_ft.errors import InputError, disk, no_locks, shown
 from bert_ft.tools.predict.files import Outcome
 from bert_ft.tools.predict.folders import Item
 
@@ -122,6 +122,8 @@ class Records:
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
             yield False
             return
+        except OSError as error:
+            raise no_locks(self.folder.parent, error) from None
         try:
             yield True
         finally:

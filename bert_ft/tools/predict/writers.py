@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -130,7 +131,7 @@ def write_tables(path: Path, tables: Iterator[Any], target: str, kind: str = "pa
             wider = pa.unify_schemas([schema, table.schema], promote_options="permissive")
             if wider != schema:
                 writer.close()
-                path.replace(older)
+                shutil.copyfile(path, older)  # not renamed: the file itself says that it is being written
                 writer, schema = new(path, wider), wider
                 for batch in _batches(older, kind):
                     writer.write_table(_widened(pa.table(batch), schema))

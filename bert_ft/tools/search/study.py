@@ -60,6 +60,10 @@ class Trial:
     pruning: Pruning
 
 
+FIXED = "fixed_params"
+"""Where Optuna keeps the recipe of a trial that was put into its queue."""
+
+
 class Trials:
     """The trials in a storage.
 
@@ -137,6 +141,7 @@ class Trials:
             return None
         trial, first, lock = claimed
         folder = self.folder / f"trial-{first}"
+        began = time.monotonic()  # Optuna's own dates are of a clock that may be set meanwhile
         with lock:
             with self.database.beating(trial._trial_id):
                 state, value = self._train(trial, folder, train)
@@ -145,6 +150,7 @@ class Trials:
                     run.clear("checkpoints")
             with self.alone():
                 final = value if state is TrialState.COMPLETE else None
+                trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
                 self.study.tell(trial, final, state=state, skip_if_finished=True)
                 self._lock_file(first).unlink(missing_ok=True)
         return next(row for row in self.rows() if row["trial"] == first)
@@ -202,9 +208,8 @@ class Trials:
             first = trial.user_attrs.get("first", trial.number)
             lock = files.locked(self._lock_file(first), wait=False)
             assert lock is not None
-            lock.truncate(0)  # of an earlier trial of this folder, which another one repeats
-            lock.write(str(trial.number))
-            lock.flush()
+            # instead of an earlier trial of this folder, which this one repeats
+            files.fill(lock, self._lock_file(first), str(trial.number))
         return trial, first, lock
 
     def _late(self, limit: int) -> tuple[optuna.Trial, int, IO[str]] | None:
@@ -257,6 +262,8 @@ class Trials:
                         optuna.create_trial(
                             state=TrialState.WAITING,
                             user_attrs={"repeats": trial.number, "first": first},
+                            # the recipe that it was to have, where it ended before it took it
+                            system_attrs={k: v for k, v in trial.system_attrs.items() if k == FIXED},
                             params=trial.params if drawn else {},
                             distributions=trial.distributions if drawn else {},
                             intermediate_values=trial.intermediate_values,
@@ -288,7 +295,7 @@ class Trials:
         evaluation), seconds, note (a failure's cause)."""
         rows = []
         for trial in sorted(self._counted(), key=_first):
-            seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+            seconds = trial.user_attrs.get("seconds")
             epoch = None if trial.last_step is None else trial.last_step / 1000
             rows.append(
                 {
