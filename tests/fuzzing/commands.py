@@ -165,7 +165,7 @@ def _fingerprint(row: dict[str, str]) -> str:
 
 def _of_folders(folders: Mapping[str, Path]) -> dict[str, Command]:
     """Files of a run, a checkpoint, a sentence-transformers folder, a search, a curve and a cache."""
-    lines = [{"row": i, "prediction": "good"} for i in range(8)]
+    lines = [{"row": i, "prediction": "good"} for i in range(len(ROWS))]
     rows = {
         "csv": _table(ROWS, ","),
         "jsonl": _jsonl(ROWS),
