@@ -74,9 +74,7 @@ class Graph:
             self.session = runtime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
         except Exception as error:  # which has no base class of its own
             raise InputError(
-                f"onnxruntime can't read this file: {_first_line(error)}",
-                where=str(file),
-                remedy=AGAIN,
+                f"onnxruntime can't read this file: {_first_line(error)}", where=str(file), remedy=AGAIN
             ) from None
         self.file = file
         self.config = config

@@ -327,7 +327,7 @@ def test_files_of_any_name_are_answered_in_the_folder_and_nowhere_else(
         place.mkdir(parents=True)
         for number, name in enumerate(NAMES):
             (place / name).write_text(f"text\na warm film {number}\n")
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     done = cli("predict", trained, folder, "-o", tmp_path / "out" / "answers")
     assert done.code == 0 and "\x1b" not in done.err + done.out and "\u202e" not in done.err, done
     made = {
