@@ -197,6 +197,8 @@ def _of_folders(folders: Mapping[str, Path]) -> dict[str, Command]:
     result["compare table"] = Command(["compare", "run", "FILE"], {"other.csv": _table(lines, ",")}, "run/")
     csv = {"rows.csv": rows["csv"]}
     given = ["classification", "-c", "CHECKPOINT", "--train", "rows.csv", "--validation", "rows.csv"]
+    # the search is of the rows in the folder where it was made
+    absolute = [str(folders["search"].parent / word) if word == "rows.csv" else word for word in given]
     each: list[tuple[str, str, list[str]]] = [
         ("run", "task.toml", ["evaluate", "run"]),
         ("run", "task.toml", ["runs", "."]),
@@ -219,7 +221,7 @@ def _of_folders(folders: Mapping[str, Path]) -> dict[str, Command]:
         ("unfinished", "checkpoints/step-1/checksums.json", ["train", *given, "-o", "unfinished", "--save-every", "1", *QUICK]),
         ("folds", "fold-1/predictions/validation.jsonl", ["check", *given[:1], *given[3:], "--with", "folds"]),
         ("folds", "results.json", ["check", *given[:1], *given[3:], "--with", "folds"]),
-        ("search", "study.db", ["search", *given, "-o", "search", "--trials", "1", "--space", "learning_rate=1e-5", "--set", "max_steps=1"]),
+        ("search", "study.db", ["search", *absolute, "-o", "search", "--trials", "1", "--space", "learning_rate=1e-5", "--set", "max_steps=1"]),
     ]  # fmt: skip
     for of, place, argv in each:
         name = f"{argv[0]}: {of}/{place}"

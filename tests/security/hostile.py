@@ -107,6 +107,7 @@ def on_a_terminal(argv: list[str], folder: Path, watch: bool = True, **environme
         **os.environ, "TERM": "xterm-256color", "PYTHONPATH": f"{own / 'hook'}:{root}" if watch else root, "COLUMNS": "120",
         "WATCHED": str(own / "watched"), "HOME": str(own / "home"), "TMPDIR": str(own / "tmp"), "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(own / "cache"), "BERT_FT_CACHE": str(own / "cache"), "XDG_CACHE_HOME": str(own / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(own / "cache"),
         **environment,
     }  # fmt: skip
     ours, theirs = pty.openpty()

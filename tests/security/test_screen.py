@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def orders(raw: bytes) -> list[str]:
     text = raw.decode("utf-8", errors="replace")
     found += [
         f"an order of the system in {text[m.start() : m.end() + 20]!r}"
-        for m in re.finditer("\x1b[\\]PX^_]|[\x80-\x9f]|\x07", text)
+        for m in re.finditer("\x1b[^\\[]|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x80-\x9f]", text)
     ]
     found += [f"{match[0]!r} on the screen" for line in screen.display for match in HIDDEN.finditer(line)]
     found += [f"{match[0]!r}" for match in HIDDEN.finditer(text)]
@@ -192,10 +191,7 @@ def test_the_judge_sees_orders(raw: bytes) -> None:
 
 def test_the_watcher_sees_what_a_command_does(world: World) -> None:
     """Files that are written, and addresses that are reached for."""
-    shown = on_a_terminal(["check", "classification", "--train", "nobody/nothing"], world.folder, HF_HUB_OFFLINE="0",
+    shown = on_a_terminal(["predict", "nobody/nothing", world.files["classification"]], world.folder, HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0",
                           HF_ENDPOINT="http://127.0.0.1:9")  # fmt: skip
     assert shown.code == 2 and any("127.0.0.1" in where for where in shown.reached), shown
     assert json.dumps(shown.wrote) != "[]"
-
-
-Judge = Callable[..., None]
