@@ -10,7 +10,7 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 PIP_NO_INDEX=1
 TESTS := $(OFFLINE) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install assets demo test slow lint docs findings floor clean
+.PHONY: help install assets demo test slow lint docs findings floor oldest audit licences clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,15 @@ floor: assets ## what is promised of training, with the oldest transformers that
 		tests/invariants/test_padding_free.py tests/invariants/test_dropout.py tests/invariants/test_lockstep.py \
 		tests/invariants/test_half_precision.py tests/architectures/test_census.py tests/modeling/test_heads.py
 
+oldest: assets ## the quick tests with the oldest versions that pyproject.toml allows; torch as pinned
+	@PYTHON=$(BIN)/python bash .ci/oldest
+
+audit: install ## known faults of the pinned packages, where an index of advisories is reached
+	@PYTHON=$(BIN)/python bash .ci/audit
+
+licences: install ## write constraints-licences.md anew
+	@PYTHON=$(BIN)/python bash .ci/licences
+
 clean: ## remove what was built, the .venv and .demo included
-	rm -rf .venv .venv-floor .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-floor .venv-oldest .demo dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

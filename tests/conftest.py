@@ -125,6 +125,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def world(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder that a stranger made, each string of which would give orders: `tests.security.hostile.World`."""
+    from tests.security.hostile import World
+
+    return World(tmp_path_factory.mktemp("strangers"), tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Path:
     """The demo's checkpoint, all-MiniLM-L6-v2."""
     from demo import fetch

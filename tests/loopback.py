@@ -24,7 +24,7 @@ class Hub:
     Attributes:
         gated: ids whose files nobody may have.
         breaks: files whose download ends halfway, at every try.
-        asked: (method, path) of every request so far.
+        asked: (method, path) of every request so far. sent: its path, its headers but the authorization, and its body.
         tokens: token -> the names below which it may write; without any, nobody may.
         private: ids that only such a token sees.
         stored: sha256 -> content of the large files that have arrived.
@@ -38,6 +38,7 @@ class Hub:
         self.gated: set[str] = set()
         self.breaks: set[str] = set()
         self.asked: list[tuple[str, str]] = []
+        self.sent: list[bytes] = []
         self.tokens: dict[str, set[str]] = {}
         self.private: set[str] = set()
         self.stored: dict[str, bytes] = {}
@@ -114,6 +115,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
+    def keep(self, given: bytes) -> None:
+        named = [
+            f"{name}: {value}" for name, value in self.headers.items() if name.lower() != "authorization"
+        ]
+        self.hub.sent.append(b"\n".join([self.path.encode(), *map(str.encode, named), given]))
+
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} | headers
@@ -130,6 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append((self.command, self.path))
         url = urlsplit(self.path)
         given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.keep(given)
         if url.path == "/api/whoami-v2":
             known = self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.tokens
             self.answer(200, json.dumps({"name": "me", "orgs": []}).encode()) if known else self.answer(401)
@@ -148,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.hub.asked.append((self.command, self.path))
         given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.keep(given)
         try:
             self.write(urlsplit(self.path).path, given)
         except Refused as refused:

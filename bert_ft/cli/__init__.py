@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 # isort: off
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if nul := [argument for argument in arguments if "\0" in argument]:
         fail(f"{nul[0]}: no argument can hold a NUL character", 2)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.setLogRecordFactory(_Line)
+    warnings.formatwarning = _warning
     try:
         app(
             [argument for argument in arguments if argument != DEBUG],
@@ -62,3 +66,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             "  this is a fault of bert-ft or of the machine; --debug shows where",
         )
     raise SystemExit(0)
+
+
+class _Line(logging.LogRecord):
+    """What a library logs: it may quote a file, and is one line all the same."""
+
+    def getMessage(self) -> str:
+        from bert_ft.errors import shown
+
+        return shown(super().getMessage())
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A library's warning, in the same way; without the line of its source."""
+    from bert_ft.errors import shown
+
+    return f"{shown(filename)}:{lineno}: {category.__name__}: {shown(message)}\n"

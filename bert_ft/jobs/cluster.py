@@ -33,6 +33,8 @@ INPUT = 2  # exit code of a run whose user's input is at fault, on any node
 WEAK = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "BERT_FT_", "CUBLAS_", "PYTORCH_")
 SECRET = re.compile("TOKEN$|KEY|SECRET|PASSWORD")
 """Which of this process's environment variables a run has where its node has none of that name; no secret."""
+CREDENTIALS = re.compile(r"://[^/@]*@")
+"""A name and a password within an address."""
 
 
 @dataclass
@@ -225,7 +227,7 @@ class Connection:
             cwd=os.getcwd(),
             relative=_relative(job),
             variables=own,
-            weak={k: v for k, v in os.environ.items() if k.startswith(WEAK) and not SECRET.search(k)},
+            weak={key: value for key, value in os.environ.items() if _travels(key, value)},
             root=str(local.checkout() or ""),
         )
         task = self.ray.remote(
@@ -260,6 +262,11 @@ class Connection:
                 f"{done.node} has made the run, and {place} here has it not: that disk is not shared",
             )
         return done.code, fault
+
+
+def _travels(key: str, value: str) -> bool:
+    """Whether an environment variable of this process goes along with a job."""
+    return key.startswith(WEAK) and not SECRET.search(key) and not CREDENTIALS.search(value)
 
 
 def _resources(nodes: Sequence[Any]) -> str:

@@ -81,7 +81,9 @@ def work(order: Order) -> Done:
     paths = [order.root, *environment.get("PYTHONPATH", "").split(os.pathsep)]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     command = [sys.executable, "-P", "-m", "bert_ft.jobs.child", str(os.getpid()), *order.argv]
-    descriptor = os.open(order.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    # somebody else may write on that disk, too: through no link, and a pipe is not waited for
+    how = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(order.log, how, 0o666)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(f"{node}\n".encode())
         stream.flush()

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ TIMEOUT = 10  # seconds that a cluster's port has to answer
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Environment variables of what is started here, where the user has not set them: nothing is reported to
 Ray's makers."""
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""The same of a cluster that is started here, whose ports would be open on every network: they are on
+127.0.0.1 (the name is Ray's; on Linux it says that alone), and ask for the token of this user."""
 
 
 @contextmanager
@@ -45,7 +48,8 @@ def connect(address: str | None) -> Iterator[Any]:
             where=f"--on {where}",
             remedy="--on ray, or --on ray://HOST:10001",
         )
-    with _environment():
+    elsewhere = bool(where or os.environ.get("RAY_ADDRESS"))
+    with _environment(QUIET if elsewhere else QUIET | ALONE):
         try:
             import ray
         except ImportError:
@@ -107,11 +111,11 @@ def _refuse_silent(where: str, host: str, port: int) -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Inside: the variables of `QUIET` that the user has not set. Ray sets some of its own (RAY_AUTH_MODE),
+def _environment(own: Mapping[str, str]) -> Iterator[None]:
+    """Inside: those of these variables that the user has not set. Ray sets some of its own (RAY_AUTH_MODE),
     which would be read as the user's by the next connection."""
     before = {key: value for key, value in os.environ.items() if key.startswith("RAY_")}
-    os.environ.update(QUIET | before)
+    os.environ.update({**own, **before})
     try:
         yield
     finally:

@@ -27,6 +27,8 @@ FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx", "fp16": "model_fp16.on
 ANSWERING, PARITY, EXAMPLE = "answering.json", "parity.json", "example.py"
 TOKENS = 1024  # padded positions of a batch: small ones have less padding, which a graph computes
 LONGEST = 10_000_000  # bytes of these JSON files
+AGAIN = "export the run again: bert-ft export RUN --to onnx"
+FLOATS = ("tensor(float)", "tensor(float16)")
 SHAPE: dict[str, Any] = {"weights": "0", "outputs": ["logits"], "sharing": {}, "versions": {}}
 
 
@@ -49,12 +51,13 @@ class Graph:
     Attributes:
         file: of the graph.
         config: the network's.
+        width: logits of a row, or of a token; None: any number.
         training: never.
     """
 
     training = False
 
-    def __init__(self, file: Path, config: Any = None) -> None:
+    def __init__(self, file: Path, config: Any = None, width: int | None = None) -> None:
         """Opens a graph with as many threads as torch has.
 
         Raises:
@@ -71,14 +74,15 @@ class Graph:
             self.session = runtime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
         except Exception as error:  # which has no base class of its own
             raise InputError(
-                f"onnxruntime can't read this file: {_first_line(error)}",
-                where=str(file),
-                remedy="export the run again: bert-ft export RUN --to onnx",
+                f"onnxruntime can't read this file: {_first_line(error)}", where=str(file), remedy=AGAIN
             ) from None
         self.file = file
         self.config = config
+        self.width = width
         self.inputs = [each.name for each in self.session.get_inputs()]
         self.outputs = [each.name for each in self.session.get_outputs()]
+        if other := [each.name for each in self.session.get_outputs() if each.type not in FLOATS]:
+            raise InputError(f"its output '{other[0]}' is no number", where=str(file), remedy=AGAIN)
 
     def eval(self) -> Graph:
         """The graph itself: it knows no dropout."""
@@ -90,11 +94,29 @@ class Graph:
 
     def __call__(self, **inputs: Any) -> Any:
         """Tensors (B, L) of the tokenizer's columns -> an object with the tensors that the network gives, by
-        its names."""
+        its names.
+
+        Raises:
+            InputError: the graph is of something else, or no graph of ours: it asks for other columns, can't
+                be computed, or gives no numbers for each row.
+        """
         import torch
 
+        if other := [name for name in self.inputs if name not in inputs]:
+            message = f"it asks for '{other[0]}', which the tokenizer does not give"
+            raise InputError(message, where=str(self.file), remedy=AGAIN)
         fed = {name: inputs[name].cpu().numpy() for name in self.inputs}
-        found = self.session.run(None, fed)
+        try:
+            found = self.session.run(None, fed)
+        except Exception as error:  # as above
+            message = f"onnxruntime can't compute this graph: {_first_line(error)}"
+            raise InputError(message, where=str(self.file), remedy=AGAIN) from None
+        rows = len(inputs["attention_mask"])
+        fits = all(value.ndim > 1 and len(value) == rows for value in found)
+        if not fits or (self.width and "logits" in self.outputs and found[0].shape[-1] != self.width):
+            shapes = ", ".join(str(value.shape) for value in found)
+            message = f"it gives arrays of {shapes} for {rows} rows with {self.width or 'some'} logits each"
+            raise InputError(message, where=str(self.file), remedy=AGAIN)
         device = inputs["attention_mask"].device
         tensors = (torch.from_numpy(value).to(device) for value in found)
         return SimpleNamespace(**dict(zip(self.outputs, tensors, strict=True)))
@@ -170,7 +192,10 @@ def load(
         message = f"max_length = {task.recipe.max_length}, but the checkpoint has {most} positions"
         raise InputError(message, where="recipe.max_length", remedy=f"use --set max_length={most}")
     tokenizer, notes = vocabulary.load(task.run, where, (), trusted)
-    graph = Graph(file, config)
+    graph = Graph(file, config, adapter.config()["num_labels"])
+    if graph.outputs != stated["outputs"]:
+        message = f"it gives {', '.join(graph.outputs)}, and {ANSWERING} says {', '.join(stated['outputs'])}"
+        raise InputError(message, where=str(file), remedy=AGAIN)
     model = Model(graph, tokenizer, accelerator("fp32"), task.recipe.max_length, adapter=adapter)
     model.sharing = _sharing(stated["sharing"], folder / ANSWERING)
     model.notes = notes
@@ -179,16 +204,15 @@ def load(
 
 def read(file: Path) -> dict[str, Any]:
     """One of the folder's JSON files. Raises InputError: it is damaged, or another program's."""
-    remedy = "export the run again: bert-ft export RUN --to onnx"
     try:
         value = reading.strict(reading.text(file, LONGEST))
     except ValueError as error:
-        raise InputError(f"not JSON: {error}", where=str(file), remedy=remedy) from None
+        raise InputError(f"not JSON: {error}", where=str(file), remedy=AGAIN) from None
     shape = SHAPE if file.name == ANSWERING else {}
     if not isinstance(value, dict) or not all(
         reading.fits(value.get(key), part) for key, part in shape.items()
     ):
-        raise InputError("this is not what bert-ft writes here", where=str(file), remedy=remedy)
+        raise InputError("this is not what bert-ft writes here", where=str(file), remedy=AGAIN)
     return value
 
 

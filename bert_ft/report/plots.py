@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
@@ -307,7 +308,9 @@ def svg(fig: Figure, description: str, theme: Mapping[str, str] = THEME) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     stream = io.StringIO()
-    with _style():  # `savefig` would draw it twice
+    with _style(), warnings.catch_warnings():  # `savefig` would draw it twice
+        # a font has not all letters, and the reader's own draw them; it would quote them as they are
+        warnings.filterwarnings("ignore", "Glyph ")
         canvas = FigureCanvasSVG(fig)
         canvas.print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))  # type: ignore[no-untyped-call]
     text = stream.getvalue()

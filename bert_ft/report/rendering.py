@@ -6,6 +6,7 @@ import math
 import re
 from functools import cache
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
 from bert_ft.errors import UNSEEN, escaped, shown
@@ -14,8 +15,9 @@ INVISIBLE = re.compile(rf"(?![\t\n\r]){UNSEEN.pattern}")
 
 
 def visible(value: Any) -> Any:
-    """A text as a page shows it: what can't be seen as its escape; white space is the browser's. Another
-    value as it is."""
+    """A text or a path as a page shows it: what can't be seen as its escape; white space is the browser's.
+    Another value as it is."""
+    value = str(value) if isinstance(value, PurePath) else value
     return INVISIBLE.sub(lambda match: escaped(match[0]), value) if type(value) is str else value
 
 

@@ -21,6 +21,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ VARIABLE = "BERT_FT_LEASE"
 SECONDS = 20.0
 NAME = re.compile(r"\.lease-(\d+)")
 HELD = "another command is working on this run"
+LARGEST = 10_000  # bytes of a lease
 LOST = 75  # exit code of a worker whose run another one has taken over
 
 Seen = dict[int, bytes]
@@ -86,12 +88,20 @@ def _files(folder: Path) -> Seen:
     for entry in folder.iterdir() if folder.is_dir() else ():
         if match := NAME.fullmatch(entry.name):
             with suppress(FileNotFoundError):
-                found[int(match[1])] = entry.read_bytes()
+                found[int(match[1])] = _content(entry)
     return found
 
 
+def _content(entry: Path) -> bytes:
+    """What a lease's file says; nothing where it is none of ours, but a pipe, a device or a large file."""
+    descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return stream.read(LARGEST) if regular else b""
+
+
 def _fields(content: bytes) -> dict[str, object]:
-    with suppress(ValueError):  # it is being written, or another program wrote it
+    with suppress(ValueError, RecursionError):  # it is being written, or another program wrote it
         value = json.loads(content)
         return value if isinstance(value, dict) else {}
     return {}

@@ -175,6 +175,9 @@ def _refusals(repo: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise InputError(str(error).split("\n", 1)[0], where=repo, remedy="ORG/NAME") from None
+    except ValueError as error:  # of its client: no commit's sha, no JSON
+        message = f"the hub's answer can't be used: {str(error).split(chr(10), 1)[0]:.300}"
+        raise InputError(message, where=constants.ENDPOINT) from None
     except OfflineModeIsEnabled:
         raise InputError("the hub is switched off here", where=repo, remedy="unset HF_HUB_OFFLINE") from None
     except HfHubHTTPError as error:

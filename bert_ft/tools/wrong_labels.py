@@ -21,7 +21,7 @@ from bert_ft.families.base import Adapter
 from bert_ft.prepared import folded
 from bert_ft.report.scored_set import Scored, consistent
 from bert_ft.run import Run
-from bert_ft.tools.predict.cells import without_formula
+from bert_ft.tools.predict import cells
 
 MOST = 60  # characters of a label in a line
 AGAIN = "train folds of these very rows: bert-ft train ... --folds 5 -o FOLDER; then check ... --with FOLDER"
@@ -106,13 +106,13 @@ def export(file: str | Path, suspects: list[dict[str, Any]]) -> None:
     """Writes them as CSV that a spreadsheet opens without harm, and that `data.without` takes."""
     path = Path(file)
     columns = list(suspects[0]) if suspects else [left_out.PLACE, left_out.COLUMN]
-    lines = ([without_formula(_cell(one[column])) for column in columns] for one in suspects)
+    lines = ([cells.without_formula(_cell(one[column])) for column in columns] for one in suspects)
     with (
         disk(path),
         files.beside(path) as temporary,
         temporary.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as stream,
     ):
-        csv.writer(stream, lineterminator="\n").writerows([columns, *lines])
+        csv.writer(cells.CsvLines(stream), lineterminator=cells.CsvLines.END).writerows([columns, *lines])
 
 
 def _cell(value: Any) -> str:

@@ -112,6 +112,27 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def judged(reader: Reader, file: Path) -> tuple[str, str]:
+    """What becomes of a file: "read", "refused" or "failed", and what is wrong with that; nothing where it is empty."""
+    try:
+        with _limited():
+            reader.read(file)
+        return "read", ""
+    except BertFtError as error:
+        odd = not str(error).strip() or "\x1b" in str(error)
+        return "refused", f"an empty message, or one with control characters: {error!r}" if odd else ""
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = next(
+            (f"{f.filename.rpartition('bert_ft/')[2]}:{f.lineno}"
+             for f in reversed(traceback.extract_tb(error.__traceback__)) if "/bert_ft/" in f.filename),
+            f"{last.filename}:{last.lineno}",
+        )  # fmt: skip
+        return "failed", f"{type(error).__name__}: {str(error)[:120]} ({place})"
+
+
 def fuzz(name: str, reader: Reader, numbers: range, seed: int, faults: Path | None = None) -> Outcome:
     """Has a reader read its mutants of these numbers."""
     outcome = Outcome()
@@ -124,28 +145,11 @@ def fuzz(name: str, reader: Reader, numbers: range, seed: int, faults: Path | No
                 (folder / each).write_bytes(reader.files[each])
             (folder / main).write_bytes(content := mutated(reader.files[main], random))
             before, start = _peak(), time.monotonic()
-            try:
-                with _limited():
-                    reader.read(folder / main)
-                outcome.read += 1
-            except BertFtError as error:
-                outcome.refused += 1
-                if not str(error).strip() or "\x1b" in str(error):
-                    outcome.faults.append(
-                        f"{name} {number}: an empty message, or one with control characters: {error!r}"
-                    )
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                place = next(
-                    (f"{f.filename.rpartition('bert_ft/')[2]}:{f.lineno}"
-                     for f in reversed(traceback.extract_tb(error.__traceback__)) if "/bert_ft/" in f.filename),
-                    f"{last.filename}:{last.lineno}",
-                )  # fmt: skip
-                outcome.faults.append(
-                    f"{name} {number}: {type(error).__name__}: {str(error)[:120]} ({place})"
-                )
+            became, fault = judged(reader, folder / main)
+            outcome.read += became == "read"
+            outcome.refused += became == "refused"
+            if fault:
+                outcome.faults.append(f"{name} {number}: {fault}")
                 if faults is not None:
                     (faults / f"{name.replace('/', '-')}-{seed}-{number}-{main}").write_bytes(content)
             outcome.slowest = max(outcome.slowest, time.monotonic() - start)

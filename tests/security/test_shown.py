@@ -167,3 +167,19 @@ def test_formulas_are_plain_by_default_and_neutral_on_request(
     assert float(safe[0]["probability of 正面"]) > 0
     refused = cli("predict", str(hostile.path), file, "--to", "jsonl", "--escape-formulas")
     assert refused.code == 2 and "--escape-formulas" in refused.err
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_carriage_return_ends_no_row(hostile: bert_ft.Run, cli: Any, tmp_path: Path, kind: str) -> None:
+    """Within a cell: every reader of tables takes a bare one for the end of a row, which would begin with a formula."""
+    texts = ["a warm\r=1+1", "\r", "a\r\nb", 'a"\rb', "a\nb", "plain"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert cli("predict", str(hostile.path), "rows.jsonl", "-o", f"out.{kind}", "--escape-formulas").code == 0
+    with (tmp_path / f"out.{kind}").open(newline="") as stream:
+        rows = list(csv_module.DictReader(stream, delimiter="," if kind == "csv" else "\t"))
+    assert [row["text"].removeprefix("'") for row in rows] == texts
+    pandas = pytest.importorskip("pandas")
+    read = pandas.read_csv(tmp_path / f"out.{kind}", sep="," if kind == "csv" else "\t")
+    assert len(read) == len(texts)
+    lines = (tmp_path / f"out.{kind}").read_bytes().split(b"\n")
+    assert not any(line.endswith(b"\r") for line in lines[:1]), "rows end as they did"

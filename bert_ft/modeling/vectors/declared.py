@@ -18,6 +18,7 @@ from bert_ft.modeling.loading_errors import loading_errors
 from bert_ft.modeling.vectors import pooling
 
 LARGEST = 10_000_000  # bytes of one of its JSON files
+LONGEST = 10_000  # characters of a prompt: more tokens than any encoder reads
 LEGACY = {  # of older files: a key for each pooling, in the order in which they are concatenated
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -90,8 +91,12 @@ def read(where: str, revision: str = "main") -> Declared:
     transformer, general = transformer or {}, general or {}
     prompts = general.get("prompts") or {}
     default = general.get("default_prompt_name")
-    if not reading.fits(prompts, {"": ""}) or (default is not None and default not in prompts):
+    known = default is None or (isinstance(default, str) and default in prompts)
+    if not reading.fits(prompts, {"": ""}) or not known:
         message = "prompts have to be texts by name, and default_prompt_name one of these names"
+        raise InputError(message, where=f"{where}/config_sentence_transformers.json")
+    if long := [name for name, text in prompts.items() if len(text) > LONGEST]:
+        message = f"the prompt '{long[0]}' has {len(prompts[long[0]]):,} characters; {LONGEST:,} are the most"
         raise InputError(message, where=f"{where}/config_sentence_transformers.json")
     return Declared(
         str(Path(where) / first) if first else where,
@@ -116,7 +121,10 @@ def pooled(declared: Declared, where: str, revision: str = "main") -> tuple[tupl
     place = f"{where}/modules.json"
     if kind != "Pooling":
         raise InputError(f"behind the encoder comes {kind}, not Pooling", where=place, remedy=PLAIN)
-    config = _json(where, _path(folder, "config.json"), revision, dict)[0] or {}
+    config, unknown = _json(where, _path(folder, "config.json"), revision, dict)
+    if config is None:
+        message = "the hub is not reached, and the cache does not have it" if unknown else "no such file"
+        raise InputError(message, where=f"{where}/{_path(folder, 'config.json')}", remedy=PLAIN)
     names = config.get("pooling_mode", [name for key, name in LEGACY.items() if config.get(key) is True])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(name in pooling.OF_TEXTS for name in names):
@@ -179,6 +187,9 @@ def _dense(where: str, folder: str, config: dict[str, Any], revision: str) -> St
             weights = torch.load(file, map_location="cpu", weights_only=True)
         matrix = weights["linear.weight"].float()
         bias = weights["linear.bias"].float() if config.get("bias", True) else None
+    if matrix.ndim != 2 or (bias is not None and bias.shape != matrix.shape[:1]):
+        shapes = [tuple(each.shape) for each in (matrix, bias) if each is not None]
+        raise InputError(f"its weights are no linear layer: {shapes}", where=place, remedy=PLAIN)
     layer = getattr(nn, activation)()
 
     def apply(vectors: np.ndarray) -> np.ndarray:
@@ -223,7 +234,10 @@ def _file(where: str, name: str, revision: str) -> tuple[Path | None, bool]:
     is not reached."""
     if Path(where).is_dir():
         file = Path(where) / name
-        return (file if file.exists() else None), False
+        try:
+            return (file if file.exists() else None), False
+        except OSError as error:  # a name that no file can have
+            raise InputError(error.strerror or str(error), where=f"{where}/{name}") from None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

@@ -45,11 +45,13 @@ class Guard:
     def fault(self, scope: Message) -> str:
         """Why a request is not answered; empty where it is."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        hosts, origins = (
+            [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+            for wanted in (b"host", b"origin")
+        )
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "this page answers at 127.0.0.1 and localhost only"
-        origin = headers.get("origin")
-        if origin is not None and origin != f"http://{hosts[0].lower()}":
+        if origins and origins != [f"http://{hosts[0].lower()}"]:
             return "this page answers its own requests only"
         site = headers.get("sec-fetch-site", "none")
         opened = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"

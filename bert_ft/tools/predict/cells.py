@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TextIO
 
 from bert_ft.reading import HALF
 
@@ -30,6 +30,22 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, dict)):
         for item in chain(value, value.values()) if isinstance(value, dict) else value:
             yield from _texts(item)
+
+
+class CsvLines:
+    """What `csv.writer` writes to with "\\r\\n" as the end of its rows: they end with "\\n" in the stream.
+
+    The writer quotes the characters of its own row end alone. A carriage return in a cell, which readers take
+    for the end of a row, would stand bare if that were "\\n".
+    """
+
+    END = "\r\n"
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, row: str) -> int:
+        return self.stream.write(row.removesuffix(self.END) + "\n")
 
 
 def without_formula(cell: str) -> str:

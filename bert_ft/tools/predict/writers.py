@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from bert_ft import files, reading
 from bert_ft.errors import InputError, disk, escaped
-from bert_ft.tools.predict.cells import changed
+from bert_ft.tools.predict.cells import CsvLines, changed
 from bert_ft.tools.predict.readers import WINDOW
 
 NO_TEXT = "answers have several columns: a .txt can't hold them"
@@ -66,12 +66,12 @@ def _write(stream: TextIO, kind: str, rows: Iterator[dict[str, Any]], tell: Call
     first = list(islice(flat, WINDOW))  # a row at fault may be the first, and has no answer's columns
     header = list(dict.fromkeys(name for row in first for name in row))
     writer = csv.DictWriter(
-        stream,
+        CsvLines(stream),
         header,
         restval="",
         extrasaction="ignore",
         delimiter="," if kind == "csv" else "\t",
-        lineterminator="\n",
+        lineterminator=CsvLines.END,
     )
     writer.writeheader()
     known = set(header)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sqlite3
 import threading
 import warnings
 from collections.abc import Iterator
@@ -117,6 +118,12 @@ class Database:
         except Exception as error:
             if not is_of_storage(error):
                 raise
+            if _is_damaged(error):
+                raise InputError(
+                    f"the search's study is damaged: {self.clean(_cause(error))}",
+                    where=self.place,
+                    remedy="--output DIR puts a new search elsewhere",
+                ) from None
             raise MachineError(
                 f"the storage can't be used: {self.clean(_cause(error))}",
                 where=self.place,
@@ -239,6 +246,13 @@ def _secrets(url: Any) -> list[str]:
         for way in (value, quote(value), quote(value, safe=""), unquote(value))
     }
     return sorted(ways, key=len, reverse=True)
+
+
+def _is_damaged(error: BaseException) -> bool:
+    """Whether SQLite says of a file that it is no database, or not a whole one."""
+    while (behind := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = behind
+    return type(error) is sqlite3.DatabaseError or str(error).startswith("no such ")
 
 
 def _cause(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice, product
@@ -33,6 +33,7 @@ try:
 
     from bert_ft.tools.search import pruners as pruners
     from bert_ft.tools.search import storage as storages
+    from bert_ft.tools.search import stored
     from bert_ft.tools.search.storage import Database, is_of_storage, opened
 except ImportError:
     raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
@@ -111,7 +112,7 @@ class Trials:
             files.refuse_link(entry)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.database = Database(None) if storage is None else opened(storage)
-        with self.database.errors(), self.alone():
+        with self.database.errors(), stored.readable(str(folder)), self.alone():
             if storage is None:
                 self.database.storage = optuna.storages.RDBStorage(
                     _address(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": 60}}
@@ -125,7 +126,7 @@ class Trials:
                 direction="maximize" if self.sign > 0 else "minimize",
             )
             before = self.study.user_attrs.get("made_from", made_from)
-            if changes := files.difference(before, made_from):
+            if changes := files.difference(before if isinstance(before, dict) else {}, made_from):
                 raise InputError(
                     "another search lies here; it differs in",
                     details=changes,
@@ -161,7 +162,7 @@ class Trials:
         """What comes of a trial: that of an equal recipe where one has been trained; a failure's cause is
         noted."""
         try:
-            trials = self.study.get_trials(deepcopy=False)
+            trials = self._trials()
             for twin in trials:
                 if twin.params == trial.params and twin.values and twin.state.is_finished():
                     trial.set_user_attr("note", f"as trial {_first(twin)}")
@@ -187,7 +188,7 @@ class Trials:
             taken = len(self._counted())
             if taken >= limit:
                 return None
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            waiting = self._trials((TrialState.WAITING,))
             recipes = [] if waiting or self.sampler is not None else [*islice(self._recipes(), limit + 1)]
             if recipes and len(recipes) <= limit:
                 tried = [trial.params for trial in self._counted()]
@@ -228,7 +229,7 @@ class Trials:
 
     def _elsewhere(self) -> bool:
         """Whether trials run that no process of this folder holds."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = self._trials((TrialState.RUNNING,))
         return any(not self._is_held_here(trial) for trial in running)
 
     def _is_held_here(self, trial: FrozenTrial) -> bool:
@@ -243,7 +244,7 @@ class Trials:
 
     def _take_back(self) -> None:
         """Fails the trials whose process is gone, each with a successor that waits to be taken."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self._trials()
         succeeded = {trial.user_attrs.get("repeats") for trial in trials}
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         silent = self.database.stale(self.study._study_id, {trial._trial_id for trial in running})
@@ -275,9 +276,15 @@ class Trials:
 
     def _counted(self) -> list[FrozenTrial]:
         """Without those that wait, and those that have a successor."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self._trials()
         left = {trial.user_attrs.get("repeats") for trial in trials}
         return [trial for trial in trials if trial.state.name in STATES and trial.number not in left]
+
+    def _trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        """The study's trials, of all states or of these. Raises InputError: they are not of this search."""
+        with stored.readable(str(self.folder)):
+            trials = self.study.get_trials(deepcopy=False, states=states)
+        return stored.checked(trials, self.space, str(self.folder))
 
     def _lock_file(self, first: int) -> Path:
         return self.folder / f".trial-{first}.lock"
@@ -319,7 +326,7 @@ class Trials:
     def importance(self) -> dict[str, float]:
         """Recipe key -> its share in what makes a trial good, by Optuna's default evaluator; empty below 10
         complete trials."""
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = self._trials((TrialState.COMPLETE,))
         enough = len(complete) >= ENOUGH and len(self.space) > 1
         return optuna.importance.get_param_importances(self.study) if enough else {}
 
