@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -260,3 +261,18 @@ def _cause(error: BaseException) -> str:
     while (behind := getattr(error, "orig", None) or error.__cause__) is not None:
         error = behind
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def file_address(file: Path) -> str:
+    """The URL of an SQLite file. Raises InputError: its name would be read as an option of the connection."""
+    from sqlalchemy import URL, make_url
+
+    place = str(file.resolve())
+    url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
+    if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
+        raise InputError(
+            "a database can't lie in a folder of this name",
+            where=str(file.parent),
+            remedy="name another one: --output DIR",
+        )
+    return url

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice, product
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from bert_ft import files
@@ -31,15 +30,14 @@ from bert_ft.rundir.folder import RunDir
 try:
     import optuna
 
+    from bert_ft.tools.search import distributions, stored
     from bert_ft.tools.search import pruners as pruners
     from bert_ft.tools.search import storage as storages
-    from bert_ft.tools.search import stored
     from bert_ft.tools.search.storage import Database, is_of_storage, opened
 except ImportError:
     raise InputError("Optuna is not installed", remedy='pip install "bert-ft[search]"') from None
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-MANY = 1000  # values of a key that are as good as any number of them
 OWN = ("study.db*", ".search.lock", ".trial-*.lock", "trial-*", "best.toml", "results.json", "search.html")
 ENOUGH = 10  # complete trials before importances say anything
 # named, since versions differ: 5.0 turned constant_liar on (several processes share a study) and multivariate
@@ -92,7 +90,7 @@ class Trials:
     ) -> None:
         pruner = pruners.pruner_of(pruner)
         self.folder, self.metric, self.seed, self.sampler, self.say = folder, metric, seed, sampler, say
-        self.space = {key: _distribution(values) for key, values in space.items()}
+        self.space = {key: distributions.of(values) for key, values in space.items()}
         self.sign = -1 if metric[1] in LOWER_IS_BETTER else 1
         self.name = folder.resolve().name  # of the study
         self.elsewhere = storage is not None  # other processes may have a disk of their own
@@ -115,7 +113,8 @@ class Trials:
         with self.database.errors(), stored.readable(str(folder)), self.alone():
             if storage is None:
                 self.database.storage = optuna.storages.RDBStorage(
-                    _address(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": 60}}
+                    storages.file_address(folder / "study.db"),
+                    engine_kwargs={"connect_args": {"timeout": 60}},
                 )
             self.study = optuna.create_study(
                 storage=self.database.storage,
@@ -239,7 +238,7 @@ class Trials:
 
     def _recipes(self) -> Iterator[dict[str, Any]]:
         """All recipes of the space; without end where there is no end of them."""
-        values = [_values(distribution) for distribution in self.space.values()]
+        values = [distributions.values(distribution) for distribution in self.space.values()]
         return (dict(zip(self.space, recipe, strict=True)) for recipe in product(*values))
 
     def _take_back(self) -> None:
@@ -356,40 +355,6 @@ class Pruning(Callback):
                 raise optuna.TrialPruned
 
 
-def _address(file: Path) -> str:
-    """The URL of an SQLite file. Raises InputError: its name would be read as an option of the connection."""
-    from sqlalchemy import URL, make_url
-
-    place = str(file.resolve())
-    url = URL.create("sqlite", database=place).render_as_string(hide_password=False)
-    if make_url(url).database != place:  # SQLAlchemy before 2.1 does not quote a "?"
-        raise InputError(
-            "a database can't lie in a folder of this name",
-            where=str(file.parent),
-            remedy="name another one: --output DIR",
-        )
-    return url
-
-
 def _first(trial: FrozenTrial) -> int:
     """The trial's number; of one that repeats another, that one's."""
     return int(trial.user_attrs.get("first", trial.number))
-
-
-def _distribution(values: list[Any] | Range) -> BaseDistribution:
-    if not isinstance(values, Range):
-        return CategoricalDistribution(values)
-    bounds = values.model_dump(exclude_none=True)
-    whole = all(isinstance(number, int) for number in bounds.values())
-    return (IntDistribution if whole else FloatDistribution)(**bounds)
-
-
-def _values(distribution: BaseDistribution) -> Iterable[Any]:
-    """The values of a key; `MANY` where there are more, or no end of them."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if step is None:
-        return range(MANY)
-    return (low + i * step for i in range(min(MANY, round((high - low) / step) + 1)))
