@@ -74,15 +74,16 @@ def _watch(
         )
     said: list[str] = []  # while a region of the terminal is written over
     found = listing.Runs(folder, lambda *lines: said.extend(lines))
-    with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+    region = Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis")
 
-        def show(rows: list[dict[str, Any]]) -> None:
-            cells = [{key: _cells(row)[key] for key in SHOWN} for row in rows]
-            live.update(table(cells or [{"run": f"no runs below {folder} yet"}]))
-            live.refresh()
+    def look() -> list[dict[str, Any]]:
+        return listing.chosen(list(found.rows()), sort, task, checkpoint, state)
 
-        with suppress(KeyboardInterrupt):  # how one leaves it
-            listing.watch(
-                lambda: listing.chosen(list(found.rows()), sort, task, checkpoint, state), show, WATCHED
-            )
+    def show(rows: list[dict[str, Any]]) -> None:
+        cells = [{key: _cells(row)[key] for key in SHOWN} for row in rows]
+        region.update(table(cells or [{"run": f"no runs below {folder} yet"}]))
+        region.refresh()
+
+    with suppress(KeyboardInterrupt), region:  # how one leaves it
+        listing.watch(look, show, WATCHED)
     note(*dict.fromkeys(said))
