@@ -67,6 +67,9 @@ def dataset(path: str, name: str | None, revision: str | None) -> Any:
 
     _refuse_builders(path)
     datasets.disable_progress_bars()
+    if "HF_UPDATE_DOWNLOAD_COUNTS" not in os.environ:
+        # it would tell the name to a server of Amazon's, whatever HF_ENDPOINT is; a hub counts by itself
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     with reached():
         # the hub's own Parquet copy of a data set that is a script has folders for configurations
         place = {"data_dir" if revision == "refs/convert/parquet" else "name": name}

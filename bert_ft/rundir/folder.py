@@ -218,7 +218,8 @@ class RunDir:
             stream.truncate(log_size)
         self._write_task(task)  # data and checkpoint may have moved
         recorded = self.environment() if self.environment_json.is_file() else environment
-        now = {key: environment[key] for key in ("device", "processes", "precision", "versions")}
+        keys = ("device", "processes", "precision", "versions", "git_commit")
+        now = {key: environment.get(key) for key in keys}
         write_json(self.environment_json, {**recorded, "resumed": [*recorded.get("resumed", []), now]})
 
     def _write_task(self, task: Task) -> None:

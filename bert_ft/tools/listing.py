@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,21 @@ class Runs:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A dict of `COLUMNS` for each run, in the order of their paths."""
-        for file in sorted(self.folder.rglob("task.toml")):
-            run = RunDir(file.parent)
-            if run.state == "foreign" and not (run.results_json.exists() or run.environment_json.exists()):
-                continue  # a task file in a project's folder
-            row = self.finished.get(run.path) if run.state == "finished" else None
-            yield self._read(run) if row is None else row
+        # what is deleted meanwhile is left out; `rglob` would fail at it
+        folders = (Path(place) for place, _, names in os.walk(self.folder) if "task.toml" in names)
+        for folder in sorted(folders):
+            with suppress(FileNotFoundError):
+                if (row := self._row(RunDir(folder))) is not None:
+                    yield row
+
+    def _row(self, run: RunDir) -> dict[str, Any] | None:
+        state = run.state
+        if state == "foreign" and not (run.results_json.exists() or run.environment_json.exists()):
+            return None  # a task file in a project's folder
+        if state == "finished" and run.path in self.finished:
+            return self.finished[run.path]
+        row = self._read(run)
+        return row if run.task_toml.exists() else None
 
     def _read(self, run: RunDir) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": str(run.path), "state": "unreadable"}
@@ -53,7 +64,8 @@ class Runs:
                 self.finished[run.path] = row
             row["state"] = "unreadable" if state == "foreign" else state
         except InputError as error:
-            self.told(*error.lines)
+            if run.task_toml.exists():
+                self.told(*error.lines)
         return row
 
 

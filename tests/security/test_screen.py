@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.security.hostile import ALL, MARKED, NAME, QUICK, Shown, World, on_a_terminal
+from tests.loopback import Hub
+from tests.security.hostile import ALL, LABELS, MARKED, NAME, QUICK, Shown, World, on_a_terminal
 
 pyte = pytest.importorskip("pyte")
 
@@ -178,6 +179,46 @@ def test_no_training_obeys_its_rows(world: World, kind: str) -> None:
     world.run(kind)
     judge(world.made[kind], world.folder)
     assert "\\x1b]0;owned" in world.made[kind].text, "what stands in the data is shown, escaped"
+
+
+@pytest.mark.slow
+def test_a_data_set_and_a_checkpoint_of_a_hub(world: World, tmp_path: Path) -> None:
+    """Both are a stranger's, each string of them, and come over the network; what is asked for is in the hub alone."""
+    repository = tmp_path / "rows"
+    (repository / "data").mkdir(parents=True)
+    rows = [{"text": f"a film {i} {ALL}", "label": LABELS[i % 3], f"note{ALL}": ALL} for i in range(18)]
+    for part in ("train", "validation"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (repository / "data" / f"{part}.jsonl").write_text(lines)
+    (repository / "README.md").write_text(
+        f"---\nlicense: {json.dumps(ALL)}\ntags: [{json.dumps(ALL)}]\n---\n{ALL}"
+    )
+    hub = Hub(tmp_path / "hub")
+    hub.add("datasets", "stranger/rows", repository)
+    hub.add("models", "stranger/model", world.folder / world.checkpoint)
+    task = world.folder / "hub.toml"
+    task.write_text(
+        f'title = {json.dumps(ALL)}\nfamily = "classification"\n[data]\npath = "stranger/rows"\ntrain = "train"\n'
+        'evaluate = "validation"\n'.replace("\x7f", "\\u007f")
+    )
+    hub.start()
+    try:
+        for argv in (
+            ["check", "hub.toml"],
+            ["train", "hub.toml", "-c", "stranger/model", "-o", f"of a hub{NAME}", *QUICK],
+        ):
+            shown = on_a_terminal(
+                argv, world.folder, **hub.environment(tmp_path / "home", HOME=str(tmp_path / "home"))
+            )
+            shown.wrote = [path for path in shown.wrote if not path.startswith(str(tmp_path / "home"))]
+            judge(shown, world.folder)
+            assert "\\x1b]0;owned" in shown.text, "what stands in the data is shown, escaped"
+    finally:
+        hub.stop()
+    assert {path.split("/")[-1].split("?")[0] for _, path in hub.asked} >= {
+        "train.jsonl",
+        "model.safetensors",
+    }
 
 
 @pytest.mark.parametrize("raw", [

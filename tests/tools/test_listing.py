@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +67,7 @@ def test_watching_ends_with_the_training(tiny_checkpoint: Path, tmp_path: Path) 
     rows.write_text("text,label\n" + "good film,a\nbad film,b\n" * 200)
     command = [
         sys.executable, "-P", "-m", "bert_ft", "train", "classification", "--checkpoint", str(tiny_checkpoint),
-        "--train", str(rows), "--validation", "10%", "--epochs", "8", "--output", str(tmp_path / "runs" / "a"), "--no-baselines",
+        "--train", str(rows), "--validation", "10%", "--epochs", "4", "--output", str(tmp_path / "runs" / "a"), "--no-baselines",
     ]  # fmt: skip
     shown: list[list[dict[str, Any]]] = []
     said: list[str] = []
@@ -79,6 +82,30 @@ def test_watching_ends_with_the_training(tiny_checkpoint: Path, tmp_path: Path) 
     assert "unfinished" in states and set(states) <= {"unfinished", "finished"}
     assert any(row["course"] != "nobody works on it" for rows in shown for row in rows if row["course"])
     assert not said
+
+
+def test_runs_that_vanish_are_left_out(unfinished: Path) -> None:
+    """While they are looked for and read; nothing is told of them."""
+    said: list[str] = []
+    found = listing.Runs(str(unfinished.parent), lambda *lines: said.extend(lines))
+    over = threading.Event()
+
+    def make_and_delete() -> None:
+        for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
+            passing = unfinished.parent / f"passing-{number}"
+            shutil.copytree(unfinished, passing)
+            shutil.rmtree(passing)
+
+    thread = threading.Thread(target=make_and_delete)
+    thread.start()
+    try:
+        for _ in range(300):
+            rows = list(found.rows())
+            assert str(unfinished) in {row["run"] for row in rows}
+    finally:
+        over.set()
+        thread.join()
+    assert not [line for line in said if "no such task" in line]
 
 
 def test_a_finished_run_is_read_once(

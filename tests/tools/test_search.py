@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -178,6 +179,27 @@ def test_another_storage_and_its_other_machines(tmp_path: Path) -> None:
     (tmp_path / "b" / "mine.txt").touch()
     with pytest.raises(InputError, match="something that is no search lies here"):
         trials(tmp_path / "b")
+
+
+def test_a_folder_that_was_renamed_is_the_same_search(tmp_path: Path) -> None:
+    """It goes on where it was, and another space is still refused."""
+    shared = trials(tmp_path / "a", made_from={"space": "x"})
+    assert [shared.step(2, score)["trial"] for _ in range(2)] == [0, 1]  # type: ignore[index]
+    (tmp_path / "a").rename(tmp_path / "b")
+    again = trials(tmp_path / "b", made_from={"space": "x"})
+    assert again.step(3, score)["trial"] == 2 and again.step(3, score) is None  # type: ignore[index]
+    with pytest.raises(InputError, match="another search lies here"):
+        trials(tmp_path / "b", made_from={"space": "y"})
+
+
+def test_trials_of_an_earlier_version_keep_their_seconds(tmp_path: Path) -> None:
+    """That did not write them down, and had Optuna's own times."""
+    shared = trials(tmp_path / "a")
+    shared.step(1, score)
+    with sqlite3.connect(tmp_path / "a" / "study.db") as base:
+        base.execute("DELETE FROM trial_user_attributes WHERE key = 'seconds'")
+        base.execute("UPDATE trials SET datetime_complete = datetime(datetime_start, '+8 seconds')")
+    assert trials(tmp_path / "a").rows()[0]["seconds"] == pytest.approx(8, abs=1)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mean_squared_error"])

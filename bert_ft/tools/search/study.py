@@ -116,6 +116,8 @@ class Trials:
                     storages.file_address(folder / "study.db"),
                     engine_kwargs={"connect_args": {"timeout": 60}},
                 )
+                named = optuna.study.get_all_study_names(self.database.storage)
+                self.name = named[0] if len(named) == 1 else self.name  # its folder may have been renamed
             self.study = optuna.create_study(
                 storage=self.database.storage,
                 study_name=self.name,
@@ -302,6 +304,8 @@ class Trials:
         rows = []
         for trial in sorted(self._counted(), key=_first):
             seconds = trial.user_attrs.get("seconds")
+            if seconds is None and trial.duration is not None:  # of an earlier version
+                seconds = round(trial.duration.total_seconds(), 1)
             epoch = None if trial.last_step is None else trial.last_step / 1000
             rows.append(
                 {
