@@ -330,6 +330,7 @@ def test_a_driver_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
     ("grpc://nowhere", "this is no address of a proxy\n  --storage grpc://HOST:PORT"),
     ("grpc://127.0.0.1:99999999", "this is no address of a proxy"),
     ("no url", "this is no URL of a storage"),
+    ("postgresql://a\x9db/c", "this is no URL of a storage"),  # which no name server can be asked for
 ])  # fmt: skip
 def test_addresses_at_fault(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(InputError) as error:

@@ -163,6 +163,7 @@ def opened(storage: Any) -> Database:
         )
     try:
         url = sqlalchemy.make_url(storage)
+        (url.host or "").encode("idna")  # as the way to it will, a name that no server can have
     except (SQLAlchemyError, ValueError):  # whose message may quote it, with its password
         raise InputError(
             "this is no URL of a storage",
