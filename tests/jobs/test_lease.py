@@ -222,7 +222,7 @@ with run.lock():
         run.append_log({"by": name, "number": number})
         if name == "second" and number == 50:
             files.write(run.results_json, "{}")
-        time.sleep(0.01)
+        time.sleep(0.03)
 """
 
 
@@ -247,6 +247,11 @@ def test_a_stopped_worker_writes_nothing_once_another_has_taken_over(tmp_path: P
         alive = start("alive")
         _, error = alive.communicate(timeout=120)
         assert alive.returncode and HELD in error, "its holder lives"
+        size = run.log_size()
+        while (
+            run.log_size() == size
+        ):  # not between its look at the lease and the write that follows: it sleeps
+            pass
         first.send_signal(signal.SIGSTOP)
         second = start("second")
         try:

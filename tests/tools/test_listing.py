@@ -127,7 +127,10 @@ def test_a_terminal_shows_it_and_lets_go(unfinished: Path) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     command = [sys.executable, "-P", "-m", "bert_ft", "runs", str(unfinished.parent), "--watch"]
-    child = subprocess.Popen(command, stdout=slave, stderr=slave)
+    child = subprocess.Popen(
+        command, stdout=slave, stderr=slave,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )  # fmt: skip
     os.close(slave)
     seen = b""
     ends = time.monotonic() + 60
