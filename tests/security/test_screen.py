@@ -154,7 +154,6 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "no cluster": ("curve", f"task{MARKED}.toml", "-c", f"model{NAME}", "--on", f"ray://{NAME}:1"),
     "no storage": ("search", f"task{MARKED}.toml", "-c", f"model{NAME}", "--storage", f"postgresql://{ALL}"),
     "no name": ("push", "RUN:classification", NAME),
-    "no code": ("train", f"task{MARKED}.toml", "-c", f"model{NAME}", "--trust-remote-code", f"org/{NAME}"),
     "no language": ("app", "RUN:classification", "--language", ALL),
     "another run": ("train", f"task{MARKED}.toml", "-c", f"model{NAME}", "-o", f"classification{NAME}"),
     "no space": ("search", f"task{MARKED}.toml", "-c", f"model{NAME}", "--space", f"{ALL}=1"),
