@@ -21,7 +21,8 @@ from bert_ft.kernels.groups import Group
 SCORES = 2**20
 # Keys up to which a step of a training is computed in float32 whatever comes in. In bfloat16 nearly every
 # batch has products of new shapes, and oneDNN makes a kernel for each: over rows of RTE, 20 to 250 tokens,
-# a forward and a backward take 1.8 times as long so, of SQuAD, 100 to 384, 0.9 times; a forward alone 0.9.
+# a forward and a backward take 1.3 to 1.6 times as long so, of SQuAD, 100 to 384, 0.9 times; a forward
+# alone 0.9.
 NARROW = 256
 
 
