@@ -2,6 +2,8 @@
 
     python benchmarks/few_rows.py --rows 8 --draws 10 --setfit ENV/bin/python --measured FILE.jsonl --output FILE.md
     python benchmarks/few_rows.py --total 200 --draws 5 --methods default features contrastive --measured FILE.jsonl
+    python benchmarks/few_rows.py --total 1000 --draws 5 --methods "SetFit 1.2, 20 pairs a row" --setfit ENV/bin/python \
+        --workers 14 --measured FILE.jsonl     # on a GPU: scores alone, the draws side by side
     python benchmarks/few_rows.py --full sst2 mrpc --measured FILE.jsonl
 
 All methods of a draw get the same rows and are scored on the same ones, each with one thread in a process of its own.
@@ -16,6 +18,7 @@ headlines, news, two forums).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -24,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,33 +175,44 @@ def each(job: dict[str, Any]) -> None:
             measure(job["checkpoint"], job["settings"] | short, few, few, seed)
 
 
-def measured(jobs: Sequence[dict[str, Any]], file: Path, python: str) -> list[dict[str, Any]]:
-    """What each draw of the jobs gave, from the file where it is in it."""
+def measured(
+    jobs: Sequence[dict[str, Any]], file: Path, python: str, workers: int = 1
+) -> list[dict[str, Any]]:
+    """What each draw of the jobs gave, from the file where it is in it. With several `workers` each draw has a process
+    of its own, and their seconds are those of a crowd."""
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    result = []
+    keys = ("set", "method", "rows", "total", "full")
+    found = {(*(line[key] for key in keys), line["seed"]): line for line in known}
+    parts = []
     for job in jobs:
-        key = {name: job[name] for name in ("set", "method", "rows", "total", "full")}
-        found = {line["seed"]: line for line in known if {name: line[name] for name in key} == key}
-        todo = [seed for seed in job["seeds"] if seed not in found]
-        if todo:
-            command = [
-                python if job["method"] in SETFIT else sys.executable,
-                __file__,
-                "each",
-                json.dumps(job | {"seeds": todo}),
-            ]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-                assert child.stdout is not None
-                lines = (line for line in child.stdout if line.startswith('{"accuracy"'))
-                for seed, line in zip(todo, lines, strict=False):
-                    found[seed] = key | {"seed": seed} | json.loads(line)
-                    with file.open("a") as stream:
-                        stream.write(json.dumps(found[seed]) + "\n")
-                    print(found[seed], file=sys.stderr, flush=True)
-            if child.returncode:
-                raise SystemExit(child.returncode)
-        result += [found[seed] for seed in job["seeds"]]
+        todo = [seed for seed in job["seeds"] if (*(job[key] for key in keys), seed) not in found]
+        parts += (
+            [job | {"seeds": [seed]} for seed in todo]
+            if workers > 1
+            else [job | {"seeds": todo}] * bool(todo)
+        )
+    with ThreadPoolExecutor(workers) as pool:
+        for line in itertools.chain.from_iterable(pool.map(lambda job: _draws(job, file, python), parts)):
+            found[(*(line[key] for key in keys), line["seed"])] = line
+    return [found[(*(job[key] for key in keys), seed)] for job in jobs for seed in job["seeds"]]
+
+
+def _draws(job: dict[str, Any], file: Path, python: str) -> list[dict[str, Any]]:
+    """What the draws of a job give, measured in a process of their own and written to the file."""
+    command = [python if job["method"] in SETFIT else sys.executable, __file__, "each", json.dumps(job)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        lines = (line for line in child.stdout if line.startswith('{"accuracy"'))
+        for seed, line in zip(job["seeds"], lines, strict=False):
+            key = {name: job[name] for name in ("set", "method", "rows", "total", "full")}
+            result.append(key | {"seed": seed} | json.loads(line))
+            with file.open("a") as stream:
+                stream.write(json.dumps(result[-1]) + "\n")
+            print(result[-1], file=sys.stderr, flush=True)
+    if child.returncode:
+        raise SystemExit(child.returncode)
     return result
 
 
@@ -247,6 +262,7 @@ def main() -> None:
         "--full", nargs="*", default=[], help="GLUE tasks with all of their rows, in the place of draws"
     )
     parser.add_argument("--setfit", default="", help="the Python of an environment with setfit")
+    parser.add_argument("--workers", type=int, default=1, help="draws that are measured side by side")
     parser.add_argument("--measured", type=Path, required=True)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -263,7 +279,7 @@ def main() -> None:
         for method in options.methods
         if options.setfit or method not in SETFIT
     ]  # fmt: skip
-    text = table(measured(jobs, options.measured, options.setfit))
+    text = table(measured(jobs, options.measured, options.setfit, options.workers))
     print(text)
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")

@@ -4,18 +4,20 @@
     python benchmarks/gpu.py --dry           # the same code on tiny models, on a CPU; measures nothing, writes nothing
 
 One command for a bare machine: it needs torch with CUDA, transformers, accelerate and this repository, but no data, no
-checkpoint and no network. (Flash attention for `Trainer` and for dropout under ours: `pip install flash-attn` where there
-is a wheel for the machine's torch; without it those cells say so.) Weights are random, and rows are random tokens of
-lengths drawn once, close to those of SST-2 (mean 13, at most 66), MNLI (40, 128) and SQuAD's windows (170, 384): the time
-of a step depends on neither. Every variant trains the same rows in batches of one size, bf16, dropout on, fused AdamW,
-clipping. One whole epoch warms up, which has every shape, and the next one is timed: length-grouped batches are sorted,
-so that a part of an epoch would be no fair sample. Rounds go over all variants in turn until the time is up.
+checkpoint and no network. (Flash attention for `Trainer`: `pip install flash-attn` where there is a wheel for the
+machine's torch; without it those cells say so.) Weights are random, and rows are random tokens of lengths drawn once,
+close to those of SST-2 (mean 13, at most 66), MNLI (40, 128) and SQuAD's windows (170, 384): the time of a step depends
+on neither. Every variant trains the same rows in batches of one size, bf16, dropout on, fused AdamW, clipping. One
+whole epoch warms up, which has every shape, and the next one is timed: length-grouped batches are sorted, so that a
+part of an epoch would be no fair sample. Rounds go over all variants in turn until the time is up.
 
 - default, grouped:   Trainer with sdpa, random order; `train_sampling_strategy="group_by_length"`
 - flash, flash grouped: the same with `attn_implementation="flash_attention_2"`, if that package is there
-- ours, ours grouped: padding-free, the last layer for the first token alone; random order, and `batching.order = "length"`
-- ours compiled:      random order, the parts of each layer behind attention through `torch.compile(dynamic=True)`: whole
-  layers would be compiled anew at every step, since the lengths of a batch are numbers of the program to them
+- ours, ours grouped: padding-free, the last layer for the first token alone, the layers recorded as CUDA graphs; random
+  order, and `batching.order = "length"`
+- ours eager:         random order, `batching.graphs = false`
+- ours compiled:      eager, the parts of each layer behind attention through `torch.compile(dynamic=True)`: whole layers
+  would be compiled anew at every step, since the lengths of a batch are numbers of the program to them
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +39,16 @@ import torch
 import transformers as tf
 
 PAGE = Path(__file__).parent / "results" / "gpu.md"
-VARIANTS = ("default", "grouped", "flash", "flash grouped", "ours", "ours grouped", "ours compiled")
+VARIANTS = (
+    "default",
+    "grouped",
+    "flash",
+    "flash grouped",
+    "ours",
+    "ours grouped",
+    "ours eager",
+    "ours compiled",
+)
 VOCABULARY = 30_000
 MEGABATCH = 50  # batches that are sorted together, by Trainer and by us: one epoch
 
@@ -93,7 +105,8 @@ TINY: dict[str, Callable[[], Any]] = {
 def network(config: Any, attention: str, device: torch.device) -> Any:
     """A random classifier, the same at each call."""
     torch.manual_seed(0)
-    model = tf.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+    with device:  # a processor draws a hundred million weights in seconds
+        model = tf.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
     return model.to(device).train()
 
 
@@ -175,8 +188,11 @@ def train_ours(variant: str, config: Any, features: Any, batch: int, clock: Cloc
             "log_every": 4 * clock.steps,
             "recipe.precision": "bf16",
             "batching.order": "length" if variant == "ours grouped" else "random",
+            "batching.graphs": variant in ("ours", "ours grouped"),
         }
     )
+
+    said: list[dict[str, Any]] = []
 
     class Listener(Callback):
         def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
@@ -193,10 +209,11 @@ def train_ours(variant: str, config: Any, features: Any, batch: int, clock: Cloc
         trained,
         features,
         evaluate=lambda: {"validation": {"accuracy": 0.0}},
-        log=lambda entry: None,
+        log=said.append,
         callbacks=[Listener()],
     )
-    return f"{unpadding.reason}; {narrowing.reason}"
+    graphs = [entry["graphs"] for entry in said if "graphs" in entry]
+    return "; ".join([unpadding.reason, narrowing.reason, *graphs])
 
 
 def train_theirs(variant: str, config: Any, features: Any, batch: int, clock: Clock) -> str:
@@ -299,60 +316,91 @@ def batch_of(lengths: list[int], device: torch.device) -> dict[str, Any]:
 
 
 def promises(shapes: Mapping[str, Callable[[], Any]], device: torch.device, draws: int) -> Iterator[str]:
-    """Lines: promise 1, padding-free with the last layer for the first token equals plain and padded, logits and all
-    gradients, in fp32 and bf16; promise 11, under dropout the logits of both have one distribution."""
-    from bert_ft.kernels import last_layer, padding_free
-
-    inputs = batch_of([48, 3, 20, 7, 33], device)
+    """Lines: promise 1, padding-free with the last layer for the first token, as it is and recorded, equals plain and
+    padded, logits and all gradients, in fp32, and in bf16 is as far from them as plain and padded bf16 is; promise 11,
+    under dropout the logits of both have one distribution."""
     for name, make in shapes.items():
-        for half in (None, torch.bfloat16):
-            config = make()
-            config.num_hidden_layers = 2
-            config.initializer_range = (
-                1.7 * config.hidden_size**-0.5
-            )  # large, so that what attention sees matters
-            if hasattr(config, "layer_types"):
-                config.layer_types = config.layer_types[:2]
-            results = []
-            for free in (False, True):
-                model = network(config, "sdpa", device).eval()
-                if free:
-                    said = padding_free.unpad(model, half).reason, last_layer.narrow(model, half).reason
-                with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
-                    logits = model(**inputs).logits.float()
-                logits.pow(2).sum().backward()
-                gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
-                results.append((logits.detach().flatten(), torch.cat(gradients)))
-            apart = [float((a - b).norm() / b.norm()) for a, b in zip(results[1], results[0], strict=True)]
-            kept = max(apart) < (1e-4 if half is None else 3e-2)
+        config = make()
+        config.num_hidden_layers = 2
+        config.initializer_range = (
+            1.7 * config.hidden_size**-0.5
+        )  # large, so that what attention sees matters
+        if hasattr(config, "layer_types"):
+            config.layer_types = config.layer_types[:2]
+        for rate in ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "mlp_dropout",
+                     "embedding_dropout", "classifier_dropout"):  # fmt: skip
+            if getattr(config, rate, None) is not None:
+                setattr(config, rate, 0.0)
+        exact, _ = gradients(config, device, None, "plain")
+        for half, kind in ((None, "free"), (torch.bfloat16, "free"), (torch.bfloat16, "recorded")):
+            found, said = gradients(config, device, half, kind)
+            apart = [float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)]
+            bounds = [1e-4, 1e-4]
+            if half is not None:
+                plain, _ = gradients(config, device, half, "plain")
+                bounds = [1.5 * float((a - b).norm() / b.norm()) for a, b in zip(plain, exact, strict=True)]
+            kept = all(value <= bound for value, bound in zip(apart, bounds, strict=True))
             yield (
-                f"| 1: padding-free equals padded | {name}, 2 layers, {'bf16' if half else 'fp32'} | logits {apart[0]:.0e}, "
-                f"gradients {apart[1]:.0e}; {'; '.join(said)} | {'kept' if kept else '**BROKEN**'} |"
+                f"| 1: equals plain and padded | {name}, 2 layers, {'bf16' if half else 'fp32'}, {kind} | logits "
+                f"{apart[0]:.1e} from plain fp32, gradients {apart[1]:.1e} (at most {bounds[0]:.1e}, {bounds[1]:.1e}); "
+                f"{said} | {'kept' if kept else '**BROKEN**'} |"
             )
-        yield dropout_line(name, make(), device, draws)
+        for kind in ("free", "recorded"):
+            yield dropout_line(name, make(), device, draws, kind)
 
 
-def dropout_line(name: str, config: Any, device: torch.device, draws: int) -> str:
-    """Promise 11 for a model: means and variances of the logits over many draws, padded and padding-free."""
-    from bert_ft.kernels import last_layer, padding_free
+@contextmanager
+def prepared(
+    config: Any, device: torch.device, half: torch.dtype | None, kind: str, rows: int
+) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """A random classifier: "plain", padding-"free", or also "recorded"; and what can be said of it afterwards."""
+    from bert_ft.kernels import graphs, last_layer, padding_free
 
+    model = network(config, "sdpa", device)
+    said = "plain"
+    if kind != "plain":
+        said = f"{padding_free.unpad(model, half).reason}; {last_layer.narrow(model, half).reason}"
+    with graphs.recorded(model, rows, half) if kind == "recorded" else nullcontext() as layers:
+        yield (
+            model,
+            lambda: said if kind != "recorded" else f"{said}; {layers and (layers.reason, layers.replayed)}",
+        )
+
+
+def gradients(
+    config: Any, device: torch.device, half: torch.dtype | None, kind: str
+) -> tuple[list[Any], str]:
+    """Logits and all gradients of a model without dropout, and how it was computed."""
+    inputs = batch_of([48, 3, 20, 7, 33], device)
+    with prepared(config, device, half, kind, 5) as (model, said):
+        for _ in range(2):  # the second step replays what the first may have recorded
+            model.zero_grad()
+            with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+                logits = model(**inputs).logits.float()
+            logits.pow(2).sum().backward()
+        flat = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
+        return [logits.detach().flatten(), torch.cat(flat)], said()
+
+
+def dropout_line(name: str, config: Any, device: torch.device, draws: int, kind: str) -> str:
+    """Promise 11 for a model: means and variances of the logits over many draws, plain and padded, and ours."""
     lengths = [9, 2, 5]
     copies = 50
     inputs = {key: value.repeat(copies, 1) for key, value in batch_of(lengths, device).items()}
     moments = []
-    for free in (False, True):
-        model = network(config, "sdpa", device)
-        if free:
-            padding_free.unpad(model, torch.bfloat16)
-            last_layer.narrow(model, torch.bfloat16)
-        torch.manual_seed(int(free) + 1)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            drawn = [model(**inputs).logits.float().view(copies, -1) for _ in range(max(1, draws // copies))]
+    for seed, each in enumerate(("plain", kind)):
+        drawn = []
+        with prepared(config, device, torch.bfloat16, each, copies * len(lengths)) as (model, said):
+            torch.manual_seed(seed)
+            for _ in range(max(1, draws // copies)):
+                with torch.autocast(device.type, torch.bfloat16):
+                    drawn.append(model(**inputs).logits.float().view(copies, -1).detach())
+            how = said()
         x = torch.cat(drawn).double()
         mean, variance = x.mean(0), x.var(0)
         fourth = (x - mean).pow(4).mean(0)
         moments.append((mean, variance / len(x), variance, (fourth - variance**2) / len(x)))
-    (mean, mean_error, variance, variance_error), expected = moments
+    expected, (mean, mean_error, variance, variance_error) = moments
     distance = torch.cat(
         [
             (mean - expected[0]) / (mean_error + expected[1]).sqrt(),
@@ -362,8 +410,8 @@ def dropout_line(name: str, config: Any, device: torch.device, draws: int) -> st
     worst = float(distance.abs().max())
     kept = worst < 4.5 and bool((variance > 0).all())
     return (
-        f"| 11: one distribution under dropout | {name}, bf16, {draws:,} draws | means and variances of the logits within "
-        f"{worst:.1f} standard errors | {'kept' if kept else '**BROKEN**'} |"
+        f"| 11: one distribution under dropout | {name}, bf16, {draws:,} draws, {kind} | means and variances of the logits "
+        f"within {worst:.1f} standard errors; {how} | {'kept' if kept else '**BROKEN**'} |"
     )
 
 
@@ -400,6 +448,9 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="tiny models on the CPU: does the script run?")
     parser.add_argument("--minutes", type=float, default=8.0, help="no further cell begins after so many")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="the first words of their names do")
+    parser.add_argument("--lengths", nargs="+", choices=list(LENGTHS), default=list(LENGTHS))
+    parser.add_argument("--no-promises", action="store_true", help="times alone")
     parser.add_argument("--output", type=Path, default=PAGE)
     options = parser.parse_args()
     if not options.dry and not torch.cuda.is_available():
@@ -409,7 +460,10 @@ def main() -> None:
     tf.logging.set_verbosity_error()
     end = time.monotonic() + 60 * options.minutes
     shapes, sets = (TINY, DRY) if options.dry else (SHAPES, LENGTHS)
-    held = list(promises(shapes, device, 100 if options.dry else 2000))
+    if not options.dry:
+        shapes = {name: make for name, make in shapes.items() if name.startswith(tuple(options.shapes))}
+        sets = {name: sets[name] for name in options.lengths}
+    held = [] if options.no_promises else list(promises(shapes, device, 100 if options.dry else 2000))
     print("\n".join(held), flush=True)
     peak_rate = rate(device)
     cells: dict[tuple[str, str, str], list[dict[str, Any]]] = {

@@ -269,6 +269,11 @@ class Batching(Strict):
     lean: bool = Field(
         True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
     )
+    graphs: bool = Field(
+        True,
+        description="on a GPU record the layers once for each size of batches and replay them "
+        "(kernels/graphs.py)",
+    )
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
     equal_lengths: bool = Field(
         False, description="train in micro-batches of rows of one length; the batch stays"

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from bert_ft.config.task import Task
-from bert_ft.engine import batches, optimization, precision
+from bert_ft.engine import batches, lean, optimization, precision
 from bert_ft.engine.averaging import Average
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
@@ -122,12 +122,11 @@ class _Training:
             self.checkpoints.mark()
         stack = ExitStack()
         try:
-            alone = self.accelerator.num_processes == 1
-            self.lean = stack.enter_context(cpu.lean(self.network, self.task.batching.lean, alone))
+            cheaper = lean.steps(self.network, self.task, self.accelerator, self.log)
+            self.lean = stack.enter_context(cheaper)
             self.wrapped.train()
             for step, indices in self.plan.batches(self.state.step):
-                evaluating = self._step(step, indices)
-                if evaluating and self._evaluated_enough():
+                if self._step(step, indices) and self._evaluated_enough():
                     break
                 self._save_if_due()
         except KeyboardInterrupt:  # of a notebook's cell
@@ -221,13 +220,12 @@ class _Training:
         if most <= 0:
             return None
         if self.lean is not None and not self.accelerator.is_fsdp2:
-            norm = self.lean.clip(self.optimizer.optimizer, self.network.parameters(), most)
-        else:
-            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
-        if hasattr(norm, "full_tensor"):  # FSDP's is sharded
-            norm = norm.full_tensor()
-        result: torch.Tensor = norm
-        return result
+            return self.lean.clip(self.optimizer.optimizer, self.network.parameters(), most)
+        norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
+        whole: torch.Tensor = (
+            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        )  # FSDP's is sharded
+        return whole
 
     def _entry(
         self, indices: Any, learning_rate: float, norm: torch.Tensor | None, evaluating: bool

@@ -77,6 +77,8 @@ class Recorder:
         if "out_of_memory" in entry:
             remedy = f"{entry['out_of_memory']}, the batch size stays the same"
             self.say(f"step {entry['step']}: out of memory; {remedy}")
+        if "graphs" in entry:  # a run that was resumed has recorded and replayed others
+            return self.say(entry["graphs"])
         if self.main:
             seconds = round(time.perf_counter() - self.experiment.began, 3)
             self.experiment.folder.append_log({**entry, "seconds": seconds})

@@ -106,6 +106,11 @@ def current(query: Tensor) -> Rows | None:
     return _rows.get()
 
 
+def head_runs() -> bool:
+    """Whether the layers that run are those of a head that reads the first tokens alone."""
+    return _head.get() is not None
+
+
 def _enter_head(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
     """Forward pre-hook of the model with its head."""
     network = probing.inner(module)

@@ -7,9 +7,8 @@ kernel that `choose_kernel` picks for the device. Nothing here knows a model.
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from bert_ft.kernels.groups import GROUP_COST, Group, group_sizes
 
 LONG = 1024  # tokens from which on a training keeps no scores that torch's attention would not
 
-Kernel = Literal["groups", "varlen_attn", "flash_attn", "block"]
+Kernel = Literal["groups", "flash", "block"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,12 @@ class Layout:
     def boundaries(self) -> Tensor:
         """(sequences + 1,) int32: where each sequence begins in the packed row, as flash kernels ask for
         it."""
-        return self._upload([0, *itertools.accumulate(self.lengths)]).int()
+        return self._upload(torch.tensor([0, *itertools.accumulate(self.lengths)], dtype=torch.int32))
+
+    @functools.cached_property
+    def firsts(self) -> Tensor:
+        """(sequences + 1,) int32: the same of packed rows of one token each."""
+        return torch.arange(len(self.lengths) + 1, dtype=torch.int32, device=self.tokens.device)
 
     @functools.cached_property
     def starts(self) -> Tensor:
@@ -107,55 +111,50 @@ def runs(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
 
 
 def choose_kernel(
-    device: str, dtype: torch.dtype, head_dim: int, dropout: float, installed: Container[str] | None = None
+    device: str, dtype: torch.dtype, head_dim: int, flash: Callable[[], bool] | None = None
 ) -> Kernel:
     """The attention for packed q, k, v of this kind; nothing else decides it.
 
-    groups       CPU: sequences padded in groups of near length
-    varlen_attn  CUDA in half precision without dropout: torch's flash kernel, which has none
-    flash_attn   CUDA in half precision with dropout, where that package is installed
-    block        anything else: all sequences padded to the longest, through sdpa
+    groups  CPU: sequences padded in groups of near length
+    flash   CUDA in half precision: torch's own flash kernel, which takes sequences of any length
+    block   anything else: all sequences padded to the longest, through sdpa
+
+    Args:
+        flash: whether flash runs here, asked where it comes to that; by default it is tried.
     """
     if device == "cpu":
         return "groups"
-    if device == "cuda" and dtype in (torch.bfloat16, torch.float16) and head_dim in range(8, 257, 8):
-        installed = _installed() if installed is None else installed
-        if dropout == 0 and "varlen_attn" in installed:
-            return "varlen_attn"
-        if "flash_attn" in installed:
-            return "flash_attn"
+    half = dtype in (torch.bfloat16, torch.float16)
+    if device == "cuda" and half and head_dim in range(8, 257, 8) and (flash or flash_runs)():
+        return "flash"
     return "block"
 
 
 @functools.cache
-def _installed() -> frozenset[str]:
-    if torch.cuda.get_device_capability() < (8, 0):  # neither knows older GPUs
-        return frozenset()
-    functions = {
-        "varlen_attn": ("torch.nn.attention.varlen", "varlen_attn"),
-        "flash_attn": ("flash_attn", "flash_attn_varlen_func"),
-    }
-    return frozenset(kernel for kernel, (module, function) in functions.items() if _has(module, function))
-
-
-def _has(module: str, function: str) -> bool:
-    """Whether a package is not only there, but can be imported and has what we call: one built for another
-    torch can't, and an empty folder of its name hasn't."""
+def flash_runs(device: str = "cuda") -> bool:
+    """Whether torch's flash kernel runs here, forward and backward: tried, since nothing else tells older
+    GPUs, other builds of torch and other versions of the operator apart."""
+    q = torch.ones(3, 1, 8, device=device, dtype=torch.float16, requires_grad=True)
+    ends = torch.tensor([0, 1, 3], device=device, dtype=torch.int32)
     try:
-        return callable(getattr(importlib.import_module(module), function, None))
-    except (ImportError, OSError, RuntimeError):
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(_flash(q, q, q, ends, ends, 2, 2, 1.0, 0.0, None).sum(), q)
+    except (AttributeError, RuntimeError, TypeError):
         return False
+    return bool(gradient.isfinite().all())
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T scale) v within each sequence, its probabilities dropped at the rate of `dropout`:
     q and k (T, heads, d), v (T, heads, d') -> (T, heads, d'). With q (sequences, heads, d), the query of each
     sequence's first token: (sequences, heads, d')."""
-    kernel = choose_kernel(q.device.type, q.dtype, q.shape[-1], dropout)
+    kernel = choose_kernel(q.device.type, q.dtype, q.shape[-1])
     whole = q.shape[0] == k.shape[0]
-    if whole and (kernel == "varlen_attn" or kernel == "flash_attn"):
-        flash: Tensor = _flash(kernel, q, k, v, layout, scale, dropout)
-        return flash
+    # flash counts a window from the end of the keys, which is not where a single first token is
+    if kernel == "flash" and v.shape[-1] == q.shape[-1] and (whole or layout.window is None):
+        longest = layout.lengths[-1]
+        at = (layout.boundaries, longest) if whole else (layout.firsts, 1)
+        return _flash(q, k, v, at[0], layout.boundaries, at[1], longest, scale, dropout, layout.window)
     if kernel == "groups" and _is_ours(q, layout, dropout):
         ours: Tensor = grouped_attention.Attention.apply(  # type: ignore[no-untyped-call]
             q, k, v, *layout.by_heads(q.shape[1], whole, q.element_size()), scale, dropout, _learns(q, k, v)
@@ -169,18 +168,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropou
     return out.index_select(0, layout.slots) if whole else out
 
 
-def _flash(kernel: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Any:
-    ends = layout.boundaries
-    longest = layout.lengths[-1]
-    sizes = q, k, v, ends, ends, longest, longest
-    window = (-1, -1) if layout.window is None else (layout.window, layout.window)
-    if kernel == "varlen_attn":
-        from torch.nn.attention.varlen import varlen_attn
-
-        return varlen_attn(*sizes, scale=scale, window_size=window)
-    from flash_attn import flash_attn_varlen_func
-
-    return flash_attn_varlen_func(*sizes, dropout_p=dropout, softmax_scale=scale, window_size=window)
+def _flash(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    starts_of_keys: Tensor,
+    longest: int,
+    longest_of_keys: int,
+    scale: float,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """torch's flash kernel for packed sequences. Its public door (`torch.nn.attention.varlen`) has no
+    dropout, the operator behind it has."""
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, starts, starts_of_keys, longest, longest_of_keys, dropout, False, False, scale=scale,
+        window_size_left=window, window_size_right=window,
+    )[0]  # fmt: skip
+    return out
 
 
 def _parts(groups: list[Group], x: Tensor, whole: bool) -> Iterator[Tensor]:

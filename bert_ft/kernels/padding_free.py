@@ -314,8 +314,6 @@ def _probe(
 
 
 def _kernels(inner: PreTrainedModel, requests: Sequence[Request]) -> str:
-    """What attention runs on, in training and, if it differs, in evaluation: one line for people."""
+    """What attention runs on, one line for people."""
     each = requests[0]
-    rates = max(requests, key=lambda each: each.dropout).dropout, 0.0
-    used = [choose_kernel(inner.device.type, each.dtype, each.head_dim, rate) for rate in rates]
-    return f"attention: {used[0]}" + (f" ({used[1]} in evaluation)" if used[1] != used[0] else "")
+    return f"attention: {choose_kernel(inner.device.type, each.dtype, each.head_dim)}"

@@ -1,0 +1,34 @@
+"""What makes the steps of a training cheaper and leaves what they compute as it is: kernels/cpu.py on CPUs,
+kernels/graphs.py on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from bert_ft.config.task import Task
+from bert_ft.kernels import cpu, graphs
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def steps(
+    network: Any, task: Task, accelerator: Any, log: Callable[[dict[str, Any]], None]
+) -> Iterator[cpu.Lean | None]:
+    """Makes the steps of a training inside cheaper, as far as its task asks for it; yields what lean steps on
+    CPUs know of their model. What was recorded on a GPU is a line of the log at the end."""
+    batching = task.batching
+    alone = accelerator.num_processes == 1
+    with cpu.lean(network, batching.lean, alone) as lean:
+        dtype = HALF.get(accelerator.mixed_precision)
+        if not (batching.graphs and alone and batching.gradient_accumulation_steps == 1 and dtype):
+            yield lean
+            return
+        with graphs.recorded(network, task.recipe.batch_size, dtype) as layers:
+            yield lean
+    if layers is not None:
+        log({"graphs": f"{layers.reason}; {layers.replayed:,} steps replayed"})
