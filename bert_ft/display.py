@@ -4,6 +4,7 @@ in a notebook one output that is written anew."""
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,6 +42,48 @@ def live_region(console: Console) -> Any:
     if not console.is_terminal or console.quiet:
         return nullcontext()
     return Live(console=console, auto_refresh=False, transient=True)
+
+
+class UnderWay:
+    """The jobs that run elsewhere, in a region that is written over: a line each with its node, what it
+    printed last and its time. Any thread may tell of its own; without a terminal nothing is shown.
+
+    Attributes:
+        live: as `live_region` gives it.
+        left: what is still to be done, said below the others.
+    """
+
+    def __init__(self, live: Any) -> None:
+        self.live = live
+        self.lines: dict[str, str] = {}
+        self.left = ""
+        self.alone = threading.Lock()
+
+    def shows(self, name: str, node: str, line: str, seconds: float) -> None:
+        """A job of this name has come so far."""
+        self._update(name, f"{' on '.join(filter(None, (name, node)))}: {line} ({duration(seconds)})")
+
+    def ended(self, name: str) -> None:
+        """A job of this name has ended."""
+        self._update(name, None)
+
+    def _update(self, name: str, line: str | None) -> None:
+        if self.live is None:
+            return
+        with self.alone:
+            if line is None:
+                self.lines.pop(name, None)
+            else:
+                self.lines[name] = line
+            lines = [*self.lines.values(), *filter(None, [self.left])]
+            self.live.update(Text("\n".join(map(shown, lines))), refresh=True)
+
+
+def duration(seconds: float) -> str:
+    """A time in words: "80 s", "3 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Display(Callback):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pyte
 import pytest
+from rich.console import Console
 
 from bert_ft.config.task import Task
+from bert_ft.display import Display, UnderWay, live_region
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.cluster import Remote
 from bert_ft.rundir.folder import RunDir
@@ -41,8 +46,8 @@ def test_the_study_hears_of_each_evaluation_once(
     job = Job(task, RunDir(tmp_path / "trial-0"))
     run = RunDir(job.folder.path / "fold-1") if folds else job.folder
     run.path.mkdir(parents=True)
-    lines = list[str]()
-    reports = Reports(job, Trial(job.folder.path, {}, False, pruning), lines.append)
+    trial_ = Trial(job.folder.path, {}, False, pruning)
+    reports = Reports(job, trial_, Display(quiet=True), UnderWay(None))
     running: Any = Stopped(job, None, None, tmp_path / "log.txt")
     reports.look([running])
     for number, score in enumerate(scores, 1):
@@ -55,3 +60,40 @@ def test_the_study_hears_of_each_evaluation_once(
     values = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     assert values == {500 * (i + 1): score for i, score in enumerate(scores[:told])}
     assert reports.pruned == pruned and running.count == pruned
+
+
+def test_a_terminal_shows_the_trials_under_way(tmp_path: Path) -> None:
+    """As an emulated screen has it: a line each, told by threads of their own, which goes when its trial ends; hostile
+    output of a run does nothing. Lines that are said meanwhile stay above."""
+    screen = pyte.Screen(90, 12)
+    stream = pyte.Stream(screen)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=90, height=12)
+
+    def lines() -> list[str]:
+        stream.feed(text.getvalue().replace("\n", "\r\n"))
+        text.seek(0), text.truncate()
+        return [line.rstrip() for line in screen.display if line.strip()]
+
+    with live_region(console) as live:
+        under_way = UnderWay(live)
+        threads = [
+            threading.Thread(
+                target=under_way.shows, args=(f"trial-{k}", f"node-{k}", f"step {k}/9", 100.0 * k)
+            )
+            for k in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+            thread.join()
+        expected = ["trial-0 on node-0: step 0/9 (0 s)", "trial-1 on node-1: step 1/9 (2 min)",
+                    "trial-2 on node-2: step 2/9 (3 min)"]  # fmt: skip
+        assert lines() == expected
+        console.print("trial 1 complete")
+        under_way.left = "1 of 3 trials, about 4 min left"
+        under_way.ended("trial-1")
+        assert lines() == ["trial 1 complete", expected[0], expected[2], under_way.left]
+        under_way.shows("trial-0", "node-0", "\x1b[2J\x1b]0;own\x07gone", 7000)
+        assert any("gone (1.9 h)" in line for line in lines()) and screen.title == ""
+        assert "trial 1 complete" in lines()
+    assert lines() == ["trial 1 complete"]

@@ -176,14 +176,14 @@ def _announce(
             show.say(f"{entry.base.name}: no estimate: {error.message}", "yellow")
             continue
         source = f"published by {entry.reference.source}" if entry.reference else "the task's own recipe"
-        duration = _duration(costs["seconds"])
+        duration = display.duration(costs["seconds"])
         show.say(f"  {entry.base.name}: {len(remaining)} runs of about {duration}; {source}")
         model = costs["bytes_training"] / 8 if save_model else 0.0
         total += len(remaining) * costs["seconds"]
         kept += len(remaining) * (costs["bytes_kept"] + model)
         training = max(training, costs["bytes_training"])
     show.say(
-        f"about {_duration(total / len(devices))}; disk: {kept / 2**20:,.0f} MB kept, "
+        f"about {display.duration(total / len(devices))}; disk: {kept / 2**20:,.0f} MB kept, "
         f"and up to {len(devices) * training / 2**20:,.0f} MB while training"
     )
 
@@ -237,7 +237,7 @@ class _Progress(Watcher):
             own = [each for each in running if each.job in entry.runs]
             lines = [
                 f"{' on '.join(filter(None, (each.job.name, each.job.node)))}: {each.last_line()} "
-                f"({_duration(time.monotonic() - each.began)})"
+                f"({display.duration(time.monotonic() - each.began)})"
                 for each in own
             ]
             done = sum(run.folder.state == "finished" for run in entry.runs)
@@ -256,11 +256,4 @@ class _Progress(Watcher):
             if len(done) < len(entry.runs) and not done:
                 return ""
             total += (len(entry.runs) - len(done)) * sum(done) / max(1, len(done))
-        return _duration(total / places) if places and total else ""
-
-
-def _duration(seconds: float) -> str:
-    """A time in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return display.duration(total / places) if places and total else ""

@@ -3,7 +3,6 @@ for runs, and hears of each evaluation through the run's own log."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from bert_ft import display
 from bert_ft.engine.checkpoints import Interrupted
 from bert_ft.errors import InputError
 from bert_ft.jobs import local, remote
@@ -27,13 +27,14 @@ class Trainer:
     """Makes the runs of trials over a connection.
 
     Args:
-        logs: as of `jobs.local.Processes`. trusted: whose own code may run. say: shows a line.
+        logs: as of `jobs.local.Processes`. trusted: whose own code may run. show: what a person sees.
     """
 
     def __init__(
-        self, connection: Connection, logs: Path, trusted: Sequence[str], say: Callable[[str], None]
+        self, connection: Connection, logs: Path, trusted: Sequence[str], show: display.Display
     ) -> None:
-        self.connection, self.logs, self.trusted, self.say = connection, logs, trusted, say
+        self.connection, self.logs, self.trusted, self.show = connection, logs, trusted, show
+        self.under_way = display.UnderWay(None)
 
     def train(self, job: Job, trial: Trial) -> None:
         """Makes the run of a trial.
@@ -45,8 +46,11 @@ class Trainer:
             with job.folder.lock():
                 job.folder.remove()
         job.argv = remote.command(job, self.logs, self.trusted)
-        reports = Reports(job, trial, self.say)
-        self.connection.run([job], reports)
+        reports = Reports(job, trial, self.show, self.under_way)
+        try:
+            self.connection.run([job], reports)
+        finally:
+            self.under_way.ended(job.name)
         reports.read()
         if reports.pruned:
             raise optuna.TrialPruned
@@ -63,7 +67,9 @@ class Trainer:
         """
         seconds = [row["seconds"] for row in trials if row["seconds"] is not None]
         total = (most - len(seconds)) * sum(seconds) / max(1, len(seconds)) / max(1, self.connection.room)
-        return f"; {len(seconds)} of {most} trials, about {math.ceil(total / 60)} min left" if total else ""
+        left = f"{len(seconds)} of {most} trials, about {display.duration(total)} left" if total else ""
+        self.under_way.left = left
+        return f"; {left}" if left else ""
 
     def in_threads(self, work: Callable[[], None], most: int, signals: bool) -> None:
         """Does the work in as many threads as the cluster has room for runs, and `most`. What one of them
@@ -79,7 +85,9 @@ class Trainer:
         if not self.connection.room:
             raise InputError(f"{self.connection}: none of its nodes has what a run asks for", where="per_run")
         threads = [threading.Thread(target=guarded) for _ in range(min(self.connection.room, most))]
-        with local.ending_with_us([self.connection], signals):
+        region = display.live_region(self.show.console)
+        with local.ending_with_us([self.connection], signals), region as live:
+            self.under_way = display.UnderWay(live)
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
@@ -96,16 +104,20 @@ class Reports(Watcher):
         pruned: whether it has.
     """
 
-    def __init__(self, job: Job, trial: Trial, say: Callable[[str], None]) -> None:
-        self.task, self.pruning, self.say = job.task, trial.pruning, say
+    def __init__(self, job: Job, trial: Trial, show: display.Display, under_way: display.UnderWay) -> None:
+        self.task, self.pruning, self.show, self.under_way = job.task, trial.pruning, show, under_way
         self.folder = RunDir(job.folder.path / "fold-1") if job.task.run.folds else job.folder
         self.size = -1
         self.pruned = False
 
     def started(self, job: Job) -> None:
-        self.say(f"{job.name}: started on {job.node}")
+        if self.under_way.live is None:
+            self.show.say(f"{job.name}: started on {job.node}")
 
     def look(self, running: Sequence[Running]) -> None:
+        for each in running:
+            seconds = time.monotonic() - each.began
+            self.under_way.shows(each.job.name, each.job.node, each.last_line(), seconds)
         if self.folder.log_size() != self.size and not self.pruned:
             self.read()
             for each in running:

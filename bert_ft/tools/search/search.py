@@ -171,7 +171,7 @@ class _Training:
         with remote.connected(execution, logs) as connection:
             self.display.say(f"on {connection}, below {folder}", "bold")
             trusted = remote_code.names(self.options.get("trust_remote_code"))
-            self.trainer = Trainer(connection, logs, trusted, self.display.say)
+            self.trainer = Trainer(connection, logs, trusted, self.display)
             self.trainer.in_threads(work, most, execution.signals)
 
     def __call__(self, trial: Trial) -> float:
