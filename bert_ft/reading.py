@@ -23,15 +23,24 @@ PYTHON = re.compile(
 )
 TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:)/")
+
 
 def path(value: str | Path, where: str = "") -> Path:
     """A path that somebody gave, `~` expanded.
 
     Raises:
-        InputError: a NUL in it, or a home folder that is not there: no file can have this name.
+        InputError: a NUL in it, or a home folder that is not there: no file can have this name; or an address
+            (s3://...), which as a path would be a folder `s3:` right here.
     """
     if "\0" in str(value):
         raise InputError(f"a path can't hold a NUL character: {value!r:.100}", where=where)
+    if (match := ADDRESS.match(str(value))) and not Path(match[1]).exists():
+        raise InputError(
+            f"an address ({match[1]}//) is no path of a file or folder",
+            where=str(value),
+            remedy="copy it here, or mount the storage (rclone mount, s3fs, gcsfuse) and name its folder",
+        )
     try:
         return Path(value).expanduser()
     except RuntimeError:

@@ -353,6 +353,45 @@ def test_bad_input(cli: Cli, tiny_checkpoint: Path, tmp_path: Path, name: str) -
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
+def test_an_address_is_no_folder_right_here(
+    cli: Cli, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`s3://bucket/run` is a relative path to Python, of a folder `s3:`; wherever a path may stand it is refused before
+    anything is computed or made. A folder that is really called so is a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    model, rows = ["-c", str(tiny_checkpoint)], ["--train", "rows.csv", "--validation", "50%"]
+    for line in (
+        ["train", "classification", *model, *rows, "-o", "s3://bucket/run"],
+        ["train", "classification", *model, "--train", "https://example.com/rows.csv"],
+        ["train", "classification", *model, "--train", "rows.csv", "--validation", "gs://bucket/rows.csv"],
+        ["check", "classification", "--train", "s3://bucket/rows.csv"],
+        ["predict", "gs://bucket/run", "rows.csv"],
+        ["predict", str(tiny_checkpoint), "s3://bucket/*.parquet", "-o", "out"],
+        ["embed", str(tiny_checkpoint), "rows.csv", "-o", "abfs://box@account/x.npy"],
+        ["search", "classification", *model, *rows, "-o", "s3://bucket/search"],
+        ["curve", "classification", *model, *rows, "-o", "s3://bucket/curve"],
+        ["reproduce", "rte", *model, "-o", "s3://bucket/suite"],
+        ["runs", "s3://bucket"],
+        ["report", "s3://bucket/run"],
+        ["export", "s3://bucket/run"],
+        ["push", "s3://bucket/run", "name/of"],
+    ):
+        done = cli(*line)
+        address = next(word for word in line if "://" in word)
+        assert done.code == 2, line
+        said = done.err.splitlines()[-2:]
+        assert address.split("/")[-1] in done.err and "Traceback" not in done.err, line
+        refused = (
+            f"an address ({address.partition('://')[0]}://) is no path" in said[0] and "rclone" in said[1]
+        )
+        assert refused, (line, said)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"], line
+    (tmp_path / "s3:").mkdir()
+    shutil.copy("rows.csv", "s3:/rows.csv")
+    assert cli("check", "classification", "--train", "s3:/rows.csv", "--validation", "50%").code == 0
+
+
 @pytest.mark.parametrize("output", ["train.csv/run", "/proc/run", "/sys/run", "/dev/null/run"])
 def test_folder_that_can_not_be_written(cli: Cli, finished: Path, output: str) -> None:
     if not Path("/sys").is_dir() and output.startswith(("/proc", "/sys")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ def report(
     \b
     bert-ft report runs/mrpc-bert-base-uncased-seed1 runs/mrpc-bert-base-uncased-seed2 -o mrpc.html
     """
-    from bert_ft import files
+    from bert_ft import files, reading
     from bert_ft.errors import InputError
     from bert_ft.pages import run_page
     from bert_ft.run import Run
@@ -45,7 +44,7 @@ def report(
             views.append(view)
     if not views:
         raise InputError("none of these runs can be read", where="bert-ft report")
-    target = Path(output) if output is not None else RunDir(views[0].path).report_html
+    target = reading.path(output) if output is not None else RunDir(views[0].path).report_html
     files.write(target, run_page.html(views))
     print_line(target)
     if len(views) < len(runs):

@@ -10,6 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from bert_ft import reading
 from bert_ft.errors import InputError
 from bert_ft.rundir import lease
 from bert_ft.rundir.folder import RunDir
@@ -26,7 +27,7 @@ class Runs:
     """
 
     def __init__(self, folder: str, told: Callable[..., None]) -> None:
-        self.folder = Path(folder)
+        self.folder = reading.path(folder)
         self.told = told
         self.finished: dict[Path, dict[str, Any]] = {}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_ft import families, files
+from bert_ft import families, files, reading
 from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Execution
 from bert_ft.config.task import Task
@@ -77,7 +77,7 @@ def curve(
     family = options.get("adapter") or families.find(bound.family)
     bound = loading.with_group(bound, family)
     parts = ("curve", bound.name, naming.short_name(bound.run.checkpoint or "model"))
-    folder = Path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
+    folder = reading.path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
     repeated.refuse_others(folder, OWN, "points", "curve")
     prepared = read(bound, family, overrides.objects(sets))
     total = len(prepared.splits.train)

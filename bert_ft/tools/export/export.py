@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import files
+from bert_ft import files, reading
 from bert_ft.data.rows import Rows
 from bert_ft.engine import batches
 from bert_ft.errors import InputError, disk
@@ -51,7 +51,7 @@ def export(
     run = Run(path, trust_remote_code=trust_remote_code)
     if run.dir.state != "finished":
         raise InputError("this run is not finished", where=str(run.path), remedy="finish it, then export it")
-    target = run.dir.onnx if output is None else Path(output)
+    target = run.dir.onnx if output is None else reading.path(output)
     _refuse_others(target)
     run.task = run.task.override({"recipe.precision": "fp32"})
     model: Model = run.model

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert_ft import files
+from bert_ft import files, reading
 from bert_ft.config import families
 from bert_ft.config.catalog import load_task, suites
 from bert_ft.config.references import Reference, Suite
@@ -95,7 +95,7 @@ def plan(
         raise InputError("seeds are a number of them, or a list of different ones", where="--seeds")
     suite = suites().get(name)
     words = map(naming.clean, ("reproduce", Path(name).stem, short_name(checkpoint)))
-    folder = Path(output) if output is not None else Path("runs") / "-".join(words)
+    folder = reading.path(output) if output is not None else Path("runs") / "-".join(words)
     trusted = remote_code.names(trust_remote_code)
     entries = list[Entry]()
     for source in suite.tasks if suite else [name]:

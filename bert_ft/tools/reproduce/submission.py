@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_ft import reading
 from bert_ft.config.catalog import load_suite, load_task, suites
 from bert_ft.config.references import Submission
 from bert_ft.errors import InputError, did_you_mean
@@ -82,7 +83,7 @@ def submission(
             member.external_attr = 0o644 << 16
             lines = "".join(f"{index}\t{value}\n" for index, value in enumerate(values))
             packed.writestr(member, f"index\tprediction\n{lines}", zipfile.ZIP_DEFLATED)
-    write(Path(output), archive.getvalue())
+    write(reading.path(output), archive.getvalue())
     return entries
 
 

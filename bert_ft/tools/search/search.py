@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from bert_ft import families, files
+from bert_ft import families, files, reading
 from bert_ft.config import few_rows
 from bert_ft.config.catalog import load_task
 from bert_ft.config.schema import Execution
@@ -112,7 +112,7 @@ def search(
     run_keys = {"checkpoint": checkpoint, "seed": seed, "data_dir": data_dir, "folds": folds}
     bound = _with_space(overrides.bound(load_task(task), sets, settings, **run_keys), settings, space or {})
     parts = ("search", bound.name, naming.short_name(bound.run.checkpoint or "model"))
-    path = Path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
+    path = reading.path(output if output is not None else Path("runs") / "-".join(map(naming.clean, parts)))
     display, blind = Display(quiet), repeated.without_tests(bound)
     shared = Trials(
         path,

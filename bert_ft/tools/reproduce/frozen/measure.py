@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_ft import display, families, files, prepared
+from bert_ft import display, families, files, prepared, reading
 from bert_ft.config import frozen
 from bert_ft.config.catalog import FROZEN
 from bert_ft.config.frozen import DECLARED, FrozenReference, FrozenTask, Vectors
@@ -77,7 +77,7 @@ def reproduce(
     began = time.perf_counter()
     checkpoint = str(checkpoint)
     words = map(clean, ("reproduce", Path(name).stem, short_name(checkpoint)))
-    folder = Path(output) if output is not None else Path("runs") / "-".join(words)
+    folder = reading.path(output) if output is not None else Path("runs") / "-".join(words)
     place.refuse_others(folder)
     made = plan(name, checkpoint, reference, settings)
     rows = read(made.measured, data_dir)  # first, since faults of files show at once
