@@ -4,6 +4,7 @@
 
 - rows: `check` of a CSV (two sentences with a number each, about 200 bytes a row; 5,000,000 rows are 1 GB), with a tokenizer
   (`-c`) and without, and `train` with two layers to the end of its tenth step, with rows to be tokenized and once they are cached
+- embed: vectors of so many sentences with a number each, two layers, to a .npy file
 - runs: `runs`, and `compare` of ten of them, in a folder of so many finished runs
 """
 
@@ -75,6 +76,21 @@ def by_rows(data: Path, checkpoint: str, sizes: list[int], most: int, folder: Pa
     return lines
 
 
+def by_vectors(data: Path, checkpoint: str, sizes: list[int], folder: Path) -> list[str]:
+    """A table: a row a size."""
+    model = str(two_layers(checkpoint, folder / "for-vectors"))
+    sentences = [row["text"] for row in rows_of("sst2", data, 6400)]
+    lines = ["| rows | `embed`: CPU seconds | peak MB |", "|---:|---:|---:|"]
+    for size in sizes:
+        file = folder / "sentences.csv"
+        with file.open("w", newline="") as stream:
+            csv.writer(stream).writerows([("text",), *((f"{sentences[k % 6400]} {k}",) for k in range(size))])
+        one = measured([*COMMAND, "embed", model, str(file), "-o", str(folder / "vectors.npy")])
+        lines.append(f"| {size:,} | {one['seconds']:.1f} | {one['peak']:,.0f} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
 def by_runs(checkpoint: str, sizes: list[int], folder: Path) -> list[str]:
     """A table: a row a number of runs, which are copies of one with 500 rows of validation."""
     import bert_ft
@@ -111,6 +127,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 5_000_000])
     parser.add_argument("--runs", type=int, nargs="*", default=[10, 100, 500, 2_000])
+    parser.add_argument("--embed", type=int, nargs="*", default=[20_000, 1_000_000])
     parser.add_argument("--most", type=int, default=1_000_000, help="rows up to which they are tokenized")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -126,6 +143,13 @@ def main() -> None:
                 "## Rows of a CSV",
                 "",
                 *by_rows(options.data, options.checkpoint, options.rows, options.most, Path(place)),
+                "",
+            ]
+        if options.embed:
+            parts += [
+                "## Vectors",
+                "",
+                *by_vectors(options.data, options.checkpoint, options.embed, Path(place)),
                 "",
             ]
     command = " ".join(["python benchmarks/load.py", *sys.argv[1:]])
