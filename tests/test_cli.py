@@ -475,9 +475,12 @@ def test_again(cli: Cli, finished: Path, mine: Path) -> None:
     before = stamps(mine)
     done = cli(*command_of(finished), "--output", "run")
     assert done.code == 0
-    assert "is finished already" in done.err
+    assert "is finished already: nothing to do" in done.err
     assert json.loads(cli(*command_of(finished, json=True), "--output", "run").out) == RunDir(mine).results()
     assert stamps(mine) == before
+    RunDir(mine).report_html.unlink()  # as of a run that was killed before its pages
+    assert "is finished already: its pages are made" in cli(*command_of(finished), "--output", "run").err
+    assert RunDir(mine).report_html.is_file()
 
 
 @pytest.mark.parametrize(("changes", "difference"), [

@@ -232,13 +232,12 @@ class _Training:
     ) -> dict[str, Any] | None:
         """Logs the mean loss since the last line, where one is due, and returns the line."""
         state = self.state
-        accelerator = self.accelerator
         # a GPU would wait for this look at the loss, a CPU has it already
-        alone_on_cpu = self.device.type == "cpu" and accelerator.num_processes == 1
+        alone_on_cpu = self.device.type == "cpu" and self.accelerator.num_processes == 1
         broken = alone_on_cpu and not math.isfinite(float(self.running))
         if not (state.step % self.task.batching.log_every == 0 or evaluating or broken):
             return None
-        mean = float(accelerator.reduce(self.running.clone(), "mean")) / state.since
+        mean = float(self.accelerator.reduce(self.running.clone(), "mean")) / state.since
         entry = {
             "step": state.step,
             "epoch": round(self.plan.epoch(state.step), 4),

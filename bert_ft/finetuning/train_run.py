@@ -82,12 +82,13 @@ def _seeds(experiment: Experiment, prepared: Prepared) -> list[tuple[int, bool]]
 
 
 def finished(experiment: Experiment) -> None:
-    """Shows that there is nothing to do; makes the pages of a run that was ended before them."""
+    """Shows that there is nothing to do, but to make the pages of a run that was ended before them."""
     folder = experiment.folder
     display = Display(experiment.execution.quiet or not first_process())
-    if first_process() and not folder.report_html.is_file():
+    if made := first_process() and not folder.report_html.is_file():
         complete(folder, folder.results(), experiment.execution.keep_checkpoints, display.say)
-    display.say(f"{folder.path} is finished already: nothing to do (--overwrite trains it again)")
+    what = "its pages are made" if made else "nothing to do"
+    display.say(f"{folder.path} is finished already: {what} (--overwrite trains it again)")
 
 
 def _train_and_write(
