@@ -150,6 +150,21 @@ def test_what_is_kept_for_texts_that_come_again_is_bounded(
     assert np.abs(np.load(tmp_path / "out.npy") - again).max() < 1e-5
 
 
+def test_a_text_that_comes_again_as_others_take_its_place(
+    embedder: bert_ft.Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block that asks for the oldest vector of those that are kept is the one that overwrites it."""
+    monkeypatch.setattr(files, "ROWS", 4)
+    monkeypatch.setattr(files, "REMEMBERED", 6 * (4 * 32 + files.ENTRY))
+    texts = [f"film {word}" for word in (*"abcdefef", *"aghi", *"ijka", *"hgfa")]
+    source = tmp_path / "rows.txt"
+    source.write_text("\n".join(texts))
+    outcome = files.embed_file(embedder, str(source), str(tmp_path / "out.npy"))
+    assert outcome.repeated == 2 + 1 + 1 + 3
+    again = np.stack([embedder.vectors([text]).vectors[0] for text in texts])
+    assert np.abs(np.load(tmp_path / "out.npy") - again).max() < 1e-5
+
+
 def test_the_command(tiny_checkpoint: Path, csv: Any, cli: Any, tmp_path: Path) -> None:
     csv("reviews.csv", [("id", "review"), (1, "a warm film"), (2, "这部电影很好"), (3, "")])
     done = cli(

@@ -19,6 +19,7 @@ from bert_ft import display, reading
 from bert_ft.config.task import Task
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.errors import InputError, did_you_mean
+from bert_ft.kernels import cpu
 from bert_ft.modeling.saved_task import FORM
 from bert_ft.modeling.vectors.embedder import Embedder, Vectors, told
 from bert_ft.modeling.vectors.pooling import OF_WORDS, valid
@@ -33,6 +34,7 @@ CHARACTERS = 2**20  # of their texts, or one text
 OF_WORDS_TOGETHER = 2**16  # where each word has a vector
 REMEMBERED = 16_000_000  # bytes of vectors that are kept for texts that come again
 ENTRY = 500  # bytes of one beside its vector, about
+UNTRIMMED = 4  # blocks, after which memory that lies free between others is given back
 OWN = ("vector", "scale", "error")
 """Columns that are ours."""
 
@@ -118,6 +120,36 @@ def _form(settings: Mapping[str, Any]) -> Task:
     return Task().override(dict(settings), "--set")
 
 
+class _Recent:
+    """Vectors that were computed a short while ago, with what is to be told of each, by the digest of its
+    text: the last of them, in memory of their own, so that they hold nothing of the blocks that they came
+    from."""
+
+    def __init__(self, size: int) -> None:
+        self.most = REMEMBERED // (4 * size + ENTRY)
+        self.made = Vectors(np.empty((self.most, size), np.float32), *np.empty((2, self.most), bool))
+        self.keys: list[bytes] = []
+        self.places: dict[bytes, int] = {}
+        self.next = 0
+
+    def find(self, key: bytes) -> tuple[Any, ...] | None:
+        """(vector, empty, truncated), a copy; None: not among them."""
+        place = self.places.get(key)
+        return None if place is None else tuple(column[place].copy() for column in self.made)
+
+    def add(self, key: bytes, row: tuple[Any, ...]) -> None:
+        """Takes one in, in the place of the oldest."""
+        if len(self.keys) < self.most:
+            self.keys.append(key)
+        else:
+            del self.places[self.keys[self.next]]
+            self.keys[self.next] = key
+        for column, value in zip(self.made, row, strict=True):
+            column[self.next] = value
+        self.places[key] = self.next
+        self.next = (self.next + 1) % self.most
+
+
 @dataclass
 class _Making:
     """The way of rows to their vectors, a block at a time."""
@@ -130,11 +162,15 @@ class _Making:
     keep_bad: bool
     tell: Callable[[str], None]
     outcome: Outcome = field(default_factory=Outcome)
-    recent: dict[bytes, tuple[np.ndarray, bool, bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.recent = _Recent(self.embedder.size)
 
     def blocks(self, lines: Iterator[Line], advance: Callable[[int], None]) -> Iterator[Block]:
         """What is written, in the order of the rows that are read."""
-        for part in self._parts(lines):
+        for number, part in enumerate(self._parts(lines)):
+            if number % UNTRIMMED == UNTRIMMED - 1:
+                cpu.trim()
             first = self.outcome.rows
             judged = [(row or {}, fault or self._fault(where, row or {})) for where, row, fault in part]
             for (where, _, _), (_, fault) in zip(part, judged, strict=True):
@@ -205,15 +241,14 @@ class _Making:
     def _vectors(self, texts: Sequence[str]) -> Vectors:
         """Of these texts; what was computed a short while ago is not computed again."""
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.recent}
+        known = {key: row for key in keys if (row := self.recent.find(key)) is not None}
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         self.outcome.repeated += len(texts) - len(fresh)
         made = self.embedder.vectors(fresh.values())
-        own = dict(zip(fresh, zip(*made, strict=True), strict=True))
-        found = [own[key] if key in own else self.recent[key] for key in keys]
-        self.recent |= own
-        most = REMEMBERED // (4 * self.embedder.size + ENTRY)
-        while len(self.recent) > most:
-            del self.recent[next(iter(self.recent))]
+        for key, row in zip(fresh, zip(*made, strict=True), strict=True):
+            known[key] = row
+            self.recent.add(key, row)
+        found = [known[key] for key in keys]
         if not found:
             return made
         vectors, empty, truncated = zip(*found, strict=True)
