@@ -12,20 +12,23 @@ import torch
 from bert_ft.config.task import Task
 from bert_ft.kernels import cpu, graphs
 
+WORTH = 100  # steps: to record a size of batches takes some tenths of a second, a step gains some hundredths
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
 def steps(
-    network: Any, task: Task, accelerator: Any, log: Callable[[dict[str, Any]], None]
+    network: Any, task: Task, accelerator: Any, number: int, log: Callable[[dict[str, Any]], None]
 ) -> Iterator[cpu.Lean | None]:
-    """Makes the steps of a training inside cheaper, as far as its task asks for it; yields what lean steps on
-    CPUs know of their model. What was recorded on a GPU is a line of the log at the end."""
+    """Makes the steps of a training inside cheaper, as far as its task asks for it and their `number` is
+    worth it; yields what lean steps on CPUs know of their model. What was recorded on a GPU is told at the
+    end."""
     batching = task.batching
     alone = accelerator.num_processes == 1
     with cpu.lean(network, batching.lean, alone) as lean:
         dtype = HALF.get(accelerator.mixed_precision)
-        if not (batching.graphs and alone and batching.gradient_accumulation_steps == 1 and dtype):
+        whole = batching.gradient_accumulation_steps == 1 and number >= WORTH
+        if not (batching.graphs and alone and whole and dtype):
             yield lean
             return
         with graphs.recorded(network, task.recipe.batch_size, dtype) as layers:

@@ -122,7 +122,7 @@ class _Training:
             self.checkpoints.mark()
         stack = ExitStack()
         try:
-            cheaper = lean.steps(self.network, self.task, self.accelerator, self.log)
+            cheaper = lean.steps(self.network, self.task, self.accelerator, self.plan.steps, self.log)
             self.lean = stack.enter_context(cheaper)
             self.wrapped.train()
             for step, indices in self.plan.batches(self.state.step):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import bert_ft
+from bert_ft.engine import lean
 from bert_ft.kernels import graph, graphs, last_layer, padding_free
 from bert_ft.kernels.packed_attention import Layout, attend
 from tests.tiny_models import batch, build
@@ -268,6 +269,7 @@ def trained(
 ) -> Callable[..., tuple[bert_ft.Run, Again]]:
     """A training of 30 rows in batches of 4 that a stand-in records, and that stand-in."""
     real = graphs.recorded
+    monkeypatch.setattr(lean, "WORTH", 0)
 
     def train(name: str, **settings: Any) -> tuple[bert_ft.Run, Again]:
         device = Again()
@@ -305,6 +307,12 @@ def test_a_training_that_was_broken_off_ends_with_the_same_bytes(trained: Any) -
 def test_accumulation_and_full_precision_record_nothing(trained: Any) -> None:
     for number, settings in enumerate([{"gradient_accumulation_steps": 2}, {"recipe.precision": "fp32"}]):
         assert not trained(f"{number}", max_steps=2, **settings)[1].recorded
+
+
+def test_few_steps_are_not_worth_it(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained("worth", max_steps=3)[1].recorded
+    monkeypatch.setattr(lean, "WORTH", 4)
+    assert not trained("short", max_steps=3)[1].recorded
 
 
 def test_sizes_are_few_and_near() -> None:
