@@ -271,7 +271,7 @@ class Batching(Strict):
     )
     graphs: bool = Field(
         True,
-        description="on a GPU, in trainings of 100 steps or more: record the layers once for each size of batches "
+        description="on a GPU, in trainings of 100 steps and more: record the layers for each size of batches, "
         "and replay them (kernels/graphs.py)",
     )
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
