@@ -241,8 +241,8 @@ class Trials:
         return (dict(zip(self.space, recipe, strict=True)) for recipe in product(*values))
 
     def _take_back(self) -> None:
-        """Fails the trials whose process is gone, each with a successor that waits to be taken. Locks of those
-        that have ended go."""
+        """Fails the trials whose process is gone, each with a successor that waits to be taken. Locks of
+        those that have ended go."""
         trials = self._trials()
         succeeded = {trial.user_attrs.get("repeats") for trial in trials}
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
