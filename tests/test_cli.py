@@ -116,20 +116,19 @@ def test_options_have_the_schema_s_words_and_types() -> None:
     keys = [f"execution.{key}" for key in TABLES["execution"].model_fields if key != "signals"]
     keys += ["run.seed", "run.data_dir", "run.folds", "data.limit_train"]
     keys += [f"recipe.{key}" for key in ("learning_rate", "batch_size", "epochs", "max_steps", "max_length")]
-    kinds = {
-        "seed": "int",
-        "learning_rate": "float",
-        "epochs": "float",
-        "save_every": "str",
-        "log_with": "str",
-    }
+    whole, number, word = (
+        r"(<int>|INTEGER)",
+        r"(<float>|FLOAT)",
+        r"(<str>|TEXT)",
+    )  # typer's, and those of its oldest
+    kinds = {"seed": whole, "learning_rate": number, "epochs": number, "save_every": word, "log_with": word}
     for key in keys:
         table, _, name = key.partition(".")
         description = TABLES[table].model_fields[name].description
         assert description and description[1:] in text, key
         option = f"--{name.replace('_', '-')}"
         assert option in text and (
-            name not in kinds or re.search(rf"{option}(, --lr)? <{kinds[name]}>", text)
+            name not in kinds or re.search(rf"{option}(, ?--lr)? {kinds[name]} ", text)
         )
     assert "--signals" not in text and "--no-check" in text and "--no-save-model" in text
     assert "[default: (10min)]" in text, "what a key of [execution] is, where neither file nor line says it"
@@ -285,8 +284,8 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "learning rate": (nothing, {"lr": 0}, r"recipe.learning_rate = 0.0: .*greater than 0", ""),
     "batch": (nothing, {"batch-size": -1}, r"recipe.batch_size = -1: .*greater than 0", ""),
     "epochs": (nothing, {"epochs": "inf"}, r"recipe.epochs = inf: .*finite", ""),
-    "no number at all": (nothing, {"lr": "high"}, "'--lr': .* valid number", ""),
-    "option": (nothing, {"learnig-rate": 1}, "No such option.* --learnig-rate", "--learning-rate"),
+    "no number at all": (nothing, {"lr": "high"}, "'--lr': .* valid (number|float)", ""),
+    "option": (nothing, {"learnig-rate": 1}, "No such option.* '?--learnig-rate", "--learning-rate"),
     "length": (nothing, {"max-length": 999}, "recipe.max_length: .* has 128 positions", "max_length=128"),
     "metric": (nothing, {"set": "compute=[\"pearson\"]"}, "metric 'pearson' is not one of", "did you mean"),
     "best": (nothing, {"set": "best=f1"}, "metric.best = 'f1' is not one of the metrics that are computed", "known: accuracy"),

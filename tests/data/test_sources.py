@@ -133,6 +133,20 @@ def test_every_form_gives_the_same_rows(load_rows: Load, columns: Columns) -> No
 ROWS: Columns = {"text": ["good", "bad", "fine", "poor"], "label": ["pos", "neg", "pos", "neg"]}
 
 
+def test_slices_keep_their_labels(load_rows: Load) -> None:
+    """Arrow before 24 gave pieces of other rows' labels: an empty one becomes none, by its `if_else`."""
+    whole = pa.table(
+        {
+            "text": [f"text {i}" for i in range(9)],
+            "label": [("odd", "a", "three", "nil")[i % 4] for i in range(9)],
+        }
+    )
+    parts = pa.concat_tables([whole.slice(5), whole.slice(1, 4)])
+    assert parts["label"].num_chunks == 2 and parts["label"].chunk(0).offset == 5
+    for rows in (whole.slice(3), parts):
+        assert load_rows(rows).train.table.select(["text", "label"]).to_pydict() == rows.to_pydict()
+
+
 @pytest.mark.parametrize("change", [
     {"text": ["good", "bad", "fine", "poor!"]}, {"label": ["pos", "neg", "neg", "neg"]},
     {"text": ["bad", "good", "fine", "poor"]}, {"text": ["goodb", "ad", "fine", "poor"]},

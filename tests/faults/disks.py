@@ -137,9 +137,9 @@ class Disks(Campaign):
 
     # --- a real disk --------------------------------------------------------------------------------------------------
 
-    def pages(self, name: str, every: int, expected: dict[str, str]) -> Found:
-        """A writer on a disk with 0, 1, 2, ... pages left, until it has had enough of them."""
-        found, writer, enough, left = Found(), self.writers[name], 0, 0
+    def pages(self, name: str, first: int, every: int, expected: dict[str, str]) -> Found:
+        """A writer on a disk with `first`, and `every` more, pages left, until it has had enough of them."""
+        found, writer, enough, left = Found(), self.writers[name], 0, first
         while enough < 3:
             resize(self.stage.place, 2**30)
             hub = self._start(name)
@@ -176,6 +176,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=1, help="of the events, or pages")
+    parser.add_argument("--first", type=int, default=0, help="of the pages")
     parser.add_argument("--most", type=int, default=10**9, help="events of a writer, at most")
     parser.add_argument("--faults", nargs="*", default=list(KINDS))
     parser.add_argument("--writers", nargs="*", default=[])
@@ -195,7 +196,7 @@ def main() -> None:
                 continue
             start, (expected, _, _) = time.monotonic(), campaign.whole(name)
             if options.tmpfs:
-                found["pages", name] = campaign.pages(name, options.every, expected)
+                found["pages", name] = campaign.pages(name, options.first, options.every, expected)
             else:
                 for what in options.faults:
                     events = campaign.events(name, KINDS[what])

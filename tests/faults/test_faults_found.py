@@ -284,6 +284,70 @@ def test_a_lock_on_a_full_disk_is_told_once(
         _trials(tmp_path / "search", [1e-4]).step(1, lambda trial: 0.5)
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+def test_locks_that_end_in_a_search_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Of a statement or a commit: SQLite waited a minute for each, which Optuna began ten times again. The trial is repeated
+    once they are back, and locks that are away for a moment are waited for."""
+    from bert_ft.tools.search import storage
+
+    real, asked, away = fcntl.lockf, 0, range(0)
+
+    def lockf(probe: Any, how: int) -> None:
+        nonlocal asked
+        if how != fcntl.LOCK_UN:
+            asked += 1
+            if asked in away:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        real(probe, how)
+
+    def losing(times: int) -> Any:
+        def train(trial: Any) -> float:
+            nonlocal away
+            away = range(asked + after + 1, asked + after + 1 + times)
+            trial.pruning.report(1, {"validation": {"accuracy": 0.5}}, last=True)
+            return 0.5
+
+        return train
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(storage, "LOCKLESS", 0.3)
+    trials = _trials(tmp_path / "search", [1e-4, 1e-3])
+    with pytest.raises(MachineError, match="this file system has no locks") as told, trials.database.errors():
+        trials.step(2, losing(10**9))
+    assert str(tmp_path / "search") in str(told.value) and "--output DIR" in str(told.value)
+    away = range(0)
+    again = _trials(tmp_path / "search", [1e-4, 1e-3])
+    while again.step(2, losing(2)):
+        assert asked >= away.stop, "both were waited for"
+    assert [(row["state"], row["value"]) for row in again.rows()] == [("complete", 0.5), ("complete", 0.5)]
+    assert len(again.study.trials) == 3, "the first was repeated"
+
+
+def test_a_search_that_ended_behind_its_last_word_leaves_no_lock(tmp_path: Path) -> None:
+    """Of a trial: nobody deleted its file once the trial was complete. Those of trials that others train stay."""
+    trials = _trials(tmp_path / "search", [1e-4, 1e-3, 1e-2])
+    tell = trials.study.tell
+
+    def told(*given: Any, **more: Any) -> None:
+        tell(*given, **more)
+        raise Killed
+
+    trials.study.tell = told
+    with pytest.raises(Killed):
+        trials.step(3, lambda trial: 0.5)
+    lock = tmp_path / "search" / ".trial-0.lock"
+    assert lock.is_file()
+    _, first, held = _trials(tmp_path / "search", [1e-4, 1e-3, 1e-2])._claim(3)  # by another process
+    again = _trials(tmp_path / "search", [1e-4, 1e-3, 1e-2])
+    while again.step(3, lambda trial: 0.5):
+        pass
+    assert first == 1 and not held.closed
+    assert [path.name for path in (tmp_path / "search").glob(".trial-*")] == [".trial-1.lock"]
+    assert [row["state"] for row in again.rows()] == ["complete", "running", "complete"]
+
+
 # --- a clock that is set ----------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,11 +27,13 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from bert_ft.errors import InputError, MachineError
+from bert_ft.errors import BertFtError, InputError, MachineError, disk, no_locks
 
 HEARTBEAT = 30  # seconds between two
 GRACE = 120  # seconds without one after which a process is taken for dead
 CONNECT = 20  # seconds to wait for a server
+LOCKED = 60  # seconds that a statement waits for other processes' statements, in an SQLite file
+LOCKLESS = 5  # seconds without locks after which a file system is taken for one that has none
 POSTGRES = ("postgresql", "postgres")
 GRPC = re.compile(r"grpc://(\[[^\]/]+\]|[^:/\[\]@]+):(\d{1,5})/?")
 SECRET = re.compile(r"pass(word|wd|phrase)?|secret|token", re.IGNORECASE)
@@ -119,7 +123,10 @@ class Database:
         except Exception as error:
             if not is_of_storage(error):
                 raise
-            if _is_damaged(error):
+            behind = _behind(error)
+            if isinstance(behind, BertFtError):  # of a file without locks
+                raise behind from None
+            if type(behind) is sqlite3.DatabaseError or str(behind).startswith("no such "):
                 raise InputError(
                     f"the search's study is damaged: {self.clean(_cause(error))}",
                     where=self.place,
@@ -204,6 +211,46 @@ def opened(storage: Any) -> Database:
     return database
 
 
+def in_file(file: Path) -> RDBStorage:
+    """The storage of an SQLite file.
+
+    SQLite takes a file system without locks for another process's lock, and waits LOCKED seconds a statement,
+    which Optuna begins again ten times. So one is asked for before each statement.
+
+    Raises:
+        MachineError: the file system has no locks. Behind the error of a later statement it stands, too.
+        InputError: as `file_address`.
+    """
+    import fcntl
+
+    address = file_address(file)
+    with disk(file.parent):  # without a name, and of nobody else
+        probe = tempfile.TemporaryFile(dir=file.parent)  # noqa: SIM115
+
+    def ask() -> None:
+        until = time.monotonic() + LOCKLESS
+        while True:
+            try:
+                fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(probe, fcntl.LOCK_UN)
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise no_locks(file.parent, error) from None
+            time.sleep(0.1)
+
+    class Asking(sqlite3.Connection):
+        def cursor(self, *given: Any) -> Any:
+            ask()
+            return super().cursor(*given)
+
+        def commit(self) -> None:
+            ask()
+            super().commit()
+
+    return RDBStorage(address, engine_kwargs={"connect_args": {"timeout": LOCKED, "factory": Asking}})
+
+
 def _proxy(address: str) -> Database:
     """Optuna's gRPC proxy of a storage, which has no heartbeats of its own."""
     if (match := GRPC.fullmatch(address)) is None:
@@ -250,17 +297,16 @@ def _secrets(url: Any) -> list[str]:
     return sorted(ways, key=len, reverse=True)
 
 
-def _is_damaged(error: BaseException) -> bool:
-    """Whether SQLite says of a file that it is no database, or not a whole one."""
+def _behind(error: BaseException) -> BaseException:
+    """What an error comes from: the driver's own, where it has one."""
     while (behind := getattr(error, "orig", None) or error.__cause__) is not None:
         error = behind
-    return type(error) is sqlite3.DatabaseError or str(error).startswith("no such ")
+    return error
 
 
 def _cause(error: BaseException) -> str:
-    """What is behind an error: the driver's own message, where it has one, in one line."""
-    while (behind := getattr(error, "orig", None) or error.__cause__) is not None:
-        error = behind
+    """What is behind an error, in one line."""
+    error = _behind(error)
     return " ".join(str(error).split()) or type(error).__name__
 
 

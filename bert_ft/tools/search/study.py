@@ -112,10 +112,7 @@ class Trials:
         self.database = Database(None) if storage is None else opened(storage)
         with self.database.errors(), stored.readable(str(folder)), self.alone():
             if storage is None:
-                self.database.storage = optuna.storages.RDBStorage(
-                    storages.file_address(folder / "study.db"),
-                    engine_kwargs={"connect_args": {"timeout": 60}},
-                )
+                self.database.storage = storages.in_file(folder / "study.db")
                 named = optuna.study.get_all_study_names(self.database.storage)
                 self.name = named[0] if len(named) == 1 else self.name  # its folder may have been renamed
             self.study = optuna.create_study(
@@ -244,10 +241,15 @@ class Trials:
         return (dict(zip(self.space, recipe, strict=True)) for recipe in product(*values))
 
     def _take_back(self) -> None:
-        """Fails the trials whose process is gone, each with a successor that waits to be taken."""
+        """Fails the trials whose process is gone, each with a successor that waits to be taken. Locks of
+        those that have ended go."""
         trials = self._trials()
         succeeded = {trial.user_attrs.get("repeats") for trial in trials}
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        # one whose process ended between telling its end and deleting its lock
+        unfinished = {self._lock_file(_first(trial)) for trial in trials if not trial.state.is_finished()}
+        for file in {*self.folder.glob(".trial-*.lock")} - unfinished:
+            file.unlink(missing_ok=True)
         silent = self.database.stale(self.study._study_id, {trial._trial_id for trial in running})
         for trial in running:
             file = self._lock_file(first := _first(trial))
