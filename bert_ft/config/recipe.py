@@ -271,7 +271,7 @@ class Batching(Strict):
     )
     graphs: bool = Field(
         True,
-        description="on a GPU, from 100 steps on: record the layers once for each size of batches, and replay "
+        description="on a GPU, from 100 steps on: record the layers for each size of batches, and replay "
         "them (kernels/graphs.py)",
     )
     order: Literal["random", "length"] = Field("random", description="length: batches of rows of near length")
