@@ -35,16 +35,22 @@ def path(value: str | Path, where: str = "") -> Path:
     """
     if "\0" in str(value):
         raise InputError(f"a path can't hold a NUL character: {value!r:.100}", where=where)
+    refuse_address(value)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise InputError("the home folder of this user can't be found", where=str(value)) from None
+
+
+def refuse_address(value: str | Path) -> None:
+    """Raises InputError: the address of a storage, unless a folder that is right here is called like its
+    scheme."""
     if (match := ADDRESS.match(str(value))) and not Path(match[1]).exists():
         raise InputError(
             f"an address ({match[1]}//) is no path of a file or folder",
             where=str(value),
             remedy="copy it here, or mount the storage (rclone mount, s3fs, gcsfuse) and name its folder",
         )
-    try:
-        return Path(value).expanduser()
-    except RuntimeError:
-        raise InputError("the home folder of this user can't be found", where=str(value)) from None
 
 
 def inside(name: str, folder: Path, where: str) -> Path:
@@ -53,6 +59,7 @@ def inside(name: str, folder: Path, where: str) -> Path:
     Raises:
         InputError: it is absolute, or leads out of the folder.
     """
+    refuse_address(name)
     relative = Path(name)
     if "\0" in name or relative.is_absolute() or name.startswith("~") or ".." in relative.parts:
         raise InputError(

@@ -372,6 +372,9 @@ def test_an_address_is_no_folder_right_here(
         ["curve", "classification", *model, *rows, "-o", "s3://bucket/curve"],
         ["reproduce", "rte", *model, "-o", "s3://bucket/suite"],
         ["runs", "s3://bucket"],
+        ["tasks", "copy", "mrpc", "s3://bucket/mrpc.toml"],
+        ["train", "classification", "-c", "s3://bucket/model", *rows],
+        ["embed", "s3://bucket/model", "rows.csv", "-o", "x.npy"],
         ["report", "s3://bucket/run"],
         ["export", "s3://bucket/run"],
         ["push", "s3://bucket/run", "name/of"],
@@ -386,6 +389,17 @@ def test_an_address_is_no_folder_right_here(
         )
         assert refused, (line, said)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"], line
+    for data in (
+        'train = "s3://b/x.csv"',
+        'path = "s3://b"',
+        'label_names = "s3://b/x.csv"\ntrain = "rows.csv"',
+    ):
+        Path("own.toml").write_text(f'family = "classification"\n[data]\n{data}\n')
+        done = cli("check", "own.toml")
+        assert done.code == 2 and "an address (s3://) is no path" in done.err, data
+    Path("own.toml").unlink()
+    done = cli("search", "classification", *model, *rows, "--storage", "s3://bucket/x", "-o", "search")
+    assert done.code == 2 and not Path("search").exists()
     (tmp_path / "s3:").mkdir()
     shutil.copy("rows.csv", "s3:/rows.csv")
     assert cli("check", "classification", "--train", "s3:/rows.csv", "--validation", "50%").code == 0

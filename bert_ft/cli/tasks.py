@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -89,12 +88,12 @@ def tasks_copy(
 ) -> None:
     """Write a built-in task's file here, with the published numbers and the rows that ship beside it, to edit
     and train: bert-ft train FILE.toml."""
-    from bert_ft import files
+    from bert_ft import files, reading
     from bert_ft.config import frozen
     from bert_ft.config.catalog import find, load_task, references_file
     from bert_ft.errors import InputError
 
-    source, target = find(task), Path(to or f"{task}.toml")
+    source, target = find(task), reading.path(to or f"{task}.toml")
     if target.is_dir():
         target = target / f"{task}.toml"
     data = source.resolve().with_suffix("")

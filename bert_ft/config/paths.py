@@ -40,6 +40,7 @@ def anchor(data: Any, folder: Path, by: Path | None = None) -> None:
     if isinstance(without := data.get("without"), (str, Path)):
         data["without"] = absolute(str(without))
     if isinstance(path := data.get("path"), str):
+        reading.refuse_address(path)
         data["path"] = absolute(path) if path.startswith((".", "/", "~")) or _exists(folder / path) else path
         return  # the splits are below it
     for key in data.keys() & {"train", "evaluate", "test"}:

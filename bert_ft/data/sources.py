@@ -115,7 +115,7 @@ def read(split: str, selection: Selection) -> Raw:
             remedy="name a file (--train, --validation, --test), or set data.path to a "
             "folder or hub id; --validation 10% holds training rows out",
         )
-    path = Path(data.path)
+    path = reading.path(data.path, "data.path")
     if path.is_file():
         if split != "train":
             raise InputError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_ft import reading
 from bert_ft.config.schema import Label, RunSpec
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter, problem_type
@@ -16,7 +17,7 @@ from bert_ft.modeling.loading_errors import loading_errors
 
 def locate(checkpoint: str) -> str:
     """The folder of a checkpoint (of a run: its model), or the hub id as it is."""
-    path = Path(checkpoint).expanduser()
+    path = reading.path(checkpoint, "the checkpoint")
     if (path / "task.toml").is_file() and not (path / "config.json").is_file():
         if not (path / "model").is_dir():
             remedy = "finish it, or name another checkpoint"

@@ -150,6 +150,25 @@ def test_what_is_kept_for_texts_that_come_again_is_bounded(
     assert np.abs(np.load(tmp_path / "out.npy") - again).max() < 1e-5
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl"])
+def test_what_is_no_text_is_kept_beside_its_error(
+    suffix: str, embedder: bert_ft.Embedder, tmp_path: Path
+) -> None:
+    """In a column of texts as JSON."""
+    source = tmp_path / "rows.jsonl"
+    values = ["a film", 5, ["a", "b"], None, "films"]
+    source.write_text("".join(json.dumps({"text": value}) + "\n" for value in values))
+    outcome = files.embed_file(embedder, str(source), str(tmp_path / f"out.{suffix}"), keep_bad=True)
+    out = read(tmp_path / f"out.{suffix}")
+    kept = ["a film", "5", '["a", "b"]', None, "films"] if suffix != "jsonl" else values
+    assert [row["text"] for row in out] == kept and len(outcome.bad) == 3
+    assert (
+        [bool(row["error"]) for row in out]
+        == [row["vector"] is None for row in out]
+        == [False, True, True, True, False]
+    )
+
+
 def test_a_text_that_comes_again_as_others_take_its_place(
     embedder: bert_ft.Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from bert_ft.config.task import Task
 from bert_ft.display import Display, UnderWay, live_region
+from bert_ft.errors import InputError
 from bert_ft.jobs.base import Job
 from bert_ft.jobs.cluster import Remote
 from bert_ft.rundir.folder import RunDir
+from bert_ft.tools.search import storage
 from bert_ft.tools.search.remote import Reports
 from bert_ft.tools.search.study import Pruning, Trial
 
@@ -60,6 +62,12 @@ def test_the_study_hears_of_each_evaluation_once(
     values = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     assert values == {500 * (i + 1): score for i, score in enumerate(scores[:told])}
     assert reports.pruned == pruned and running.count == pruned
+
+
+def test_a_path_is_no_storage(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a path is no storage") as caught:
+        storage.opened(tmp_path / "study.db")
+    assert "sqlite:///FILE.db" in caught.value.remedy
 
 
 def test_a_terminal_shows_the_trials_under_way(tmp_path: Path) -> None:

@@ -205,11 +205,19 @@ class _Making:
         vectors[good] = made.vectors
         more = [{"error": fault or None} if self.keep_bad else {} for _, fault in judged]
         rows = [
-            (printable(row) if fault else row) | own
+            (self._as_it_was(row) if fault else row) | own
             for (row, fault), own, keep in zip(judged, more, kept, strict=True)
             if keep
         ]
         return Block(rows, vectors[kept], good[kept])
+
+    def _as_it_was(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row at fault as it is kept; what stands in the place of its text as JSON, where a column holds
+        texts alone."""
+        row = printable(row)
+        value = row.get(self.column)
+        other = self.write_as in ("parquet", "arrow") and value is not None and not isinstance(value, str)
+        return row | {self.column: reading.dumps(value)} if other else row
 
     def _of_words(self, judged: Sequence[tuple[dict[str, Any], str]], first: int) -> Block:
         assert self.words is not None

@@ -8,6 +8,7 @@ trains. A password is shown nowhere.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sqlite3
 import tempfile
@@ -157,6 +158,9 @@ def opened(storage: Any) -> Database:
     Raises:
         InputError: no URL, a driver that is not installed, or no server that answers.
     """
+    if isinstance(storage, os.PathLike):
+        message = "a path is no storage of a search"
+        raise InputError(message, where=f"storage = {storage}", remedy="sqlite:///FILE.db as its URL")
     if not isinstance(storage, str):
         return Database(storage)
     if storage.startswith("grpc:"):

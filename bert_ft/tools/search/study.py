@@ -104,12 +104,12 @@ class Trials:
                 where=str(folder),
                 remedy="choose another place with --output DIR",
             )
+        self.database = Database(None) if storage is None else opened(storage)
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for entry in (entry for pattern in OWN for entry in folder.glob(pattern)):
             files.refuse_link(entry)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.database = Database(None) if storage is None else opened(storage)
         with self.database.errors(), stored.readable(str(folder)), self.alone():
             if storage is None:
                 self.database.storage = storages.in_file(folder / "study.db")
