@@ -35,7 +35,6 @@ from bert_ft.kernels.padding_free import NAME
 SHORTEST = 128  # tokens of the longest sequence, at least: a block of the flash kernel; longer ones double it
 SIZES = 8  # of graphs for each doubling of the tokens: at most an eighth of a batch is filling
 MOST = 64  # graphs
-OWN = ("bert_ft.kernels.", "transformers.")  # modules whose hooks do not mind
 
 
 class _Ticket:
@@ -176,7 +175,7 @@ def _others_hooks(modules: list[nn.Module]) -> int:
     """How many hooks the modules have that are neither ours nor those by which transformers records."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooks = (hook for module in modules for kind in kinds for hook in getattr(module, kind).values())
-    return sum(not str(getattr(hook, "__module__", "")).startswith(OWN) for hook in hooks)
+    return sum(not str(getattr(hook, "__module__", "")).startswith(last_layer.OWN) for hook in hooks)
 
 
 @contextmanager
