@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,22 @@ class Collected:
         self.total += 1
         self.left.add(what, f"{file or self.asked.path}, row {self.total}")
 
+    def _column(self, values: Sequence[Any], type_: pa.DataType | None = None) -> pa.Array:
+        """Raises InputError: a whole number that no column holds, such as a span's."""
+        try:
+            return pa.array(values, type_)
+        except OverflowError:
+            for value, (file, row) in zip(values, self.places, strict=True):
+                try:
+                    pa.array([value], type_)
+                except OverflowError:
+                    raise InputError(
+                        "a whole number of more than 64 bits",
+                        where=f"{file}, row {row}",
+                        remedy="start and end of a span count characters; other numbers may be texts",
+                    ) from None
+            raise
+
     def raw(self, notes: list[str] | None = None) -> Raw:
         """The rows as a table: lists of words with tags, or texts with `SPANS`.
 
@@ -124,11 +141,11 @@ class Collected:
         texts = isinstance(words[0], str)
         columns = {
             asked.words: pa.array(words, pa.string() if texts else pa.list_(pa.string())),
-            asked.tags: pa.array(
+            asked.tags: self._column(
                 tags, SPANS if texts else None if _numbered(tags) else pa.list_(pa.string())
             ),
         }
-        columns |= {name: pa.array(values) for name, values in self.others.items()}
+        columns |= {name: self._column(values) for name, values in self.others.items()}
         for name in asked.wanted:
             if name not in columns and name not in asked.optional:
                 raise InputError(
