@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,10 @@ SAID = {  # by older packages, in words
 }  # fmt: skip
 
 
+def normal(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
 def pinned() -> dict[str, str]:
     """Name -> version of every package that `make install` installs."""
     lock = re.findall(
@@ -30,8 +35,8 @@ def pinned() -> dict[str, str]:
     every = re.findall(
         "^([\\w.-]+)==(\\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
     )
-    names = {re.sub("[-_.]+", "-", name).lower() for name in (*lock, "torch")}
-    return {name: version for name, version in every if re.sub("[-_.]+", "-", name).lower() in names}
+    names = {normal(name) for name in (*lock, "torch")}
+    return {name: version for name, version in every if normal(name) in names}
 
 
 def licences(about: metadata.PackageMetadata) -> set[str]:
@@ -52,13 +57,10 @@ def licences(about: metadata.PackageMetadata) -> set[str]:
 
 
 def installed() -> dict[str, metadata.PackageMetadata]:
-    found = {}
-    for name in pinned():
-        try:
-            found[name] = metadata.metadata(name)
-        except metadata.PackageNotFoundError:  # of an extra that is not installed
-            continue
-    return found
+    """Of the environment's own folders: ray puts one of copies on `sys.path` in the process of whichever test imports it."""
+    own = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    here = {normal(each.name): each.metadata for each in metadata.distributions(path=own)}
+    return {name: here[normal(name)] for name in pinned() if normal(name) in here}
 
 
 def test_every_licence_is_one_of_the_list() -> None:
@@ -80,9 +82,16 @@ def test_the_written_list_has_what_is_pinned_and_installed() -> None:
     written = re.findall(
         r"^\| (\S+) +\| (\S+) +\|", (ROOT / "constraints-licences.md").read_text(), re.MULTILINE
     )
-    versions = {re.sub("[-_.]+", "-", name).lower(): version for name, version in written}
+    versions = {normal(name): version for name, version in written}
     for name in installed():
-        assert versions.get(re.sub("[-_.]+", "-", name).lower()) == pinned()[name], f"{name}: make licences"
+        assert versions.get(normal(name)) == pinned()[name], f"{name}: make licences"
+
+
+def test_what_ray_puts_on_the_path_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.syspath_prepend(str(Path(ray.__file__).parent / "thirdparty_files"))
+    assert metadata.version("colorama")
+    assert "colorama" in pinned() and "colorama" not in installed()
 
 
 @pytest.mark.parametrize(("says", "found"), [
