@@ -267,7 +267,9 @@ class Batching(Strict):
         "(kernels/last_layer.py)",
     )
     lean: bool = Field(
-        True, description="cheaper steps on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py)"
+        True,
+        description="cheaper arithmetic on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py), linear "
+        "layers by oneDNN (kernels/products.py)",
     )
     graphs: bool = Field(
         True,

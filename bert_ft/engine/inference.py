@@ -14,7 +14,7 @@ from bert_ft import progress
 from bert_ft.engine import batches
 from bert_ft.engine.sharing import ANY, Reader, Sharing
 from bert_ft.families.features import Features, ranges
-from bert_ft.kernels import padding_free
+from bert_ft.kernels import padding_free, products
 
 
 def predict(
@@ -27,6 +27,7 @@ def predict(
     tokens: int,
     sharing: Sharing = ANY,
     deduplicate: bool = True,
+    lean: bool = True,
     **options: Any,
 ) -> np.ndarray:
     """(N, C) float32 logits, or (T, C) in the order of the flat tokens where the adapter reads something for
@@ -34,7 +35,7 @@ def predict(
 
     Batches are made in length order under a budget of `tokens` positions, of rows that may share one; each is
     computed by one process and every process ends with all of them. With `deduplicate` features of equal
-    tokens are computed once.
+    tokens are computed once, and `lean` is the key of `[batching]`.
     """
     training = model.training
     model.eval()
@@ -48,7 +49,7 @@ def predict(
     # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
     # one autocast around all of them: weights are cast once
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.inference_mode(), accelerator.autocast(), products.taken(model, lean, fixed=True):
         batched = mine + [todo[0][:1]] * idle
         for indices in progress.told(batched, sum(map(len, batched)), "rows computed", len):
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)

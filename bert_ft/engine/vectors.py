@@ -118,6 +118,7 @@ def _vectors(model: Any, head: LastLinear, features: Features) -> np.ndarray:
             tokens=batching.eval_tokens,
             sharing=model.sharing,
             deduplicate=batching.deduplicate,
+            lean=batching.lean,
         )
 
 

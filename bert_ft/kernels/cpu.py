@@ -9,6 +9,7 @@ module's rate may ever change here.
   pages must then be faulted in anew (the gradient of the word embeddings alone has 47 MB in a BERT of 30,522
   word pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
+- Linear layers of float32 are oneDNN's where these are faster (kernels/products.py).
 - The gradient of the word embeddings keeps its memory (kernels/embeddings.py).
 - Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a
   pass before.
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import embeddings, grouped_attention
+from bert_ft.kernels import embeddings, grouped_attention, products
 
 # malloc.h
 M_TRIM_THRESHOLD = -1
@@ -66,7 +67,7 @@ def lean(model: nn.Module, requested: bool, alone: bool = True) -> Iterator[Lean
     for module in dropouts:
         module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     try:
-        with embeddings.kept(model) if alone else nullcontext(()) as tables:
+        with products.taken(model), embeddings.kept(model) if alone else nullcontext(()) as tables:
             yield Lean(tables)
     finally:
         grouped_attention.keep = previous

@@ -68,6 +68,7 @@ class Model(Encoder):
             tokens=batching.eval_tokens,
             sharing=self.sharing,
             deduplicate=batching.deduplicate,
+            lean=batching.lean,
         )
 
     def decode(self, logits: np.ndarray, features: Features, rows: Rows) -> dict[str, np.ndarray]:

@@ -1,0 +1,110 @@
+"""Linear layers of float32 on a CPU by oneDNN in the place of MKL, where that is faster: on AMD's processors
+with AVX-512, 1.08 to 1.15 times (benchmarks/log.md). With AVX2 alone it is not, and Intel's are not measured.
+
+    with products.taken(model):
+        ...     # forwards and backwards
+
+A product is the same sum in another order, to the last digits of float32. Under autocast, in other types and
+on other devices a linear layer computes what it always did.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PACKED = (
+    2**26
+)  # bytes of weights up to which a model's are kept in oneDNN's own order, too: 1.06 times as fast
+
+
+@contextmanager
+def taken(model: nn.Module, requested: bool = True, fixed: bool = False) -> Iterator[None]:
+    """Inside, the linear layers of `model` are oneDNN's, if requested and faster here; `fixed`: no weight
+    changes."""
+    layers = [each for each in (model.modules() if requested and faster() else ()) if _is_free(each)]
+    small = sum(layer.weight.nbytes for layer in layers) <= PACKED
+    packed: dict[nn.Linear, Tensor] | None = {} if fixed and small else None
+    before = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = functools.partial(_forward, layer, packed)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward  # type: ignore[method-assign]
+
+
+def _is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a plain linear layer whose forward nobody else has replaced."""
+    own = vars(module).get("forward")
+    return type(module) is nn.Linear and (own is None or getattr(own, "func", None) is _forward)
+
+
+@functools.cache
+def faster() -> bool:
+    """Whether this is a CPU on which oneDNN was measured to be faster, in a build of torch that has it."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "AMD" in str(capabilities.get("cpu_name")) and bool(capabilities.get("avx512_f")) and runs()
+
+
+def runs() -> bool:
+    """Whether oneDNN's linear layer is there: tried, since it is an operator of torch's compiler."""
+    x = torch.ones(2, 4)
+    try:
+        with torch.inference_mode():
+            found = _product(x, torch.ops.mkldnn._reorder_linear_weight(x), x[0, :2].contiguous())
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return found.tolist() == [[5.0, 5.0], [5.0, 5.0]]
+
+
+def _forward(layer: nn.Linear, packed: dict[nn.Linear, Tensor] | None, x: Tensor) -> Tensor:
+    """In place of `nn.Linear.forward`; `packed`: the weights in oneDNN's order, where they are kept."""
+    weight, bias = layer.weight, layer.bias
+    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter) and x.dtype == weight.dtype
+    if not plain or x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled():
+        # in rows: what leaves is then no view, which some models change in place
+        product: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        return product.view(*x.shape[:-1], weight.shape[0])
+    if packed is None:
+        return _product(x, weight, bias)
+    if layer not in packed:
+        packed[layer] = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return _product(x, packed[layer], bias)
+
+
+class _Linear(torch.autograd.Function):
+    """Of rows (N, I); the gradient of the weight stays MKL's, which is as fast."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight.t(), None) if of_x else None,
+            grad.t() @ x if of_weight else None,
+            grad.sum(0) if of_bias else None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., I), weight (O, I), bias (O,) -> (..., O)."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product

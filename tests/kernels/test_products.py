@@ -1,0 +1,164 @@
+"""Linear layers by oneDNN against torch's own in float64, whatever the CPU: only its speed decides elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from bert_ft.kernels import products
+
+
+@pytest.fixture(autouse=True)
+def taken_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not products.runs():
+        pytest.skip("this build of torch has no linear layer of oneDNN")
+    monkeypatch.setattr(products, "faster", lambda: True)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what oneDNN was given."""
+    shapes: list[tuple[int, ...]] = []
+    product: Callable[..., Tensor] = products._product
+
+    def watched(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        shapes.append(tuple(x.shape))
+        return product(x, weight, bias)
+
+    monkeypatch.setattr(products, "_product", watched)
+    return shapes
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(7, 48), (1, 433, 48), (2, 3, 48), (48,), (0, 48), (2000, 48)], ids=lambda shape: "x".join(map(str, shape))
+)  # fmt: skip
+def test_equals_float64(shape: tuple[int, ...], bias: bool, asked: list[tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(48, 32, bias=bias))
+    reference = copy.deepcopy(layer).double()
+    x = torch.randn(shape, requires_grad=True)
+    y = x.detach().double().requires_grad_()
+    grad = torch.randn(*shape[:-1], 32)
+    expected = reference(y)
+    gradients = torch.autograd.grad(expected, (y, *reference.parameters()), grad.double())
+    with products.taken(layer):
+        found = layer(x)
+        own = torch.autograd.grad(found, (x, *layer.parameters()), grad)
+    with products.taken(layer, fixed=True), torch.inference_mode():
+        answers = [layer(x), layer(x)]  # the second of a weight in oneDNN's order
+    assert len(asked) == 4
+    for a, b in zip((found, *answers, *own), (expected, expected, expected, *gradients), strict=True):
+        assert a.shape == b.shape and a.dtype == torch.float32
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_odd_strides_and_what_is_changed_in_place(asked: list[tuple[int, ...]]) -> None:
+    """Longformer divides its queries in place."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 5))
+    x = torch.randn(3, 6, 4).transpose(1, 2)[:, ::2]
+    expected = (layer(x) / 3).sum(0)
+    gradients = torch.autograd.grad(expected.sum(), list(layer.parameters()))
+    with products.taken(layer):
+        found = layer(x)
+        found /= 3
+        found = found.sum(0)
+        own = torch.autograd.grad(found.sum(), list(layer.parameters()))  # a gradient without strides
+    assert asked
+    torch.testing.assert_close((found, *own), (expected, *gradients))
+
+
+def test_a_weight_that_is_not_trained(asked: list[tuple[int, ...]]) -> None:
+    layer = nn.Sequential(nn.Linear(6, 5)).requires_grad_(False)
+    x = torch.randn(3, 6, requires_grad=True)
+    with products.taken(layer):
+        layer(x).sum().backward()
+    assert len(asked) == 2 and layer[0].weight.grad is None
+    torch.testing.assert_close(x.grad, layer[0].weight.sum(0).expand(3, 6))
+
+
+def test_weights_are_read_anew_in_a_training() -> None:
+    """An evaluation within it keeps them no longer than it lasts."""
+    layer = nn.Sequential(nn.Linear(6, 5))
+    x = torch.randn(3, 6)
+    with products.taken(layer):
+        for _ in range(2):
+            with products.taken(layer, fixed=True), torch.inference_mode():
+                torch.testing.assert_close(layer(x), F.linear(x, layer[0].weight, layer[0].bias))
+            with torch.no_grad():
+                torch.testing.assert_close(layer(x), F.linear(x, layer[0].weight, layer[0].bias))
+                layer[0].weight.mul_(2)
+
+
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "autocast", "not requested", "too large to keep"])
+def test_what_is_left_alone(kind: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Sequential(nn.Linear(6, 5))
+    x = torch.randn(3, 6)
+    if kind in ("float64", "bfloat16"):
+        layer, x = layer.to(getattr(torch, kind)), x.to(getattr(torch, kind))
+    monkeypatch.setattr(products, "PACKED", 100)
+    reorders: list[int] = []
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda *_: reorders.append(1))
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"),
+        products.taken(layer, kind != "not requested", fixed=True),
+    ):
+        found = layer(x)
+        torch.testing.assert_close(found, F.linear(x, layer[0].weight, layer[0].bias))
+    assert (len(asked), len(reorders)) == (int(kind == "too large to keep"), 0)
+
+
+def test_other_forwards_stay() -> None:
+    """Somebody's own forward, a class of one's own, and afterwards every layer as it was; a copy is its own."""
+
+    class Own(nn.Linear):
+        pass
+
+    def forward(x: Tensor) -> Tensor:
+        return x
+
+    model = nn.Sequential(nn.Linear(6, 6), Own(6, 6), nn.Linear(6, 6))
+    model[0].forward = forward  # type: ignore[method-assign]
+    with products.taken(model):
+        assert model[0].forward is forward and "forward" not in vars(model[1])
+        before = model[2].forward
+        with products.taken(model, fixed=True):
+            assert model[2].forward is not before
+        assert model[2].forward is before
+        other = copy.deepcopy(model)
+        other[2].weight.data.zero_()
+        other[2].bias.data.zero_()
+        assert not other[2](torch.ones(1, 6)).any() and model[2](torch.ones(1, 6)).any()
+    assert model[0].forward is forward and "forward" not in vars(model[2])
+
+
+def test_a_network_and_checkpointing(asked: list[tuple[int, ...]]) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    network = BertModel(config).train()
+    ids = torch.randint(1, 50, (3, 9))
+
+    def gradients() -> list[Tensor]:
+        network.zero_grad()
+        network(input_ids=ids).pooler_output.square().sum().backward()
+        return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+    expected = gradients()
+    with products.taken(network):
+        found = gradients()
+        network.gradient_checkpointing_enable()
+        again = gradients()
+    assert len(asked) > 30
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(again, expected)
