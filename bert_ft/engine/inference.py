@@ -39,33 +39,60 @@ def predict(
     """
     training = model.training
     model.eval()
-    rows: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    per_token = False
     first = batches.first_equals(features) if deduplicate else np.arange(len(features))
+    computed = np.unique(first)
     keys = sharing.keys(features, sharing.equal_lengths)
-    todo = batches.by_length(features, tokens, keys, sharing.width, np.unique(first))
+    todo = batches.by_length(features, tokens, keys, sharing.width, computed)
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     # a sharded model computes on all processes at once: who has a batch less computes one that nobody reads
     idle = math.ceil(len(todo) / accelerator.num_processes) - len(mine)
+    batched = mine + [todo[0][:1]] * idle
+    flat: _Flat | None = None
+    for_others: list[tuple[np.ndarray, np.ndarray]] = []
     # one autocast around all of them: weights are cast once
     with torch.inference_mode(), accelerator.autocast(), products.taken(model, lean, fixed=True):
-        batched = mine + [todo[0][:1]] * idle
-        for indices in progress.told(batched, sum(map(len, batched)), "rows computed", len):
+        for number, indices in enumerate(
+            progress.told(batched, sum(map(len, batched)), "rows computed", len)
+        ):
             inputs, _ = batches.collate(features, indices, pad, accelerator.device, sharing.width)
             with padding_free.known_lengths(features.lengths[indices].tolist()):
                 logits = adapter.logits(model(**inputs, **options)).float()
             if per_token := logits.dim() == 3:
                 logits = logits[inputs["attention_mask"].bool()]
-            if len(rows) < len(mine):
-                values.append(logits.cpu().numpy())
-                rows.append(indices)
+            flat = flat or _Flat(features, computed, per_token, logits.shape[-1])
+            if number < len(mine) and accelerator.num_processes == 1:
+                flat.put(indices, logits.cpu().numpy())
+            elif number < len(mine):
+                for_others.append((indices, logits.cpu().numpy()))
     model.train(training)
-    order, flat = np.concatenate(gather_object(rows)), np.concatenate(gather_object(values))
-    assert len(order) == len(np.unique(first)), "a feature was computed twice or not at all"
-    # where the numbers of each feature that was computed begin in `flat`, and how many there are
-    counts = features.lengths if per_token else np.ones(len(features), np.int64)
-    starts = np.empty(len(features), np.int64)
-    starts[order] = np.cumsum(counts[order]) - counts[order]
-    result: np.ndarray = flat[ranges(starts[first], counts)]
-    return result
+    assert flat is not None
+    for indices, values in gather_object(for_others):
+        flat.put(indices, values)
+    assert (flat.times[computed] == 1).all(), "a feature was computed twice or not at all"
+    return flat.of(first) if len(computed) < len(first) else flat.numbers
+
+
+class _Flat:
+    """The numbers of the features that are computed, one behind the other: written once, where they stay.
+
+    Attributes:
+        counts: (N,) how many each feature has. starts: (N,) where those of a computed one begin.
+        times: (N,) how often each was put in.
+    """
+
+    def __init__(self, features: Features, computed: np.ndarray, per_token: bool, width: int) -> None:
+        self.counts = features.lengths if per_token else np.ones(len(features), np.int64)
+        self.starts = np.zeros(len(features), np.int64)
+        self.starts[computed] = np.cumsum(self.counts[computed]) - self.counts[computed]
+        self.times = np.zeros(len(features), np.int64)
+        self.numbers = np.empty((int(self.counts[computed].sum()), width), np.float32)
+
+    def put(self, indices: np.ndarray, values: np.ndarray) -> None:
+        """Takes those of some features, in the order of these."""
+        self.numbers[ranges(self.starts[indices], self.counts[indices])] = values
+        self.times[indices] += 1
+
+    def of(self, first: np.ndarray) -> np.ndarray:
+        """Those of every feature, each being equal to a `first` that was computed."""
+        found: np.ndarray = self.numbers[ranges(self.starts[first], self.counts)]
+        return found

@@ -25,10 +25,11 @@ PACKED = (
 
 
 @contextmanager
-def taken(model: nn.Module, requested: bool = True, fixed: bool = False) -> Iterator[None]:
-    """Inside, the linear layers of `model` are oneDNN's, if requested and faster here; `fixed`: no weight
-    changes."""
-    layers = [each for each in (model.modules() if requested and faster() else ()) if _is_free(each)]
+def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[None]:
+    """Inside, the linear layers of `model`, where it has any, are oneDNN's, if requested and faster here;
+    `fixed`: no weight changes."""
+    modules = model.modules() if isinstance(model, nn.Module) and requested and faster() else ()
+    layers = [module for module in modules if _is_free(module)]
     small = sum(layer.weight.nbytes for layer in layers) <= PACKED
     packed: dict[nn.Linear, Tensor] | None = {} if fixed and small else None
     before = [vars(layer).get("forward") for layer in layers]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_ft.config.recipe import Batching
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import fast_tokenizer, words
 from bert_ft.modeling import pretrained, remote_code
@@ -77,7 +76,7 @@ class Embedder:
     prompt: str = ""
     counts_prompt: bool = True
     windows: bool = False
-    batch_tokens: int = Batching().eval_tokens
+    batch_tokens: int | None = None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -95,7 +94,7 @@ class Embedder:
         windows: bool = False,
         max_length: int | None = None,
         precision: str = "auto",
-        batch_tokens: int = Batching().eval_tokens,
+        batch_tokens: int | None = None,
         revision: str | None = None,
         trust_remote_code: remote_code.Names = None,
     ) -> Embedder:
@@ -114,7 +113,7 @@ class Embedder:
             prompt: what is set before each text. prompt_name: a prompt of the folder, by its name.
             windows: a text that is too long is read whole, in windows, instead of cut at `max_length`.
             precision: what is computed in: "auto" (fp32 on a CPU), "fp32", "bf16" or "fp16".
-            batch_tokens: padded positions of a forward, at most.
+            batch_tokens: padded positions of a forward, at most; None: as many as suit the device.
             trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
         Raises:
             InputError: no such checkpoint, or settings that it can't have.

@@ -49,6 +49,8 @@ class Pool:
 
     def add(self, features: Features, hidden: np.ndarray) -> None:
         """Takes the (T, D) states of the flat tokens of some windows (`windows.Windows.features`)."""
+        from scipy import sparse
+
         starts, rows = features.offsets[:-1], features.values["text"]
         for name in self.names:
             largest = name == "max"
@@ -60,8 +62,8 @@ class Pool:
                 np.maximum.at(self.sums[name], rows, np.maximum.reduceat(states, starts, axis=0))
                 continue
             weights = _weights(name, features)
-            states = hidden * weights[:, None]
-            np.add.at(self.sums[name], rows, np.add.reduceat(states, starts, axis=0))
+            sums = sparse.csr_array((weights, np.arange(len(weights)), features.offsets)) @ hidden
+            np.add.at(self.sums[name], rows, sums)
             np.add.at(self.counts[name], rows, np.add.reduceat(weights, starts))
 
     def vectors(self) -> np.ndarray:
