@@ -1,11 +1,12 @@
-"""Linear layers of float32 on a CPU by oneDNN in the place of MKL, where that is faster: on AMD's processors
-with AVX-512, 1.08 to 1.15 times (benchmarks/log.md). With AVX2 alone it is not, and Intel's are not measured.
+"""Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512, in
+float32 1.08 to 1.15 times MKL, in bfloat16 1.08 to 1.14 times what torch makes of the same library
+(benchmarks/log.md). With AVX2 alone it is not, and Intel's are not measured.
 
     with products.taken(model):
         ...     # forwards and backwards
 
-A product is the same sum in another order, to the last digits of float32. Under autocast, in other types and
-on other devices a linear layer computes what it always did.
+A product is the same sum in another order, to the last digits of its type. A training's steps are computed so
+in float32 alone, answers in bfloat16, too; in other types and on other devices a layer is what it always was.
 """
 
 from __future__ import annotations
@@ -13,15 +14,36 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PACKED = (
-    2**26
-)  # bytes of weights up to which a model's are kept in oneDNN's own order, too: 1.06 times as fast
+ANSWERS = (torch.float32, torch.bfloat16)  # types that answers are computed in so
+TWICE = 2**26  # bytes of a model's weights up to which they are there in oneDNN's order, too: 1.06 times
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Weights and biases in oneDNN's own order, of layers that do not change.
+
+    Attributes:
+        room: whether there is room for a second copy of weights that are not cast.
+    """
+
+    room: bool
+    layers: dict[nn.Linear, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+
+    def of(self, layer: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """(weight, bias) of a type, made where they are asked for first."""
+        if not self.room and layer.weight.dtype == dtype:
+            return layer.weight, layer.bias
+        if layer not in self.layers:
+            weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.to(dtype))
+            self.layers[layer] = weight, None if layer.bias is None else layer.bias.to(dtype)
+        return self.layers[layer]
 
 
 @contextmanager
@@ -30,11 +52,11 @@ def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[N
     `fixed`: no weight changes."""
     modules = model.modules() if isinstance(model, nn.Module) and requested and faster() else ()
     layers = [module for module in modules if _is_free(module)]
-    small = sum(layer.weight.nbytes for layer in layers) <= PACKED
-    packed: dict[nn.Linear, Tensor] | None = {} if fixed and small else None
+    room = sum(layer.weight.nbytes for layer in layers) <= TWICE
+    ordered = _Ordered(room) if fixed else None
     before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
-        layer.forward = functools.partial(_forward, layer, packed)  # type: ignore[method-assign]
+        layer.forward = functools.partial(_forward, layer, ordered)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -68,21 +90,20 @@ def runs() -> bool:
     return found.tolist() == [[5.0, 5.0], [5.0, 5.0]]
 
 
-def _forward(layer: nn.Linear, packed: dict[nn.Linear, Tensor] | None, x: Tensor) -> Tensor:
-    """In place of `nn.Linear.forward`; `packed`: the weights in oneDNN's order, where they are kept."""
+def _forward(layer: nn.Linear, ordered: _Ordered | None, x: Tensor) -> Tensor:
+    """In place of `nn.Linear.forward`; `ordered`: of a model that does not change."""
     weight, bias = layer.weight, layer.bias
-    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter) and x.dtype == weight.dtype
-    if not plain or x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled():
+    plain = type(x) is Tensor and x.device.type == "cpu" and type(weight) in (Tensor, nn.Parameter)
+    mixed = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
+    own = {x.dtype, weight.dtype} <= ({torch.float32, torch.bfloat16} if mixed else {dtype})
+    if plain and own and ordered is not None and not torch.is_grad_enabled() and dtype in ANSWERS:
+        return _product(x.to(dtype), *ordered.of(layer, dtype))
+    if plain and own and not mixed and dtype == torch.float32:
         # in rows: what leaves is then no view, which some models change in place
         product: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
         return product.view(*x.shape[:-1], weight.shape[0])
-    if packed is None:
-        return _product(x, weight, bias)
-    if layer not in packed:
-        packed[layer] = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return _product(x, packed[layer], bias)
+    return F.linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):

@@ -35,11 +35,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("bias", "room"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize(
     "shape", [(7, 48), (1, 433, 48), (2, 3, 48), (48,), (0, 48), (2000, 48)], ids=lambda shape: "x".join(map(str, shape))
 )  # fmt: skip
-def test_equals_float64(shape: tuple[int, ...], bias: bool, asked: list[tuple[int, ...]]) -> None:
+def test_equals_float64(
+    shape: tuple[int, ...],
+    bias: bool,
+    room: bool,
+    asked: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "TWICE", 2**20 if room else 0)
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(48, 32, bias=bias))
     reference = copy.deepcopy(layer).double()
@@ -97,23 +104,56 @@ def test_weights_are_read_anew_in_a_training() -> None:
                 layer[0].weight.mul_(2)
 
 
-@pytest.mark.parametrize("kind", ["float64", "bfloat16", "autocast", "not requested", "too large to keep"])
-def test_what_is_left_alone(kind: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["float64", "float16", "half", "steps in bf16", "not requested", "not fixed"]
+)
+def test_what_is_left_alone(kind: str, asked: list[tuple[int, ...]]) -> None:
     layer = nn.Sequential(nn.Linear(6, 5))
     x = torch.randn(3, 6)
-    if kind in ("float64", "bfloat16"):
+    if kind in ("float64", "float16"):
         layer, x = layer.to(getattr(torch, kind)), x.to(getattr(torch, kind))
-    monkeypatch.setattr(products, "PACKED", 100)
-    reorders: list[int] = []
-    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda *_: reorders.append(1))
+    dtype = {"half": torch.float16, "steps in bf16": torch.bfloat16, "not fixed": torch.bfloat16}.get(kind)
     with (
-        torch.no_grad(),
-        torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"),
-        products.taken(layer, kind != "not requested", fixed=True),
+        torch.set_grad_enabled(kind == "steps in bf16"),
+        torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None),
+        products.taken(layer, kind != "not requested", fixed=kind != "not fixed"),
     ):
         found = layer(x)
         torch.testing.assert_close(found, F.linear(x, layer[0].weight, layer[0].bias))
-    assert (len(asked), len(reorders)) == (int(kind == "too large to keep"), 0)
+    assert not asked and found.dtype == (dtype or x.dtype)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mixed", [True, False], ids=["autocast", "its own"])
+@pytest.mark.parametrize("room", [True, False])
+def test_answers_in_bf16(
+    room: bool, mixed: bool, bias: bool, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far from float64 as torch's own, under autocast and of a model that is in it."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(48, 32, bias=bias)).to(torch.bfloat16)
+    x = torch.randn(4, 50, 48, dtype=torch.bfloat16)
+    exact = copy.deepcopy(layer).double()(x.double())
+    if mixed:
+        layer, x = layer.float(), x.float()
+    monkeypatch.setattr(products, "TWICE", 2**20 if room else 0)
+    reorders: list[Tensor] = []
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def watched(weight: Tensor) -> Tensor:
+        reorders.append(weight)
+        ordered: Tensor = reorder(weight)
+        return ordered
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", watched)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        plain = layer(x)
+        with products.taken(layer, fixed=True):
+            found = [layer(x), layer(x)]
+    assert len(asked) == 2 and len(reorders) == int(room or mixed)
+    for each in found:
+        assert each.dtype == plain.dtype == torch.bfloat16
+        assert (each.double() - exact).abs().max() <= 1.01 * (plain.double() - exact).abs().max()
 
 
 def test_other_forwards_stay() -> None:
