@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from bert_ft.kernels import cpu, grouped_attention, last_layer, padding_free
-from bert_ft.kernels.groups import GROUP_COST, group_sizes
+from bert_ft.kernels.groups import GROUP_COST, group_sizes, width
 
 
 class Dropout(NamedTuple):
@@ -137,8 +137,9 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
             for handle in handles:
                 handle.remove()
     # each row as long as the longest of its group, or its first token alone
-    ascending = iter(sorted(lengths))
-    sizes = group_sizes(sorted(lengths), GROUP_COST)
+    widths = [width(length) for length in sorted(lengths)]
+    ascending = iter(widths)
+    sizes = group_sizes(widths, GROUP_COST)
     queries = sum(size * max(itertools.islice(ascending, size)) for size in sizes)
     for k, drawn in grouped.items():
         heads, rest = divmod(record[k].shape[0], rows if drawn == {1} else queries)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bert_ft.kernels import grouped_attention
 from bert_ft.kernels.grouped_attention import Piece, Places
-from bert_ft.kernels.groups import GROUP_COST, Group, group_sizes
+from bert_ft.kernels.groups import GROUP_COST, Group, group_sizes, width
 
 LONG = 1024  # tokens from which on a training keeps no scores that torch's attention would not
 
@@ -74,12 +74,14 @@ class Layout:
     def groups(self) -> list[Group]:
         """On a CPU groups of near length; elsewhere one: there more launches cost more than padding."""
         device = self.tokens.device
-        groups = []
-        lengths = iter(self.lengths)
-        for rows in group_sizes(self.lengths, GROUP_COST if device.type == "cpu" else None):
-            here = list(itertools.islice(lengths, rows))
-            lengths_here = None if here[0] == here[-1] else self._upload(here)
-            groups.append(Group(rows, here[-1], lengths_here, self.window, device, device.type == "cpu"))
+        cpu = device.type == "cpu"
+        widths = [width(length) for length in self.lengths] if cpu else self.lengths
+        groups, first = [], 0
+        for rows in group_sizes(widths, GROUP_COST if cpu else None):
+            here, length = self.lengths[first : first + rows], widths[first + rows - 1]
+            lengths = None if here[0] == length else self._upload(here)
+            groups.append(Group(rows, length, lengths, self.window, device, cpu))
+            first += rows
         return groups
 
     @functools.cached_property
