@@ -27,6 +27,7 @@ def main() -> None:
     from bert_ft.kernels import last_layer, padding_free
     from bert_ft.modeling import encoder
 
+    inference.useful = lambda tokens, _: tokens  # more than suits a CPU, too
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -156,7 +156,7 @@ def no_memory(error: BaseException) -> MachineError | None:
     if not of_memory:
         return None
     remedy = (
-        "use less of it: --set gradient_accumulation_steps=4 or --set eval_tokens=1024, with which a "
+        "use less of it: --set gradient_accumulation_steps=4 or --set eval_tokens=256, with which a "
         "training goes on; or a smaller --max-length, which is another one"
     )
     return MachineError("the memory is full", remedy=remedy)

@@ -210,7 +210,7 @@ def load(
             that differ somewhat more.
         onnx: "fp32", "int8" or "fp16": of a run, the graph that `bert-ft export` wrote answers in place of
             torch.
-        settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 1024}`.
+        settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 256}`.
     """
     if RunDir(folder).state in ("finished", "unfinished"):
         run = Run(folder, trust_remote_code=trust_remote_code, dtype=dtype, onnx=onnx)

@@ -36,7 +36,7 @@ Columns = Annotated[
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="For this call: delimiter=;, quoting=false, eval_tokens=1024, ..."
+        "--set", metavar="KEY=VALUE", help="For this call: delimiter=;, quoting=false, eval_tokens=256, ..."
     ),
 ]
 KeepBad = Annotated[

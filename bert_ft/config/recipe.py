@@ -286,6 +286,9 @@ class Batching(Strict):
     gradient_checkpointing: bool = False
     deduplicate: bool = Field(True, description="evaluation and prediction: compute equal inputs once")
     eval_tokens: int = Field(
-        4096, gt=0, description="positions an evaluation batch may hold; a large GPU takes more"
+        4096,
+        gt=0,
+        description="positions an evaluation batch may hold; a large GPU takes more, a CPU no more than "
+        "1,024 in fp32 and 2,048 in half precision",
     )
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")

@@ -195,7 +195,10 @@ class Encoder:
                 handle.remove()
 
     def states(
-        self, texts: Iterable[Text], layers: Sequence[int] | None = None, batch_tokens: int | None = None
+        self,
+        texts: Iterable[Text],
+        layers: Sequence[int] | None = None,
+        batch_tokens: int = Batching().eval_tokens,
     ) -> Iterator[States]:
         """The hidden states of each text, or pair, in their order; they do not depend on what else is
         computed.
@@ -206,7 +209,7 @@ class Encoder:
         Args:
             layers: as `transformers` numbers `hidden_states`: 0 are the embeddings, -1 the last layer. With
                 them the layers are computed padded. None: the last layer, padding-free where that is on.
-            batch_tokens: padded positions of a forward, at most; None: as many as suit the device.
+            batch_tokens: padded positions of a forward, at most; a CPU takes fewer.
         Raises:
             InputError: an input that is no text and no pair, or a layer that is not there.
         """
@@ -218,7 +221,10 @@ class Encoder:
                     number += 1
 
     def hidden(
-        self, features: Features, layers: Sequence[int] | None = None, batch_tokens: int | None = None
+        self,
+        features: Features,
+        layers: Sequence[int] | None = None,
+        batch_tokens: int = Batching().eval_tokens,
     ) -> Iterator[tuple[Features, np.ndarray]]:
         """The features in parts, with the hidden states of their flat tokens: (T, H) float32, or (layers, T,
         H). Arguments as `states` takes them."""
@@ -233,20 +239,11 @@ class Encoder:
                 part,
                 self.accelerator,
                 pad=self.tokenizer.pad_token_id,
-                tokens=batch_tokens or self._positions,
+                tokens=batch_tokens,
                 sharing=self.sharing,
                 **({} if layers is None else {"output_hidden_states": True}),
             )
             yield part, flat if layers is None else flat.reshape(len(flat), len(layers), -1).swapaxes(0, 1)
-
-    @property
-    def _positions(self) -> int:
-        """Padded positions of a forward. On a CPU as many as have 4 KB of numbers of a kind: 1,024 take 1.04
-        of the time of 4,096 in fp32, and 200 MB less of memory, which then hardly differs from block to
-        block."""
-        if self.accelerator.device.type != "cpu":
-            return Batching().eval_tokens
-        return 2**12 // (4 if self.accelerator.mixed_precision == "no" else 2)
 
     @property
     def body(self) -> Any:

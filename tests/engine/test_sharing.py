@@ -240,3 +240,50 @@ def test_the_same_input_has_the_same_answer_to_the_bit() -> None:
     result = inference.predict(network, adapter(), repeated(), accelerator("fp32"), pad=0, tokens=20)
     assert (result[1] == result[3]).all() and (result[0] == result[6]).all()
     assert (result[2] != result[8]).all(), "of other types"
+
+
+def test_a_cpu_takes_what_makes_it_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions of a forward: those that were asked for, or 4 KB of numbers; other devices what was asked for."""
+    torch.manual_seed(0)
+    network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
+    features, seen = ragged([40] * 120), []
+    network.register_forward_hook(
+        lambda module, args, kwargs, output: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for precision, tokens, most in (("fp32", 4096, 1000), ("fp32", 200, 200), ("bf16", 4096, 2040)):
+        inference.predict(network, adapter(), features, accelerator(precision), pad=0, tokens=tokens)
+        assert max(seen) == most, (precision, tokens)
+        seen.clear()
+    gpu: Any = SimpleNamespace(device=torch.device("cuda"), mixed_precision="bf16")
+    assert inference.useful(100_000, gpu) == 100_000
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_parts_of_other_processes_are_put_where_they_belong(
+    per_token: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
+    reader, model = (PerToken(), network.bert) if per_token else (adapter(), network)
+    features, device = repeated(), accelerator("fp32")
+    expected = inference.predict(model, reader, features, device, pad=0, tokens=12)
+    gathered: list[list[Any]] = []
+    monkeypatch.setattr(inference, "gather_object", lambda mine: gathered.append(mine) or mine)
+
+    def one(rank: int) -> Any:
+        process = SimpleNamespace(
+            device=device.device, mixed_precision="no", autocast=device.autocast, process_index=rank, num_processes=3
+        )  # fmt: skip
+        return inference.predict(model, reader, features, process, pad=0, tokens=12)
+
+    for rank in range(3):
+        with pytest.raises(AssertionError, match="twice or not at all"):
+            one(rank)
+    everyone = [part for mine in gathered for part in mine]
+    assert len({len(mine) for mine in gathered}) == 2, "one has a batch less"
+    monkeypatch.setattr(inference, "gather_object", lambda mine: everyone)
+    for rank in range(3):
+        np.testing.assert_allclose(one(rank), expected, atol=1e-6)
+    monkeypatch.setattr(inference, "gather_object", lambda mine: [*everyone, everyone[0]])
+    with pytest.raises(AssertionError, match="twice or not at all"):
+        one(0)

@@ -199,7 +199,7 @@ def test_memory_that_onednn_lacks_is_told(cli: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runs, "load", full)
     (tmp_path / "a.csv").write_text("text\nx\n")
     done = cli("predict", "somewhere", "a.csv")
-    assert done.code == 1 and "the memory is full" in done.err and "eval_tokens=1024" in done.err
+    assert done.code == 1 and "the memory is full" in done.err and "eval_tokens=256" in done.err
 
 
 # --- the cache of rows ------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_memory_that_ends_in_an_evaluation(tiny_checkpoint: Path, tmp_path: Path
         "its state is kept"
     )
     # what the message advises goes on from there
-    assert "finished" in _run(tmp_path, tiny_checkpoint, tmp_path / "run", "enough", 1024)
+    assert "finished" in _run(tmp_path, tiny_checkpoint, tmp_path / "run", "enough", 256)
     run = bert_ft.Run(tmp_path / "run")
     assert len(run.environment["resumed"]) == 1
     assert "finished" in _run(tmp_path, tiny_checkpoint, tmp_path / "whole", "enough")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bert_ft.config.recipe import Batching
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import fast_tokenizer, words
 from bert_ft.modeling import pretrained, remote_code
@@ -76,7 +77,7 @@ class Embedder:
     prompt: str = ""
     counts_prompt: bool = True
     windows: bool = False
-    batch_tokens: int | None = None
+    batch_tokens: int = Batching().eval_tokens
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -94,7 +95,7 @@ class Embedder:
         windows: bool = False,
         max_length: int | None = None,
         precision: str = "auto",
-        batch_tokens: int | None = None,
+        batch_tokens: int = Batching().eval_tokens,
         revision: str | None = None,
         trust_remote_code: remote_code.Names = None,
     ) -> Embedder:
@@ -113,7 +114,7 @@ class Embedder:
             prompt: what is set before each text. prompt_name: a prompt of the folder, by its name.
             windows: a text that is too long is read whole, in windows, instead of cut at `max_length`.
             precision: what is computed in: "auto" (fp32 on a CPU), "fp32", "bf16" or "fp16".
-            batch_tokens: padded positions of a forward, at most; None: as many as suit the device.
+            batch_tokens: padded positions of a forward, at most; a CPU takes fewer.
             trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
         Raises:
             InputError: no such checkpoint, or settings that it can't have.
