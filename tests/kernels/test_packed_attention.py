@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bert_ft.kernels import grouped_attention, packed_attention
 from bert_ft.kernels.attention_check import Request, check_dropout
+from bert_ft.kernels.groups import width
 from bert_ft.kernels.packed_attention import Layout, attend
 
 LENGTHS = [3, 3, 5, 9, 17, 17, 18]
@@ -137,3 +138,18 @@ def test_scores_are_kept_for_a_backward_alone(monkeypatch: pytest.MonkeyPatch) -
     assert saved == [0, 0]
     attend(*[x.requires_grad_() for x in (q, k, v)], layout(), 1.0)
     assert saved[2] > 0
+
+
+def test_sequences_are_padded_to_whole_vectors_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a softmax that is shorter than a vector is computed number by number."""
+    widths = {1: 1, 4: 4, 5: 16, 15: 16, 16: 16, 17: 17, 20: 20, 21: 32, 32: 32, 501: 512}
+    assert {length: width(length) for length in widths} == widths
+    monkeypatch.setattr(packed_attention, "GROUP_COST", 1)
+    groups = layout().groups
+    assert [(group.rows, group.length) for group in groups] == [(2, 3), (2, 16), (3, 18)]
+    sizes = [None if group.lengths is None else group.lengths.tolist() for group in groups]
+    assert sizes == [None, [5, 9], [17, 17, 18]], (
+        "who is shorter than the group looks at its own tokens alone"
+    )
+    whole = Layout(2, 18, [18, 18], torch.arange(36, device="meta"), None, lambda: None)
+    assert [(group.rows, group.length, group.lengths) for group in whole.groups] == [(2, 18, None)]
