@@ -145,11 +145,10 @@ def test_sequences_are_padded_to_whole_vectors_on_a_cpu_alone(monkeypatch: pytes
     widths = {1: 1, 4: 4, 5: 16, 15: 16, 16: 16, 17: 17, 20: 20, 21: 32, 32: 32, 501: 512}
     assert {length: width(length) for length in widths} == widths
     monkeypatch.setattr(packed_attention, "GROUP_COST", 100)
-    groups = layout().groups
-    assert [(group.rows, group.length) for group in groups] == [(2, 3), (2, 16), (3, 18)]
+    lengths = [3, 3, 5, 9, 30, 31]
+    groups = Layout(6, 31, lengths, torch.arange(sum(lengths)), None, lambda: None).groups
+    assert [(group.rows, group.length) for group in groups] == [(2, 3), (2, 16), (2, 32)]
     sizes = [None if group.lengths is None else group.lengths.tolist() for group in groups]
-    assert sizes == [None, [5, 9], [17, 17, 18]], (
-        "who is shorter than the group looks at its own tokens alone"
-    )
+    assert sizes == [None, [5, 9], [30, 31]], "who is shorter than the group looks at its own tokens alone"
     whole = Layout(2, 18, [18, 18], torch.arange(36, device="meta"), None, lambda: None)
     assert [(group.rows, group.length, group.lengths) for group in whole.groups] == [(2, 18, None)]
