@@ -12,6 +12,7 @@ in float32 alone, answers in bfloat16, too; in other types and on other devices 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ANSWERS = (torch.float32, torch.bfloat16)  # types that answers are computed in so
+_forwards: dict[nn.Linear, list[Any]] = {}  # of the layers that are taken, the newest last
+_lock = threading.Lock()
 
 
 class _Cast(dict[nn.Linear, tuple[Tensor, Tensor | None]]):
@@ -45,16 +48,21 @@ def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[N
     modules = model.modules() if isinstance(model, nn.Module) and requested and faster() else ()
     layers = [module for module in modules if _is_free(module)]
     cast = _Cast() if fixed else None
-    before = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = functools.partial(_forward, layer, cast)  # type: ignore[method-assign]
+    mine = {layer: functools.partial(_forward, layer, cast) for layer in layers}
+    with _lock:
+        for layer, forward in mine.items():
+            _forwards.setdefault(layer, []).append(forward)
+            layer.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer, forward in zip(layers, before, strict=True):
-            del layer.forward
-            if forward is not None:
-                layer.forward = forward  # type: ignore[method-assign]
+        with _lock:  # threads that share a model leave in any order
+            for layer, forward in mine.items():
+                _forwards[layer].remove(forward)
+                if others := _forwards[layer]:
+                    layer.forward = others[-1]  # type: ignore[method-assign]
+                else:
+                    del layer.forward, _forwards[layer]
 
 
 def _is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -119,5 +127,6 @@ class _Linear(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., I), weight (O, I), bias (O,) -> (..., O)."""
+    bias = None if bias is None else bias.contiguous()  # whose strides the operator does not look at
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -73,6 +74,22 @@ def test_odd_strides_and_what_is_changed_in_place(asked: list[tuple[int, ...]]) 
         own = torch.autograd.grad(found.sum(), list(layer.parameters()))  # a gradient without strides
     assert asked
     torch.testing.assert_close((found, *own), (expected, *gradients))
+
+
+@pytest.mark.parametrize("kind", ["strided", "expanded"])
+def test_a_bias_with_odd_strides(kind: str, asked: list[tuple[int, ...]]) -> None:
+    """oneDNN's operator reads a bias as if its numbers lay side by side."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 5))
+    layer[0].bias = nn.Parameter(torch.randn(10)[::2] if kind == "strided" else torch.randn(1).expand(5))
+    x = torch.randn(3, 6)
+    expected = x @ layer[0].weight.T + layer[0].bias
+    with products.taken(layer):
+        found = layer(x)
+    with products.taken(layer, fixed=True), torch.inference_mode():
+        answer = layer(x)
+    assert len(asked) == 2
+    torch.testing.assert_close((found, answer), (expected, expected))
 
 
 def test_a_weight_that_is_not_trained(asked: list[tuple[int, ...]]) -> None:
@@ -171,6 +188,20 @@ def test_other_forwards_stay() -> None:
     assert model[0].forward is forward and "forward" not in vars(model[2])
     with products.taken(forward, fixed=True):  # an exported graph has no layers of torch
         pass
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_threads_that_share_a_model_leave_in_any_order(order: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Linear(6, 5))
+    x = torch.randn(3, 6)
+    inside = [products.taken(model, fixed=True) for _ in order]
+    for each in inside:
+        each.__enter__()
+    for left, number in enumerate(order, 1):
+        inside[number].__exit__(None, None, None)
+        assert ("forward" in vars(model[0])) == (left < len(order))
+        torch.testing.assert_close(model(x), F.linear(x, model[0].weight, model[0].bias))
+    assert model[0] not in products._forwards
 
 
 def test_a_network_and_checkpointing(asked: list[tuple[int, ...]]) -> None:
