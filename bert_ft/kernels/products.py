@@ -114,15 +114,21 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
+        # a loss that holds gradients differentiates these, too
+        back = torch.matmul if torch.is_grad_enabled() else _turned
         return (
-            _product(grad, weight.t(), None) if of_x else None,
+            back(grad, weight) if of_x else None,
             grad.t() @ x if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
+
+
+def _turned(grad: Tensor, weight: Tensor) -> Tensor:
+    """(N, O) and (O, I) -> (N, I)."""
+    return _product(grad, weight.t(), None)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -101,6 +101,25 @@ def test_a_weight_that_is_not_trained(asked: list[tuple[int, ...]]) -> None:
     torch.testing.assert_close(x.grad, layer[0].weight.sum(0).expand(3, 6))
 
 
+def test_a_loss_that_holds_gradients(asked: list[tuple[int, ...]]) -> None:
+    """A penalty of the gradient, whose own gradient goes through the layers once more."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+    x = torch.randn(5, 6, requires_grad=True)
+
+    def gradients() -> list[Tensor]:
+        (of_x,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+        # that of the last bias is none: it is in no gradient
+        found = torch.autograd.grad(of_x.square().sum(), list(network.parameters()), allow_unused=True)
+        return [torch.zeros(1) if each is None else each for each in found]
+
+    expected = gradients()
+    with products.taken(network):
+        found = gradients()
+    assert asked and any(each.any() for each in expected)
+    torch.testing.assert_close(found, expected)
+
+
 def test_weights_are_read_anew_in_a_training() -> None:
     """An evaluation within it keeps them no longer than it lasts."""
     layer = nn.Sequential(nn.Linear(6, 5))
