@@ -119,7 +119,6 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], counts: dict[str, int]) 
     """A cache that can't be written is no fault: the arrays are there already."""
     with suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        files.sweep(folder.parent, re.compile(f"{UNFINISHED}.*"))  # of processes that were killed
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
         descriptor = files.hold(temporary)
         try:
@@ -138,7 +137,10 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], counts: dict[str, int]) 
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The arrays of an entry, by name, and its counts; nothing where it is damaged or not there."""
+    """The arrays of an entry, by name, and its counts; nothing where it is damaged or not there. What killed
+    processes had begun is taken away here, since another one may have made the entry that nobody then writes
+    again."""
+    files.sweep(folder.parent, re.compile(f"{UNFINISHED}.*"))
     try:
         index = json.loads((folder / "index.json").read_text())
         arrays = {

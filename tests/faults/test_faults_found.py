@@ -230,6 +230,26 @@ def test_a_cache_that_can_not_be_written_leaves_nothing(
     assert [path.name for path in (tmp_path / "features").iterdir()] == ([] if how == "full" else ["key"])
 
 
+def test_who_finds_an_entry_takes_away_what_a_killed_process_had_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs made it at once, and one of them was killed: nobody writes it again."""
+    monkeypatch.setenv("BERT_FT_CACHE", str(tmp_path))
+    monkeypatch.setattr(feature_cache, "VECTORS", 10)
+    vectors = np.ones((20, 4), np.float32)
+    feature_cache.vectors("key", lambda: vectors)
+    killed, alive = (tmp_path / "features" / f"{feature_cache.UNFINISHED}{name}" for name in ("a", "b"))
+    for folder in (killed, alive):
+        folder.mkdir()
+        (folder / "vectors.npy").write_bytes(b"half of it")
+    held = files.hold(alive)
+    try:
+        found = feature_cache.vectors("key", lambda: pytest.fail("it is there"))
+    finally:
+        os.close(held)
+    assert (found == vectors).all() and not killed.exists() and alive.exists()
+
+
 def _unless_key(real: Any) -> Any:
     def remove(path: Path, **options: Any) -> None:
         if Path(path).name != "key":  # as if it had come right after
