@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import bert_ft
 from bert_ft.data.rows import Rows
+from bert_ft.engine import inference
 from bert_ft.families import tokenization
 from bert_ft.families.classification.adapter import Classification
 
@@ -149,8 +150,11 @@ def test_pooled_logits_and_weighted_losses_against_a_loop(tokenizers: Any, pooli
     assert features.weights.sum() == pytest.approx(len(rows))
 
 
-def test_where_one_window_suffices_windows_change_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Texts of 10 to 5,000 words under a trained model: the short ones' lines are the same to the last bit."""
+def test_where_one_window_suffices_windows_change_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of 10 to 5,000 words under a trained model: the short ones' lines are the same to the last bit in one
+    batch with all windows, and to the last digits of float32 in batches of 1,024 positions, with others beside them."""
     lengths = [10, 20, 5000, 40, 15, 700, 25]
     settings = {"max_steps": 3, "batch_size": 4, "max_length": 64, "quiet": True, "data.validation": "25%"}
     rows = rows_of([8] * 24).table.to_pylist()
@@ -168,8 +172,13 @@ def test_where_one_window_suffices_windows_change_nothing(tiny_checkpoint: Path,
         and counts["truncated"] == 0
         and plain.encode(long_rows).counts["truncated"] == 2
     )
-    both = [list(m.adapter.lines(m.infer(long_rows), long_rows)) for m in (plain, windowed)]
     short = [i for i, n in enumerate(lengths) if n < 100]
+    parted = [list(m.adapter.lines(m.infer(long_rows), long_rows)) for m in (plain, windowed)]
+    for a, b in ((parted[0][i], parted[1][i]) for i in short):
+        assert a["prediction"] == b["prediction"]
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-7)
+    monkeypatch.setattr(inference, "useful", lambda tokens, _: tokens)
+    both = [list(m.adapter.lines(m.infer(long_rows), long_rows)) for m in (plain, windowed)]
     assert [both[0][i] for i in short] == [both[1][i] for i in short]
     assert all(both[0][i]["probabilities"] != both[1][i]["probabilities"] for i in (2, 5))
     only = long_rows.take(np.array(short))
