@@ -1,6 +1,6 @@
 """Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512, in
-float32 1.05 to 1.10 times MKL, in bfloat16 1.08 to 1.14 times what torch makes of the same library
-(benchmarks/log.md). With AVX2 alone it is not, and Intel's are not measured.
+float32 1.05 to 1.10 times MKL, in bfloat16 1.03 to 1.14 times what torch makes of the same library
+(benchmarks/products.py). With AVX2 alone it is not, and Intel's are not measured.
 
     with products.taken(model):
         ...     # forwards and backwards
