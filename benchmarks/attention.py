@@ -61,7 +61,7 @@ def main() -> None:
     from bert_ft.kernels import cpu
 
     torch.set_num_threads(1)
-    cpu.few_kernels(64)
+    cpu.few_kernels(32)
     print("| lengths | float32, ms | bfloat16, ms |\n|---|---:|---:|")
     with cpu.lean(nn.Linear(1, 1), True):  # its dropout, and its memory
         for name in ("sst2", "rte", "squad"):

@@ -315,7 +315,7 @@ def evaluate_only() -> None:
     """For a process that trains nothing: memory does not grow with the rows."""
     from bert_ft.kernels import cpu
 
-    cpu.few_kernels(16)
+    cpu.few_kernels(8)
     cpu.keep_freed(False)
 
 

@@ -56,7 +56,7 @@ def build(
     from bert_ft.modeling import requirements
 
     cpu.keep_freed(False)
-    cpu.few_kernels(64)
+    cpu.few_kernels(32)
     device = accelerator(precision, log_with, folder)
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
