@@ -46,7 +46,11 @@ MaxLength = Annotated[int | None, typer.Option(help="Tokens of a text, or of a w
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="How the file is written: delimiter=;, quoting=false."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How the file is written: delimiter=;, quoting=false. A speed-up off: unpad=false, lean=false.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
@@ -83,12 +87,16 @@ def embed(
     bert-ft embed sentence-transformers/all-MiniLM-L6-v2 reviews.csv --text review -o reviews.npy
     bert-ft embed google-bert/bert-base-chinese texts.txt --words --layers=-4,-3,-2,-1 -o words.parquet
     """
+    from bert_ft.config.task import Task
     from bert_ft.errors import InputError
     from bert_ft.tools.embed.embed import layers_of, load
     from bert_ft.tools.embed.files import embed_file
 
     if Path(output).is_dir():
         raise InputError("a folder lies here", where=output, remedy="name a file: -o vectors.npy")
+    how = settings_of(sets)
+    switches = {key: how.pop(key) for key in list(how) if key in ("batching.unpad", "batching.lean")}
+    batching = Task().override(switches, "--set").batching
     settings = {
         "pooling": None if words else pooling,
         "layers": layers_of(layers),
@@ -101,6 +109,8 @@ def embed(
         "precision": precision,
         "max_length": max_length,
         "revision": revision,
+        "unpad": batching.unpad,
+        "lean": batching.lean,
         "trust_remote_code": trust_remote_code,
     }
     embedder = load(checkpoint, words, **settings)
@@ -116,7 +126,7 @@ def embed(
         read_as=read_as,
         write_as=write_as,
         keep_bad=keep_bad,
-        settings=settings_of(sets),
+        settings=how,
         quiet=quiet,
         tell=note,
     )

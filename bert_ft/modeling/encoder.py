@@ -66,6 +66,7 @@ class Encoder:
         unpadding, narrowing: the handles of padding-free layers and of a last layer for the first token
             alone, each with its `reason`; None where it was not asked for.
         sharing: which rows may be in one forward.
+        lean: whether hidden states are computed as `batching.lean` says.
         notes: what a person should know of it.
     """
 
@@ -76,6 +77,7 @@ class Encoder:
     unpadding: Any = None
     narrowing: Any = None
     sharing: Any = None
+    lean: bool = True
     notes: Sequence[str] = ()
 
     @staticmethod
@@ -87,6 +89,7 @@ class Encoder:
         revision: str | None = None,
         max_length: int | None = None,
         unpad: bool = True,
+        lean: bool = True,
     ) -> Encoder:
         """The encoder of a hub id, a folder or a run, without its head.
 
@@ -94,6 +97,7 @@ class Encoder:
             precision: "auto" (fp32 on a CPU), "fp32", "bf16" or "fp16".
             trusted: what this call names to run code from (`remote_code.names`).
             max_length: by default what the tokenizer says, and no more than the network has positions for.
+            unpad, lean: which speed-ups are asked for, as in `[batching]`.
         Raises:
             InputError: no such checkpoint, no encoder of text, or fewer positions than `max_length`.
         """
@@ -115,7 +119,7 @@ class Encoder:
         if positions is not None and max_length > positions:
             message = f"max_length = {max_length}, but the checkpoint has {positions} positions"
             raise InputError(message, where="max_length", remedy=f"{positions} or fewer")
-        encoder = Encoder(network, tokenizer, device, max_length)
+        encoder = Encoder(network, tokenizer, device, max_length, lean=lean)
         encoder.notes = [*notes, *encoder.settle(Reading(), unpad, False, checkpoint)]
         return encoder
 
@@ -241,6 +245,7 @@ class Encoder:
                 pad=self.tokenizer.pad_token_id,
                 tokens=batch_tokens,
                 sharing=self.sharing,
+                lean=self.lean,
                 **({} if layers is None else {"output_hidden_states": True}),
             )
             yield part, flat if layers is None else flat.reshape(len(flat), len(layers), -1).swapaxes(0, 1)

@@ -21,6 +21,7 @@ import bert_ft
 from bert_ft import Embedder
 from bert_ft.errors import InputError
 from bert_ft.families import words
+from bert_ft.kernels import products
 from tests import pages
 from tests.conftest import SENTENCES
 
@@ -83,6 +84,20 @@ def test_layers(combine: str, plain: Plain, tiny_checkpoint: Path) -> None:
             np.concatenate(parts, 1) if combine == "concat" else np.add(*parts) / (1 + (combine == "mean"))
         )
         assert np.abs(vector - joined.mean(0)).max() < 1e-5
+
+
+def test_each_speed_up_is_off_by_its_key(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors stay, to rounding; `lean` is what oneDNN's layers are asked by, whatever CPU this is."""
+    asked: list[bool] = []
+    monkeypatch.setattr(products, "faster", lambda: asked.append(True) or False)
+    texts = ["a warm film", "a film", "a dull film with a plot that is told twice"]
+    expected = Embedder.load(tiny_checkpoint).vectors(texts).vectors
+    assert asked
+    asked.clear()
+    padded = Embedder.load(tiny_checkpoint, unpad=False, lean=False)
+    assert not asked and padded.encoder.unpadding is None
+    assert np.abs(padded.vectors(texts).vectors - expected).max() < 1e-6
+    assert not asked
 
 
 def test_equal_texts_are_computed_once_and_empty_ones_are_zeros(

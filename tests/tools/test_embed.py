@@ -207,6 +207,11 @@ def test_the_command(tiny_checkpoint: Path, csv: Any, cli: Any, tmp_path: Path) 
         *"这部电影很好",
     ]
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    off = ["--layers", "-2,-1", "--set", "unpad=false", "--set", "lean=false", "-o", "x.npy"]
+    done = cli("embed", tiny_checkpoint, "reviews.csv", "--text", "review", *off)
+    assert done.code == 0 and "padded: batching.unpad = false" in done.err
+    plain = np.load(tmp_path / "x.npy")[:2]
+    assert np.abs(plain / np.linalg.norm(plain, axis=1, keepdims=True) - vectors[:2]).max() < 1e-6
     done = cli("embed", tiny_checkpoint, "bad.jsonl", "-o", "out.npy")
     assert done.code == 2 and "1 of 2 rows are at fault, and have zeros" in done.err
     assert np.load(tmp_path / "out.npy").any(1).tolist() == [True, False]
@@ -224,6 +229,7 @@ def test_the_command(tiny_checkpoint: Path, csv: Any, cli: Any, tmp_path: Path) 
     (["rows.csv", "--dtype", "int4"], "'int4' is not known"),
     (["rows.csv", "--set", "eval_token=3"], "'eval_token' is no setting of embed"),
     (["rows.csv", "--set", "delimiter=;;"], "delimiter"),
+    (["rows.csv", "--set", "lean=2"], "batching.lean"),
     (["rows.csv", "--max-length", "500"], "max_length = 500, but the checkpoint has 128 positions"),
     (["taken.csv"], "the rows have a column 'vector' of their own"),
     (["rows.csv", "-o", "link.npy"], "this is a link"),

@@ -97,6 +97,8 @@ class Embedder:
         precision: str = "auto",
         batch_tokens: int = Batching().eval_tokens,
         revision: str | None = None,
+        unpad: bool = True,
+        lean: bool = True,
         trust_remote_code: remote_code.Names = None,
     ) -> Embedder:
         """A checkpoint's encoder, with what its folder declares where nothing else is said: a
@@ -115,6 +117,7 @@ class Embedder:
             windows: a text that is too long is read whole, in windows, instead of cut at `max_length`.
             precision: what is computed in: "auto" (fp32 on a CPU), "fp32", "bf16" or "fp16".
             batch_tokens: padded positions of a forward, at most; a CPU takes fewer.
+            unpad, lean: False: without that speed-up, as in `[batching]`.
             trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
         Raises:
             InputError: no such checkpoint, or settings that it can't have.
@@ -131,6 +134,8 @@ class Embedder:
             trusted=remote_code.names(trust_remote_code),
             revision=revision,
             max_length=states.max_length if max_length is None else max_length,
+            unpad=unpad,
+            lean=lean,
         )
         if states.lower:
             _lower(encoder.tokenizer)
@@ -138,11 +143,7 @@ class Embedder:
             message = "the tokenizer of this checkpoint sets no token before a text, so there is no cls"
             raise InputError(message, where="pooling", remedy='pooling = "mean"')
         kinds = [kind for kind, _ in states.modules or ()]
-        notes = [*encoder.notes, *states.notes]
-        if not own and (others := [kind for kind in kinds if kind not in ("Pooling", "Normalize")]):
-            notes.append(f"left out, since pooling or layers are named: the folder's {', '.join(others)}")
-        if dimensions and own and "Normalize" in kinds and normalize is None:
-            notes.append("vectors that are cut are no longer of length 1: normalize them (--normalize)")
+        cut = dimensions is not None and normalize is None
         out = cls(
             encoder,
             names if pooling is None else (pooling,),
@@ -153,7 +154,7 @@ class Embedder:
             counts_prompt=counts_prompt,
             windows=windows,
             batch_tokens=batch_tokens,
-            notes=notes,
+            notes=[*encoder.notes, *states.notes, *_of_modules(kinds, own, cut)],
         )
         # the folder's own length 1 holds for another pooling too
         out.normalize = not own and "Normalize" in kinds if normalize is None else normalize
@@ -352,6 +353,14 @@ def _blocks(texts: Iterable[str], characters: int = CHARACTERS) -> Iterator[list
         held += len(text)
     if block:
         yield block
+
+
+def _of_modules(kinds: Sequence[str], own: bool, cut: bool) -> Iterator[str]:
+    """What to know of a folder's modules, where pooling is their own or not, and vectors are cut or not."""
+    if not own and (others := [kind for kind in kinds if kind not in ("Pooling", "Normalize")]):
+        yield f"left out, since pooling or layers are named: the folder's {', '.join(others)}"
+    if own and cut and "Normalize" in kinds:
+        yield "vectors that are cut are no longer of length 1: normalize them (--normalize)"
 
 
 def _prompt(states: folder.Declared, prompt: str | None, name: str | None) -> str:
