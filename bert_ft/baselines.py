@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.compute as pac
 
-from bert_ft.config import few_rows
 from bert_ft.config.task import Task
 from bert_ft.data import splitting
 from bert_ft.data.columns import flat
@@ -22,6 +21,7 @@ from bert_ft.metrics import LOWER_IS_BETTER
 
 LIMIT = 20_000  # training rows that a baseline learns from, at most, drawn by the run's seed;
 CHARACTERS = 4_000_000  # and so many characters, of texts as long as their mean
+FORWARDED = 3_200  # training rows that the checkpoint makes vectors of, at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def measure(adapter: Adapter, train: Rows, scored: Mapping[str, Rows]) -> Baseli
     adapter = adapter.rebound(adapter.task)
     known = vars(type(adapter)).get("baselines", {})
     # an encoder as it is takes a forward of every row: much, where the training takes little
-    few = len(train) <= few_rows.ROWS and adapter.task.recipe.method != "features"
+    few = len(train) <= FORWARDED and adapter.task.recipe.method != "features"
     train = _drawn(adapter, train)
     sets = {name: rows for name, rows in scored.items() if _labelled(rows, adapter)}
     names = sorted(sets, key=lambda name: name != adapter.task.best_metric[0])  # thresholds are tuned on it

@@ -20,7 +20,6 @@ from sklearn.pipeline import make_pipeline
 import bert_ft
 from bert_ft import baselines
 from bert_ft.baselines import Baselines
-from bert_ft.config import few_rows
 from bert_ft.finetuning.experiment import Experiment
 
 MEASURE = baselines.measure  # before the fixture of all tests takes it away
@@ -56,7 +55,7 @@ def tsv(file: Path) -> list[list[str]]:
 
 def test_films(glue: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SST-2: the same as scikit-learn's pipelines on the texts; and well above the majority."""
-    monkeypatch.setattr(few_rows, "ROWS", 0)
+    monkeypatch.setattr(baselines, "FORWARDED", 0)
     train = [(text, label) for text, label in tsv(glue / "SST-2" / "train.tsv")[1:3001]]
     dev = [(text, label) for text, label in tsv(glue / "SST-2" / "dev.tsv")[1:]]
     found = measured("classification", tiny_checkpoint, rows(train), rows(dev)).scores

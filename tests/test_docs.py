@@ -51,6 +51,7 @@ def checkpoints(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pages.Sandbox:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "dataset", pages.Builder)
+    monkeypatch.setattr(few_rows, "PASSES", 1)
     monkeypatch.setattr(few_rows, "LEAST", 9)  # steps; here the commands are tried, and not what is learned
     pages.write_files(tmp_path)
     return pages.Sandbox((ROOT / "Makefile").read_text())

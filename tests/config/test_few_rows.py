@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,35 @@ def _steps(rows: int, **settings: Any) -> int:
     return Plan.of(settled(load_task("classification").override(settings), rows)[0].recipe, rows, 0).steps
 
 
-@pytest.mark.parametrize("rows", [1, 7, 20, 200, 1000, 3000, 3168])
-def test_a_training_has_hundreds_of_steps(rows: int) -> None:
-    """At least 300, and no fewer than three epochs."""
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [
+        (1, 300),
+        (7, 300),
+        (200, 300),
+        (480, 300),
+        (600, 380),
+        (960, 600),
+        (3200, 600),
+        (3201, 603),
+        (6368, 1194),
+    ],
+)
+def test_a_training_has_hundreds_of_steps(rows: int, steps: int) -> None:
+    """At least 300, and ten passes up to 600; no fewer than three epochs."""
     task, line = settled(load_task("classification"), rows)
-    assert _steps(rows) == max(LEAST, 3 * math.ceil(rows / 16))
+    assert _steps(rows) == steps
     assert f"{rows:,} training rows" in line and "--epochs" in line
-    assert task.recipe.eval_every == 100 and task.recipe.warmup_ratio == 0.1
+    assert task.recipe.eval_every == min(steps, 600) // 3 and task.recipe.warmup_ratio == 0.1
+
+
+def test_more_rows_are_never_fewer_steps_or_passes() -> None:
+    """Steps grow with the rows up to where nothing is settled any more, and there are three passes then too."""
+    rows = range(1, 6_369, 97)
+    steps = [_steps(number) for number in rows]
+    assert steps == sorted(steps)
+    assert min(n * 16 / number for n, number in zip(steps, rows, strict=True)) >= 3
+    assert _steps(6_369) == 3 * 200  # of 32 rows
 
 
 def test_windows_are_more_steps() -> None:
@@ -41,7 +62,7 @@ def test_windows_are_more_steps() -> None:
 
 
 def test_many_rows_are_trained_as_ever() -> None:
-    for rows in (3169, 100_000):  # 100 steps an epoch
+    for rows in (6369, 100_000):  # 200 steps an epoch
         assert settled(load_task("classification"), rows) == (load_task("classification"), "")
 
 
