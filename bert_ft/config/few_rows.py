@@ -43,13 +43,15 @@ def settled(task: Task, rows: int, windowed: bool = False) -> tuple[Task, str]:
         unused = [key for key in type(recipe).model_fields if key in STEPS & stated]
         line = f'the method "features" takes no steps: {", ".join(unused)} have no effect' if unused else ""
         return task, line
-    least = max(LEAST, min(2 * LEAST, _passes(recipe, rows, FEW)))
+    least = max(LEAST, min(2 * LEAST, _passes(PASSES, recipe, rows, FEW)))
     if recipe.method == "contrastive":
         changes = _pairs(recipe, rows)
     elif stated & LENGTH or recipe.epochs * math.ceil(rows / recipe.batch_size) >= least:
         return task, ""
     else:
-        changes = {**FEW, "min_steps": least, "eval_every": least // EVALUATIONS}
+        steps = max(least, _passes(recipe.epochs, recipe, rows, FEW))
+        # rounded up: the last of them is the training's last step, and none comes just before it
+        changes = {**FEW, "min_steps": steps, "eval_every": math.ceil(steps / EVALUATIONS)}
         if windowed:  # many windows are more steps
             del changes["eval_every"]
     if recipe.warmup_steps is not None:
@@ -68,11 +70,11 @@ def _pairs(recipe: Recipe, rows: int) -> dict[str, Any]:
     """What contrastive training takes for so many rows."""
     if recipe.model_fields_set & LENGTH:
         return dict(PAIRS)
-    steps = min(MOST, _passes(recipe, rows, PAIRS))
+    steps = min(MOST, _passes(PASSES, recipe, rows, PAIRS))
     return {**PAIRS, "max_steps": steps, "eval_every": steps}
 
 
-def _passes(recipe: Recipe, rows: int, settings: Mapping[str, Any]) -> int:
-    """The steps of ten passes over so many rows, in the recipe's batches or, where it names none, these."""
+def _passes(number: float, recipe: Recipe, rows: int, settings: Mapping[str, Any]) -> int:
+    """The steps of so many passes over the rows, in the recipe's batches or, where it names none, these."""
     batch = recipe.batch_size if "batch_size" in recipe.model_fields_set else settings["batch_size"]
-    return PASSES * math.ceil(rows / batch)
+    return math.ceil(number * math.ceil(rows / batch))

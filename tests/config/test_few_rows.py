@@ -26,6 +26,7 @@ def _steps(rows: int, **settings: Any) -> int:
         (7, 300),
         (200, 300),
         (480, 300),
+        (500, 320),
         (600, 380),
         (960, 600),
         (3200, 600),
@@ -38,7 +39,21 @@ def test_a_training_has_hundreds_of_steps(rows: int, steps: int) -> None:
     task, line = settled(load_task("classification"), rows)
     assert _steps(rows) == steps
     assert f"{rows:,} training rows" in line and "--epochs" in line
-    assert task.recipe.eval_every == min(steps, 600) // 3 and task.recipe.warmup_ratio == 0.1
+    assert f"min_steps {steps}," in line and task.recipe.warmup_ratio == 0.1
+
+
+@pytest.mark.parametrize("batch", [None, 7, 64])
+def test_it_is_scored_three_times(batch: int | None) -> None:
+    """At equal distances, and the third time after its last step, whosever the batches are."""
+    task = load_task("classification").override({} if batch is None else {"batch_size": batch})
+    found = set()
+    for rows in range(1, 6_369, 41):
+        changed, line = settled(task, rows)
+        if line:
+            every, steps = changed.recipe.eval_every, Plan.of(changed.recipe, rows, 0).steps
+            assert isinstance(every, int) and every - 2 <= steps - 2 * every <= every
+            found.add(steps)
+    assert len(found) > 1
 
 
 def test_more_rows_are_never_fewer_steps_or_passes() -> None:
