@@ -44,10 +44,11 @@ def test_the_study_hears_of_each_evaluation_once(
     trial = study.ask()
     before = study.get_trials(deepcopy=False)[trial.number]
     pruning = Pruning(trial, before, ("validation", "accuracy"))
-    task = Task().override({"recipe.epochs": epochs, "run.folds": folds})
+    task = Task().override({"recipe.epochs": 0.5, "run.folds": folds})
     job = Job(task, RunDir(tmp_path / "trial-0"))
     run = RunDir(job.folder.path / "fold-1") if folds else job.folder
     run.path.mkdir(parents=True)
+    run.start(task.override({"recipe.epochs": epochs}), {})  # as the number of its rows has settled it
     trial_ = Trial(job.folder.path, {}, False, pruning)
     reports = Reports(job, trial_, Display(quiet=True), UnderWay(None))
     running: Any = Stopped(job, None, None, tmp_path / "log.txt")

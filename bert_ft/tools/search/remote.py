@@ -105,7 +105,7 @@ class Reports(Watcher):
     """
 
     def __init__(self, job: Job, trial: Trial, show: display.Display, under_way: display.UnderWay) -> None:
-        self.task, self.pruning, self.show, self.under_way = job.task, trial.pruning, show, under_way
+        self.pruning, self.show, self.under_way = trial.pruning, show, under_way
         self.folder = RunDir(job.folder.path / "fold-1") if job.task.run.folds else job.folder
         self.size = -1
         self.pruned = False
@@ -127,7 +127,9 @@ class Reports(Watcher):
     def read(self) -> None:
         """Reads the log as far as it is written."""
         self.size = self.folder.log_size()
-        recipe = self.task.recipe
+        if not self.folder.task_toml.is_file():  # not yet, or it begins anew
+            return
+        recipe = self.folder.task().recipe  # the run's own: few rows settle what the trial's leaves open
         for entry in self.folder.log():
             if "evaluation" not in entry or self.pruned:
                 continue
