@@ -100,6 +100,22 @@ def test_each_speed_up_is_off_by_its_key(tiny_checkpoint: Path, monkeypatch: pyt
     assert not asked
 
 
+@pytest.mark.parametrize("name", ["unpad", "lean", "windows"])
+def test_a_switch_is_true_or_false(name: str, tiny_checkpoint: Path) -> None:
+    """A string, which Python takes for true, is refused."""
+    with pytest.raises(InputError, match="not 'false'") as caught:
+        Embedder.load(tiny_checkpoint, **{name: "false"})
+    assert caught.value.where == name
+
+
+def test_an_embedder_has_its_settings(tiny_checkpoint: Path) -> None:
+    """What is said beside one that is loaded would go unheard."""
+    embedder = Embedder.load(tiny_checkpoint)
+    with pytest.raises(InputError, match="has its settings already") as caught:
+        bert_ft.embed(embedder, "a film", lean=False, normalize=True, quiet=True)
+    assert caught.value.where == "lean, normalize"
+
+
 def test_equal_texts_are_computed_once_and_empty_ones_are_zeros(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ class Embedder:
         Raises:
             InputError: no such checkpoint, or settings that it can't have.
         """
-        _refuse(pooling, layers, combine, max_length)
+        _refuse(pooling, layers, combine, max_length, windows=windows, unpad=unpad, lean=lean)
         where = pretrained.locate(str(checkpoint))
         states = folder.read(where, revision or "main")
         own = pooling is None and layers is None
@@ -317,8 +317,12 @@ def _limits(text: str, spans: Sequence[tuple[int, int]] | None) -> np.ndarray:
     return limits
 
 
-def _refuse(pooling: str | None, layers: Sequence[int] | None, combine: str, max_length: int | None) -> None:
+def _refuse(
+    pooling: str | None, layers: Sequence[int] | None, combine: str, max_length: int | None, **switches: Any
+) -> None:
     """Refuses settings that no checkpoint can have."""
+    if strange := [name for name, value in switches.items() if not isinstance(value, bool)]:
+        raise InputError(f"not {switches[strange[0]]!r:.80}", where=strange[0], remedy="True or False")
     if max_length is not None and max_length < SHORTEST:
         message = f"max_length = {max_length} leaves no room for a text beside the special tokens"
         raise InputError(message, where="max_length", remedy=f"{SHORTEST} or more")

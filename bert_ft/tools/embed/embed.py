@@ -16,9 +16,12 @@ from bert_ft.tools.embed.writers import DTYPES, stored
 
 
 def load(checkpoint: Any, words: bool = False, **settings: Any) -> Embedder:
-    """An embedder of a checkpoint, a run or an embedder, as `Embedder.load` takes it; for `words` without
-    what a folder declares for vectors of texts."""
+    """An embedder of a checkpoint or a run, as `Embedder.load` takes it, or one that is loaded; for `words`
+    without what a folder declares for vectors of texts."""
     if isinstance(checkpoint, Embedder):
+        if settings:
+            message = "an embedder has its settings already"
+            raise InputError(message, where=", ".join(settings), remedy="give them to Embedder.load")
         return checkpoint
     where = checkpoint if isinstance(checkpoint, (str, Path)) else checkpoint.path
     if words:
@@ -57,7 +60,8 @@ def embed(
         texts: as many as memory has room for the vectors of; `bert-ft embed` and `Embedder` stream.
         words: `pooling` is then "mean", "max" or "first" of a word's tokens.
         dtype: "float32", "float16", or "int8": each vector by its own scale, so that only directions stay.
-        settings: `pooling`, `layers`, `normalize`, `windows` and whatever else `Embedder.load` takes.
+        settings: `pooling`, `layers`, `normalize`, `windows` and whatever else `Embedder.load` takes; none
+            with an `Embedder`.
     Raises:
         InputError: no such checkpoint, settings that it can't have, or something that is no text.
     """
