@@ -90,12 +90,12 @@ def embed(
     from bert_ft.config.task import Task
     from bert_ft.errors import InputError
     from bert_ft.tools.embed.embed import layers_of, load
-    from bert_ft.tools.embed.files import embed_file
+    from bert_ft.tools.embed.files import SPEED_UPS, embed_file
 
     if Path(output).is_dir():
         raise InputError("a folder lies here", where=output, remedy="name a file: -o vectors.npy")
     how = settings_of(sets)
-    switches = {key: how.pop(key) for key in list(how) if key in ("batching.unpad", "batching.lean")}
+    switches = {key: how.pop(key) for key in list(how) if key in SPEED_UPS}
     batching = Task().override(switches, "--set").batching
     settings = {
         "pooling": None if words else pooling,

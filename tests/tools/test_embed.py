@@ -230,6 +230,7 @@ def test_the_command(tiny_checkpoint: Path, csv: Any, cli: Any, tmp_path: Path) 
     (["rows.csv", "--set", "eval_token=3"], "'eval_token' is no setting of embed"),
     (["rows.csv", "--set", "delimiter=;;"], "delimiter"),
     (["rows.csv", "--set", "lean=2"], "batching.lean"),
+    (["rows.csv", "--set", "leen=false"], "batching.unpad"),
     (["rows.csv", "--max-length", "500"], "max_length = 500, but the checkpoint has 128 positions"),
     (["taken.csv"], "the rows have a column 'vector' of their own"),
     (["rows.csv", "-o", "link.npy"], "this is a link"),

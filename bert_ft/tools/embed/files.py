@@ -37,6 +37,8 @@ ENTRY = 500  # bytes of one beside its vector, about
 UNTRIMMED = 4  # blocks, after which memory that lies free between others is given back
 OWN = ("vector", "scale", "error")
 """Columns that are ours."""
+SPEED_UPS = ("batching.unpad", "batching.lean")
+"""Settings of the command that are of the embedder, and not of its file."""
 
 
 @dataclass
@@ -116,7 +118,9 @@ def _form(settings: Mapping[str, Any]) -> Task:
     """A task that says how the rows' file is written."""
     known = {f"data.{key}" for key in FORM}
     for key in sorted(settings.keys() - known):
-        raise InputError(f"'{key}' is no setting of embed", where="--set", remedy=did_you_mean(key, known))
+        raise InputError(
+            f"'{key}' is no setting of embed", where="--set", remedy=did_you_mean(key, {*known, *SPEED_UPS})
+        )
     return Task().override(dict(settings), "--set")
 
 
