@@ -52,7 +52,7 @@ def settled(task: Task, rows: int, windowed: bool = False) -> tuple[Task, str]:
         steps = max(least, _passes(recipe.epochs, recipe, rows, FEW))
         # rounded up: the last of them is the training's last step, and none comes just before it
         changes = {**FEW, "min_steps": steps, "eval_every": math.ceil(steps / EVALUATIONS)}
-        if windowed:  # many windows are more steps
+        if windowed and steps > LEAST:  # an epoch of many windows is long; of few rows there are too many
             del changes["eval_every"]
     if recipe.warmup_steps is not None:
         stated.add("warmup_ratio")

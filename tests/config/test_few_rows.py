@@ -68,7 +68,9 @@ def test_more_rows_are_never_fewer_steps_or_passes() -> None:
 def test_windows_are_more_steps() -> None:
     """Rows are counted and features are trained on: a row in ten windows does not make ten times the steps."""
     recipe = settled(load_task("classification"), 20, windowed=True)[0].recipe
-    assert Plan.of(recipe, 200, 0).steps == LEAST and recipe.eval_every == "epoch"
+    assert Plan.of(recipe, 200, 0).steps == LEAST and recipe.eval_every == 100  # an epoch may be two steps
+    for rows, every in ((480, 100), (481, "epoch"), (3000, "epoch")):
+        assert settled(load_task("ner"), rows, windowed=True)[0].recipe.eval_every == every
     assert Plan.of(recipe, 20_000, 0).steps == 3750
     pairs = settled(load_task("classification").override({"method": "contrastive"}), 20, windowed=True)[
         0
