@@ -46,7 +46,9 @@ METHODS: dict[str, dict[str, Any]] = {
 SETFIT = {
     "SetFit 1.2": {},
     "SetFit 1.2, 20 pairs a row": {"num_iterations": 20},
-    "SetFit 1.2, 5 pairs a row": {"num_iterations": 5},  # for 1,000 rows: 20 take 44 to 67 minutes a draw
+    # for 1,000 rows, of which 20 pairs take 44 to 67 minutes a draw
+    "SetFit 1.2, 10 pairs a row": {"num_iterations": 10},
+    "SetFit 1.2, 5 pairs a row": {"num_iterations": 5},
 }
 
 Table = tuple[list[str], np.ndarray]
