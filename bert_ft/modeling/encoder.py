@@ -320,7 +320,7 @@ def evaluate_only() -> None:
     """For a process that trains nothing: memory does not grow with the rows."""
     from bert_ft.kernels import cpu
 
-    cpu.few_kernels(8)
+    cpu.few_kernels(4)
     cpu.keep_freed(False)
 
 
