@@ -103,8 +103,8 @@ def few_kernels(kept: int) -> None:
     """How many of oneDNN's kernels stay with this process, as far as it has used none yet and its environment
     does not say. Matrix products in bfloat16 take one for every shape, and without padding hardly a shape
     comes twice but in other layers of the same step: torch and oneDNN would keep 1,024 each, 700 MB of a
-    training's memory, and be no faster. One takes 1 to 4 MB; a step has up to 30, a layer three of a kind.
-    The first call of a process counts."""
+    training's memory, and be no faster. One takes 1 to 4 MB (benchmarks/log.md). The
+    first call of a process counts."""
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, str(kept))
 
