@@ -47,8 +47,9 @@ class Lean:
     def clip(self, optimizer: Any, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         """The norm of all gradients; the optimizer's next step takes them clipped to `max_norm`."""
         norm = torch.nn.utils.get_total_norm(list(embeddings.touched(parameters, self.tables)))
-        scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
-        optimizer.grad_scale = scale.float()  # the type that Adam asks for
+        scale = (norm + 1e-6) / max_norm
+        # float32 is what Adam asks for; without a scale it does not write the gradients back
+        optimizer.grad_scale = None if scale <= 1 else scale.float()
         optimizer.found_inf = None
         return norm
 
@@ -150,19 +151,20 @@ def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        mask = keep(x, rate)
+        mask, ctx.mean = keep(x, rate)
         ctx.save_for_backward(mask)
-        return x * mask
+        return (x * mask).mul_(ctx.mean)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad * ctx.saved_tensors[0], None
+        return (grad * ctx.saved_tensors[0]).mul_(ctx.mean), None
 
 
-def keep(like: Tensor, dropout: float) -> Tensor:
-    """A dropout mask: zeros at the rate of `dropout`, to 1 / 65,536, elsewhere what keeps the mean."""
+def keep(like: Tensor, dropout: float) -> tuple[Tensor, float]:
+    """A dropout mask, zeros at the rate of `dropout`, to 1 / 65,536, and ones elsewhere, and the factor that
+    keeps the mean."""
     threshold = min(round((1 - dropout) * 65536), 65535)
     bits = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits16 = bits.view(torch.int16)[: like.numel()].view(like.shape)
     # straight into the mask's type: by way of booleans it takes ten times as long
-    return torch.lt(bits16, threshold - 32768, out=torch.empty_like(like)).mul_(65536 / threshold)
+    return torch.lt(bits16, threshold - 32768, out=torch.empty_like(like)), 65536 / max(threshold, 1)

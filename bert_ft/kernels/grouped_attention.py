@@ -76,6 +76,7 @@ class Piece(NamedTuple):
         blocks: how many heads of sequences.
         queries, keys: the slots of their blocks.
         at, near: the tokens of each block that are looked from, and looked at.
+        alone: whether all keys of its blocks are looked at here, and nowhere else.
         bias: (sequences or 1, 1, queries or 1, keys) 0 where attention may look, -inf elsewhere; None:
             everywhere.
     """
@@ -86,6 +87,7 @@ class Piece(NamedTuple):
     keys: slice
     at: slice
     near: slice
+    alone: bool
     bias: Tensor | None
 
     def looking(self, x: Tensor) -> Tensor:
@@ -109,7 +111,8 @@ def pieces(groups: Sequence[Group], heads: int, whole: bool, element_size: int) 
     sequence = slot = 0  # the first of a group
     for group in groups:
         queries = group.length if whole else 1
-        for at, near, mask in group.spans(queries):
+        spans = group.spans(queries)
+        for at, near, mask in spans:
             bias = None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
             size = (at.stop - at.start) * (near.stop - near.start) * element_size
             fit = max(1, SCORES // size)  # heads, of any sequence
@@ -126,6 +129,7 @@ def pieces(groups: Sequence[Group], heads: int, whole: bool, element_size: int) 
                         slice(slot + first * group.length, slot + last * group.length),
                         at,
                         near,
+                        len(spans) == 1 and near == slice(0, group.length),
                         bias[row:row_end] if bias is not None and len(bias) > 1 else bias,
                     )
                 )
@@ -161,7 +165,8 @@ class Attention(torch.autograd.Function):
         dtype = wide if learns and narrow else q.dtype
         whole = q.shape[0] == k.shape[0]
         heads = q.shape[1]
-        saved: list[Tensor | None] = []
+        saved: list[Tensor] = []
+        mean = 1.0
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
             q_ = (places.enter(q) if whole else q.reshape(-1, q.shape[-1])).to(dtype)
             k_, v_ = places.enter(k).to(dtype), places.enter(v).to(dtype)
@@ -174,42 +179,49 @@ class Attention(torch.autograd.Function):
                 if part.bias is not None:
                     scores.view(part.sequences, -1, *scores.shape[1:]).add_(part.bias)
                 probs = torch.softmax(scores, -1, out=scores).to(dtype)
-                keep_mask = keep(probs, dropout) if dropout > 0 else None
-                part.looking(out).baddbmm_(_dropped(probs, keep_mask), part.looked_at(v_), beta=0)
+                dropped, mean = _dropped(probs, dropout)
+                part.looking(out).baddbmm_(dropped, part.looked_at(v_), beta=0, alpha=mean)
                 if learns:
-                    saved += [probs, keep_mask]
+                    saved += [probs, dropped]
             out = (places.leave(out, heads) if whole else out.view(*q.shape[:2], -1)).to(q.dtype)
         ctx.save_for_backward(*([q_, k_, v_, *saved] if learns else []))
-        ctx.places, ctx.parts, ctx.scale, ctx.whole = places, parts, scale, whole
+        ctx.places, ctx.parts, ctx.scale, ctx.whole, ctx.mean = places, parts, scale, whole, mean
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         q_, k_, v_, *saved = ctx.saved_tensors
-        places, scale = ctx.places, ctx.scale
+        places, scale, mean = ctx.places, ctx.scale, ctx.mean
         heads = grad.shape[1]
         wide = torch.promote_types(grad.dtype, torch.float32)
         # zeros at the padding, whose queries then have no gradient to hand on
         dout = places.enter_with_zeros(grad) if ctx.whole else grad.reshape(-1, grad.shape[-1])
         dout = dout.to(q_.dtype)
-        dq, dk, dv = (torch.zeros_like(x) for x in (q_, k_, v_))
-        for part, probs, keep_mask in zip(ctx.parts, saved[::2], saved[1::2], strict=True):
-            d, dropped = part.looking(dout), _dropped(probs, keep_mask)
-            dscores = torch.bmm(d, part.looked_at(v_).mT).to(wide).mul_(dropped)
+        new = torch.empty_like if all(part.alone for part in ctx.parts) else torch.zeros_like
+        dq, dk, dv = torch.empty_like(q_), new(k_), new(v_)
+        for part, probs, dropped in zip(ctx.parts, saved[::2], saved[1::2], strict=True):
+            d, values = part.looking(dout), part.looked_at(v_)
+            dscores = d.new_empty(probs.shape).baddbmm_(d, values.mT, beta=0, alpha=mean)
+            dscores = dscores.to(wide).mul_(dropped)
             dscores = dscores.addcmul_(probs.to(wide), dscores.sum(-1, keepdim=True), value=-1).to(q_.dtype)
-            # added up, for keys that several spans look at
-            part.looking(dq).baddbmm_(dscores, part.looked_at(k_), alpha=scale)
-            part.looked_at(dk).baddbmm_(dscores.mT, part.looking(q_), alpha=scale)
-            part.looked_at(dv).baddbmm_(dropped.mT, d)
+            part.looking(dq).baddbmm_(dscores, part.looked_at(k_), beta=0, alpha=scale)
+            beta = 0 if part.alone else 1  # added up, for keys that several spans look at
+            part.looked_at(dk).baddbmm_(dscores.mT, part.looking(q_), beta=beta, alpha=scale)
+            part.looked_at(dv).baddbmm_(dropped.mT, d, beta=beta, alpha=mean)
         dq = places.leave(dq, heads) if ctx.whole else dq.view(len(grad), heads, -1)
         gradients = (dq, places.leave(dk, heads), places.leave(dv, heads))
         return *(x.to(grad.dtype) for x in gradients), *[None] * 5
 
 
-def _dropped(probs: Tensor, keep_mask: Tensor | None) -> Tensor:
-    return probs if keep_mask is None else probs * keep_mask
+def _dropped(probs: Tensor, dropout: float) -> tuple[Tensor, float]:
+    """The probabilities that are left, and what they are to be multiplied by."""
+    if not dropout > 0:
+        return probs, 1.0
+    mask, mean = keep(probs, dropout)
+    return mask.mul_(probs), mean
 
 
-def keep(like: Tensor, dropout: float) -> Tensor:
-    """A dropout mask: zeros at the rate of `dropout`, elsewhere what keeps the mean."""
-    return torch.empty_like(like).bernoulli_(1 - dropout).mul_(1 / (1 - dropout) if dropout < 1 else 0.0)
+def keep(like: Tensor, dropout: float) -> tuple[Tensor, float]:
+    """A dropout mask, zeros at the rate of `dropout` and ones elsewhere, and the factor that keeps the mean,
+    which bfloat16 would round by a part in 600."""
+    return torch.empty_like(like).bernoulli_(1 - dropout), 1 / (1 - dropout) if dropout < 1 else 0.0

@@ -96,7 +96,7 @@ def test_the_path_with_dropout_equals_it(name: str, monkeypatch: pytest.MonkeyPa
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
     assert unpad(model).active and last_layer.narrow(model).active
-    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: (torch.ones_like(like), 1.0))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2]):
         same(run(model, batch(lengths)), run(padded, batch(lengths)))
 
