@@ -101,7 +101,7 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
         return plain_attend(q, *rest)
 
     def watched(draw: Any) -> Any:
-        def keep(like: Tensor, rate: float) -> Tensor:
+        def keep(like: Tensor, rate: float) -> Any:
             if isinstance(modules[running[-1]], nn.Dropout):
                 elementwise(like, rate)
             elif (last := len(record) - 1) in grouped and record[last].place == running[-1]:
@@ -142,6 +142,8 @@ def recorded(model: nn.Module, lengths: list[int]) -> Iterator[list[Dropout]]:
     sizes = group_sizes(widths, GROUP_COST)
     queries = sum(size * max(itertools.islice(ascending, size)) for size in sizes)
     for k, drawn in grouped.items():
-        heads, rest = divmod(record[k].shape[0], rows if drawn == {1} else queries)
+        # of a head of a row, or of all its heads where these look at the same hidden states
+        first = drawn == {1} or (len(drawn) == 1 and record[k].shape[0] == rows * max(drawn))
+        heads, rest = divmod(record[k].shape[0], rows if first else queries)
         assert rest == 0, "not all queries of a row had dropout drawn"
         record[k] = record[k]._replace(shape=(heads,))

@@ -99,18 +99,19 @@ class Piece(NamedTuple):
         return x[self.keys].view(self.blocks, -1, x.shape[-1])[:, self.near]
 
 
-def pieces(groups: Sequence[Group], heads: int, whole: bool, element_size: int) -> list[Piece]:
+def pieces(groups: Sequence[Group], heads: int, each: int | None, element_size: int) -> list[Piece]:
     """What is computed together: some sequences of a group, or some heads of one, as many as have `SCORES`
     bytes of scores.
 
     Args:
-        whole: whether every token has a query; otherwise the first of each sequence alone.
+        heads: of keys and values.
+        each: how many queries a head of a sequence has; None: one for every token.
         element_size: bytes of a score.
     """
     found = []
     sequence = slot = 0  # the first of a group
     for group in groups:
-        queries = group.length if whole else 1
+        queries = group.length if each is None else each
         spans = group.spans(queries)
         for at, near, mask in spans:
             bias = None if mask is None else torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
@@ -120,7 +121,7 @@ def pieces(groups: Sequence[Group], heads: int, whole: bool, element_size: int) 
             for row, head in itertools.product(range(0, group.rows, rows), range(0, heads, some)):
                 row_end, head_end = min(row + rows, group.rows), min(head + some, heads)
                 first, last = row * heads + head, (row_end - 1) * heads + head_end
-                start = slot if whole else sequence * heads
+                start = slot if each is None else sequence * heads * each
                 found.append(
                     Piece(
                         row_end - row,
@@ -159,12 +160,12 @@ class Attention(torch.autograd.Function):
         learns: bool,
     ) -> Tensor:
         """q (T, H, d), or (sequences, H, d) of each one's first token; k (T, H, d) and v (T, H, d') -> as q,
-        (..., H, d'). Scores are kept for a backward if it `learns`."""
+        (..., H, d'). With k (T, 1, d) and v (T, 1, d') all H queries of a sequence look at the same keys.
+        Scores are kept for a backward if it `learns`."""
         wide = torch.promote_types(q.dtype, torch.float32)
         narrow = max(part.near.stop - part.near.start for part in parts) <= NARROW
         dtype = wide if learns and narrow else q.dtype
         whole = q.shape[0] == k.shape[0]
-        heads = q.shape[1]
         saved: list[Tensor] = []
         mean = 1.0
         with torch.autocast(q.device.type, enabled=False):  # the backward runs without it, on the same types
@@ -183,16 +184,16 @@ class Attention(torch.autograd.Function):
                 part.looking(out).baddbmm_(dropped, part.looked_at(v_), beta=0, alpha=mean)
                 if learns:
                     saved += [probs, dropped]
-            out = (places.leave(out, heads) if whole else out.view(*q.shape[:2], -1)).to(q.dtype)
+            out = (places.leave(out, q.shape[1]) if whole else out.view(*q.shape[:2], -1)).to(q.dtype)
         ctx.save_for_backward(*([q_, k_, v_, *saved] if learns else []))
         ctx.places, ctx.parts, ctx.scale, ctx.whole, ctx.mean = places, parts, scale, whole, mean
+        ctx.heads = k.shape[1]
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         q_, k_, v_, *saved = ctx.saved_tensors
         places, scale, mean = ctx.places, ctx.scale, ctx.mean
-        heads = grad.shape[1]
         wide = torch.promote_types(grad.dtype, torch.float32)
         # zeros at the padding, whose queries then have no gradient to hand on
         dout = places.enter_with_zeros(grad) if ctx.whole else grad.reshape(-1, grad.shape[-1])
@@ -208,8 +209,8 @@ class Attention(torch.autograd.Function):
             beta = 0 if part.alone else 1  # added up, for keys that several spans look at
             part.looked_at(dk).baddbmm_(dscores.mT, part.looking(q_), beta=beta, alpha=scale)
             part.looked_at(dv).baddbmm_(dropped.mT, d, beta=beta, alpha=mean)
-        dq = places.leave(dq, heads) if ctx.whole else dq.view(len(grad), heads, -1)
-        gradients = (dq, places.leave(dk, heads), places.leave(dv, heads))
+        dq = places.leave(dq, ctx.heads) if ctx.whole else dq.view(*grad.shape[:2], -1)
+        gradients = (dq, places.leave(dk, ctx.heads), places.leave(dv, ctx.heads))
         return *(x.to(grad.dtype) for x in gradients), *[None] * 5
 
 

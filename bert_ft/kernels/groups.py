@@ -51,12 +51,12 @@ class Group:
         return x.view(self.rows, x.shape[0] // self.rows, *x.shape[1:]).transpose(1, 2)
 
     def spans(self, queries: int) -> list[Span]:
-        """What is computed together, for all queries of a sequence or for the first of them; made once, kept
-        for all layers."""
+        """What is computed together, for all tokens of a sequence or for the first of them; without a window
+        also for so many queries that are no tokens. Made once, kept for all layers."""
         cached: dict[int, list[Span]] = self.__dict__.setdefault("_spans", {})
         if queries not in cached:
             window = self.length if self.window is None else self.window
-            size = 2 * window if self.banded and window else queries
+            size = 2 * window if self.banded and self.window else queries
             starts = range(0, queries, max(1, size))
             cached[queries] = [self._span(start, min(start + size, queries), window) for start in starts]
         return cached[queries]
@@ -67,7 +67,7 @@ class Group:
         at = torch.arange(start, end, device=self.device)[:, None]
         other = torch.arange(first, last, device=self.device)
         mask = None if self.lengths is None else (other < self.lengths[:, None])[:, None, None]
-        if max(end - 1 - first, last - 1 - start) > window:
+        if self.window is not None and max(end - 1 - first, last - 1 - start) > window:
             near = (at - other).abs() <= window
             # padding may look at itself: a row of scores that may look nowhere would be NaN
             mask = near[None, None] if mask is None else near & mask | (at == other)

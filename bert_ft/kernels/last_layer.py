@@ -4,7 +4,9 @@
     print(handle.reason)
 
 The head of a sequence classifier reads the first token of each row and nothing else. Of the last layer it
-needs that token's query, output projection and feed-forward; keys and values alone are of every token.
+needs that token's query, output projection and feed-forward. Keys and values alone would be of every token,
+and where their linear layers are in the open, they are absorbed into the few queries
+(`packed_attention.absorbed`).
 
 No architecture has code of its own. While the last layer runs, its attention (or, where attention is the
 model's own, the first linear layer behind it) goes on with the rows of the first tokens; `Rows`, a mode of
@@ -20,11 +22,11 @@ head; and so does gradient checkpointing, whose second forward has no hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +34,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from bert_ft.kernels import probing
+from bert_ft.kernels import probing, products, survey
 from bert_ft.kernels.packed_attention import Layout
 
 RESHAPES = (Tensor.view, Tensor.reshape, torch.reshape)
-SOFTMAXES = (F.scaled_dot_product_attention, F.softmax, torch.softmax, Tensor.softmax)
 OWN = ("bert_ft.kernels.", "transformers.")  # modules whose hooks do not mind
 RECORDS = ("output_hidden_states", "output_attentions")
 
@@ -47,11 +48,17 @@ class Rows(TorchFunctionMode):
 
     Attributes:
         starts: (S,) where they are, of packed ones; None: the first of each row.
+        projections: the linear layers of keys and values, if attention does without these.
+        hidden: (T, H) what they got.
         begun: whether anything is narrow yet.
     """
 
-    def __init__(self, wide: tuple[int, int], starts: Tensor | None) -> None:
+    def __init__(
+        self, wide: tuple[int, int], starts: Tensor | None, projections: Sequence[nn.Linear] = ()
+    ) -> None:
         super().__init__()
+        self.projections = projections
+        self.hidden: dict[nn.Module, Tensor] = {}
         self.wide = wide
         self.narrow = (wide[0], 1) if starts is None else (1, len(starts))
         self.starts = starts
@@ -96,13 +103,16 @@ class Rows(TorchFunctionMode):
 
 _head: ContextVar[nn.Module | None] = ContextVar("head", default=None)  # the last layer, while a head runs
 _rows: ContextVar[Rows | None] = ContextVar("rows", default=None)  # while that layer runs
-_survey: ContextVar[_Survey | None] = ContextVar("survey", default=None)
+# of each last layer that has them in the open: the linear layers of keys and values, and its modules by then
+_projections: WeakKeyDictionary[nn.Module, tuple[tuple[nn.Linear, nn.Linear], list[int]]] = (
+    WeakKeyDictionary()
+)
 
 
-def current(query: Tensor) -> Rows | None:
-    """For an attention function that gets this query: the rows that it has to compute; None: all."""
-    if (survey := _survey.get()) is not None:
-        survey.query = query
+def current(query: Tensor, key: Tensor, value: Tensor) -> Rows | None:
+    """For an attention function that gets these: the rows that it has to compute; None: all."""
+    if (seen := survey.current.get()) is not None:
+        seen.query, seen.key, seen.value = query, key, value
     return _rows.get()
 
 
@@ -147,13 +157,29 @@ def _enter_layer(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     if layout is not None and wide == (1, len(layout.tokens)):
         if not layout.aligned or len(layout.lengths) == len(layout.tokens):
             return
-        rows = Rows(wide, layout.starts)
+        rows = Rows(wide, layout.starts, _projections_of(module, layout))
     elif wide[1] > 1:
         rows = Rows(wide, None)
     else:
         return
     _rows.set(rows)
     rows.__enter__()  # type: ignore[no-untyped-call]
+
+
+def _projections_of(layer: nn.Module, layout: Layout) -> Sequence[nn.Linear]:
+    """The linear layers of keys and values, where attention can do without these: on a CPU and everywhere in
+    a sequence, if they are as plain as they were, without what peft, a hook or a person has put there
+    since."""
+    found, modules = _projections.get(layer, ((), []))
+    # a graph's layout does not know the lengths of its batches
+    if layout.window is not None or layout.tokens.device.type != "cpu" or type(layout) is not Layout:
+        return ()
+    if modules != list(map(id, layer.modules())) or not all(map(products.is_free, found)):
+        return ()
+    hooks = [
+        hook for each in found for hook in (*each._forward_pre_hooks.values(), *each._forward_hooks.values())
+    ]
+    return found if all(hook in HOOKS for hook in hooks) else ()
 
 
 def _leave_layer(module: nn.Module, args: Any, output: Any) -> Any:
@@ -174,7 +200,17 @@ def _enter_linear(module: nn.Module, args: Sequence[Any]) -> Any:
     return (rows.pick(args[0]), *args[1:]) if rows is not None and rows.is_wide(args[0]) else None
 
 
-HOOKS = (_enter_head, _leave_head, _enter_layer, _leave_layer, _enter_linear)
+def _enter_projection(module: nn.Module, args: Sequence[Any]) -> Any:
+    """Forward pre-hook of the linear layers of keys and values: where attention can do without these, what
+    they would be made of is kept for it."""
+    rows = _rows.get()
+    if rows is None or module not in rows.projections or not rows.is_wide(args[0]):
+        return None
+    rows.hidden[module] = args[0][0]
+    return (rows.pick(args[0]), *args[1:])
+
+
+HOOKS = (_enter_head, _leave_head, _enter_layer, _leave_layer, _enter_linear, _enter_projection)
 
 
 @dataclass(eq=False)
@@ -224,13 +260,13 @@ def _install_and_check(
         return "whole, there is no head"
     if layer is None:
         return f"whole, {type(network.base_model).__name__} has no list of layers"
-    survey = _Survey()
-    with survey.taken(network, layer):
+    seen = survey.Survey()
+    with seen.taken(network, layer):
         expected = [_outputs(network, dtypes[0])]
     expected += [_outputs(network, dtype) for dtype in dtypes[1:]]
-    if survey.calls != 1:
-        return f"whole, the last layer of {network.config.model_type} runs {survey.calls} times"
-    if survey.hidden is None or (gradient := survey.hidden.grad) is None or bool(gradient[:, 1:].any()):
+    if seen.calls != 1:
+        return f"whole, the last layer of {network.config.model_type} runs {seen.calls} times"
+    if seen.hidden is None or (gradient := seen.hidden.grad) is None or bool(gradient[:, 1:].any()):
         return "whole, the head reads more than the first token"
     if not bool(gradient[:, 0].any(1).all()):
         return "whole, nothing shows what the head reads"
@@ -239,7 +275,7 @@ def _install_and_check(
     def watch(*_: Any) -> None:
         begun.append((rows := _rows.get()) is not None and rows.begun)
 
-    _install(model, network, layer, survey.linear)
+    _install(model, network, layer, seen)
     watcher = layer.register_forward_hook(watch, prepend=True)
     try:
         results = [_outputs(network, dtype) for dtype in dtypes]
@@ -255,15 +291,19 @@ def _install_and_check(
     return None
 
 
-def _install(model: nn.Module, network: nn.Module, layer: nn.Module, linear: nn.Module | None) -> None:
+def _install(model: nn.Module, network: nn.Module, layer: nn.Module, seen: survey.Survey) -> None:
     for module in dict.fromkeys((model, network)):  # peft calls the network's forward past its hooks
         module.register_forward_pre_hook(_enter_head, with_kwargs=True)
         module.register_forward_hook(_leave_head, always_call=True)
     layer.register_forward_pre_hook(_enter_layer, with_kwargs=True)
     # before what leaves a bare list of padding-free layers
     layer.register_forward_hook(_leave_layer, prepend=True, always_call=True)
-    if linear is not None:
-        linear.register_forward_pre_hook(_enter_linear)
+    if seen.linear is not None:
+        seen.linear.register_forward_pre_hook(_enter_linear)
+    if seen.projections is not None:
+        for projection in seen.projections:
+            projection.register_forward_pre_hook(_enter_projection)
+        _projections[layer] = seen.projections, list(map(id, layer.modules()))
 
 
 def last(network: PreTrainedModel) -> nn.Module | None:
@@ -288,88 +328,3 @@ def _outputs(network: PreTrainedModel, dtype: torch.dtype | None) -> tuple[Tenso
         return torch.cat([tensor.flatten().float() for tensor in tensors])
 
     return probing.differentiate(network, run, dtype)
-
-
-class _Survey(TorchFunctionMode):
-    """What a forward of the model's own shows of its last layer and its head.
-
-    Attributes:
-        calls: of the last layer.
-        query: what attention got, where it is ours.
-        behind: the first linear layer after attention.
-        made: the linear layers and what each gave.
-        hidden: (B, L, H) what leaves the encoder; its gradient is kept.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-        self.query: Tensor | None = None
-        self.attended = False
-        self.behind: nn.Module | None = None
-        self.made: list[tuple[nn.Module, Tensor]] = []
-        self.hidden: Tensor | None = None
-
-    @property
-    def linear(self) -> nn.Module | None:
-        """The linear layer whose input is narrowed: that of the queries where attention is ours, if they are
-        its output and no more; else the first one behind attention."""
-        if self.query is None:
-            return self.behind
-        place = self.query.untyped_storage().data_ptr()
-        shape = (*self.query.shape[:1], self.query.shape[2], self.query.shape[1] * self.query.shape[3])
-        alike = (
-            linear
-            for linear, output in self.made
-            if output.untyped_storage().data_ptr() == place and output.shape == shape
-        )
-        return next(alike, None)
-
-    @contextmanager
-    def taken(self, network: PreTrainedModel, layer: nn.Module) -> Iterator[None]:
-        """Surveys the forwards inside."""
-        linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-        handles = [
-            layer.register_forward_pre_hook(self._enter),
-            layer.register_forward_hook(self._leave, always_call=True),
-            network.base_model.register_forward_hook(self._leave_encoder),
-            *[linear.register_forward_pre_hook(self._enter_linear) for linear in linears],
-            *[linear.register_forward_hook(self._leave_linear) for linear in linears],
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func in SOFTMAXES:
-            self.attended = True
-            self.behind = None
-        return func(*args, **(kwargs or {}))
-
-    def _enter(self, *_: Any) -> None:
-        self.calls += 1
-        _survey.set(self)
-        self.__enter__()  # type: ignore[no-untyped-call]
-
-    def _leave(self, *_: Any) -> None:
-        if _survey.get() is self:
-            _survey.set(None)
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
-    def _enter_linear(self, module: nn.Module, args: Any) -> None:
-        if self.attended and self.behind is None:
-            self.behind = module
-
-    def _leave_linear(self, module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            self.made.append((module, output))
-
-    def _leave_encoder(self, module: nn.Module, args: Any, output: Any) -> None:
-        hidden = output if isinstance(output, Tensor) else output[0]
-        if isinstance(hidden, Tensor) and hidden.dim() == 3 and hidden.requires_grad:
-            hidden.retain_grad()
-            self.hidden = hidden

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_ft.kernels import grouped_attention
 from bert_ft.kernels.grouped_attention import Piece, Places
@@ -98,13 +98,13 @@ class Layout:
         found[self.slots] = torch.arange(len(self.slots), device=found.device)
         return found
 
-    def by_heads(self, heads: int, whole: bool, element_size: int) -> tuple[Places, list[Piece]]:
-        """Where the tokens of each head lie for our own attention, and what of them it computes together;
-        made once, kept for all layers."""
+    def by_heads(self, heads: int, each: int | None, element_size: int) -> tuple[Places, list[Piece]]:
+        """Where the tokens of each head lie for our own attention, and what of them it computes together,
+        with so many queries each (None: one for every token); made once, kept for all layers."""
         cached: dict[Any, Any] = self.__dict__.setdefault("_by_heads", {})
         if heads not in cached:
             cached[heads] = Places.of(self.groups, self.lengths, heads)
-        if (kind := (heads, whole, element_size)) not in cached:
+        if (kind := (heads, each, element_size)) not in cached:
             cached[kind] = grouped_attention.pieces(self.groups, *kind)
         return cached[heads], cached[kind]
 
@@ -166,14 +166,56 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropou
         at = (layout.boundaries, longest) if whole else (layout.firsts, 1)
         return _flash(q, k, v, at[0], layout.boundaries, at[1], longest, scale, dropout, layout.window)
     if kernel == "groups" and _is_ours(q, layout, dropout):
-        ours: Tensor = grouped_attention.Attention.apply(  # type: ignore[no-untyped-call]
-            q, k, v, *layout.by_heads(q.shape[1], whole, q.element_size()), scale, dropout, _learns(q, k, v)
-        )
-        return ours
+        return _ours(q, k, v, layout, None if whole else 1, scale, dropout)
     enter = _scattered if _learns(q, k, v) else _gathered
     k, v, *rest = (enter(x, layout) for x in (k, v, *[q] * whole))
     out = _sdpa(rest[0] if whole else q, k, v, layout.groups, scale, dropout)
     return out.index_select(0, layout.slots) if whole else out
+
+
+def absorbed(
+    q: Tensor,
+    hidden: Sequence[Tensor],
+    projections: Sequence[nn.Linear],
+    layout: Layout,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of the first token of each sequence without keys and values of any token, on a CPU: their
+    projections are absorbed into the few queries, and into what these have summed up.
+
+    q . (W x + b) = (W' q) . x + q . b, and a sum of p (W x + b) is W times the sum of p x, plus b times that
+    of p. What is left is attention of all heads of a sequence over the same hidden states.
+
+    Args:
+        q: (sequences, heads, d).
+        hidden: (T, D) of which keys and values would be made.
+        projections: of D to heads * d, by which.
+    Returns:
+        (sequences, heads, d).
+    """
+    heads = q.shape[1]
+    weights, states = [], []
+    for projection, x in zip(projections, hidden, strict=True):
+        weight, bias = projection.weight, projection.bias
+        if bias is not None:  # a column more, by which every token has a one
+            weight = torch.cat([weight, bias[:, None]], 1)
+            x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+        weights.append(weight.view(heads, -1, weight.shape[1]))
+        states.append(x.to(q.dtype)[:, None])
+    looking = torch.bmm(q.transpose(0, 1), weights[0]).transpose(0, 1)
+    summed = _ours(looking, states[0], states[1], layout, heads, scale, dropout)
+    return torch.bmm(summed.transpose(0, 1), weights[1].mT).transpose(0, 1)
+
+
+def _ours(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, each: int | None, scale: float, dropout: float
+) -> Tensor:
+    places, parts = layout.by_heads(k.shape[1], each, q.element_size())
+    out: Tensor = grouped_attention.Attention.apply(  # type: ignore[no-untyped-call]
+        q, k, v, places, parts, scale, dropout, _learns(q, k, v)
+    )
+    return out
 
 
 def _scattered(x: Tensor, layout: Layout) -> Tensor:

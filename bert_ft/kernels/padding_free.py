@@ -48,7 +48,7 @@ from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from bert_ft.kernels import last_layer, probing
 from bert_ft.kernels.attention_check import Request, check_dropout
-from bert_ft.kernels.packed_attention import Layout, attend, choose_kernel, runs
+from bert_ft.kernels.packed_attention import Layout, absorbed, attend, choose_kernel, runs
 
 NAME = "bert_ft_unpadded"  # of our attention and mask function in a live config; never saved
 
@@ -116,8 +116,13 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The registered attention function. With a layout: q, k, v (1, heads, T, d) -> (1, T, heads, d)."""
     layout = attention_mask
-    if (rows := last_layer.current(query)) is not None:
+    if (rows := last_layer.current(query, key, value)) is not None:
         query = rows.pick(query, dim=2)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(layout, Layout) and rows is not None and len(rows.hidden) == 2:
+        hidden = [rows.hidden[projection] for projection in rows.projections]
+        q = query[0].transpose(0, 1)
+        return absorbed(q, hidden, rows.projections, layout, scale, dropout)[None], None
     if isinstance(layout, Layout) and key.shape[0] == 1 and key.shape[2] == layout.tokens.shape[0]:
         if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
             raise NotImplementedError("attention with a bias, a cap or sinks")
@@ -127,7 +132,6 @@ def _attention(
         device = q.device.type
         # under autocast rotary positions leave q and k wider than v
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else v.dtype
-        scale = q.shape[-1] ** -0.5 if scaling is None else scaling
         if (requests := _requests.get()) is not None:
             requests.append(Request(dtype, q.shape[1], q.shape[-1], dropout, layout.window))
         return attend(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, dropout)[None], None

@@ -46,7 +46,7 @@ def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[N
     """Inside, the linear layers of `model`, where it has any, are oneDNN's, if requested and faster here;
     `fixed`: no weight changes."""
     modules = model.modules() if isinstance(model, nn.Module) and requested and faster() else ()
-    layers = [module for module in modules if _is_free(module)]
+    layers = [module for module in modules if is_free(module)]
     cast = _Cast() if fixed else None
     mine = {layer: functools.partial(_forward, layer, cast) for layer in layers}
     with _lock:
@@ -65,7 +65,7 @@ def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[N
                     del layer.forward, _forwards[layer]
 
 
-def _is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
+def is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is a plain linear layer whose forward nobody else has replaced."""
     own = vars(module).get("forward")
     return type(module) is nn.Linear and (own is None or getattr(own, "func", None) is _forward)

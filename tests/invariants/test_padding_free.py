@@ -90,7 +90,7 @@ def test_dropout_path_equals_padded(name: str, monkeypatch: pytest.MonkeyPatch) 
             if hasattr(module, "out_drop"):
                 module.out_drop = nn.Identity()
     assert unpad(free).active  # its self-check would notice that nothing is dropped
-    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
+    monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: (torch.ones_like(like), 1.0))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2], [40, 6, 30]):
         same(run(free, batch(lengths)), run(padded, batch(lengths)))
 
@@ -458,8 +458,8 @@ def test_self_check_catches_wrong_training(monkeypatch: pytest.MonkeyPatch) -> N
     def never_drops(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
         return attend(q, k, v, layout, scale, 0.0)
 
-    def keeps_the_sum(like: Tensor, rate: float) -> Tensor:
-        return torch.empty_like(like).bernoulli_(1 - rate)  # not scaled
+    def keeps_the_sum(like: Tensor, rate: float) -> tuple[Tensor, float]:
+        return torch.empty_like(like).bernoulli_(1 - rate), 1.0  # not scaled
 
     def fails(*_: Any) -> Tensor:
         raise ImportError("cannot import name 'flash_attn_varlen_func'")
@@ -551,7 +551,7 @@ def test_attend_is_attention_per_sequence(
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouped_attention, "keep", lambda like, rate: torch.ones_like(like))
+        patch.setattr(grouped_attention, "keep", lambda like, rate: (torch.ones_like(like), 1.0))
         patch.setattr(packed_attention, "group_sizes", lambda lengths, _: group_sizes(lengths, cost))
         out = attend(q, k, v, layout, 0.7, dropout)
         got = [out, *torch.autograd.grad(out, leaves, grad)]

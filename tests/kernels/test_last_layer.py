@@ -15,7 +15,8 @@ from tiny_models import CONFIGS, SIZES, batch, build, hooks, plain, run, same
 from torch import Tensor, nn
 
 import bert_ft
-from bert_ft.kernels import grouped_attention, last_layer
+from bert_ft.kernels import grouped_attention, last_layer, padding_free
+from bert_ft.kernels.packed_attention import absorbed
 from bert_ft.kernels.padding_free import unpad
 from bert_ft.modeling import loading
 
@@ -74,6 +75,7 @@ def test_equals_the_plain_model(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "linears"), [("Bert", [3, 15, 15, 3, 3, 3]), ("ModernBert", [15, 3, 3, 3])])
 def test_only_keys_and_values_meet_every_token(name: str, linears: list[int]) -> None:
+    """The keys and values where somebody looks at them; else none (`absorbed`)."""
     model = made(name)
     assert unpad(model).active and last_layer.narrow(model).active
     seen = widths(model)
@@ -99,6 +101,116 @@ def test_the_path_with_dropout_equals_it(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(grouped_attention, "keep", lambda like, rate: (torch.ones_like(like), 1.0))
     for lengths in ([20, 1, 7, 1, 20, 13], [3, 2]):
         same(run(model, batch(lengths)), run(padded, batch(lengths)))
+
+
+@pytest.fixture
+def absorbing(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Linear, ...]]:
+    """The layers of keys and values that attention did without, a call each; the self-check's are there, too."""
+    calls: list[tuple[nn.Linear, ...]] = []
+
+    def watched(q: Tensor, hidden: Any, projections: Any, *rest: Any) -> Tensor:
+        calls.append(tuple(projections))
+        return absorbed(q, hidden, projections, *rest)
+
+    monkeypatch.setattr(padding_free, "absorbed", watched)
+    return calls
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_keys_and_values_are_absorbed_where_they_are_in_the_open(name: str, absorbing: list[Any]) -> None:
+    """And all is the plain model's, in float64: `test_equals_the_plain_model`, without hooks that look."""
+    if name in PADDED:
+        return
+    padded, model = made(name), made(name)
+    assert unpad(model).active and last_layer.narrow(model).active
+    absorbing.clear()  # of the self-check
+    same(
+        run(model.double(), batch([20, 1, 7, 1, 20, 13])),
+        run(padded.double(), batch([20, 1, 7, 1, 20, 13])),
+        1e-9,
+    )
+    # one layer for all three, positions that turn keys, or a window
+    apart = name in ("ModernBert", "NomicBert", "JinaEmbeddingsV3", "LayoutLMv3", "EuroBert")
+    assert len(absorbing) == (0 if apart else 1), name
+
+
+def looks(layer: nn.Linear) -> None:
+    layer.register_forward_hook(lambda *_: None)
+
+
+def changes(layer: nn.Linear) -> None:
+    layer.register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def halves(layer: nn.Linear) -> None:
+    layer.register_forward_pre_hook(lambda module, args: (args[0] / 2,))
+
+
+def replaces(layer: nn.Linear) -> None:
+    plain_forward = layer.forward
+    layer.forward = lambda x: plain_forward(x).sin()  # type: ignore[method-assign]
+
+
+def parametrizes(layer: nn.Linear) -> None:
+    nn.utils.parametrizations.weight_norm(layer)
+    with torch.no_grad():
+        layer.parametrizations.weight.original0.mul_(3)  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("part", ["key", "value"])
+@pytest.mark.parametrize("change", [looks, changes, halves, replaces, parametrizes])
+def test_what_is_put_on_a_projection_is_heard(change: Any, part: str, absorbing: list[Any]) -> None:
+    """Hooks, forwards and parametrizations that came after the self-check."""
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert unpad(model).active and last_layer.narrow(model).active
+    absorbing.clear()  # of the self-check
+    same(run(model, inputs), run(padded, inputs))
+    assert len(absorbing) == 1
+    for each in (model, padded):
+        change(getattr(last_layer.last(each).attention.self, part))
+    same(run(model, inputs), run(padded, inputs))
+    assert len(absorbing) == 1
+
+
+def test_a_copy_and_weights_that_change(absorbing: list[Any]) -> None:
+    """A deep copy computes with its own layers, and a step of the optimizer is seen by the next forward."""
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert unpad(model).active and last_layer.narrow(model).active
+    absorbing.clear()  # of the self-check
+    twin = copy.deepcopy(model)
+    for each in (model, padded):
+        with torch.no_grad():
+            last_layer.last(each).attention.self.value.weight.mul_(-2)
+    same(run(model, inputs), run(padded, inputs))
+    same(run(twin, inputs), run(made("Bert"), inputs))
+    assert all(layer in set(model.modules()) for call in absorbing for layer in call)
+
+
+@pytest.mark.parametrize("targets", [["key"], ["value"], ["query", "key", "value"]])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_lora_on_keys_and_values(order: str, targets: list[str], absorbing: list[Any]) -> None:
+    """Padding-free, where the adapter comes after the self-check or before; merged, off and on again."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=targets, lora_dropout=0.0, init_lora_weights=False)
+    inputs, models = batch([9, 2, 4]), []
+    for fast in (True, False):
+        model = made("Bert")
+        if fast and order == "before":
+            assert unpad(model).active and last_layer.narrow(model).active
+            absorbing.clear()
+        torch.manual_seed(5)
+        model = peft.get_peft_model(model, config).train()
+        if fast and order == "after":
+            assert unpad(model).active and last_layer.narrow(model).active
+            absorbing.clear()
+        models.append(model)
+    same(run(models[0], inputs), run(models[1], inputs))
+    assert not absorbing
+    with models[0].disable_adapter(), models[1].disable_adapter():
+        torch.testing.assert_close(*(model(**inputs).logits for model in models))
+    same(run(models[0], inputs), run(models[1], inputs))
+    merged = [model.merge_and_unload() for model in models]
+    torch.testing.assert_close(*(model(**inputs).logits for model in merged))
 
 
 @pytest.mark.parametrize("name", ["Bert", "DebertaV2"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from bert_ft.kernels import cpu, grouped_attention, packed_attention
 from bert_ft.kernels.attention_check import Request, check_dropout
 from bert_ft.kernels.groups import width
-from bert_ft.kernels.packed_attention import Layout, attend
+from bert_ft.kernels.packed_attention import Layout, absorbed, attend
 
 LENGTHS = [3, 3, 5, 9, 17, 17, 18]
 HEADS, D = 6, 16
@@ -165,3 +165,41 @@ def test_sequences_are_padded_to_whole_vectors_on_a_cpu_alone(monkeypatch: pytes
     assert sizes == [None, [5, 9], [30, 31]], "who is shorter than the group looks at its own tokens alone"
     whole = Layout(2, 18, [18, 18], torch.arange(36, device="meta"), None, lambda: None)
     assert [(group.rows, group.length, group.lengths) for group in whole.groups] == [(2, 18, None)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("biases", [(True, True), (False, False), (True, False), (False, True)])
+def test_absorbed_projections_are_keys_and_values(
+    biases: tuple[bool, bool], dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, against attention over the keys and values themselves, the gradients of both layers too."""
+    torch.manual_seed(0)
+    width = 40
+    linears = [torch.nn.Linear(width, HEADS * D, bias=bias, dtype=torch.float64) for bias in biases]
+    hidden = [torch.randn(sum(LENGTHS), width, dtype=torch.float64, requires_grad=True) for _ in linears]
+    q = torch.randn(len(LENGTHS), HEADS, D, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(len(LENGTHS), HEADS, D, dtype=torch.float64)
+    leaves = [q, *hidden, *(parameter for linear in linears for parameter in linear.parameters())]
+
+    def keep(like: Tensor, rate: float) -> tuple[Tensor, float]:
+        """The same for a score in whatever shape: groups come in their order, then rows, heads and keys."""
+        drawn = torch.rand(like.numel(), generator=generator, dtype=like.dtype) >= rate
+        return drawn.to(like.dtype).view(like.shape), 1 / (1 - rate)
+
+    monkeypatch.setattr(grouped_attention, "keep", keep)
+    results = []
+    for absorbs in (False, True):
+        generator = torch.Generator().manual_seed(1)
+        if absorbs:
+            out = absorbed(q, hidden, linears, layout(), D**-0.5, dropout)
+        else:
+            k, v = (linear(x).view(-1, HEADS, D) for linear, x in zip(linears, hidden, strict=True))
+            places, parts = layout().by_heads(HEADS, 1, q.element_size())
+            out = grouped_attention.Attention.apply(q, k, v, places, parts, D**-0.5, dropout, True)
+        results.append([out.detach(), *torch.autograd.grad(out, leaves, grad)])
+    assert len(results[0]) == 4 + sum(1 + bias for bias in biases)
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert not dropout or not torch.allclose(
+        results[0][0], absorbed(q, hidden, linears, layout(), D**-0.5, 0)
+    )
