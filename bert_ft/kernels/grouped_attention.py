@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bert_ft.errors import InputError
 from bert_ft.kernels.groups import Group
 
 # Bytes of scores that are computed together, so that softmax and dropout find them in the cache: 8 rows of
@@ -192,6 +193,9 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
+        if torch.is_grad_enabled():  # the share of q, k and v in a second derivative would be missing
+            message = "a loss that holds gradients can't differentiate attention over packed tokens twice"
+            raise InputError(message, where="batching.unpad", remedy="batching.unpad = false")
         q_, k_, v_, *saved = ctx.saved_tensors
         places, scale, mean = ctx.places, ctx.scale, ctx.mean
         wide = torch.promote_types(grad.dtype, torch.float32)
@@ -224,5 +228,6 @@ def _dropped(probs: Tensor, dropout: float) -> tuple[Tensor, float]:
 
 def keep(like: Tensor, dropout: float) -> tuple[Tensor, float]:
     """A dropout mask, zeros at the rate of `dropout` and ones elsewhere, and the factor that keeps the mean,
-    which bfloat16 would round by a part in 600."""
-    return torch.empty_like(like).bernoulli_(1 - dropout), 1 / (1 - dropout) if dropout < 1 else 0.0
+    which bfloat16 would round by a part in 600; never 0, with which torch's batched product in bfloat16
+    leaves in its result what was there before."""
+    return torch.empty_like(like).bernoulli_(1 - dropout), 1 / (1 - dropout) if dropout < 1 else 1.0

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bert_ft.errors import InputError
 from bert_ft.kernels import cpu, grouped_attention, packed_attention
 from bert_ft.kernels.attention_check import Request, check_dropout
 from bert_ft.kernels.groups import width
@@ -114,6 +115,30 @@ def test_dropout_keeps_the_mean_of_long_rows_in_bfloat16(lean: bool) -> None:
     with cpu.lean(torch.nn.Linear(1, 1), lean):
         out = attend(q, k, v, rows, D**-0.5, 0.1)
     assert out.dtype == torch.bfloat16 and out.double().mean().item() == pytest.approx(1, abs=5e-4)
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_where_all_is_dropped_nothing_is_left(lean: bool) -> None:
+    """Multiplied by zero, torch's product in bfloat16 leaves what lay in that memory before."""
+    rows = Layout(2, 300, [300] * 2, torch.arange(600), None, lambda: None)
+    q, k, v = (torch.randn(600, HEADS, D, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    try:
+        with cpu.lean(torch.nn.Linear(1, 1), lean):
+            out = attend(q, k, v, rows, D**-0.5, 1.0)
+            gradients = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not any(x.any() for x in (out, *gradients))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    """Its share that goes through q, k and v would be missing, without a word."""
+    rows = Layout(2, 16, [5, 16], torch.arange(21), None, lambda: None)
+    q, k, v = (torch.randn(21, HEADS, D, requires_grad=True) for _ in range(3))
+    out = attend(q, k, v, rows, D**-0.5, 0.1)
+    with pytest.raises(InputError, match="twice"):
+        torch.autograd.grad(out.square().sum(), q, create_graph=True)
 
 
 @pytest.mark.parametrize("ours", [False, True])
