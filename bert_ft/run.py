@@ -30,8 +30,9 @@ class Run:
     Args:
         trust_remote_code: names the folder or hub id whose own code may run when the model is loaded; as for
             `finetune`.
-        dtype: "float32"; "bfloat16": answers are computed in it; "checkpoint": the model computes in the type
-            that its saved numbers have; or "int8": its linear layers compute in 8 bits, on a CPU.
+        dtype: "auto": answers are computed as they were scored, by its recipe's precision; "float32";
+            "bfloat16"; "checkpoint": the model computes in the type that its saved numbers have; or "int8":
+            its linear layers compute in 8 bits, on a CPU.
         onnx: "fp32", "int8" or "fp16": the graph that `bert-ft export` wrote answers in the place of torch.
         model: its model, where that is loaded already.
     """
@@ -41,7 +42,7 @@ class Run:
         path: str | Path,
         *,
         trust_remote_code: remote_code.Names = None,
-        dtype: str = "float32",
+        dtype: str = "auto",
         onnx: str | None = None,
         model: Any = None,
     ) -> None:
@@ -52,7 +53,7 @@ class Run:
         self._stored = weights.is_stored(dtype)
         self._trusted = remote_code.names(trust_remote_code)
         self.onnx = onnx
-        if onnx is not None and dtype != "float32":
+        if onnx is not None and dtype not in ("auto", "float32"):
             remedy = 'leave dtype out, or answer without the graph; of 8 bits it is onnx="int8"'
             raise InputError("an exported graph computes in its own precision", where="dtype", remedy=remedy)
         if self.dir.state in ("new", "foreign"):
@@ -196,7 +197,7 @@ def load(
     folder: str | Path,
     *,
     trust_remote_code: remote_code.Names = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     onnx: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -204,10 +205,11 @@ def load(
 
     Args:
         trust_remote_code: names the folder or hub id whose own code may run; as for `finetune`.
-        dtype: what answers are computed in. "float32"; "bfloat16": faster on CPUs with instructions for it,
-            and other in the third digit; "checkpoint": the type that the saved numbers have, with answers
-            that may differ as much; or "int8": linear layers of 8 bits, faster on CPUs with VNNI, and answers
-            that differ somewhat more.
+        dtype: what answers are computed in. "auto": what a run's recipe says (precision), as they were
+            scored; "float32"; "bfloat16": faster on CPUs with instructions for it, and other in the third
+            digit; "checkpoint": the type that the saved numbers have, with answers that may differ as much;
+            or "int8": linear layers of 8 bits, faster on CPUs with VNNI, and answers that differ somewhat
+            more.
         onnx: "fp32", "int8" or "fp16": of a run, the graph that `bert-ft export` wrote answers in place of
             torch.
         settings: keys of the task that hold for this model alone: `{"batching.eval_tokens": 256}`.

@@ -93,11 +93,11 @@ def pair(item: str, option: str) -> tuple[str, str]:
     return key.strip(), text
 
 
-def computing(onnx: bool, int8: bool, dtype: str = "float32") -> dict[str, Any]:
+def computing(onnx: bool, int8: bool, dtype: str = "auto") -> dict[str, Any]:
     """What --onnx, --int8 and --dtype ask for, as the `onnx` and `dtype` of `load`."""
     if onnx:
         return {"onnx": "int8" if int8 else "fp32", "dtype": dtype}
-    if int8 and dtype not in ("float32", "int8"):
+    if int8 and dtype not in ("auto", "float32", "int8"):
         fail(f"--int8 and --dtype {dtype}: a model computes in one of them", 2)
     return {"onnx": None, "dtype": "int8" if int8 else dtype}
 

@@ -65,8 +65,9 @@ Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
-        help="float32; bfloat16: faster on CPUs with instructions for it, and other in the third digit; "
-        "checkpoint: the type of the model's saved numbers; or int8, as --int8.",
+        help="auto: as the run was scored, by its recipe's precision; float32; bfloat16: faster on CPUs with "
+        "instructions for it, and other in the third digit; checkpoint: the type of the model's saved "
+        "numbers; or int8, as --int8.",
     ),
 ]
 
@@ -100,7 +101,7 @@ def predict(
             "--probabilities", help="Probabilities alone, in one column: train --set soft=probabilities."
         ),
     ] = False,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     onnx: Onnx = False,
     int8: Int8 = False,
     on: On = None,

@@ -122,7 +122,8 @@ def load_folder(
     adapter = families.find(task.family)(task, labels, tuned_of(config, where))
     adapter = pretrained.in_order_of(adapter, config)
     bound = _in_float32(task.override({"run.checkpoint": where}), int8)
-    model, notes = build(bound, adapter, task.recipe.precision, fit=fit, trusted=trusted, stored=stored)
+    bound, without_gpu = _as_can_be(bound)
+    model, notes = build(bound, adapter, bound.recipe.precision, fit=fit, trusted=trusted, stored=stored)
     untrained = [note for note in notes if note.startswith(("new weights", "the head is replaced"))]
     if any(note.startswith("new weights") for note in untrained):
         raise InputError(
@@ -131,7 +132,7 @@ def load_folder(
             where=where,
             remedy=f"fine-tune it first: bert-ft train TASK --checkpoint {where}; then load the run",
         )
-    model.notes = passed_over(config)
+    model.notes = [*passed_over(config), *without_gpu]
     return in_int8(model) if int8 else model
 
 
@@ -152,6 +153,16 @@ def _in_float32(task: Task, requested: bool) -> Task:
     return task.override({"recipe.precision": "fp32"}) if requested else task
 
 
+def _as_can_be(task: Task) -> tuple[Task, list[str]]:
+    """The task of a trained model with answers in float32 where fp16 can't be had, and a note of that."""
+    import torch
+
+    if task.recipe.precision != "fp16" or torch.cuda.is_available():
+        return task, []
+    note = "trained in fp16, answers in fp32: there is no CUDA device"
+    return task.override({"recipe.precision": "fp32"}), [note]
+
+
 def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = (), int8: bool = False) -> Model:
     """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint.
     `task` is the run's, as far as the call leaves it; `trusted` as for `build`, `int8` as for `in_int8`."""
@@ -167,7 +178,7 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = (), int
             where=str(folder.path),
             remedy="finish it: run the same command or call again",
         )
-    task = _in_float32(task, int8)
+    task, without_gpu = _as_can_be(_in_float32(task, int8))
     adapter = families.find(task.family)(task, task.data.labels or [])
     adapter = pretrained.in_order_of_checkpoint(adapter, task.run, trusted)
     model, _ = build(task, adapter, task.recipe.precision, trusted=trusted, training=True)
@@ -183,4 +194,5 @@ def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = (), int
         }
     )
     lora.remove(model.network, merge=True)
+    model.notes = [*model.notes, *without_gpu]
     return in_int8(model) if int8 else model

@@ -115,12 +115,13 @@ def digest(folder: Path) -> str | None:
 
 def is_stored(dtype: str) -> bool:
     """Whether a model is to compute in the type its numbers are stored in: dtype="checkpoint"; not for
-    "float32", "bfloat16" (autocast over float32 weights) and "int8" (`kernels/int8.py`).
+    "auto" (as its recipe's precision says), "float32", "bfloat16" (autocast over float32 weights) and "int8"
+    (`kernels/int8.py`).
 
     Raises:
         InputError: any other name.
     """
-    if dtype not in ("float32", "bfloat16", "checkpoint", "int8"):
+    if dtype not in ("auto", "float32", "bfloat16", "checkpoint", "int8"):
         message = (
             f"'{dtype}' is none of float32, bfloat16, int8 and checkpoint (the type of the file's numbers)"
         )
@@ -130,7 +131,8 @@ def is_stored(dtype: str) -> bool:
 
 def settings(dtype: str) -> dict[str, str]:
     """The keys of a task that `dtype` stands for."""
-    return {"recipe.precision": "bf16"} if dtype == "bfloat16" else {}
+    precision = {"float32": "fp32", "bfloat16": "bf16"}.get(dtype)
+    return {} if precision is None else {"recipe.precision": precision}
 
 
 def rounded(model: Any, dtype: str) -> None:

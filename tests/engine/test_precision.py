@@ -231,3 +231,42 @@ def test_answers_in_bfloat16_where_they_are_asked_for(tiny_checkpoint: Path, tmp
     assert run.task.recipe.precision == "fp32", "the run stays what it was"
     with pytest.raises(bert_ft.InputError, match="'half' is none of float32, bfloat16, int8 and checkpoint"):
         bert_ft.load(run.path, dtype="half")
+
+
+def test_float32_that_is_asked_for_is_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Of a run that was trained, and scored, in bf16, too: as plain `transformers` answers."""
+    run = train(tiny_checkpoint, tmp_path / "run", precision="bf16")
+    texts = [row["text"] for row in ROWS[:4]]
+
+    def answered(**how: Any) -> torch.Tensor:
+        found = bert_ft.load(run.path, **how)
+        model = found.model
+        return torch.from_numpy(model.logits(model.encode(model.adapter.rows(texts))))
+
+    plain = AutoModelForSequenceClassification.from_pretrained(run.path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
+    with torch.no_grad():
+        expected = plain(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    scored, narrow, exact = answered(), answered(dtype="bfloat16"), answered(dtype="float32")
+    assert torch.equal(scored, narrow) and not torch.equal(scored, exact)
+    torch.testing.assert_close(exact, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_run_trained_in_fp16_answers_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = train(tiny_checkpoint, tmp_path / "run", precision="fp32")
+    expected = bert_ft.load(run.path).predict([row["text"] for row in ROWS[:4]])
+    file = run.path / "task.toml"
+    text = file.read_text()
+    assert text.count('precision = "fp32"') == 1
+    file.write_text(text.replace('precision = "fp32"', 'precision = "fp16"'))
+    elsewhere = bert_ft.load(run.path)
+    assert elsewhere.predict([row["text"] for row in ROWS[:4]]) == expected
+    assert "trained in fp16, answers in fp32: there is no CUDA device" in elsewhere.model.notes
+
+
+def test_around_8_bits_it_is_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Of a run that was trained and scored in bf16, too."""
+    run = train(tiny_checkpoint, tmp_path / "run", precision="bf16")
+    assert bert_ft.load(run.path).model.accelerator.mixed_precision == "bf16"
+    assert bert_ft.load(run.path, dtype="int8").model.accelerator.mixed_precision == "no"
