@@ -56,6 +56,9 @@ def evaluate(
         whole.task = whole.task.override(settings)
         if whole.int8:
             _tell(whole)
+        elif bound is None and first_process():
+            for line in whole.model.notes:
+                note(line)
         metrics = compute(whole, data, task=bound, data_dir=data_dir)
     else:
         if bound is None and settings:

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bert_ft
+from bert_ft.cli import app
 from bert_ft.engine.accelerator import accelerator
 from bert_ft.kernels import cpu
 from bert_ft.rundir import environment
@@ -253,7 +254,9 @@ def test_float32_that_is_asked_for_is_float32(tiny_checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
-def test_a_run_trained_in_fp16_answers_on_a_cpu(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_trained_in_fp16_answers_on_a_cpu(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = train(tiny_checkpoint, tmp_path / "run", precision="fp32")
     expected = bert_ft.load(run.path).predict([row["text"] for row in ROWS[:4]])
     file = run.path / "task.toml"
@@ -263,6 +266,10 @@ def test_a_run_trained_in_fp16_answers_on_a_cpu(tiny_checkpoint: Path, tmp_path:
     elsewhere = bert_ft.load(run.path)
     assert elsewhere.predict([row["text"] for row in ROWS[:4]]) == expected
     assert "trained in fp16, answers in fp32: there is no CUDA device" in elsewhere.model.notes
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    app(["evaluate", str(run.path), "--data", str(rows)], standalone_mode=False)
+    assert "trained in fp16, answers in fp32" in capsys.readouterr().err
 
 
 def test_around_8_bits_it_is_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:
