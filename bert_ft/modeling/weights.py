@@ -122,9 +122,8 @@ def is_stored(dtype: str) -> bool:
         InputError: any other name.
     """
     if dtype not in ("auto", "float32", "bfloat16", "checkpoint", "int8"):
-        message = (
-            f"'{dtype}' is none of float32, bfloat16, int8 and checkpoint (the type of the file's numbers)"
-        )
+        names = "auto, float32, bfloat16, int8 and checkpoint"
+        message = f"'{dtype}' is none of {names} (the type of the file's numbers)"
         raise InputError(message, where="dtype", remedy='dtype="float32", or leave it out')
     return dtype == "checkpoint"
 

@@ -230,7 +230,9 @@ def test_answers_in_bfloat16_where_they_are_asked_for(tiny_checkpoint: Path, tmp
         ]
         assert 0 < max(apart) < 2e-2
     assert run.task.recipe.precision == "fp32", "the run stays what it was"
-    with pytest.raises(bert_ft.InputError, match="'half' is none of float32, bfloat16, int8 and checkpoint"):
+    with pytest.raises(
+        bert_ft.InputError, match="'half' is none of auto, float32, bfloat16, int8 and checkpoint"
+    ):
         bert_ft.load(run.path, dtype="half")
 
 

@@ -85,7 +85,7 @@ def test_saved_as_the_file_was_if_asked(pair: tuple[Path, Path, str], tmp_path: 
     stored = bert_ft.load(folder, dtype="checkpoint")
     assert next(stored.network.parameters()).dtype == DTYPES[name]
     assert stored.unpadding.active == bert_ft.load(folder).unpadding.active
-    with pytest.raises(bert_ft.InputError, match="none of float32, bfloat16, int8 and checkpoint"):
+    with pytest.raises(bert_ft.InputError, match="none of auto, float32, bfloat16, int8 and checkpoint"):
         bert_ft.load(folder, dtype="bf16")
     answers = bert_ft.load(folder).predict([row["text"] for row in ROWS[::4]])
     lines = run.predictions()

@@ -180,7 +180,7 @@ def test_what_is_refused(trained: Callable[[str], Path], cli: Any, tmp_path: Pat
         return str(left.err)
 
     assert "a model computes in one of them" in refused("--int8", "--dtype", "checkpoint")
-    assert "none of float32, bfloat16, int8 and checkpoint" in refused("--dtype", "int4")
+    assert "none of auto, float32, bfloat16, int8 and checkpoint" in refused("--dtype", "int4")
     assert "a model with smaller numbers" in refused("--int8", "--label-sets", "0.5")
     with pytest.raises(bert_ft.InputError, match="its own precision"):
         bert_ft.load(path, dtype="int8", onnx="int8")
