@@ -11,12 +11,14 @@ Prints a Markdown table of medians and ratios; `--output FILE` also writes it.
 - padded:  bert-ft with batching.unpad = false and batching.first_token = false
 - ours:    bert-ft as it is, random order, fp32
 - default-bf16, grouped-bf16: `Trainer` with bf16=True; ours-bf16: training steps in bf16, as `precision = "bf16-steps"` has them
+- before: ours in fp32 as the working tree `--before DIR` has it, an older commit say
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +36,7 @@ SETS = {
     "squad": (320, 8, 384),
 }  # rows, batch size, max_length
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-VARIANTS = ("default", "grouped", "padded", "ours", "default-bf16", "grouped-bf16", "ours-bf16")
+VARIANTS = ("default", "grouped", "padded", "ours", "default-bf16", "grouped-bf16", "ours-bf16", "before")
 
 
 def rows_of(name: str, data: Path, n: int) -> list[dict[str, Any]]:
@@ -100,14 +102,14 @@ def measure(
     from bert_ft.engine import batches, loop
 
     variant, _, half = variant.partition("-")
-    is_ours = variant in ("padded", "ours")
+    is_ours = variant in ("padded", "ours", "before")
     task, built, features = prepare(
         name, data, checkpoint, scale, "bf16-steps" if half and is_ours else "fp32"
     )
-    assert not is_ours or (built.accelerator.step_dtype is not None) == bool(half), (
+    assert not is_ours or (getattr(built.accelerator, "step_dtype", None) is not None) == bool(half), (
         "this CPU is not good at bf16"
     )
-    if variant in ("padded", "ours"):
+    if is_ours:
         if variant == "padded":
             built.plain()
         start = clock()
@@ -160,20 +162,20 @@ def measure(
         "seconds": seconds,
         "peak_mb": peak,
         "waste": padded / float(lengths.sum()),
-        "floor": flops / rate(h, i),
+        "floor": flops / rate(h, i, clock),
     }
 
 
-def rate(h: int, i: int) -> float:
-    """flops a second of the feed-forward layer's matrix product on this machine, now."""
+def rate(h: int, i: int, clock: Callable[[], float]) -> float:
+    """flops a second, by the clock, of the feed-forward layer's matrix product on this machine, now."""
     import torch
 
     a, b = torch.randn(512, h), torch.randn(h, i)
     times = []
     for _ in range(30):
-        start = time.perf_counter()
+        start = clock()
         torch.mm(a, b)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return 2 * 512 * h * i / statistics.median(times)
 
 
@@ -190,9 +192,15 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds, where others share the cores"
     )
+    parser.add_argument("--batch", type=int, help="rows a step, in the place of each set's")
+    parser.add_argument("--before", type=Path, help="a working tree, for the variant `before`")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.batch:
+        SETS.update({name: (n, options.batch, length) for name, (n, _, length) in SETS.items()})
+    if ("before" in options.variants) != (options.before is not None):
+        parser.error("--before DIR and the variant `before` belong together")
     if options.one:
         print(
             json.dumps(
@@ -219,11 +227,20 @@ def main() -> None:
                     str(options.scale),
                     "--clock",
                     options.clock,
+                    *(["--batch", str(options.batch)] if options.batch else []),
+                    *(
+                        ["--before", str(options.before), "--variants", variant]
+                        if variant == "before"
+                        else []
+                    ),
                     "--one",
                     variant,
                     name,
                 ]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                tree = {"PYTHONPATH": str(options.before.resolve())} if variant == "before" else {}
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=True, env=os.environ | tree
+                )
                 found[variant].append(json.loads(done.stdout.strip().splitlines()[-1]))
                 print(name, variant, found[variant][-1], file=sys.stderr, flush=True)
         for variant in options.variants:
