@@ -22,7 +22,8 @@ head; and so does gradient checkpointing, whose second forward has no hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
@@ -77,6 +79,16 @@ class Rows(TorchFunctionMode):
             return F.pad(x, (0, 0, 0, self.wide[1] - 1))
         return x.new_zeros(*self.wide, x.shape[-1]).index_copy(1, self.starts, x)
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Inside, nothing is taken for hidden states: attention has matrices (1, S, d) of its own, and others
+        that have T columns or T rows by chance."""
+        begun, self.begun = self.begun, False
+        try:
+            yield
+        finally:
+            self.begun = begun
+
     def is_wide(self, x: Any) -> bool:
         return isinstance(x, Tensor) and x.dim() == 3 and x.shape[:2] == self.wide
 
@@ -103,8 +115,8 @@ class Rows(TorchFunctionMode):
 
 _head: ContextVar[nn.Module | None] = ContextVar("head", default=None)  # the last layer, while a head runs
 _rows: ContextVar[Rows | None] = ContextVar("rows", default=None)  # while that layer runs
-# of each last layer that has them in the open: the linear layers of keys and values, and its modules by then
-_projections: WeakKeyDictionary[nn.Module, tuple[tuple[nn.Linear, nn.Linear], list[int]]] = (
+# of each last layer that has them in the open: the linear layers of keys and values, and its parts by then
+_projections: WeakKeyDictionary[nn.Module, tuple[tuple[nn.Linear, nn.Linear], list[Any]]] = (
     WeakKeyDictionary()
 )
 
@@ -170,16 +182,40 @@ def _projections_of(layer: nn.Module, layout: Layout) -> Sequence[nn.Linear]:
     """The linear layers of keys and values, where attention can do without these: on a CPU and everywhere in
     a sequence, if they are as plain as they were, without what peft, a hook or a person has put there
     since."""
-    found, modules = _projections.get(layer, ((), []))
+    found, parts = _projections.get(layer, ((), []))
     # a graph's layout does not know the lengths of its batches
     if layout.window is not None or layout.tokens.device.type != "cpu" or type(layout) is not Layout:
         return ()
-    if modules != list(map(id, layer.modules())) or not all(map(products.is_free, found)):
+    # a derivative of torch.func's has no way through attention of our own
+    watched = _has_any_global_hook()  # type: ignore[no-untyped-call]
+    if watched or torch._C._are_functorch_transforms_active() or parts != _parts_of(layer):
         return ()
-    hooks = [
-        hook for each in found for hook in (*each._forward_pre_hooks.values(), *each._forward_hooks.values())
+    return found if all(map(_is_plain, found)) else ()
+
+
+def _parts_of(layer: nn.Module) -> list[Any]:
+    """What a layer is made of: its modules, and what each runs, but for the linear layers of
+    `kernels/products.py`, which come and go."""
+    return [
+        (id(module), id(type(module).forward), products.is_free(module) or id(vars(module).get("forward")))
+        for module in layer.modules()
     ]
-    return found if all(hook in HOOKS for hook in hooks) else ()
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    """Whether a linear layer is torch's, with weights that are tensors and no hook of somebody else's."""
+    hooks = (
+        *linear._forward_pre_hooks.values(),
+        *linear._forward_hooks.values(),
+        *linear._backward_pre_hooks.values(),
+        *linear._backward_hooks.values(),
+    )
+    weights = (linear.weight, linear.bias)
+    return (
+        products.is_free(linear)
+        and all(hook in HOOKS for hook in hooks)
+        and all(x is None or type(x) in (Tensor, nn.Parameter) for x in weights)
+    )
 
 
 def _leave_layer(module: nn.Module, args: Any, output: Any) -> Any:
@@ -303,7 +339,7 @@ def _install(model: nn.Module, network: nn.Module, layer: nn.Module, seen: surve
     if seen.projections is not None:
         for projection in seen.projections:
             projection.register_forward_pre_hook(_enter_projection)
-        _projections[layer] = seen.projections, list(map(id, layer.modules()))
+        _projections[layer] = seen.projections, _parts_of(layer)
 
 
 def last(network: PreTrainedModel) -> nn.Module | None:

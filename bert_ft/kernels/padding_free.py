@@ -115,9 +115,24 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The registered attention function. With a layout: q, k, v (1, heads, T, d) -> (1, T, heads, d)."""
-    layout = attention_mask
-    if (rows := last_layer.current(query, key, value)) is not None:
-        query = rows.pick(query, dim=2)
+    if (rows := last_layer.current(query, key, value)) is None:
+        return _attend(module, query, key, value, attention_mask, None, dropout, scaling, **kwargs)
+    query = rows.pick(query, dim=2)
+    with rows.at_rest():
+        return _attend(module, query, key, value, attention_mask, rows, dropout, scaling, **kwargs)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout | Tensor | None,
+    rows: last_layer.Rows | None,
+    dropout: float,
+    scaling: float | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(layout, Layout) and rows is not None and len(rows.hidden) == 2:
         hidden = [rows.hidden[projection] for projection in rows.projections]

@@ -26,7 +26,7 @@ class Survey(TorchFunctionMode):
         calls: of the last layer.
         query, key, value: what attention got, where it is ours.
         behind: the first linear layer after attention.
-        made: the linear layers and what each gave.
+        made: the modules and what each gave, where it is a tensor.
         hidden: (B, L, H) what leaves the encoder; its gradient is kept.
     """
 
@@ -49,9 +49,10 @@ class Survey(TorchFunctionMode):
 
     @property
     def projections(self) -> tuple[nn.Linear, nn.Linear] | None:
-        """The linear layers of keys and values, if these are their outputs and no more."""
+        """The linear layers of keys and values, if these are their outputs and no more, and those of no other
+        module: what hands on what a linear layer gives (peft's, switched off) may change its mind."""
         found = [None if x is None else self._made(x) for x in (self.key, self.value)]
-        key, value = (each if type(each) is nn.Linear else None for each in found)
+        key, value = (each if type(each) is nn.Linear and self._is_alone(each) else None for each in found)
         return None if key is None or value is None or key is value else (key, value)
 
     def _made(self, x: Tensor) -> nn.Module | None:
@@ -64,9 +65,17 @@ class Survey(TorchFunctionMode):
         alike = (
             linear
             for linear, output in self.made
-            if output.untyped_storage().data_ptr() == place and output.shape == shape
+            if isinstance(linear, nn.Linear)
+            and output.untyped_storage().data_ptr() == place
+            and output.shape == shape
         )
         return next(alike, None)
+
+    def _is_alone(self, linear: nn.Module) -> bool:
+        """Whether no other module gave what a linear layer did."""
+        places = {output.untyped_storage().data_ptr() for module, output in self.made if module is linear}
+        makers = (module for module, output in self.made if output.untyped_storage().data_ptr() in places)
+        return all(module is linear for module in makers)
 
     @contextmanager
     def taken(self, network: PreTrainedModel, layer: nn.Module) -> Iterator[None]:
@@ -77,7 +86,7 @@ class Survey(TorchFunctionMode):
             layer.register_forward_hook(self._leave, always_call=True),
             network.base_model.register_forward_hook(self._leave_encoder),
             *[linear.register_forward_pre_hook(self._enter_linear) for linear in linears],
-            *[linear.register_forward_hook(self._leave_linear) for linear in linears],
+            *[module.register_forward_hook(self._leave_module) for module in layer.modules()],
         ]
         try:
             yield
@@ -107,7 +116,7 @@ class Survey(TorchFunctionMode):
         if self.attended and self.behind is None:
             self.behind = module
 
-    def _leave_linear(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             self.made.append((module, output))
 

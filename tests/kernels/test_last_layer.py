@@ -157,8 +157,33 @@ def parametrizes(layer: nn.Linear) -> None:
         layer.parametrizations.weight.original0.mul_(3)  # type: ignore[operator, union-attr]
 
 
+def looks_back(layer: nn.Linear) -> None:
+    layer.register_full_backward_hook(lambda module, grads, outs: (3 * grads[0],))
+
+
+def looks_first(layer: nn.Linear) -> None:
+    layer.register_full_backward_pre_hook(lambda module, outs: (3 * outs[0],))
+
+
+class Doubled(Tensor):
+    """A weight that a linear layer takes for its double, as quantized ones are integers until then."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear:
+            args = [2 * x.as_subclass(Tensor) if isinstance(x, cls) else x for x in args]
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def has_a_weight_of_its_own(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(layer.weight.detach().clone().as_subclass(Doubled))
+
+
 @pytest.mark.parametrize("part", ["key", "value"])
-@pytest.mark.parametrize("change", [looks, changes, halves, replaces, parametrizes])
+@pytest.mark.parametrize(
+    "change",
+    [looks, changes, halves, replaces, parametrizes, looks_back, looks_first, has_a_weight_of_its_own],
+)
 def test_what_is_put_on_a_projection_is_heard(change: Any, part: str, absorbing: list[Any]) -> None:
     """Hooks, forwards and parametrizations that came after the self-check."""
     padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
@@ -169,6 +194,128 @@ def test_what_is_put_on_a_projection_is_heard(change: Any, part: str, absorbing:
     for each in (model, padded):
         change(getattr(last_layer.last(each).attention.self, part))
     same(run(model, inputs), run(padded, inputs))
+    assert len(absorbing) == 1
+
+
+@pytest.mark.parametrize("change", [looks_back, looks_first, has_a_weight_of_its_own])
+def test_what_is_on_a_projection_before_leaves_the_rest_narrow(change: Any, absorbing: list[Any]) -> None:
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    for each in (model, padded):
+        change(last_layer.last(each).attention.self.key)
+    assert unpad(model).active and last_layer.narrow(model).active
+    same(run(model, inputs), run(padded, inputs))
+    assert not absorbing
+
+
+class Wrapper(nn.Module):
+    """Hands on what a linear layer gives until it is told otherwise, as peft's layers, switched off or merged."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear, self.factor = linear, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if self.factor == 1 else self.factor * self.linear(x)
+
+
+@pytest.mark.parametrize("part", ["key", "value"])
+def test_a_wrapper_of_a_projection_that_changes_its_mind(part: str, absorbing: list[Any]) -> None:
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    attentions = [last_layer.last(each).attention.self for each in (model, padded)]
+    for attention in attentions:
+        setattr(attention, part, Wrapper(getattr(attention, part)))
+    assert unpad(model).active and last_layer.narrow(model).active
+    for attention in attentions:
+        getattr(attention, part).factor = 3
+    same(run(model, inputs), run(padded, inputs))
+    assert not absorbing
+
+
+@pytest.mark.parametrize("state", ["off", "merged"])
+def test_lora_that_is_off_or_merged_by_then(state: str) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["key", "value"], lora_dropout=0.0, init_lora_weights=False)
+    inputs, models = batch([9, 2, 4]), []
+    for fast in (True, False):
+        model = made("Bert")
+        torch.manual_seed(5)
+        model = peft.get_peft_model(model, config).train()
+        tuner = model.base_model
+        tuner.disable_adapter_layers() if state == "off" else tuner.merge_adapter()
+        if fast:
+            assert unpad(model).active and last_layer.narrow(model).active
+        tuner.enable_adapter_layers() if state == "off" else tuner.unmerge_adapter()
+        models.append(model)
+    same(run(models[0], inputs), run(models[1], inputs), tolerance=1e-4)
+
+
+def test_attention_with_another_forward_is_heard(absorbing: list[Any]) -> None:
+    """That of the module, and that of its class."""
+    for replaced in (lambda attention: attention, type):
+        padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+        assert unpad(model).active and last_layer.narrow(model).active
+        absorbing.clear()
+        for each in (model, padded):
+            attention = last_layer.last(each).attention.self
+            attention.__class__ = type("Mine", (type(attention),), {})
+            forward = attention.forward if replaced is not type else type(attention).forward
+            replaced(attention).forward = lambda *args, forward=forward, **kwargs: forward(*args, **kwargs)
+        same(run(model, inputs), run(padded, inputs))
+        assert not absorbing
+
+
+def test_a_hook_of_all_modules_is_heard(absorbing: list[Any]) -> None:
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert unpad(model).active and last_layer.narrow(model).active
+    absorbing.clear()
+    keys = [last_layer.last(each).attention.self.key for each in (model, padded)]
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: 2 * output if module in keys else None
+    )
+    try:
+        same(run(model, inputs), run(padded, inputs))
+    finally:
+        handle.remove()
+    assert not absorbing
+
+
+def test_a_derivative_of_functions() -> None:
+    """Without dropout it goes through, as it does through torch's attention."""
+    model, inputs = made("Bert").double(), batch([9, 2, 4])
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        arguments = dict(**inputs, labels=torch.arange(3) % 2)
+        result: Tensor = torch.func.functional_call(model, weights, (), arguments).loss
+        return result
+
+    expected = torch.func.grad(loss)(weights)
+    assert unpad(model).active and last_layer.narrow(model).active
+    torch.testing.assert_close(torch.func.grad(loss)(weights), expected)
+
+
+@pytest.mark.parametrize(
+    ("heads", "lengths"),
+    [
+        (1, [10, 12, 10]),  # as many tokens as a head has numbers
+        (1, [10, 12, 11]),  # or as hidden states have, and their bias
+        (4, [2, 2, 2, 26]),  # as many rows as heads, the last one alone in its group
+        (4, [2, 2, 2, 27]),
+    ],
+)
+def test_sizes_that_are_alike_by_chance(heads: int, lengths: list[int], absorbing: list[Any]) -> None:
+    """The matrices of attention are taken for no hidden states."""
+    models = []
+    for _ in range(2):
+        sizes = SIZES | {"num_attention_heads": heads, "hidden_dropout_prob": 0.0}
+        config = tf.BertConfig(**sizes, attention_probs_dropout_prob=0.0)
+        models.append(plain("Bert", "SequenceClassification", config).train())
+    padded, model = models
+    assert unpad(model).active
+    handle = last_layer.narrow(model)
+    assert handle.active, handle.reason
+    absorbing.clear()
+    same(run(model.double(), batch(lengths)), run(padded.double(), batch(lengths)), 1e-9)
     assert len(absorbing) == 1
 
 
