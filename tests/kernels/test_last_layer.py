@@ -38,6 +38,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values are absorbed of tiny batches, too, where that takes longer."""
+    monkeypatch.setattr(last_layer, "WORTH", float("-inf"))
+
+
 def made(name: str, head: str = "SequenceClassification") -> Any:
     """A tiny model in training mode without dropout."""
     if name in CONFIGS:
@@ -195,6 +201,20 @@ def test_what_is_put_on_a_projection_is_heard(change: Any, part: str, absorbing:
         change(getattr(last_layer.last(each).attention.self, part))
     same(run(model, inputs), run(padded, inputs))
     assert len(absorbing) == 1
+
+
+def test_keys_and_values_stay_where_that_is_faster(
+    absorbing: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as few tokens as two for each sequence and so many multiplications of one projection."""
+    monkeypatch.setattr(last_layer, "WORTH", 9.0 * 32 * 32)
+    padded, model = made("Bert"), made("Bert")
+    assert unpad(model).active and last_layer.narrow(model).active
+    assert absorbing  # the self-check's
+    for lengths, calls in (([9, 2, 3], 0), ([9, 2, 4], 1), ([3, 2, 2, 2, 2], 0)):
+        absorbing.clear()
+        same(run(model, batch(lengths)), run(padded, batch(lengths)))
+        assert len(absorbing) == calls, lengths
 
 
 @pytest.mark.parametrize("change", [looks_back, looks_first, has_a_weight_of_its_own])
