@@ -207,12 +207,14 @@ def _projections_of(layer: nn.Module, layout: Layout) -> Sequence[nn.Linear]:
 
 
 def _parts_of(layer: nn.Module) -> list[Any]:
-    """What a layer is made of: its modules, and what each runs, but for the linear layers of
-    `kernels/products.py`, which come and go."""
-    return [
-        (id(module), id(type(module).forward), products.is_free(module) or id(vars(module).get("forward")))
-        for module in layer.modules()
-    ]
+    """What a layer is made of: its modules, and what each runs, but for forwards of ours, which come and
+    go."""
+    found = []
+    for module in layer.modules():
+        own = vars(module).get("forward")
+        ours = str(getattr(getattr(own, "func", None), "__module__", "")).startswith(OWN)
+        found.append((id(module), id(type(module).forward), own is not None and not ours and id(own)))
+    return found
 
 
 def _is_plain(linear: nn.Linear) -> bool:

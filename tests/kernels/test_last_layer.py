@@ -15,7 +15,7 @@ from tiny_models import CONFIGS, SIZES, batch, build, hooks, plain, run, same
 from torch import Tensor, nn
 
 import bert_ft
-from bert_ft.kernels import grouped_attention, last_layer, padding_free
+from bert_ft.kernels import cpu, grouped_attention, last_layer, padding_free
 from bert_ft.kernels.packed_attention import absorbed
 from bert_ft.kernels.padding_free import unpad
 from bert_ft.modeling import loading
@@ -151,6 +151,18 @@ def test_answers_have_their_keys_and_values(absorbing: list[Any]) -> None:
     assert not absorbing
     model(**inputs)
     assert len(absorbing) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lean_steps_absorb_them_too(dtype: torch.dtype, absorbing: list[Any]) -> None:
+    """Whose dropouts, and on some CPUs linear layers, have forwards of ours; before them and after."""
+    model, inputs = build("Bert", "SequenceClassification", 0.1), batch([9, 2, 4])
+    assert unpad(model, dtype).active and last_layer.narrow(model, dtype).active
+    absorbing.clear()
+    for lean in (False, True, False):
+        with cpu.lean(model, lean), torch.autocast("cpu", dtype, dtype != torch.float32):
+            model(**inputs).logits.sum().backward()
+    assert len(absorbing) == 3
 
 
 def looks(layer: nn.Linear) -> None:
