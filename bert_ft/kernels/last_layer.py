@@ -187,17 +187,16 @@ def _enter_layer(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
 def _projections_of(layer: nn.Module, layout: Layout) -> Sequence[nn.Linear]:
     """The linear layers of keys and values, where a step's attention can do without these, and is faster so:
     on a CPU and everywhere in a sequence, if they are as plain as they were, without what peft, a hook or a
-    person has put there since. Answers are left alone: in bfloat16 those of a row would differ with the rows
-    beside it, which decide whether there is padding."""
+    person has put there since. Under autocast nothing is gained, and answers are left alone: those of a row
+    would differ with the rows beside it, which decide whether there is padding."""
     found, parts = _projections.get(layer, ((), []))
     # a graph's layout does not know the lengths of its batches
     if layout.window is not None or layout.tokens.device.type != "cpu" or type(layout) is not Layout:
         return ()
     # a derivative of torch.func's has no way through attention of our own
     watched = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    if not found or not torch.is_grad_enabled() or watched or torch._C._are_functorch_transforms_active():
-        return ()
-    if parts != _parts_of(layer):
+    transformed = torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu")
+    if not found or not torch.is_grad_enabled() or watched or transformed or parts != _parts_of(layer):
         return ()
     more = len(layout.tokens) - 2 * len(layout.lengths)
     if not all(map(_is_plain, found)):

@@ -141,7 +141,7 @@ def test_keys_and_values_are_absorbed_where_they_are_in_the_open(name: str, abso
 
 
 def test_answers_have_their_keys_and_values(absorbing: list[Any]) -> None:
-    """In bfloat16 what a row is answered would else depend on whether the rows beside it leave padding."""
+    """What a row is answered would else depend on whether the rows beside it leave padding."""
     model, inputs = made("Bert").eval(), batch([9, 2, 4])
     assert unpad(model).active and last_layer.narrow(model).active
     absorbing.clear()
@@ -155,14 +155,15 @@ def test_answers_have_their_keys_and_values(absorbing: list[Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lean_steps_absorb_them_too(dtype: torch.dtype, absorbing: list[Any]) -> None:
-    """Whose dropouts, and on some CPUs linear layers, have forwards of ours; before them and after."""
+    """Whose dropouts, and on some CPUs linear layers, have forwards of ours; before them and after. Not under
+    autocast, where it gains nothing."""
     model, inputs = build("Bert", "SequenceClassification", 0.1), batch([9, 2, 4])
     assert unpad(model, dtype).active and last_layer.narrow(model, dtype).active
     absorbing.clear()
     for lean in (False, True, False):
         with cpu.lean(model, lean), torch.autocast("cpu", dtype, dtype != torch.float32):
             model(**inputs).logits.sum().backward()
-    assert len(absorbing) == 3
+    assert len(absorbing) == (3 if dtype == torch.float32 else 0)
 
 
 def looks(layer: nn.Linear) -> None:
