@@ -133,14 +133,16 @@ def _attend(
     scaling: float | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    """As `_attention`, for the query of every token, or of those of `rows`, a last layer's."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if isinstance(layout, Layout) and rows is not None and len(rows.hidden) == 2:
-        hidden = [rows.hidden[projection] for projection in rows.projections]
-        q = query[0].transpose(0, 1)
-        return absorbed(q, hidden, rows.projections, layout, scale, dropout)[None], None
-    if isinstance(layout, Layout) and key.shape[0] == 1 and key.shape[2] == layout.tokens.shape[0]:
+    absorbs = rows is not None and len(rows.hidden) == 2
+    if isinstance(layout, Layout) and key.shape[0] == 1 and (absorbs or key.shape[2] == len(layout.tokens)):
         if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
             raise NotImplementedError("attention with a bias, a cap or sinks")
+        if rows is not None and absorbs:
+            hidden = [rows.hidden[projection] for projection in rows.projections]
+            q = query[0].transpose(0, 1)
+            return absorbed(q, hidden, rows.projections, layout, scale, dropout)[None], None
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         if k.shape[1] < q.shape[1]:
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
