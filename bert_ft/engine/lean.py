@@ -18,14 +18,23 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def steps(
-    network: Any, task: Task, accelerator: Any, number: int, log: Callable[[dict[str, Any]], None]
+    network: Any,
+    optimizer: Any,
+    task: Task,
+    accelerator: Any,
+    number: int,
+    log: Callable[[dict[str, Any]], None],
 ) -> Iterator[cpu.Lean | None]:
     """Makes the steps of a training inside cheaper, as far as its task asks for it and their `number` is
     worth it; yields what lean steps on CPUs know of their model. What was recorded on a GPU is told at the
-    end."""
+    end.
+
+    Args:
+        optimizer: torch's own, without what `accelerate` wraps around it.
+    """
     batching = task.batching
     alone = accelerator.num_processes == 1
-    with cpu.lean(network, batching.lean, alone) as lean:
+    with cpu.lean(network, batching.lean, alone, optimizer) as lean:
         dtype = HALF.get(accelerator.mixed_precision)
         whole = batching.gradient_accumulation_steps == 1 and number >= WORTH
         if not (batching.graphs and alone and whole and dtype):

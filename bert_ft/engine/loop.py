@@ -122,7 +122,8 @@ class _Training:
             self.checkpoints.mark()
         stack = ExitStack()
         try:
-            cheaper = lean.steps(self.network, self.task, self.accelerator, self.plan.steps, self.log)
+            bare = self.optimizer.optimizer
+            cheaper = lean.steps(self.network, bare, self.task, self.accelerator, self.plan.steps, self.log)
             self.lean = stack.enter_context(cheaper)
             self.wrapped.train()
             for step, indices in self.plan.batches(self.state.step):
@@ -222,9 +223,8 @@ class _Training:
         if self.lean is not None and not self.accelerator.is_fsdp2:
             return self.lean.clip(self.optimizer.optimizer, self.network.parameters(), most)
         norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)
-        whole: torch.Tensor = (
-            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        )  # FSDP's is sharded
+        # FSDP's is sharded
+        whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return whole
 
     def _entry(

@@ -10,7 +10,8 @@ module's rate may ever change here.
   word pieces).
 - Dropout draws 16 bits an element, in bulk: torch draws 64 bits for each, one after the other.
 - Linear layers of float32 are oneDNN's where these are faster (kernels/products.py).
-- The gradient of the word embeddings keeps its memory (kernels/embeddings.py).
+- The gradient of the word embeddings keeps its memory (kernels/embeddings.py), and the optimizer steps over
+  those of their rows that were ever looked up (kernels/seen_rows.py).
 - Clipping is part of the optimizer's pass over the gradients (`grad_scale` of the fused AdamW) instead of a
   pass before.
 """
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import embeddings, grouped_attention, products
+from bert_ft.kernels import embeddings, grouped_attention, products, seen_rows
 
 # malloc.h
 M_TRIM_THRESHOLD = -1
@@ -55,9 +56,12 @@ class Lean:
 
 
 @contextmanager
-def lean(model: nn.Module, requested: bool, alone: bool = True) -> Iterator[Lean | None]:
-    """Makes the training steps of `model` lean inside, if requested and on a CPU; yields None where they are
-    not. `alone`: no other process waits for its gradients, as autograd announces them."""
+def lean(
+    model: nn.Module, requested: bool, alone: bool = True, optimizer: Any = None
+) -> Iterator[Lean | None]:
+    """Makes the training steps of `model` and of its `optimizer` lean inside, if requested and on a CPU;
+    yields None where they are not. `alone`: no other process waits for its gradients, as autograd announces
+    them."""
     if not requested or next(model.parameters()).device.type != "cpu":
         yield None
         return
@@ -68,7 +72,8 @@ def lean(model: nn.Module, requested: bool, alone: bool = True) -> Iterator[Lean
     for module in dropouts:
         module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     try:
-        with products.taken(model), embeddings.kept(model) if alone else nullcontext(()) as tables:
+        kept = embeddings.kept(model) if alone else nullcontext(())
+        with products.taken(model), kept as tables, seen_rows.alone(optimizer, tables):
             yield Lean(tables)
     finally:
         grouped_attention.keep = previous

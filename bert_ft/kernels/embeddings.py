@@ -7,6 +7,8 @@ before has filled. The numbers are autograd's own, to the bit.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +31,7 @@ class Table:
     def __init__(self, module: nn.Embedding) -> None:
         self.module = module
         self.weight = module.weight
-        self.gradient = torch.zeros_like(self.weight)
+        self.gradient = zeros(*self.weight.shape, dtype=self.weight.dtype)
         self.rows = torch.empty(0, dtype=torch.long)
         self.version = self.gradient._version
 
@@ -124,3 +126,12 @@ def touched(parameters: Iterable[nn.Parameter], tables: Iterable[Table]) -> Iter
                 yield table.gradient.index_select(0, table.rows)
             else:
                 yield parameter.grad
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros on the CPU that take memory where they are first written, and not before."""
+    size = math.prod(shape) * dtype.itemsize
+    if not size or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.zeros(shape, dtype=dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
