@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# vocabulary, width, layers, feed-forward, as the checkpoints of that name have them
+# vocabulary, width, layers, feed-forward, as the checkpoints of that name have them; all with 12 heads
 SHAPES = {
     "all-MiniLM-L6-v2": (30_522, 384, 6, 1536),
     "bert-base-chinese": (21_128, 768, 12, 3072),
@@ -42,7 +42,9 @@ def one(shape: str, rows: bool, steps: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     vocabulary, width, layers, inner = SHAPES[shape]
-    config = BertConfig(vocabulary, width, layers, width // 64 if width > 384 else 12, inner)
+    config = BertConfig(
+        vocab_size=vocabulary, hidden_size=width, num_hidden_layers=layers, intermediate_size=inner
+    )
     network = BertForSequenceClassification(config).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-5, weight_decay=0.0, fused=True)
     handle = padding_free.unpad(network)
