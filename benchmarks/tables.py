@@ -131,7 +131,8 @@ def main() -> None:
     text = "\n".join([*lines, "", conditions, ""])
     print(text)
     if options.output:
-        options.output.write_text(f"# Large vocabularies\n\n`python benchmarks/tables.py`\n\n{text}")
+        command = f"python benchmarks/tables.py --rounds {options.rounds} --steps {options.steps}"
+        options.output.write_text(f"# Large vocabularies\n\n`{command}`\n\n{text}")
 
 
 if __name__ == "__main__":

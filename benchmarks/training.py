@@ -88,7 +88,7 @@ def prepare(
     adapter = bert_ft.Classification(task, labels)
     table = Rows(sources.of_object(rows, columns, (), name).table, name)
     adapter.prepare(table)
-    built, _ = loading.build(task, adapter, precision)
+    built, _ = loading.build(task, adapter, precision, training=True)
     return task, built, built.encode(table)
 
 

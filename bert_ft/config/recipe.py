@@ -171,8 +171,8 @@ class Recipe(Strict):
     keep: Literal["best", "last"] = Field("best", description="which weights the run ends with")
     precision: Literal["auto", "fp32", "bf16", "fp16", "bf16-steps"] = Field(
         "auto",
-        description='"auto" is bf16 or fp16 on a GPU that is good at it, else fp32; "bf16-steps": training '
-        "steps in bf16, answers in fp32",
+        description='"auto" is bf16 or fp16 on a GPU that is good at it, bf16-steps on a CPU that is, else '
+        'fp32; "bf16-steps": training steps in bf16, answers in fp32',
     )
     grid: dict[str, list[Any]] = Field({}, description="what the paper searched")
     search: dict[str, list[bool | int | float | str] | Range] = Field(

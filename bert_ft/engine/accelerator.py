@@ -8,40 +8,45 @@ from typing import Any
 
 from bert_ft.errors import InputError
 
+WORTH = 1.5  # times the speed of float32: from here on a training on a CPU is in bfloat16
 
-def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | None = None) -> Any:
+
+def accelerator(
+    precision: str = "auto", log_with: Any = None, folder: Path | None = None, training: bool = False
+) -> Any:
     """An `Accelerator` for whatever device is there.
 
     Beside accelerate's own attributes it has `step_dtype`, what the forward of a training step is computed in
-    where answers are not (None: in what answers are); `bf16_gain`, how many times as fast as in float32 a CPU
-    multiplies that computes in bfloat16 (None: nothing does); and `has_bf16`, whether it is a CPU with
-    instructions for that.
+    where answers are not (None: in what answers are), and `bf16_gain`, how many times as fast as in float32 a
+    CPU multiplies that computes in bfloat16 (None: nothing does).
 
     Args:
-        precision: "auto" is bf16 or fp16 on a GPU that is good at it, else fp32; "bf16-steps": training steps
-            in bf16, and answers, which may be compared to the last digit, in fp32.
+        precision: "auto" is bf16 or fp16 on a GPU that is good at it, bf16-steps in a training where the CPUs
+            of all processes are, else fp32; "bf16-steps": training steps in bf16, and answers, which may be
+            compared to the last digit, in fp32.
+        training: whether there are such steps.
         log_with: its trackers; what they write to disk lies in `folder`.
     """
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, is_initialized
+    from accelerate.utils import gather_object
 
     from bert_ft.kernels.cpu import bf16_gain, has_bf16
 
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without a GPU accelerate would let launched processes train apart, unless it is told to use the CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
-    steps = torch.bfloat16 if precision == "bf16-steps" else None
-    if precision == "auto":
-        gpu = torch.cuda.is_available()
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "fp32"
+    ours = precision == "auto"
+    if ours and torch.cuda.is_available():
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
     if is_initialized():  # an earlier run of this process may have had another precision
         AcceleratorState._reset_state()
     try:
         result = Accelerator(
-            mixed_precision="no" if precision in ("fp32", "bf16-steps") else precision,
+            mixed_precision=precision if precision in ("bf16", "fp16") else "no",
             log_with=log_with,
             cpu=cpu,
             project_dir=folder,
@@ -49,9 +54,12 @@ def accelerator(precision: str = "auto", log_with: Any = None, folder: Path | No
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
     on_cpu = result.device.type == "cpu"
-    result.step_dtype = steps
-    result.bf16_gain = bf16_gain() if on_cpu and precision.startswith("bf16") else None
-    result.has_bf16 = on_cpu and has_bf16()
+    if ours and training and on_cpu:
+        good = gather_object([has_bf16() and bf16_gain() >= WORTH])
+        precision = "bf16-steps" if all(good) else "fp32"
+    result.step_dtype = torch.bfloat16 if training and precision == "bf16-steps" else None
+    computed = result.step_dtype is not None or precision == "bf16"
+    result.bf16_gain = bf16_gain() if on_cpu and computed else None
     trackers = log_with if isinstance(log_with, (list, tuple)) else [log_with]
     requested = {str(getattr(each, "value", each)) for each in trackers if isinstance(each, str)}
     for absent in sorted(

@@ -144,7 +144,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
     model, notes = loading.build(
         prepared.task,
         prepared.adapter,
-        prepared.task.recipe.precision,
+        experiment.folder.precision(prepared.task.recipe.precision, experiment.execution.overwrite),
         network=objects.model,
         tokenizer=objects.tokenizer,
         log_with=experiment.execution.log_with,

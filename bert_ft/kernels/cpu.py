@@ -158,11 +158,16 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
         mask, ctx.mean = keep(x, rate)
         ctx.save_for_backward(mask)
-        return (x * mask).mul_(ctx.mean)
+        return _scaled(x, mask, ctx.mean)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return (grad * ctx.saved_tensors[0]).mul_(ctx.mean), None
+        return _scaled(grad, ctx.saved_tensors[0], ctx.mean), None
+
+
+def _scaled(x: Tensor, mask: Tensor, factor: float) -> Tensor:
+    """The product of all three, in one pass."""
+    return torch.addcmul(x.new_zeros(()), x, mask, value=factor)
 
 
 def keep(like: Tensor, dropout: float) -> tuple[Tensor, float]:

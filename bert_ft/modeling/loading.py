@@ -57,7 +57,7 @@ def build(
 
     cpu.keep_freed(False)
     cpu.few_kernels(32)
-    device = accelerator(precision, log_with, folder)
+    device = accelerator(precision, log_with, folder, training and task.recipe.method != "features")
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
     of_tokenizer: list[str] = []

@@ -82,8 +82,6 @@ def device_line(accelerator: Any) -> str:
     parts = [device_name(accelerator), precision(accelerator)]
     if (gain := accelerator.bf16_gain) is not None:
         parts[-1] += f" ({gain:.1f} times the speed of fp32)" if gain else " (slow: no instructions for it)"
-    elif accelerator.has_bf16 and precision(accelerator) == "fp32":
-        parts[-1] += " (this CPU has bf16: precision=bf16-steps trains faster)"
     if accelerator.device.type == "cpu":
         threads = torch.get_num_threads()
         parts.append(f"{threads} threads" if threads > 1 else f"{threads} thread")

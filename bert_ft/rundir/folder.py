@@ -143,6 +143,13 @@ class RunDir:
     def environment(self) -> dict[str, Any]:
         return self._read(self.environment_json, ENVIRONMENT)
 
+    def precision(self, asked: str, overwrite: bool = False) -> str:
+        """What a training here is to be computed in: where it goes on and the choice was ours ("auto"), that
+        of its steps so far, since another CPU would make another choice."""
+        goes_on = asked == "auto" and self.state == "unfinished" and not overwrite
+        begun = self.environment().get("precision") if goes_on else None
+        return begun if begun in ("fp32", "bf16-steps") else asked
+
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log so far."""
         return list(read_jsonl(self.log_jsonl, growing=True)) if self.log_jsonl.is_file() else []

@@ -29,13 +29,26 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+class Stop(Exception):
+    pass
+
+
+class StopAt(bert_ft.Callback):
+    def on_step(self, step: int, entry: Any) -> None:
+        if step == 5:
+            raise Stop
+
+
 @pytest.fixture
 def good_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
     monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.2)
 
 
 @pytest.fixture
 def bad_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the instructions, and they are slow."""
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
     monkeypatch.setattr(cpu, "bf16_gain", lambda: 0.3)
 
 
@@ -68,7 +81,7 @@ def linears() -> tuple[list[tuple[bool, torch.dtype]], Any]:
         ("bf16-steps", torch.bfloat16, torch.float32, "bf16-steps"),
         ("bf16", torch.bfloat16, torch.bfloat16, "bf16"),
         ("fp32", torch.float32, torch.float32, "fp32"),
-        ("auto", torch.float32, torch.float32, "fp32"),
+        ("auto", torch.bfloat16, torch.float32, "bf16-steps"),
     ],
 )
 def test_steps_and_answers_are_computed_in_what_is_said(
@@ -130,10 +143,60 @@ def test_answers_of_bf16_steps_are_those_of_the_saved_model(
 
 def test_what_bf16_is_worth_on_this_cpu_is_said(bad_at_bf16: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bf16 (0.3 times the speed of fp32)" in environment.device_line(accelerator("bf16"))
-    assert "bf16-steps (0.3 times the speed of fp32)" in environment.device_line(accelerator("bf16-steps"))
-    for known in (True, False):
-        monkeypatch.setattr(cpu, "has_bf16", lambda known=known: known)
-        assert ("precision=bf16-steps trains faster" in environment.device_line(accelerator())) == known
+    of_steps = environment.device_line(accelerator("bf16-steps", training=True))
+    assert "bf16-steps (0.3 times the speed of fp32)" in of_steps
+    assert "fp32, " in environment.device_line(accelerator("bf16-steps")), "there are no steps"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "gain", "training", "chosen"),
+    [
+        (True, 2.1, True, "bf16-steps"),
+        (True, 2.1, False, "fp32"),
+        (True, 1.2, True, "fp32"),
+        (False, 2.1, True, "fp32"),
+    ],
+)
+def test_what_auto_is_on_a_cpu(
+    instructions: bool, gain: float, training: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "has_bf16", lambda: instructions)
+    monkeypatch.setattr(cpu, "bf16_gain", lambda: gain)
+    device = accelerator("auto", training=training)
+    assert environment.precision(device) == chosen
+    assert device.mixed_precision == "no", "answers are in float32 everywhere"
+
+
+def test_what_was_begun_elsewhere_goes_on_in_its_precision(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was interrupted on a CPU with bfloat16 goes on without, and the other way round."""
+    more: dict[str, Any] = {"save_every": 2}
+    for name, begun, then in (("with", True, False), ("without", False, True)):
+        whole = train(tiny_checkpoint, tmp_path / name, precision="bf16-steps" if begun else "fp32", **more)
+        monkeypatch.setattr(cpu, "has_bf16", lambda begun=begun: begun)
+        with pytest.raises(Stop):
+            train(tiny_checkpoint, tmp_path / f"{name}-parts", callbacks=[StopAt()], **more)
+        monkeypatch.setattr(cpu, "has_bf16", lambda then=then: then)
+        parts = train(tiny_checkpoint, tmp_path / f"{name}-parts", **more)
+        assert recorded(parts)["precision"] == recorded(whole)["precision"]
+        weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
+        assert weights[0] == weights[1] and whole.predictions() == parts.predictions()
+        again = train(tiny_checkpoint, tmp_path / f"{name}-parts", overwrite=True, **more)
+        assert recorded(again)["precision"] == ("bf16-steps" if then else "fp32")
+
+
+def test_features_have_no_steps(tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None) -> None:
+    settings: dict[str, Any] = {"method": "features", "baselines": False}
+    run = bert_ft.finetune(
+        "classification",
+        str(tiny_checkpoint),
+        train=ROWS,
+        validation=ROWS,
+        output=tmp_path / "run",
+        **settings,
+    )
+    assert recorded(run)["precision"] == "fp32" and "bf16_gain" not in recorded(run)
 
 
 def test_no_instructions_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,14 +255,6 @@ def test_a_network_that_does_not_run_in_bf16_trains_in_fp32_and_it_is_said(
 def test_interrupted_equals_uninterrupted_in_bf16(
     tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    class StopAt(bert_ft.Callback):
-        def on_step(self, step: int, entry: Any) -> None:
-            if step == 5:
-                raise Stop
-
     more: dict[str, Any] = {"precision": "bf16-steps", "save_every": 2, "gradient_accumulation_steps": 2}
     whole = train(tiny_checkpoint, tmp_path / "whole", **more)
     with pytest.raises(Stop):

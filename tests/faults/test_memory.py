@@ -28,6 +28,7 @@ def rows(n):
 more = {"eval_tokens": int(sys.argv[4])} if len(sys.argv) > 4 else {}
 try:
     run = bert_ft.finetune("classification", sys.argv[1], train=rows(80), validation=rows(600), batch_size=4, max_length=100,
+                           precision="fp32",  # steps in bfloat16 leave more free than this evaluation takes
                            max_steps=12, eval_every=8, save_every=3, output=sys.argv[2], callbacks=[Full()], quiet=True, **more)
     print("finished", run.metrics)
 except bert_ft.MachineError as error:

@@ -132,8 +132,8 @@ class Writer:
 
 # --- what has to be equal ---------------------------------------------------------------------------------------------
 
-TIMES = re.compile(rb"((?:seconds|per second|resumed)</t[hd]>\s*<td>)[^<]*")
-"""What a page says of seconds, and how often it was resumed."""
+TIMES = re.compile(rb"((?:seconds|per second|resumed|bf16 gain)</t[hd]>\s*<td>)[^<]*")
+"""What a page says of seconds, of how many in float32 one in bfloat16 is worth, and how often it was resumed."""
 
 
 FIGURES = re.compile(rb"\bf\d+-")
@@ -181,7 +181,7 @@ def essential(path: Path) -> bytes:
         lines = [json.loads(line) for line in content.splitlines()]
         return json.dumps([_without(line, ("seconds",)) for line in lines]).encode()
     if path.name == "environment.json":
-        return json.dumps(_without(json.loads(content), ("resumed",))).encode()
+        return json.dumps(_without(json.loads(content), ("resumed", "bf16_gain"))).encode()
     if path.name == "pushed.jsonl":  # a line each time; one that was killed behind its line is pushed again
         lines = {
             json.dumps(_without(json.loads(line), ("time", "commit", "url"))) for line in content.splitlines()

@@ -108,7 +108,7 @@ def ours(model: Any, precision: str, lean: bool, free: bool, first: bool = True)
     narrowing = last_layer.narrow(model, HALVES[precision]) if first else None
     with recorded(model, LENGTHS) as record:
         trained = SimpleNamespace(network=model, adapter=Headed(task), tokenizer=SimpleNamespace(pad_token_id=1),
-                                  accelerator=accelerator.accelerator(precision), sharing=None)  # fmt: skip
+                                  accelerator=accelerator.accelerator(precision, training=True), sharing=None)  # fmt: skip
         loop.train(
             trained, features(), evaluate=lambda: {"validation": {"accuracy": 0.0}}, log=lambda entry: None
         )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import bert_ft
 from bert_ft.engine import checkpoints
+from bert_ft.kernels import embeddings, last_layer, seen_rows
 from bert_ft.rundir.folder import RunDir
 
 ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(20) for word in ("good", "bad")]
@@ -28,6 +30,16 @@ OPTIONS: dict[str, Any] = {
     "data.validation": "20%",
     "save_every": 5,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_of_a_large_model() -> Iterator[None]:
+    """Whatever a large model's steps do, those of a tiny one do here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "LARGE", 1)
+        patch.setattr(last_layer, "WORTH", 0.0)
+        patch.setattr(seen_rows, "MOST", 1.0)
+        yield
 
 
 class Stop(Exception):
