@@ -88,7 +88,8 @@ def prepare(
     adapter = bert_ft.Classification(task, labels)
     table = Rows(sources.of_object(rows, columns, (), name).table, name)
     adapter.prepare(table)
-    built, _ = loading.build(task, adapter, precision, training=True)
+    of_steps = {"steps": True} if precision == "bf16-steps" else {}  # older trees do not know it
+    built, _ = loading.build(task, adapter, precision, **of_steps)
     return task, built, built.encode(table)
 
 

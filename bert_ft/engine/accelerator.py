@@ -17,8 +17,9 @@ def accelerator(
     """An `Accelerator` for whatever device is there.
 
     Beside accelerate's own attributes it has `step_dtype`, what the forward of a training step is computed in
-    where answers are not (None: in what answers are), and `bf16_gain`, how many times as fast as in float32 a
-    CPU multiplies that computes in bfloat16 (None: nothing does).
+    where answers are not (None: in what answers are); `asked`, whether the precision is not our choice; and
+    `bf16_gain`, how many times as fast as in float32 a CPU multiplies that computes in bfloat16 (None:
+    nothing does).
 
     Args:
         precision: "auto" is bf16 or fp16 on a GPU that is good at it, bf16-steps in a training where the CPUs
@@ -37,8 +38,8 @@ def accelerator(
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without a GPU accelerate would let launched processes train apart, unless it is told to use the CPU
     cpu = launched > 1 and not torch.accelerator.is_available()
-    ours = precision == "auto"
-    if ours and torch.cuda.is_available():
+    asked = precision != "auto"
+    if not asked and torch.cuda.is_available():
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
@@ -54,7 +55,8 @@ def accelerator(
     except ValueError as error:
         raise InputError(str(error), where="log_with") from None
     on_cpu = result.device.type == "cpu"
-    if ours and training and on_cpu:
+    result.asked = asked
+    if training and on_cpu and not asked:
         good = gather_object([has_bf16() and bf16_gain() >= WORTH])
         precision = "bf16-steps" if all(good) else "fp32"
     result.step_dtype = torch.bfloat16 if training and precision == "bf16-steps" else None

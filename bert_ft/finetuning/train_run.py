@@ -152,6 +152,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> tuple[Model, list
         texts=texts.first_texts(prepared.splits.train, prepared.adapter.texts),
         trusted=experiment.trusted,
         training=True,
+        steps=True,
     )
     model.scorers = list(scorers.of(objects.metrics).values())
     contradictions.refuse_sharded(prepared.task, model.accelerator)

@@ -133,5 +133,8 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     if not size or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.zeros(shape, dtype=dtype)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # which is how mmap says that there is none
+        raise MemoryError(f"no {size:,} bytes for zeros") from error
     return torch.frombuffer(memory, dtype=dtype).view(shape)

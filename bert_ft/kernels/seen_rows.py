@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bert_ft.kernels.embeddings import Table, zeros
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
+LANES = 16  # torch's kernels round what is left beyond whole vectors of numbers in another way
 MOST = 0.25  # of a table's rows: beyond, to gather them takes as long as a step over all of them
 
 
@@ -63,10 +64,12 @@ class SeenRows:
         self.slots[new] = torch.arange(len(self.rows), count)
         self.rows = torch.cat([self.rows, new])
         self.touched = self.slots[touched]
-        stand_in = nn.Parameter(torch.index_select(weight.detach(), 0, self.rows, out=self.values[:count]))
-        stand_in.grad = self.gradients[:count]
-        stand_in.grad.index_copy_(0, self.touched, gradient.index_select(0, touched))
-        averages = {name: average[:count] for name, average in self.averages.items()}
+        torch.index_select(weight.detach(), 0, self.rows, out=self.values[:count])
+        self.gradients.index_copy_(0, self.touched, gradient.index_select(0, touched))
+        whole = -(-count // LANES) * LANES  # what is beyond the rows is zero, and stays so
+        stand_in = nn.Parameter(self.values[:whole])
+        stand_in.grad = self.gradients[:whole]
+        averages = {name: average[:whole] for name, average in self.averages.items()}
         self.optimizer.state[stand_in] = {"step": self.optimizer.state[weight]["step"], **averages}
         place = next(n for n, parameter in enumerate(group["params"]) if parameter is weight)
         self.place = group, place
@@ -80,11 +83,13 @@ class SeenRows:
         group, place = self.place
         stand_in, group["params"][place] = group["params"][place], weight
         self.place = None
+        if stand_in is weight:  # broken off before it was there
+            return
         del self.optimizer.state[stand_in]
         with torch.no_grad():
             if group["weight_decay"]:  # of the other rows
                 weight.mul_(1 - float(group["lr"]) * group["weight_decay"])
-            weight.index_copy_(0, self.rows, stand_in.detach())
+            weight.index_copy_(0, self.rows, stand_in.detach()[: len(self.rows)])
         self.gradients.index_fill_(0, self.touched, 0)
 
     def settle(self) -> None:
@@ -116,7 +121,7 @@ class SeenRows:
         else:
             rows = torch.empty(0, dtype=torch.long)
             state |= {"step": torch.zeros(()), **{name: zeros(*weight.shape) for name in AVERAGES}}
-        room = max(int(MOST * len(weight)), len(rows)), weight.shape[1]
+        room = max(int(MOST * len(weight)), len(rows)) + LANES, weight.shape[1]
         self.values, self.gradients = zeros(*room), zeros(*room)
         self.averages = {name: zeros(*room) for name in AVERAGES}
         for name, average in self.averages.items():
@@ -144,7 +149,9 @@ def alone(optimizer: Any, tables: Iterable[Table]) -> Iterator[None]:
     seen = [
         SeenRows(table, optimizer)
         for table in tables
-        if id(table.weight) in known and table.weight.dtype == torch.float32
+        if id(table.weight) in known
+        and table.weight.dtype == torch.float32
+        and table.weight.numel() % LANES == 0
     ]
 
     def each(method: Callable[[SeenRows], None], *_: Any) -> None:

@@ -35,6 +35,7 @@ def build(
     trusted: Sequence[str] = (),
     stored: bool = False,
     training: bool = False,
+    steps: bool = False,
 ) -> tuple[Model, list[str]]:
     """Loads the task's checkpoint under its adapter.
 
@@ -45,6 +46,7 @@ def build(
         trusted: what this call names to run code from, as `remote_code.names` returns it.
         stored: the model computes in the type of the file's numbers, not in float32.
         training: the checkpoint is that which a run starts from, not what one has left.
+        steps: steps of a training follow.
     Returns:
         The model, and what the user should know about its weights and its tokenizer.
     Raises:
@@ -57,7 +59,7 @@ def build(
 
     cpu.keep_freed(False)
     cpu.few_kernels(32)
-    device = accelerator(precision, log_with, folder, training and task.recipe.method != "features")
+    device = accelerator(precision, log_with, folder, steps and task.recipe.method != "features")
     set_seed(task.run.seed)  # before the model: the new head comes from the seed
     notes: list[str] = []
     of_tokenizer: list[str] = []

@@ -144,10 +144,11 @@ class RunDir:
         return self._read(self.environment_json, ENVIRONMENT)
 
     def precision(self, asked: str, overwrite: bool = False) -> str:
-        """What a training here is to be computed in: where it goes on and the choice was ours ("auto"), that
-        of its steps so far, since another CPU would make another choice."""
+        """What a training here is to be computed in: where it goes on from a checkpoint and the choice was
+        ours ("auto"), that of its steps so far, since another CPU would make another choice."""
         goes_on = asked == "auto" and self.state == "unfinished" and not overwrite
-        begun = self.environment().get("precision") if goes_on else None
+        saved = goes_on and any(self.checkpoints.glob("step-*"))
+        begun = self.environment().get("precision") if saved else None
         return begun if begun in ("fp32", "bf16-steps") else asked
 
     def log(self) -> list[dict[str, Any]]:

@@ -186,6 +186,27 @@ def test_what_was_begun_elsewhere_goes_on_in_its_precision(
         assert recorded(again)["precision"] == ("bf16-steps" if then else "fp32")
 
 
+def test_what_was_killed_before_its_first_checkpoint_begins_anew(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.2)
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    with pytest.raises(Stop):
+        train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt()])
+    assert bert_ft.Run(tmp_path / "run").environment["precision"] == "fp32"
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    assert recorded(train(tiny_checkpoint, tmp_path / "run"))["precision"] == "bf16-steps"
+
+
+def test_answers_of_an_unfinished_run_take_no_steps(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
+) -> None:
+    with pytest.raises(Stop):
+        train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt()], save_every=2)
+    assert recorded(bert_ft.Run(tmp_path / "run"))["precision"] == "bf16-steps"
+    assert bert_ft.load(tmp_path / "run").model.accelerator.step_dtype is None
+
+
 def test_features_have_no_steps(tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None) -> None:
     settings: dict[str, Any] = {"method": "features", "baselines": False}
     run = bert_ft.finetune(
@@ -247,9 +268,45 @@ def test_a_network_that_does_not_run_in_bf16_trains_in_fp32_and_it_is_said(
         precision="bf16-steps",
         **OPTIONS,
     )
-    assert recorded(run)["precision"] == "fp32"
+    assert recorded(run)["precision"] == "fp32" and "bf16_gain" not in recorded(run)
     notes = " ".join(run.results["notes"])
     assert "trained in fp32: bert does not run in bf16 (RuntimeError: expected float, got bfloat16)" in notes
+
+
+class Counted(torch.nn.Module):
+    """A head in the place of the model's own, which writes into a tensor of float32, and counts its calls."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(width)
+        self.out = torch.nn.Linear(width, 2)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        found = torch.zeros(len(pooled), 2)
+        found[torch.arange(len(pooled))] = self.out(self.norm(pooled.float()))
+        return found
+
+
+def test_a_head_that_does_not_run_in_bf16_trains_in_fp32(
+    tiny_checkpoint: Path, tmp_path: Path, good_at_bf16: None
+) -> None:
+    """As it would if bfloat16 were not tried: the trial leaves no trace in it."""
+    runs = []
+    for name, precision in (("tried", "auto"), ("plain", "fp32")):
+        torch.manual_seed(3)
+        network = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+        network.classifier = Counted(network.config.hidden_size)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+        output = tmp_path / name
+        run = bert_ft.finetune(
+            "classification", model=network, tokenizer=tokenizer, train=ROWS, validation=ROWS, output=output,
+            precision=precision, keep="last", **OPTIONS,
+        )  # fmt: skip
+        assert int(network.classifier.norm.num_batches_tracked) == OPTIONS["max_steps"]
+        runs.append(run)
+    assert [recorded(run)["precision"] for run in runs] == ["fp32", "fp32"]
+    assert "trained in fp32: bert does not run in bf16 (" in " ".join(runs[0].results["notes"])
+    assert runs[0].predictions() == runs[1].predictions()
 
 
 def test_interrupted_equals_uninterrupted_in_bf16(

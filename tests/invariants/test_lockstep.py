@@ -130,7 +130,7 @@ def test_steps_in_bfloat16_have_the_losses_of_trainers(
     prepared = prepare(task, families.find(task.family))
     curves: dict[str, list[float]] = {}
     for precision in ("bf16-steps", "fp32"):
-        built, _ = build(prepared.task, prepared.adapter, precision, training=True)
+        built, _ = build(prepared.task, prepared.adapter, precision, steps=True)
         assert built.unpadding.active and built.accelerator.step_dtype == (
             torch.bfloat16 if precision == "bf16-steps" else None
         )

@@ -64,7 +64,7 @@ def _launch(processes: int, *arguments: str, config: str = "one_machine") -> str
 def _training(checkpoint: Path, reviews: Path, output: Path, *more: str) -> list[str]:
     return ["-m", "bert_ft", "train", "classification", "--train", str(reviews / "train.jsonl"), "--validation",
             str(reviews / "validation.jsonl"), "--checkpoint", str(checkpoint), "--output", str(output), "--max-length", "24",
-            "--lr", "5e-4", "--set", "dropout=0.0", "--set", "log_every=1", "--set", "warmup_ratio=0.2", *more]  # fmt: skip
+            "--lr", "5e-4", "--set", "precision=fp32", "--set", "dropout=0.0", "--set", "log_every=1", "--set", "warmup_ratio=0.2", *more]  # fmt: skip
 
 
 def _steps(run: Path) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def measure(task: Task, trusted: Sequence[str] = ()) -> dict[str, float]:
     recipe = task.recipe
     prepared = prepare(task, families.find(task.family), trusted=trusted)
     splits = prepared.splits
-    model, _ = build(prepared.task, prepared.adapter, recipe.precision, trusted=trusted)
+    model, _ = build(prepared.task, prepared.adapter, recipe.precision, trusted=trusted, steps=True)
     features = model.encode(splits.train)
     plan = Plan.of(recipe, len(features), task.run.seed)
     short = prepared.task.override(
