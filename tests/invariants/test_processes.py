@@ -213,7 +213,7 @@ def test_every_word_counts_once_on_any_number_of_processes(tiny_checkpoint: Path
         run = tmp_path / f"{processes}x{accumulation}"
         _launch(processes, "-m", "bert_ft", "train", "ner", "--train", str(tmp_path / "train.jsonl"), "--validation",
                 str(tmp_path / "validation.jsonl"), "--checkpoint", str(tiny_checkpoint), "--output", str(run), "--batch-size",
-                "8", "--epochs", "8", "--max-length", "24", "--lr", "1e-3", "--set", "dropout=0.0", "--set", "log_every=1",
+                "8", "--epochs", "8", "--max-length", "24", "--lr", "1e-3", "--set", "precision=fp32", "--set", "dropout=0.0", "--set", "log_every=1",
                 "--set", f"gradient_accumulation_steps={accumulation}")  # fmt: skip
         results = json.loads((run / "results.json").read_text())
         found.append(
