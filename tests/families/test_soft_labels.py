@@ -510,7 +510,7 @@ def test_certain_rows_train_as_labels_do(
         {"text": text, "p": {"pos": float(label == "pos"), "neg": float(label == "neg")}}
         for text, label in FILMS[:30]
     ]
-    settings = QUICK | method
+    settings = QUICK | {"precision": "fp32"} | method  # what is padded is rounded otherwise in bfloat16
     if method.get("method") == "features":
         settings = {key: settings[key] for key in ("quiet", "check", "max_length", "method")}
     runs = [
