@@ -269,7 +269,8 @@ class Batching(Strict):
     lean: bool = Field(
         True,
         description="cheaper arithmetic on CPUs: dropout drawn in bulk, memory kept (kernels/cpu.py), linear "
-        "layers by oneDNN (kernels/products.py)",
+        "layers by oneDNN (kernels/products.py), AdamW over the rows of tables that were seen "
+        "(kernels/seen_rows.py)",
     )
     graphs: bool = Field(
         True,

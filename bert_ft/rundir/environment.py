@@ -81,7 +81,9 @@ def device_line(accelerator: Any) -> str:
 
     parts = [device_name(accelerator), precision(accelerator)]
     if (gain := accelerator.bf16_gain) is not None:
-        parts[-1] += f" ({gain:.1f} times the speed of fp32)" if gain else " (slow: no instructions for it)"
+        parts[-1] += (
+            f" (products {gain:.1f} times as fast as in fp32)" if gain else " (slow: no instructions for it)"
+        )
     if accelerator.device.type == "cpu":
         threads = torch.get_num_threads()
         parts.append(f"{threads} threads" if threads > 1 else f"{threads} thread")

@@ -142,9 +142,9 @@ def test_answers_of_bf16_steps_are_those_of_the_saved_model(
 
 
 def test_what_bf16_is_worth_on_this_cpu_is_said(bad_at_bf16: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "bf16 (0.3 times the speed of fp32)" in environment.device_line(accelerator("bf16"))
+    assert "bf16 (products 0.3 times as fast as in fp32)" in environment.device_line(accelerator("bf16"))
     of_steps = environment.device_line(accelerator("bf16-steps", training=True))
-    assert "bf16-steps (0.3 times the speed of fp32)" in of_steps
+    assert "bf16-steps (products 0.3 times as fast as in fp32)" in of_steps
     assert "fp32, " in environment.device_line(accelerator("bf16-steps")), "there are no steps"
 
 
