@@ -22,9 +22,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from bert_ft.config.catalog import load_task
 from bert_ft.config.references import Suite
+from bert_ft.engine import loop
 from bert_ft.errors import InputError
 from bert_ft.files import write_json
 from bert_ft.tools.reproduce import estimate
@@ -167,6 +169,18 @@ def test_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 5 < long / short < 2000 and 0 < short < 60
     weights = (tmp_path / "bert-base-cased/model.safetensors").stat().st_size
     assert estimate.measure(task)["bytes_training"] == pytest.approx(8 * weights, rel=0.1)
+
+    timed = []
+    train = loop.train
+
+    def watched(model: Any, *rest: Any, **more: Any) -> Any:
+        timed.append(model.accelerator.step_dtype)
+        return train(model, *rest, **more)
+
+    monkeypatch.setattr(loop, "train", watched)
+    for precision in ("bf16-steps", "fp32"):
+        estimate.measure(task.override({"recipe.precision": precision}))
+    assert timed == [torch.bfloat16, None], "steps are timed in what they will be computed in"
 
 
 @pytest.mark.slow
