@@ -50,7 +50,8 @@ class SeenRows:
         weight, gradient, touched = self.table.weight, self.table.gradient, self.table.rows
         if self.over or weight.grad is None:
             return
-        group = next(g for g in self.optimizer.param_groups if any(p is weight for p in g["params"]))
+        groups = self.optimizer.param_groups
+        group, place = next((g, n) for g in groups for n, p in enumerate(g["params"]) if p is weight)
         if weight.grad is not gradient or not _decays_at_most(group):
             self.give_up()
             return
@@ -71,7 +72,6 @@ class SeenRows:
         stand_in.grad = self.gradients[:whole]
         averages = {name: average[:whole] for name, average in self.averages.items()}
         self.optimizer.state[stand_in] = {"step": self.optimizer.state[weight]["step"], **averages}
-        place = next(n for n, parameter in enumerate(group["params"]) if parameter is weight)
         self.place = group, place
         group["params"][place] = stand_in
 
