@@ -62,7 +62,7 @@ def main() -> None:
                         "plain": lambda x=x, w=w, b=b: products._product(x, w, b),
                         "ordered": lambda x=x, w=ordered, b=b: products._product(x, w, b),
                         "at": lambda g=g, w=w: g @ w,
-                        "turned": lambda g=g, w=w: products._turned(g, w),
+                        "turned": lambda g=g, w=w: products._matmul(g, w),
                     }, options.times)  # fmt: skip
                     cells = (f"{ms:.2f} ({2e-6 * tokens * i * o / ms:.0f})" for ms in found.values())
                     print(f"| {str(dtype)[6:]} | {tokens:,} | {i} x {o} | {' | '.join(cells)} |", flush=True)

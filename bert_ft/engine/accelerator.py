@@ -33,7 +33,8 @@ def accelerator(
     from accelerate.state import AcceleratorState, is_initialized
     from accelerate.utils import gather_object
 
-    from bert_ft.kernels.cpu import bf16_gain, has_bf16
+    from bert_ft.kernels.cpu import bf16_gain
+    from bert_ft.kernels.processor import has_bf16
 
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without a GPU accelerate would let launched processes train apart, unless it is told to use the CPU

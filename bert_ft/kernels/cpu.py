@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,14 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import embeddings, grouped_attention, products, seen_rows
+from bert_ft.kernels import embeddings, grouped_attention, processor, products, seen_rows
 
 # malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
-
-# of this thread, whoever else computes; Windows counts it in steps of 16 ms
-OWN_TIME = time.perf_counter if sys.platform == "win32" else time.thread_time
 
 
 @dataclass(frozen=True)
@@ -118,34 +113,15 @@ def few_kernels(kept: int) -> None:
         os.environ.setdefault(cache, str(kept))
 
 
-def has_bf16() -> bool:
-    """Whether torch knows of instructions for bfloat16 on this CPU."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 @functools.cache
 def bf16_gain() -> float:
     """How many times as fast as in float32 this CPU multiplies matrices in bfloat16: 2 or more where it has
     instructions for that, a quarter where it has not, 0 where torch knows that without a trial."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities.get("architecture") == "x86_64" and not has_bf16():
+    if processor.capabilities().get("architecture") == "x86_64" and not processor.has_bf16():
         return 0.0
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # others who use the cores would make two threads wait for each other
-    # the feed-forward of a small encoder over the tokens of a small batch: 4 ms in float32
-    times = [math.inf, math.inf]
-    pairs = [
-        (torch.ones(512, 384, dtype=dtype), torch.ones(384, 1024, dtype=dtype))
-        for dtype in (torch.float32, torch.bfloat16)
-    ]
-    for _ in range(7):
-        for number, (a, b) in enumerate(pairs):
-            start = OWN_TIME()
-            torch.mm(a, b)
-            times[number] = min(times[number], OWN_TIME() - start)
-    torch.set_num_threads(threads)
-    return round(times[0] / times[1], 2)
+    ways = [functools.partial(torch.mm, *processor.matrices(torch.bfloat16)), *products.ways()]
+    bf16, *fp32 = processor.seconds(ways)
+    return round(min(fp32) / bf16, 2)
 
 
 def _forward(module: nn.Dropout, x: Tensor) -> Tensor:

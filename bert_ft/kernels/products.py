@@ -1,6 +1,7 @@
-"""Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512, in
-float32 1.05 to 1.10 times MKL, in bfloat16 1.03 to 1.14 times what torch makes of the same library
-(benchmarks/products.py). With AVX2 alone it is not, and Intel's are not measured.
+"""Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512, for
+which MKL has none but AVX2. In float32 that is 1.05 to 1.10 times MKL where vectors of 512 bits are computed
+in halves (Zen 4), 2.2 times where they are not (Zen 5); in bfloat16 1.03 to 1.14 times what torch makes of
+the same library (benchmarks/products.py). With AVX2 alone it is not, and Intel's are not measured.
 
     with products.taken(model):
         ...     # forwards and backwards
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -21,7 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert_ft.kernels import processor
+
 ANSWERS = (torch.float32, torch.bfloat16)  # types that answers are computed in so
+WORTH = 1.5  # times MKL's speed
 _forwards: dict[nn.Linear, list[Any]] = {}  # of the layers that are taken, the newest last
 _lock = threading.Lock()
 
@@ -74,8 +78,23 @@ def is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
 @functools.cache
 def faster() -> bool:
     """Whether this is a CPU on which oneDNN was measured to be faster, in a build of torch that has it."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "AMD" in str(capabilities.get("cpu_name")) and bool(capabilities.get("avx512_f")) and runs()
+    known = processor.capabilities()
+    return "AMD" in str(known.get("cpu_name")) and bool(known.get("avx512_f")) and runs()
+
+
+@functools.cache
+def far_faster() -> bool:
+    """Whether it is so much faster that kernels for gradients of weights, a shape each, are worth being made."""
+    if not faster():
+        return False
+    mkl, onednn = processor.seconds(ways())
+    return mkl >= WORTH * onednn
+
+
+def ways() -> list[Callable[[], Tensor]]:
+    """The ways to a product of float32, for a trial: MKL's, and oneDNN's where that is faster."""
+    a, b = processor.matrices()
+    return [lambda: a @ b, *([lambda: _product(a, b.t(), None)] if faster() else [])]
 
 
 def runs() -> bool:
@@ -106,7 +125,7 @@ def _forward(layer: nn.Linear, cast: _Cast | None, x: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Of rows (N, I); the gradient of the weight stays MKL's, which is as fast."""
+    """Of rows (N, I); the gradient of the weight stays MKL's where that is about as fast."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -118,21 +137,26 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         # a loss that holds gradients differentiates these, too
-        back = torch.matmul if torch.is_grad_enabled() else _turned
+        back = torch.matmul if torch.is_grad_enabled() else _matmul
+        # of no rows oneDNN makes no sum
+        back_to_weight = back if far_faster() and len(x) else torch.matmul
         return (
             back(grad, weight) if of_x else None,
-            grad.t() @ x if of_weight else None,
+            back_to_weight(grad.t(), x) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
 
 
-def _turned(grad: Tensor, weight: Tensor) -> Tensor:
-    """(N, O) and (O, I) -> (N, I)."""
-    return _product(grad, weight.t(), None)
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices."""
+    return _product(a, b.t(), None)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (..., I), weight (O, I), bias (O,) -> (..., O)."""
     bias = None if bias is None else bias.contiguous()  # whose strides the operator does not look at
+    # for numbers that lie apart, as first tokens of sequences do, oneDNN has a loop of 500 times the time
+    if not weight.is_mkldnn and not weight.is_contiguous() and not weight.t().is_contiguous():
+        weight = weight.contiguous()
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product

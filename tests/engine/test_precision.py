@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import bert_ft
 from bert_ft.cli import app
 from bert_ft.engine.accelerator import accelerator
-from bert_ft.kernels import cpu
+from bert_ft.kernels import cpu, processor
 from bert_ft.rundir import environment
 
 ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(20) for word in ("good", "bad")]
@@ -41,14 +41,14 @@ class StopAt(bert_ft.Callback):
 
 @pytest.fixture
 def good_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(processor, "has_bf16", lambda: True)
     monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.2)
 
 
 @pytest.fixture
 def bad_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the instructions, and they are slow."""
-    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(processor, "has_bf16", lambda: True)
     monkeypatch.setattr(cpu, "bf16_gain", lambda: 0.3)
 
 
@@ -160,7 +160,7 @@ def test_what_bf16_is_worth_on_this_cpu_is_said(bad_at_bf16: None, monkeypatch: 
 def test_what_auto_is_on_a_cpu(
     instructions: bool, gain: float, training: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "has_bf16", lambda: instructions)
+    monkeypatch.setattr(processor, "has_bf16", lambda: instructions)
     monkeypatch.setattr(cpu, "bf16_gain", lambda: gain)
     device = accelerator("auto", training=training)
     assert environment.precision(device) == chosen
@@ -174,10 +174,10 @@ def test_what_was_begun_elsewhere_goes_on_in_its_precision(
     more: dict[str, Any] = {"save_every": 2}
     for name, begun, then in (("with", True, False), ("without", False, True)):
         whole = train(tiny_checkpoint, tmp_path / name, precision="bf16-steps" if begun else "fp32", **more)
-        monkeypatch.setattr(cpu, "has_bf16", lambda begun=begun: begun)
+        monkeypatch.setattr(processor, "has_bf16", lambda begun=begun: begun)
         with pytest.raises(Stop):
             train(tiny_checkpoint, tmp_path / f"{name}-parts", callbacks=[StopAt()], **more)
-        monkeypatch.setattr(cpu, "has_bf16", lambda then=then: then)
+        monkeypatch.setattr(processor, "has_bf16", lambda then=then: then)
         parts = train(tiny_checkpoint, tmp_path / f"{name}-parts", **more)
         assert recorded(parts)["precision"] == recorded(whole)["precision"]
         weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
@@ -190,11 +190,11 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu, "bf16_gain", lambda: 2.2)
-    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    monkeypatch.setattr(processor, "has_bf16", lambda: False)
     with pytest.raises(Stop):
         train(tiny_checkpoint, tmp_path / "run", callbacks=[StopAt()])
     assert bert_ft.Run(tmp_path / "run").environment["precision"] == "fp32"
-    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(processor, "has_bf16", lambda: True)
     assert recorded(train(tiny_checkpoint, tmp_path / "run"))["precision"] == "bf16-steps"
 
 

@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from bert_ft.kernels import products
+from bert_ft.kernels import processor, products
 
 
-@pytest.fixture(autouse=True)
-def taken_here(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[False, True], ids=["faster", "far faster"])
+def far(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether gradients of weights are oneDNN's, too."""
     if not products.runs():
         pytest.skip("this build of torch has no linear layer of oneDNN")
     monkeypatch.setattr(products, "faster", lambda: True)
+    monkeypatch.setattr(products, "far_faster", lambda: request.param)
+    return bool(request.param)
 
 
 @pytest.fixture
@@ -40,7 +43,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     "shape", [(7, 48), (1, 433, 48), (2, 3, 48), (48,), (0, 48), (2000, 48)], ids=lambda shape: "x".join(map(str, shape))
 )  # fmt: skip
-def test_equals_float64(shape: tuple[int, ...], bias: bool, asked: list[tuple[int, ...]]) -> None:
+def test_equals_float64(
+    shape: tuple[int, ...], bias: bool, far: bool, asked: list[tuple[int, ...]]
+) -> None:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(48, 32, bias=bias))
     reference = copy.deepcopy(layer).double()
@@ -54,7 +59,7 @@ def test_equals_float64(shape: tuple[int, ...], bias: bool, asked: list[tuple[in
         own = torch.autograd.grad(found, (x, *layer.parameters()), grad)
     with products.taken(layer, fixed=True), torch.inference_mode():
         answers = [layer(x), layer(x)]
-    assert len(asked) == 4
+    assert len(asked) == (5 if far and found.numel() else 4)
     for a, b in zip((found, *answers, *own), (expected, expected, expected, *gradients), strict=True):
         assert a.shape == b.shape and a.dtype == torch.float32
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
@@ -90,6 +95,36 @@ def test_a_bias_with_odd_strides(kind: str, asked: list[tuple[int, ...]]) -> Non
         answer = layer(x)
     assert len(asked) == 2
     torch.testing.assert_close((found, answer), (expected, expected))
+
+
+@pytest.mark.parametrize("kind", ["narrowed", "strided", "expanded", "first tokens"])
+def test_numbers_that_lie_apart_are_laid_side_by_side(
+    kind: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN would multiply them in a loop, 500 times as slow: counted by what the operator is given."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(8, 8))
+    values = {
+        "narrowed": lambda: torch.randn(8, 16)[:, :8], "strided": lambda: torch.randn(8, 16)[:, ::2],
+        "expanded": lambda: torch.randn(8, 1).expand(8, 8), "first tokens": lambda: torch.randn(8, 8),
+    }  # fmt: skip
+    layer[0].weight = nn.Parameter(values[kind]())
+    x = torch.randn(4, 9, 8)[:, 0] if kind == "first tokens" else torch.randn(4, 8)
+    x.requires_grad_()
+    expected = torch.autograd.grad(F.linear(x, *layer[0].parameters()).square().sum(), (x, layer[0].weight))
+    given: list[Tensor] = []
+    operator = torch.ops.mkldnn._linear_pointwise
+
+    def watched(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
+        given.append(weight)
+        found: Tensor = operator(x, weight, *rest)
+        return found
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", watched)
+    with products.taken(layer):
+        found = torch.autograd.grad(layer(x).square().sum(), (x, layer[0].weight))
+    assert asked and given and all(each.is_contiguous() or each.t().is_contiguous() for each in given)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_weight_that_is_not_trained(asked: list[tuple[int, ...]]) -> None:
@@ -181,6 +216,29 @@ def test_answers_in_bf16(
     for each in found:
         assert each.dtype == plain.dtype == torch.bfloat16
         assert (each.double() - exact).abs().max() <= 1.01 * (plain.double() - exact).abs().max()
+
+
+@pytest.mark.parametrize(("gain", "far"), [(2.2, True), (1.05, False), (0.9, False)])
+def test_gradients_of_weights_where_it_is_far_faster(
+    gain: float, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(products, "faster", lambda: True)
+    monkeypatch.setattr(processor, "seconds", lambda ways: [gain * 1e-3, 1e-3][: len(ways)])
+    products.far_faster.cache_clear()
+    try:
+        assert products.far_faster() is far
+        monkeypatch.setattr(products, "faster", lambda: False)
+        products.far_faster.cache_clear()
+        assert not products.far_faster()
+    finally:
+        products.far_faster.cache_clear()
+
+
+def test_the_ways_of_the_trial_are_one_product() -> None:
+    mkl, onednn = (way() for way in products.ways())
+    torch.testing.assert_close(mkl, onednn)
+    assert mkl.shape == (512, 1024)
 
 
 def test_other_forwards_stay() -> None:
