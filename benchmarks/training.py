@@ -3,7 +3,8 @@
     python benchmarks/training.py --data ../shared/data --checkpoint .demo/all-MiniLM-L6-v2 --set sst2 rte squad
 
 Every measurement is a process of its own: seconds of the training loop (no loading, no evaluation), its peak memory,
-and for ours the share of the floor: forward + backward flops on real tokens over the rate of a large sgemm here.
+and the share of the floor: forward + backward flops on real tokens over the rate of a large product of float32
+here, by `torch.mm` (MKL's) and by oneDNN.
 Prints a Markdown table of medians and ratios; `--output FILE` also writes it.
 
 - default: Trainer as it is, dynamic padding, random order
@@ -35,6 +36,7 @@ SETS = {
     "rte": (640, 16, 256),
     "squad": (320, 8, 384),
 }  # rows, batch size, max_length
+FLOORS = ("mm", "onednn")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 VARIANTS = ("default", "grouped", "padded", "ours", "default-bf16", "grouped-bf16", "ours-bf16", "before")
 
@@ -99,6 +101,7 @@ def measure(
     """One epoch in this process; its seconds by the clock."""
     import numpy as np
     import torch
+    import transformers.optimization  # noqa: F401 - the schedules, which Trainer has imported, too
 
     from bert_ft.engine import batches, loop
 
@@ -163,19 +166,23 @@ def measure(
         "seconds": seconds,
         "peak_mb": peak,
         "waste": padded / float(lengths.sum()),
-        "floor": flops / rate(h, i, clock),
+        **{f"floor_{way}": flops / rate(way, h, i, clock) for way in FLOORS},
     }
 
 
-def rate(h: int, i: int, clock: Callable[[], float]) -> float:
+def rate(way: str, h: int, i: int, clock: Callable[[], float]) -> float:
     """flops a second, by the clock, of the feed-forward layer's matrix product on this machine, now."""
     import torch
 
     a, b = torch.randn(512, h), torch.randn(h, i)
+    product = {
+        "mm": lambda: torch.mm(a, b),
+        "onednn": lambda: torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""),
+    }[way]
     times = []
     for _ in range(30):
         start = clock()
-        torch.mm(a, b)
+        product()
         times.append(clock() - start)
     return 2 * 512 * h * i / statistics.median(times)
 
@@ -210,8 +217,8 @@ def main() -> None:
         )
         return
     lines = [
-        "| rows | variant | seconds (median) | seconds / seconds of ours, median of pairs | peak MB | share of the fp32 floor |",
-        "|---|---|---|---|---|---|",
+        "| rows | variant | seconds (median) | seconds / seconds of ours, median of pairs | peak MB | share of the fp32 floor by `torch.mm` | by oneDNN |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in options.sets:
         found: dict[str, list[dict[str, float]]] = {v: [] for v in options.variants}
@@ -252,10 +259,13 @@ def main() -> None:
             ]
             ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
             peak = statistics.median(run["peak_mb"] for run in found[variant])
-            floor = statistics.median(run["floor"] / run["seconds"] for run in found[variant])
+            floors = " | ".join(
+                f"{statistics.median(run[f'floor_{way}'] / run['seconds'] for run in found[variant]):.2f}"
+                for way in FLOORS
+            )
             n, batch_size, _ = SETS[name]
             lines.append(
-                f"| {name}, {int(n * options.scale)} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floor:.2f} |"
+                f"| {name}, {int(n * options.scale)} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floors} |"
             )
     import torch
     import transformers

@@ -1,7 +1,8 @@
-"""Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512, for
-which MKL has none but AVX2. In float32 that is 1.05 to 1.10 times MKL where vectors of 512 bits are computed
-in halves (Zen 4), 2.2 times where they are not (Zen 5); in bfloat16 1.03 to 1.14 times what torch makes of
-the same library (benchmarks/products.py). With AVX2 alone it is not, and Intel's are not measured.
+"""Linear layers on a CPU by oneDNN's own operator, where that is faster: on AMD's processors with AVX-512,
+which MKL does without there. In float32 it is 1.05 to 1.10 times as fast as MKL where vectors of 512 bits are
+computed in halves, and 2.2 times where they are computed whole (as in Zen 5); in bfloat16 1.03 to 1.14 times
+what torch makes of the same library (benchmarks/products.py). With AVX2 alone it is not, and Intel's are not
+measured.
 
     with products.taken(model):
         ...     # forwards and backwards
@@ -84,7 +85,7 @@ def faster() -> bool:
 
 @functools.cache
 def far_faster() -> bool:
-    """Whether it is so much faster that kernels for gradients of weights, a shape each, are worth being made."""
+    """Whether it is so much faster that gradients of weights are worth a kernel for each shape."""
     if not faster():
         return False
     mkl, onednn = processor.seconds(ways())

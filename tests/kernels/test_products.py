@@ -43,9 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     "shape", [(7, 48), (1, 433, 48), (2, 3, 48), (48,), (0, 48), (2000, 48)], ids=lambda shape: "x".join(map(str, shape))
 )  # fmt: skip
-def test_equals_float64(
-    shape: tuple[int, ...], bias: bool, far: bool, asked: list[tuple[int, ...]]
-) -> None:
+def test_equals_float64(shape: tuple[int, ...], bias: bool, far: bool, asked: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(48, 32, bias=bias))
     reference = copy.deepcopy(layer).double()
