@@ -289,7 +289,6 @@ class Batching(Strict):
     eval_tokens: int = Field(
         4096,
         gt=0,
-        description="positions an evaluation batch may hold; a large GPU takes more, a CPU no more than "
-        "1,024 in fp32 and 2,048 in half precision",
+        description="positions an evaluation batch may hold; a large GPU takes more, a CPU at most 1,024",
     )
     log_every: int = Field(10, gt=0, description="steps between two lines of the log")
