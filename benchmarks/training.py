@@ -187,6 +187,12 @@ def rate(way: str, h: int, i: int, clock: Callable[[], float]) -> float:
     return 2 * 512 * h * i / statistics.median(times)
 
 
+def of_pairs(runs: list[dict[str, float]], others: list[dict[str, float]]) -> str:
+    """The median of the pairs' ratios of seconds, and their range."""
+    ratios = [run["seconds"] / other["seconds"] for run, other in zip(runs, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,9 +222,11 @@ def main() -> None:
             )
         )
         return
+    beside = [variant for variant in ("ours", "ours-bf16") if variant in options.variants]
     lines = [
-        "| rows | variant | seconds (median) | seconds / seconds of ours, median of pairs | peak MB | share of the fp32 floor by `torch.mm` | by oneDNN |",
-        "|---|---|---|---|---|---|---|",
+        f"| rows | variant | seconds (median) | {''.join(f'seconds / seconds of {each}, median of pairs | ' for each in beside)}"
+        "peak MB | share of the fp32 floor by `torch.mm` | by oneDNN |",
+        "|---" * (6 + len(beside)) + "|",
     ]
     for name in options.sets:
         found: dict[str, list[dict[str, float]]] = {v: [] for v in options.variants}
@@ -253,11 +261,7 @@ def main() -> None:
                 print(name, variant, found[variant][-1], file=sys.stderr, flush=True)
         for variant in options.variants:
             seconds = statistics.median(run["seconds"] for run in found[variant])
-            pairs = [
-                run["seconds"] / ours["seconds"]
-                for run, ours in zip(found[variant], found["ours"], strict=True)
-            ]
-            ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+            ratios = " | ".join(of_pairs(found[variant], found[each]) for each in beside)
             peak = statistics.median(run["peak_mb"] for run in found[variant])
             floors = " | ".join(
                 f"{statistics.median(run[f'floor_{way}'] / run['seconds'] for run in found[variant]):.2f}"
@@ -265,7 +269,7 @@ def main() -> None:
             )
             n, batch_size, _ = SETS[name]
             lines.append(
-                f"| {name}, {int(n * options.scale)} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratio} | {peak:.0f} | {floors} |"
+                f"| {name}, {int(n * options.scale)} rows, batch {batch_size} | {variant} | {seconds:.1f} | {ratios} | {peak:.0f} | {floors} |"
             )
     import torch
     import transformers

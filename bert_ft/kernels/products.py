@@ -53,6 +53,8 @@ def taken(model: Any, requested: bool = True, fixed: bool = False) -> Iterator[N
     modules = model.modules() if isinstance(model, nn.Module) and requested and faster() else ()
     layers = [module for module in modules if is_free(module)]
     cast = _Cast() if fixed else None
+    if layers and not fixed:
+        far_faster()  # the trial, which no backward should wait for
     mine = {layer: functools.partial(_forward, layer, cast) for layer in layers}
     with _lock:
         for layer, forward in mine.items():
