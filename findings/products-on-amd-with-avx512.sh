@@ -2,8 +2,8 @@
 # Guess: where torch says that the CPU's capability is AVX512, a product of float32 is computed with it.
 # Found: on AMD's processors MKL, which torch multiplies float32 with, names no instructions at all where it names AVX-512 on
 # Intel's, and takes AVX2. oneDNN, which lies in the same wheel and multiplies bfloat16, does take AVX-512: for the same
-# matrices 1.05 to 1.10 times the speed on Zen 4, which computes vectors of 512 bits in halves, and 2.2 times on Zen 5. So what
-# bfloat16 gains by `torch.mm` there is half the instructions' doing and half the library's.
+# matrices 1.05 to 1.10 times the speed where vectors of 512 bits are computed in halves (as on Zen 4), 2.2 times on Zen 5.
+# So what bfloat16 gains by `torch.mm` there is half the instructions' doing and half the library's.
 source "$(dirname "$0")/environment.bash"
 python=$(environment torch==2.13.0)
 "$python" - <<'PY'
