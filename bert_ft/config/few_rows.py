@@ -62,7 +62,7 @@ def settled(task: Task, rows: int, windowed: bool = False) -> tuple[Task, str]:
     if not changes:
         return task, ""
     values = ", ".join(f"{key} {value:g}" for key, value in changes.items())
-    line = f"{rows:,} training rows, and nothing else is said: {values} (--epochs, --lr ... take their place)"
+    line = f"{rows:,} training rows; what was not said is {values} (--epochs, --lr ... take their place)"
     return task.override({f"recipe.{key}": value for key, value in changes.items()}), line
 
 

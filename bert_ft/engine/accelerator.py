@@ -10,6 +10,9 @@ from bert_ft.errors import InputError
 
 WORTH = 1.5  # times the speed of float32: from here on a training on a CPU is in bfloat16
 
+# words of what accelerate refuses, and where they are mended
+BLAMED = {"logging capability": "log_with", "mixed precision": "recipe.precision"}
+
 
 def accelerator(
     precision: str = "auto", log_with: Any = None, folder: Path | None = None, training: bool = False
@@ -54,7 +57,8 @@ def accelerator(
             project_dir=folder,
         )
     except ValueError as error:
-        raise InputError(str(error), where="log_with") from None
+        where = next((place for words, place in BLAMED.items() if words in str(error)), "accelerate")
+        raise InputError(str(error), where=where) from None
     on_cpu = result.device.type == "cpu"
     result.asked = asked
     if training and on_cpu and not asked:

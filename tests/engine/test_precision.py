@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
@@ -14,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import bert_ft
 from bert_ft.cli import app
 from bert_ft.engine.accelerator import accelerator
+from bert_ft.errors import InputError
 from bert_ft.kernels import cpu, processor, products
 from bert_ft.rundir import environment
 
@@ -218,6 +221,25 @@ def test_features_have_no_steps(tiny_checkpoint: Path, tmp_path: Path, good_at_b
         **settings,
     )
     assert recorded(run)["precision"] == "fp32" and "bf16_gain" not in recorded(run)
+
+
+@pytest.mark.parametrize(
+    ("refused", "where"),
+    [
+        ("bf16 mixed precision requires a supported device.", "recipe.precision"),
+        ("Unsupported logging capability: x.", "log_with"),
+        ("FSDP requires PyTorch >= 2.1.0", "accelerate"),
+    ],
+)
+def test_what_accelerate_refuses_is_told_where_it_is_mended(
+    refused: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ValueError(refused)
+
+    monkeypatch.setattr(accelerate, "Accelerator", refuse)
+    with pytest.raises(InputError, match=f"^{re.escape(where)}: {re.escape(refused)}"):
+        accelerator("bf16", log_with="x")
 
 
 def test_no_instructions_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
