@@ -3,7 +3,7 @@
     python benchmarks/products.py --tokens 433 4096
     ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/products.py    # as on a CPU without AVX-512
 
-Forward with a bias, the gradient of what comes in, and a first forward of a shape, which makes a kernel; medians, in turn.
+Forward with a bias, and the gradients of what comes in and of the weight; medians, in turn.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def medians(ways: dict[str, Callable[[], Any]], times: int) -> dict[str, float]:
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(times):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             way()
-            found[name].append(1000 * (time.perf_counter() - start))
+            found[name].append(1000 * (time.thread_time() - start))
     return {name: statistics.median(values[2:]) for name, values in found.items()}
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     import torch
     import torch.nn.functional as F
 
-    from bert_ft.kernels import products
+    from bert_ft.kernels import cpu, products
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,12 +44,15 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=22)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    cpu.keep_freed(True)  # as in a training
     width = options.width
     print(
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; faster here: {products.faster()}\n"
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; faster here: {products.faster()}, far faster: {products.far_faster()}\n"
     )
-    print("| type | tokens | layer | `F.linear` | oneDNN | oneDNN, ordered | gradient by `@` | by oneDNN |")
-    print("|---|---:|---|---:|---:|---:|---:|---:|")
+    print(
+        "| type | tokens | layer | `F.linear` | oneDNN | oneDNN, ordered | gradient of what comes in by `@` | by oneDNN | of the weight by `@` | by oneDNN |"
+    )
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     with torch.no_grad():
         for dtype in products.ANSWERS:
             for tokens in options.tokens:
@@ -62,7 +65,9 @@ def main() -> None:
                         "plain": lambda x=x, w=w, b=b: products._product(x, w, b),
                         "ordered": lambda x=x, w=ordered, b=b: products._product(x, w, b),
                         "at": lambda g=g, w=w: g @ w,
-                        "turned": lambda g=g, w=w: products._matmul(g, w),
+                        "onednn": lambda g=g, w=w: products._matmul(g, w),
+                        "weight at": lambda g=g, x=x: g.t() @ x,
+                        "weight onednn": lambda g=g, x=x: products._matmul(g.t(), x),
                     }, options.times)  # fmt: skip
                     cells = (f"{ms:.2f} ({2e-6 * tokens * i * o / ms:.0f})" for ms in found.values())
                     print(f"| {str(dtype)[6:]} | {tokens:,} | {i} x {o} | {' | '.join(cells)} |", flush=True)
