@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
+import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,9 @@ from bert_ft.kernels import processor
 
 ANSWERS = (torch.float32, torch.bfloat16)  # types that answers are computed in so
 WORTH = 1.5  # times MKL's speed
+# Multiplications from which on a product of a step is oneDNN's, which makes a kernel for each new number of
+# tokens, in 0.3 ms: few tokens in narrow layers do not win that back (benchmarks/log.md).
+LARGE = 2**22
 _forwards: dict[nn.Linear, list[Any]] = {}  # of the layers that are taken, the newest last
 _lock = threading.Lock()
 
@@ -118,13 +122,24 @@ def _forward(layer: nn.Linear, cast: _Cast | None, x: Tensor) -> Tensor:
     mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
     own = {x.dtype, weight.dtype} <= ({torch.float32, torch.bfloat16} if mixed else {dtype})
-    if plain and own and cast is not None and not torch.is_grad_enabled() and dtype in ANSWERS:
+    if not plain or not own or _is_transformed():
+        return F.linear(x, weight, bias)
+    if cast is not None and not torch.is_grad_enabled() and dtype in ANSWERS:
         return _product(x.to(dtype), *cast.of(layer, dtype))
-    if plain and own and not mixed and dtype == torch.float32:
+    if not mixed and dtype == torch.float32 and x.numel() * weight.shape[0] >= LARGE:
         # in rows: what leaves is then no view, which some models change in place
         product: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
         return product.view(*x.shape[:-1], weight.shape[0])
     return F.linear(x, weight, bias)
+
+
+def _is_transformed() -> bool:
+    """Whether torch.compile, whose inductor has no code for the operator with weights that are no constants,
+    or a derivative of torch.func's or a forward one, which has no way through a function of our own, is at
+    work."""
+    if torch.compiler.is_compiling():
+        return True
+    return bool(torch._C._are_functorch_transforms_active()) or fwAD._current_level >= 0
 
 
 class _Linear(torch.autograd.Function):
@@ -132,7 +147,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # what no gradient asks for is not kept, as torch's own layer does not
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return _product(x, weight, bias)
 
     @staticmethod
@@ -142,7 +159,7 @@ class _Linear(torch.autograd.Function):
         # a loss that holds gradients differentiates these, too
         back = torch.matmul if torch.is_grad_enabled() else _matmul
         # of no rows oneDNN makes no sum
-        back_to_weight = back if far_faster() and len(x) else torch.matmul
+        back_to_weight = back if far_faster() and len(grad) else torch.matmul
         return (
             back(grad, weight) if of_x else None,
             back_to_weight(grad.t(), x) if of_weight else None,

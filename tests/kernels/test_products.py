@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -22,6 +23,7 @@ def far(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool
         pytest.skip("this build of torch has no linear layer of oneDNN")
     monkeypatch.setattr(products, "faster", lambda: True)
     monkeypatch.setattr(products, "far_faster", lambda: request.param)
+    monkeypatch.setattr(products, "LARGE", 0)
     return bool(request.param)
 
 
@@ -132,6 +134,87 @@ def test_a_weight_that_is_not_trained(asked: list[tuple[int, ...]]) -> None:
         layer(x).sum().backward()
     assert len(asked) == 2 and layer[0].weight.grad is None
     torch.testing.assert_close(x.grad, layer[0].weight.sum(0).expand(3, 6))
+
+
+@pytest.mark.parametrize("trained", ["", "weight", "bias", "weight bias"])
+@pytest.mark.parametrize("of_x", [True, False])
+def test_keeps_for_gradients_what_torch_keeps(trained: str, of_x: bool) -> None:
+    """A frozen layer has no use for what came in, which may change then; the weight of one behind which nothing
+    learns may, too."""
+    if not trained and not of_x:
+        return
+    layer = nn.Sequential(nn.Linear(6, 5))
+    for name, parameter in layer[0].named_parameters():
+        parameter.requires_grad_(name in trained.split())
+
+    def kept() -> list[tuple[int, ...]]:
+        shapes: list[tuple[int, ...]] = []
+        x = torch.randn(3, 6, requires_grad=of_x)
+
+        def pack(tensor: Tensor) -> Tensor:
+            shapes.append(tuple(sorted(tensor.shape)))  # torch keeps the weight turned
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            layer(x)
+        return sorted(shapes)
+
+    expected = kept()
+    with products.taken(layer):
+        assert kept() == expected
+
+
+def test_few_products_stay_torchs(asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel for each number of tokens is not worth them; answers are oneDNN's whatever their number, which may
+    not depend on the rows beside."""
+    monkeypatch.setattr(products, "LARGE", 4 * 6 * 5)
+    layer = nn.Sequential(nn.Linear(6, 5))
+    with products.taken(layer):
+        layer(torch.randn(3, 6)).sum().backward()
+        assert not asked
+        layer(torch.randn(2, 2, 6)).sum().backward()
+    assert asked[0] == (4, 6)
+    del asked[:]
+    with products.taken(layer, fixed=True), torch.inference_mode():
+        layer(torch.randn(3, 6))
+    assert asked == [(3, 6)]
+
+
+@pytest.mark.parametrize("kind", ["grad", "vmap", "jvp", "dual numbers", "compiled", "compiled answers"])
+def test_transformed_layers_are_torchs(kind: str) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(3, 6)
+    weights = {name: each.detach() for name, each in layer.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        found: Tensor = torch.func.functional_call(layer, weights, (x,)).square().sum()
+        return found
+
+    def dual() -> Tensor | None:
+        with fwAD.dual_level():
+            return fwAD.unpack_dual(layer(fwAD.make_dual(x, torch.ones_like(x)))).tangent
+
+    def compiled() -> Tensor:
+        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        found: Tensor = torch.compile(layer, backend=backend)(x)
+        return found
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Tensor]:
+        assert "mkldnn" not in graph.code  # which inductor fails at
+        return graph
+
+    ways: dict[str, Callable[[], object]] = {
+        "grad": lambda: torch.func.grad(loss)(weights, x),
+        "vmap": lambda: torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x),
+        "jvp": lambda: torch.func.jvp(layer, (x,), (torch.ones_like(x),)),
+        "dual numbers": dual,
+        "compiled": compiled,
+        "compiled answers": torch.no_grad()(compiled),
+    }
+    expected = ways[kind]()
+    with products.taken(layer, fixed=kind == "compiled answers"):
+        found = ways[kind]()
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_loss_that_holds_gradients(asked: list[tuple[int, ...]]) -> None:
