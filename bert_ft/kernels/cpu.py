@@ -126,7 +126,7 @@ def bf16_gain() -> float:
 
 def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
     """In place of `nn.Dropout.forward`, with the rate that the module has by now."""
-    if not module.training or not 0 < module.p < 1:
+    if not module.training or not 0 < module.p < 1 or products.is_transformed():
         return nn.functional.dropout(x, module.p, module.training)
     dropped: Tensor = _Dropout.apply(x, module.p)  # type: ignore[no-untyped-call]
     return dropped

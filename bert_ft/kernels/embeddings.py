@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bert_ft.kernels import products
+
 LARGE = 2**20  # numbers in a table: below, zeros are cheap
 
 
@@ -37,15 +39,22 @@ class Table:
 
     def look_up(self, ids: Tensor) -> Tensor:
         """In place of the module's `forward`: (...) token numbers -> (..., H)."""
+        weight = self.module.weight
+        # `functional_call` has put another one in its place
+        if weight is not self.weight or products.is_transformed():
+            return nn.functional.embedding(ids, weight, self.module.padding_idx)
         result: Tensor = _LookUp.apply(self.weight, ids, self)  # type: ignore[no-untyped-call]
         return result
 
     def add(self, ids: Tensor, gradient: Tensor) -> None:
         """Adds the gradient (..., H) of what was looked up for `ids` (...) to that of the weight."""
-        if self.weight.grad is not self.gradient:  # the optimizer has let go of the last step's
+        if (others := self.weight.grad) is not self.gradient:  # the optimizer has let go of the last step's
             self.gradient.index_fill_(0, self.rows, 0)
             self.rows = self.rows[:0]
             self.weight.grad = self.gradient
+            if others is not None:  # autograd's, of a backward before in which nothing was looked up here
+                self.gradient += others
+                self.rows = torch.arange(len(others))
         rows, places = torch.unique(ids, return_inverse=True)
         padding = self.module.padding_idx
         if padding is not None:  # has no gradient; unlike `padding_idx` of the function below, -1 is no row

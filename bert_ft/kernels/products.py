@@ -82,6 +82,15 @@ def is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
     return type(module) is nn.Linear and (own is None or getattr(own, "func", None) is _forward)
 
 
+def is_transformed() -> bool:
+    """Whether a derivative of torch.func's or a forward one, which has no way through a function of our own,
+    is at work, or torch.compile, whose inductor has no code for oneDNN's operator with weights that are no
+    constants."""
+    if torch.compiler.is_compiling():
+        return True
+    return bool(torch._C._are_functorch_transforms_active()) or fwAD._current_level >= 0
+
+
 @functools.cache
 def faster() -> bool:
     """Whether this is a CPU on which oneDNN was measured to be faster, in a build of torch that has it."""
@@ -122,7 +131,7 @@ def _forward(layer: nn.Linear, cast: _Cast | None, x: Tensor) -> Tensor:
     mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
     own = {x.dtype, weight.dtype} <= ({torch.float32, torch.bfloat16} if mixed else {dtype})
-    if not plain or not own or _is_transformed():
+    if not plain or not own or is_transformed():
         return F.linear(x, weight, bias)
     if cast is not None and not torch.is_grad_enabled() and dtype in ANSWERS:
         return _product(x.to(dtype), *cast.of(layer, dtype))
@@ -131,15 +140,6 @@ def _forward(layer: nn.Linear, cast: _Cast | None, x: Tensor) -> Tensor:
         product: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
         return product.view(*x.shape[:-1], weight.shape[0])
     return F.linear(x, weight, bias)
-
-
-def _is_transformed() -> bool:
-    """Whether torch.compile, whose inductor has no code for the operator with weights that are no constants,
-    or a derivative of torch.func's or a forward one, which has no way through a function of our own, is at
-    work."""
-    if torch.compiler.is_compiling():
-        return True
-    return bool(torch._C._are_functorch_transforms_active()) or fwAD._current_level >= 0
 
 
 class _Linear(torch.autograd.Function):

@@ -139,3 +139,47 @@ def test_several_processes_and_small_tables_have_none(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     with embeddings.kept(model) as tables:
         assert not tables
+
+
+@pytest.mark.parametrize("first", ["another weight", "its own"])
+def test_another_weight_in_its_place_is_read(first: str) -> None:
+    """`functional_call` with a weight that was moved: it is looked up, and its gradient adds to the others'."""
+    torch.manual_seed(0)
+    model = Bag().train()
+    ids = torch.randint(0, 50, (6, 5))
+
+    def parts() -> list[Tensor]:
+        model.zero_grad()
+        moved = {"words.weight": model.words.weight * 2 + 1}
+        losses = [
+            lambda: torch.func.functional_call(model, moved, (ids,)).square().sum(),
+            lambda: model(ids).square().sum(),
+        ]
+        values = []
+        for loss in losses if first == "another weight" else losses[::-1]:
+            values.append(value := loss())
+            value.backward()
+        return [*values, *(each.grad.clone() for each in model.parameters())]
+
+    expected = parts()
+    with cpu.lean(model, True) as active:
+        assert active is not None and active.tables
+        found = parts()
+    torch.testing.assert_close(found, expected)
+
+
+def test_derivatives_of_torch_func() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Bag(), nn.Dropout(0.5)).train()
+    ids = torch.randint(0, 50, (6, 5))
+    weights = {name: each.detach() for name, each in model.named_parameters()}
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        torch.manual_seed(1)
+        found: Tensor = torch.func.functional_call(model, weights, (ids,)).square().sum()
+        return found
+
+    expected = torch.func.grad(loss)(weights)
+    with cpu.lean(model, True):
+        found = torch.func.grad(loss)(weights)
+    torch.testing.assert_close(found, expected)

@@ -316,6 +316,14 @@ def test_gradients_of_weights_where_it_is_far_faster(
         products.far_faster.cache_clear()
 
 
+def test_a_trial_within_autocast_is_of_float32() -> None:
+    found: list[torch.dtype] = []
+    a, b = processor.matrices()
+    with torch.autocast("cpu", torch.bfloat16):
+        processor.seconds([lambda: found.append((a[:2] @ b).dtype)])
+    assert set(found) == {torch.float32}
+
+
 def test_the_ways_of_the_trial_are_one_product() -> None:
     mkl, onednn = (way() for way in products.ways())
     torch.testing.assert_close(mkl, onednn)
