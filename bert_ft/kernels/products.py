@@ -115,7 +115,7 @@ def ways() -> list[Callable[[], Tensor]]:
 
 def runs() -> bool:
     """Whether oneDNN's linear layer is there: tried, since it is an operator of torch's compiler."""
-    x = torch.ones(2, 4)
+    x = torch.ones(2, 4, dtype=torch.float32, device="cpu")
     try:
         with torch.inference_mode():
             found = _product(x, torch.ops.mkldnn._reorder_linear_weight(x), x[0, :2].contiguous())

@@ -324,10 +324,21 @@ def test_a_trial_within_autocast_is_of_float32() -> None:
     assert set(found) == {torch.float32}
 
 
-def test_the_ways_of_the_trial_are_one_product() -> None:
-    mkl, onednn = (way() for way in products.ways())
+@pytest.mark.parametrize("default", ["cpu", "meta", "float64"])
+def test_the_ways_of_the_trial_are_one_product(default: str) -> None:
+    """On the CPU in float32, whatever a person's defaults are."""
+    try:
+        if default == "float64":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.set_default_device(default)
+        mkl, onednn = (way() for way in products.ways())
+        assert products.runs()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert mkl.dtype == onednn.dtype == torch.float32 and mkl.shape == (512, 1024)
     torch.testing.assert_close(mkl, onednn)
-    assert mkl.shape == (512, 1024)
 
 
 def test_other_forwards_stay() -> None:
