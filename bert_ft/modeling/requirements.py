@@ -21,7 +21,12 @@ BESIDE_TEXT = {
     "input_shape_ids": "shapes of characters",
     "input_pronunciation_ids": "pronunciations",
 }
-POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+POSITIONS = (
+    "max_position_embeddings",
+    "max_encoder_position_embeddings",
+    "max_decoder_position_embeddings",
+    "num_hash_buckets",  # of CANINE's characters, and rows of its table of positions, too
+)
 
 
 def positions(network: Any) -> int | None:

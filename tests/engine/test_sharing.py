@@ -177,7 +177,7 @@ def test_bigbird_keeps_its_attention(tokenizer: Any, longest: int, used: str) ->
 
 def test_positions_are_counted_once() -> None:
     """LiLT has two embeddings of positions that begin behind the padding's; LED's decoder has fewer than its encoder;
-    XLNet says -1."""
+    CANINE has as many as hash buckets; XLNet says -1."""
     size = SMALL | {"hidden_size": 48}
     assert requirements.positions(tf.LiltModel(tf.LiltConfig(**size | {"max_position_embeddings": 66}))) == 65
     led = tf.LEDConfig(vocab_size=60, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
@@ -185,6 +185,8 @@ def test_positions_are_counted_once() -> None:
                        max_encoder_position_embeddings=64, max_decoder_position_embeddings=32)  # fmt: skip
     assert requirements.positions(tf.LEDModel(led)) == 32
     xlnet = tf.XLNetConfig(vocab_size=60, d_model=16, n_layer=1, n_head=2, d_inner=16)
+    canine = tf.CanineConfig(**size, num_hash_buckets=64, downsampling_rate=4)
+    assert requirements.positions(tf.CanineModel(canine)) == 64
     assert requirements.positions(tf.XLNetModel(xlnet)) is None
 
 
