@@ -60,6 +60,8 @@ def accelerator(
         where = next((place for words, place in BLAMED.items() if words in str(error)), "accelerate")
         raise InputError(str(error), where=where) from None
     on_cpu = result.device.type == "cpu"
+    if training:
+        _refuse_surroundings(result.device.type)
     result.asked = asked
     if training and on_cpu and not asked:
         good = gather_object([has_bf16() and bf16_gain() >= WORTH])
@@ -78,6 +80,26 @@ def accelerator(
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and result.num_processes > 1:
         _shard(result)
     return result
+
+
+def _refuse_surroundings(device: str) -> None:
+    """Refuses a training inside a person's own `torch.autocast`, which keeps its copies of the weights until
+    it is left, so that every step would be computed with those of the first; and one without gradients."""
+    import torch
+
+    if torch.is_autocast_enabled(device):
+        raise InputError(
+            "the training is called inside `torch.autocast`, where no step would see what the one before "
+            "has learned",
+            where="torch",
+            remedy='call it outside; precision = "bf16", "fp16" or "bf16-steps" says what it is computed in',
+        )
+    if not torch.is_grad_enabled():
+        raise InputError(
+            "the training is called inside `torch.no_grad` or `torch.inference_mode`, where no gradients are",
+            where="torch",
+            remedy="call it outside",
+        )
 
 
 def _shard(accelerator: Any) -> None:

@@ -110,7 +110,7 @@ class _Training:
         )
         self.state.micro_batches = max(self.state.micro_batches, batching.gradient_accumulation_steps)
         self.listeners = list(callbacks) if self.accelerator.is_main_process else []
-        self.running = torch.tensor(self.state.running, device=self.device)
+        self.running = torch.tensor(self.state.running, dtype=torch.float32, device=self.device)
         self.lean: cpu.Lean | None = None
         self.whole = True
 
@@ -196,7 +196,7 @@ class _Training:
     def _backward(self, indices: Any, micro: Sequence[Any]) -> torch.Tensor:
         """Gradients of the global batch's mean loss; returns this process's share of that loss."""
         total = max(float(self.features.weights[indices].sum()), 1e-12)
-        mean = torch.zeros((), device=self.device)
+        mean = torch.zeros((), dtype=torch.float32, device=self.device)
         for k, part in enumerate(micro):
             with self.accelerator.no_sync(self.wrapped) if k < len(micro) - 1 else nullcontext():
                 loss = self._loss(part if len(part) else indices[:1])
