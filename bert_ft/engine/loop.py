@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from bert_ft.config.task import Task
-from bert_ft.engine import batches, lean, optimization, precision
+from bert_ft.engine import batches, lean, losses, optimization, precision
 from bert_ft.engine.averaging import Average
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
@@ -87,7 +87,7 @@ class _Training:
         self.evaluate = evaluate
         self.log = log
         self.checkpoints = checkpoints
-        self.loss = loss or model.adapter.loss
+        self.loss = losses.checked(loss) if loss else model.adapter.loss
         sharing = model.sharing or ANY
         self.pad = model.tokenizer.pad_token_id
         self.width = sharing.width
