@@ -226,7 +226,8 @@ OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turns a disk that can't be written into one message with exit code 1."""
+    """Turns a disk that can't be written into one message: with exit code 1, or 2 where a file of the user's
+    is in the way of a folder."""
     try:
         yield
     except Exception as error:
@@ -234,11 +235,11 @@ def disk(path: Path) -> Iterator[None]:
             if (number := OF_RUST.search(str(error))) is None:
                 raise
             error = OSError(int(number[1]), os.strerror(int(number[1])))
-        reason = FULL.get(error.errno or 0, error.strerror or str(error))
+        where, remedy = str(error.filename or path), "choose another place with --output DIR"
         if isinstance(error, (FileExistsError, NotADirectoryError)):
-            reason = "a file is in the way of a folder"
-        remedy = "choose another place with --output DIR"
-        raise MachineError(reason, where=str(error.filename or path), remedy=remedy) from None
+            raise InputError("a file is in the way of a folder", where=where, remedy=remedy) from None
+        reason = FULL.get(error.errno or 0, error.strerror or str(error))
+        raise MachineError(reason, where=where, remedy=remedy) from None
 
 
 def no_locks(path: Path, error: OSError) -> MachineError:

@@ -20,7 +20,7 @@ from bert_ft.engine import fitting, loop
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, State
 from bert_ft.engine.last_linear import LastLinear
-from bert_ft.engine.problem import Loss
+from bert_ft.engine.losses import Loss
 from bert_ft.engine.vectors import Vectors
 from bert_ft.errors import InputError
 from bert_ft.families.features import Features

@@ -18,7 +18,8 @@ import numpy as np
 from bert_ft.engine import batches
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
-from bert_ft.engine.problem import MANY, Loss, Problem
+from bert_ft.engine.losses import Loss
+from bert_ft.engine.problem import MANY, Problem
 from bert_ft.engine.vectors import BLOCK, Vectors, grouped
 from bert_ft.families.features import Features, parts
 

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import gather_object
 
 from bert_ft import progress
-from bert_ft.engine import batches
+from bert_ft.engine import batches, precision
 from bert_ft.engine.sharing import ANY, Reader, Sharing
 from bert_ft.families.features import Features, ranges
 from bert_ft.kernels import padding_free, products
@@ -51,8 +51,7 @@ def predict(
     batched = mine + [todo[0][:1]] * idle
     flat: _Flat | None = None
     for_others: list[tuple[np.ndarray, np.ndarray]] = []
-    # one autocast around all of them: weights are cast once
-    with torch.inference_mode(), accelerator.autocast(), products.taken(model, lean, fixed=True):
+    with torch.inference_mode(), precision.of_answers(accelerator), products.taken(model, lean, fixed=True):
         for number, indices in enumerate(
             progress.told(batched, sum(map(len, batched)), "rows computed", len)
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ def train(
     log: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
-    loss: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None = None,
+    loss: losses.Loss | None = None,
 ) -> State:
     """Trains a model in place by its task's recipe.
 
@@ -79,7 +79,7 @@ class _Training:
         log: Callable[[dict[str, Any]], None],
         checkpoints: Checkpoints | None,
         callbacks: Sequence[Callback],
-        loss: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None,
+        loss: losses.Loss | None,
     ) -> None:
         self.adapter = model.adapter
         self.task = model.adapter.task

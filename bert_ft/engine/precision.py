@@ -1,8 +1,9 @@
-"""The forward of a training step in a precision of its own."""
+"""What forwards are computed in: those of training steps, and those of answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,3 +16,11 @@ def outputs(network: Any, inputs: Mapping[str, torch.Tensor], accelerator: Any) 
         return network(**inputs)
     with torch.autocast(accelerator.device.type, accelerator.step_dtype):
         return convert_to_fp32(network(**inputs))
+
+
+@contextmanager
+def of_answers(accelerator: Any) -> Iterator[None]:
+    """Inside, forwards are computed in the precision of answers, whatever a person's own `torch.autocast`
+    around them says. One for all of them: weights are cast once."""
+    with torch.autocast(accelerator.device.type, enabled=False), accelerator.autocast():
+        yield

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bert_ft.engine.losses import Loss
 from bert_ft.engine.vectors import Part, Vectors
-
-Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 ITERATIONS = 500
 MANY = 20_000  # features: more are fitted less exactly, and one fold of them says enough

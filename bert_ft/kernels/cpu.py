@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import embeddings, grouped_attention, processor, products, seen_rows
+from bert_ft.kernels import embeddings, grouped_attention, processor, products, seen_rows, transforms
 
 # malloc.h
 M_TRIM_THRESHOLD = -1
@@ -126,7 +126,7 @@ def bf16_gain() -> float:
 
 def _forward(module: nn.Dropout, x: Tensor) -> Tensor:
     """In place of `nn.Dropout.forward`, with the rate that the module has by now."""
-    if not module.training or not 0 < module.p < 1 or products.is_transformed():
+    if not module.training or not 0 < module.p < 1 or transforms.active():
         return nn.functional.dropout(x, module.p, module.training)
     dropped: Tensor = _Dropout.apply(x, module.p)  # type: ignore[no-untyped-call]
     return dropped

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ft.kernels import products
+from bert_ft.kernels import transforms
 
 LARGE = 2**20  # numbers in a table: below, zeros are cheap
 
@@ -41,7 +41,7 @@ class Table:
         """In place of the module's `forward`: (...) token numbers -> (..., H)."""
         weight = self.module.weight
         # `functional_call` has put another one in its place
-        if weight is not self.weight or products.is_transformed():
+        if weight is not self.weight or transforms.active():
             return nn.functional.embedding(ids, weight, self.module.padding_idx)
         result: Tensor = _LookUp.apply(self.weight, ids, self)  # type: ignore[no-untyped-call]
         return result

@@ -36,7 +36,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from bert_ft.kernels import probing, products, survey
+from bert_ft.kernels import probing, products, survey, transforms
 from bert_ft.kernels.packed_attention import Layout
 
 RESHAPES = (Tensor.view, Tensor.reshape, torch.reshape)
@@ -193,9 +193,8 @@ def _projections_of(layer: nn.Module, layout: Layout) -> Sequence[nn.Linear]:
     # a graph's layout does not know the lengths of its batches
     if layout.window is not None or layout.tokens.device.type != "cpu" or type(layout) is not Layout:
         return ()
-    # a derivative of torch.func's has no way through attention of our own
     watched = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    transformed = torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu")
+    transformed = transforms.active() or torch.is_autocast_enabled("cpu")
     if not found or not torch.is_grad_enabled() or watched or transformed or parts != _parts_of(layer):
         return ()
     more = len(layout.tokens) - 2 * len(layout.lengths)

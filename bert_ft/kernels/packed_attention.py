@@ -115,9 +115,10 @@ class Layout:
 def runs(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """(sum of lengths,) on the CPU: starts[0], starts[0] + 1, ..., lengths[0] of them, then from starts[1],
     ..."""
-    sizes = torch.tensor(lengths)
-    shifts = torch.tensor(starts) - sizes.cumsum(0) + sizes
-    return shifts.repeat_interleave(sizes) + torch.arange(int(sizes.sum()))
+    # whatever device is a person's default
+    sizes = torch.tensor(lengths, device="cpu")
+    shifts = torch.tensor(starts, device="cpu") - sizes.cumsum(0) + sizes
+    return shifts.repeat_interleave(sizes) + torch.arange(int(sizes.sum()), device="cpu")
 
 
 def choose_kernel(

@@ -20,11 +20,10 @@ from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
-import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_ft.kernels import processor
+from bert_ft.kernels import processor, transforms
 
 ANSWERS = (torch.float32, torch.bfloat16)  # types that answers are computed in so
 WORTH = 1.5  # times MKL's speed
@@ -82,15 +81,6 @@ def is_free(module: nn.Module) -> TypeGuard[nn.Linear]:
     return type(module) is nn.Linear and (own is None or getattr(own, "func", None) is _forward)
 
 
-def is_transformed() -> bool:
-    """Whether a derivative of torch.func's or a forward one, which has no way through a function of our own,
-    is at work, or torch.compile, whose inductor has no code for oneDNN's operator with weights that are no
-    constants."""
-    if torch.compiler.is_compiling():
-        return True
-    return bool(torch._C._are_functorch_transforms_active()) or fwAD._current_level >= 0
-
-
 @functools.cache
 def faster() -> bool:
     """Whether this is a CPU on which oneDNN was measured to be faster, in a build of torch that has it."""
@@ -131,7 +121,7 @@ def _forward(layer: nn.Linear, cast: _Cast | None, x: Tensor) -> Tensor:
     mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
     own = {x.dtype, weight.dtype} <= ({torch.float32, torch.bfloat16} if mixed else {dtype})
-    if not plain or not own or is_transformed():
+    if not plain or not own or transforms.active():
         return F.linear(x, weight, bias)
     if cast is not None and not torch.is_grad_enabled() and dtype in ANSWERS:
         return _product(x.to(dtype), *cast.of(layer, dtype))

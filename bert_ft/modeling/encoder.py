@@ -161,12 +161,14 @@ class Encoder:
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
         steps = self.accelerator.step_dtype
         dtypes = [half] if steps is None else [half, steps]
-        if unpad:
-            self.unpadding = padding_free.unpad(network, *dtypes)
-            reason = self.unpadding.reason
-        self.sharing, of_sharing = sharing.find(network, reader, tokenizer, self.max_length, rule)
-        if first_token:
-            self.narrowing = last_layer.narrow(network, *dtypes)
+        # a person's own autocast would round what is compared
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            if unpad:
+                self.unpadding = padding_free.unpad(network, *dtypes)
+                reason = self.unpadding.reason
+            self.sharing, of_sharing = sharing.find(network, reader, tokenizer, self.max_length, rule)
+            if first_token:
+                self.narrowing = last_layer.narrow(network, *dtypes)
         return [*notes, *of_steps, reason, *of_sharing]
 
     def _settle_steps(self, reader: Reader) -> list[str]:

@@ -85,6 +85,9 @@ def _explained(error: Exception, where: str) -> tuple[str, str]:
     if "trust_remote_code" in str(error):
         message = "this checkpoint brings its own code, which runs only if you say so"
         return message, f"read it, then {remote_code.option(where)}; what a file says about this is ignored"
+    if "torch.set_default_device" in str(error):
+        message = "torch's default device is 'meta', which holds no numbers"
+        return message, "torch.set_default_device(None), or leave `with torch.device(...)` before"
     remedy = "use an encoder that this version of transformers supports"
     return f"it can't be loaded: {_first_line(error)}", remedy
 

@@ -58,3 +58,18 @@ def test_the_log_is_the_same_under_any_default_type(
     finally:
         torch.set_default_dtype(torch.float32)
     assert [line["loss"] for line in run.log if "loss" in line] == expected
+
+
+def test_answers_are_the_same_inside_a_persons_autocast(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """They were bfloat16's, and a model loaded there was padded: its self-check had compared such numbers."""
+    path = train(tiny_checkpoint, tmp_path / "run").path
+    texts = [row["text"] for row in ROWS]
+    expected = bert_ft.load(path)
+    answers = expected.predict(texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert expected.predict(texts) == answers
+        run = bert_ft.load(path)
+        assert run.predict(texts) == answers
+    assert "padding-free" in run.model.unpadding.reason == expected.model.unpadding.reason
+    with torch.device("meta"), pytest.raises(InputError, match="default device is 'meta'"):
+        bert_ft.load(path).predict(texts)

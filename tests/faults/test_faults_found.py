@@ -399,3 +399,15 @@ def test_names_of_what_is_written() -> None:
     assert all(files.TEMPORARY.fullmatch(name) for name in ours)
     assert not any(files.TEMPORARY.fullmatch(name) for name in ("a.tmp", ".a.tmp", ".a.0123.tmp", ".env"))
     assert re.fullmatch(r"\.a\.", files._stem(Path("x/a")))
+
+
+def test_a_file_in_the_way_of_a_folder_is_the_users(cli: Any, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Exit code 2: it was called a fault of the machine."""
+    run = _train(tiny_checkpoint, tmp_path / "run")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("text\na good film\n")
+    (tmp_path / "file").write_text("mine")
+    for source, target in (("in", "file/out"), ("in/a.csv", "file/out.csv")):
+        done = cli("predict", run.path, source, "-o", target)
+        assert done.code == 2 and "a file is in the way of a folder" in done.err and target in done.err
+    assert (tmp_path / "file").read_text() == "mine"
