@@ -125,6 +125,8 @@ _rows: ContextVar[Rows | None] = ContextVar("rows", default=None)  # while that 
 _projections: WeakKeyDictionary[nn.Module, tuple[tuple[nn.Linear, nn.Linear], list[Any]]] = (
     WeakKeyDictionary()
 )
+# of each network: the attention that the self-check has seen
+_attentions: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def current(query: Tensor, key: Tensor, value: Tensor) -> Rows | None:
@@ -146,7 +148,9 @@ def _enter_head(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None
     layer = last(network)
     recorded = any(kwargs.get(name) or getattr(network.config, name, False) for name in RECORDS)
     watched = any(map(_watched, (network.base_model, probing.stack(network), layer)))
-    _head.set(None if recorded or watched else layer)
+    attention = network.config._attn_implementation
+    changed = attention != _attentions.get(network, attention)  # another one may not know narrow queries
+    _head.set(None if recorded or watched or changed else layer)
 
 
 def _leave_head(module: nn.Module, args: Any, output: Any) -> None:
@@ -346,6 +350,7 @@ def _install(model: nn.Module, network: nn.Module, layer: nn.Module, seen: surve
     for module in dict.fromkeys((model, network)):  # peft calls the network's forward past its hooks
         module.register_forward_pre_hook(_enter_head, with_kwargs=True)
         module.register_forward_hook(_leave_head, always_call=True)
+    _attentions[network] = network.config._attn_implementation
     layer.register_forward_pre_hook(_enter_layer, with_kwargs=True)
     # before what leaves a bare list of padding-free layers
     layer.register_forward_hook(_leave_layer, prepend=True, always_call=True)

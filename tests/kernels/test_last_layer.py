@@ -435,6 +435,18 @@ def test_a_reader_of_hidden_states_gets_them_all(name: str) -> None:
     assert min(seen) == 3, "and once nobody looks, the first tokens alone are computed again"
 
 
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_another_attention_gets_all_queries(free: bool, attention: str) -> None:
+    """Once narrow, a model whose attention a person changed ended in a traceback of shapes."""
+    padded, model, inputs = made("Bert"), made("Bert"), batch([9, 2, 4])
+    assert not free or unpad(model).active
+    assert last_layer.narrow(model).active
+    for each in (attention, "sdpa", attention):
+        model.set_attn_implementation(each)
+        same(run(model.double(), inputs), run(padded.double(), inputs), tolerance=1e-9)
+
+
 @pytest.mark.parametrize("head", ["TokenClassification", "QuestionAnswering"])
 def test_heads_that_read_every_token(head: str) -> None:
     model = made("Bert", head)
