@@ -126,7 +126,7 @@ _projections: WeakKeyDictionary[nn.Module, tuple[tuple[nn.Linear, nn.Linear], li
     WeakKeyDictionary()
 )
 # of each network: the attention that the self-check has seen
-_attentions: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_attentions: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 def current(query: Tensor, key: Tensor, value: Tensor) -> Rows | None:
@@ -346,7 +346,7 @@ def _install_and_check(
     return None
 
 
-def _install(model: nn.Module, network: nn.Module, layer: nn.Module, seen: survey.Survey) -> None:
+def _install(model: nn.Module, network: PreTrainedModel, layer: nn.Module, seen: survey.Survey) -> None:
     for module in dict.fromkeys((model, network)):  # peft calls the network's forward past its hooks
         module.register_forward_pre_hook(_enter_head, with_kwargs=True)
         module.register_forward_hook(_leave_head, always_call=True)
