@@ -34,6 +34,8 @@ def ragged(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     positions = getattr(config, "max_position_embeddings", None) or 64
     longest = min(longest, positions // 2) if positions > 0 else longest  # XLNet has -1: no bound
+    if getattr(config, "attention_type", None) == "block_sparse":
+        longest = shortest_sparse(config)
     lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
     mask = torch.arange(longest) < lengths[:, None]
     vocabulary = config.vocab_size
@@ -41,6 +43,12 @@ def ragged(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
     ids = torch.randint(vocabulary, mask.shape, generator=torch.Generator().manual_seed(0))
     # no pad inside a row: RoBERTa counts positions by the ids
     return torch.where(ids == pad, (pad + 1) % vocabulary, ids).where(mask, pad), mask
+
+
+def shortest_sparse(config: Any) -> int:
+    """Tokens of the shortest batch that BigBird has block-sparse attention for: at the first that is shorter
+    it changes to full attention, for good."""
+    return int((5 + 2 * config.num_random_blocks) * config.block_size) + 1
 
 
 def differentiate(
