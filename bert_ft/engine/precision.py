@@ -29,6 +29,9 @@ def settle(network: Any, reader: Reader, accelerator: Any) -> list[str]:
     """Leaves training steps in the precision of answers where the network, its head included, does not run
     in theirs, or can't be tried, or gives numbers that would lose their digits, and was not asked to; lets
     the numbers of others keep theirs. Returns why."""
+    if accelerator.step_dtype is not None and next(network.parameters()).dtype == torch.float64:
+        accelerator.step_dtype = accelerator.bf16_gain = None
+        return ["trained in float64, the type of the network's weights, which no step in bf16 changes"]
     half = accelerator.step_dtype is not None or accelerator.mixed_precision in ("bf16", "fp16")
     notes = []
     if half and getattr(reader, "regression", False):

@@ -174,3 +174,15 @@ def test_what_can_not_be_tried_is_not_said_to_fail(tiny_checkpoint: Path, tmp_pa
     assert runs[0][0] == "fp32" and runs[1][0] == "bf16-steps"
     told = "trained in fp32: bert can't be tried in bf16 (AssertionError: there is no separator)"
     assert told in runs[0][1] and "in fp32" not in runs[1][1]
+
+
+def test_a_network_of_float64_is_not_said_to_train_in_bf16(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Autocast leaves float64 as it is."""
+    seen: set[torch.dtype] = set()
+    network = network_of(tiny_checkpoint).double()
+    handle = network.classifier.register_forward_hook(lambda *taken: seen.add(taken[2].dtype))
+    run = train(tiny_checkpoint, tmp_path / "run", network, max_steps=2, eval_every=2)
+    handle.remove()
+    assert seen == {torch.float64}
+    assert run.environment["precision"] != "bf16-steps" and "bf16_gain" not in run.environment
+    assert "trained in float64" in " ".join(run.results["notes"])
