@@ -29,14 +29,19 @@ def stack(network: PreTrainedModel) -> nn.Module | None:
 
 
 def ragged(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of five rows of different lengths, each (5, L), on the CPU."""
+    """Token ids and mask of rows of different lengths, each (5, L), on the CPU; (2, L) for BigBird's
+    block-sparse attention, which takes hundreds of tokens."""
     config = network.config
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     positions = getattr(config, "max_position_embeddings", None) or 64
     longest = min(longest, positions // 2) if positions > 0 else longest  # XLNet has -1: no bound
-    if getattr(config, "attention_type", None) == "block_sparse":
+    sparse = (
+        getattr(config, "attention_type", None) == "block_sparse" and shortest_sparse(config) <= positions
+    )
+    if sparse:
         longest = shortest_sparse(config)
-    lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
+    # hundreds of tokens a row: two of them will do
+    lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1][: 2 if sparse else 5])
     mask = torch.arange(longest) < lengths[:, None]
     vocabulary = config.vocab_size
     pad = getattr(config, "pad_token_id", None) or 0
