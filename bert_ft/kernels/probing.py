@@ -29,18 +29,31 @@ def stack(network: PreTrainedModel) -> nn.Module | None:
 
 
 def ragged(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of five rows of different lengths, each (5, L), on the CPU."""
+    """Token ids and mask of rows of different lengths, each (5, L), on the CPU; (2, L) for BigBird's
+    block-sparse attention, which takes hundreds of tokens."""
     config = network.config
     longest = max(12, (getattr(config, "sliding_window", None) or 0) + 4)
     positions = getattr(config, "max_position_embeddings", None) or 64
     longest = min(longest, positions // 2) if positions > 0 else longest  # XLNet has -1: no bound
-    lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1])
+    sparse = (
+        getattr(config, "attention_type", None) == "block_sparse" and shortest_sparse(config) <= positions
+    )
+    if sparse:
+        longest = shortest_sparse(config)
+    # hundreds of tokens a row: two of them will do
+    lengths = torch.tensor([longest, 2, longest // 2, 1, longest - 1][: 2 if sparse else 5])
     mask = torch.arange(longest) < lengths[:, None]
     vocabulary = config.vocab_size
     pad = getattr(config, "pad_token_id", None) or 0
     ids = torch.randint(vocabulary, mask.shape, generator=torch.Generator().manual_seed(0))
     # no pad inside a row: RoBERTa counts positions by the ids
     return torch.where(ids == pad, (pad + 1) % vocabulary, ids).where(mask, pad), mask
+
+
+def shortest_sparse(config: Any) -> int:
+    """Tokens of the shortest batch that BigBird has block-sparse attention for: at the first that is shorter
+    it changes to full attention, for good."""
+    return int((5 + 2 * config.num_random_blocks) * config.block_size) + 1
 
 
 def differentiate(

@@ -138,7 +138,7 @@ class Encoder:
         """
         import torch
 
-        from bert_ft.engine import sharing
+        from bert_ft.engine import precision, sharing
         from bert_ft.kernels import last_layer, padding_free
         from bert_ft.modeling import requirements
 
@@ -157,12 +157,12 @@ class Encoder:
         rule, notes = requirements.settle(network, tokenizer, self.max_length)
         network.to(self.accelerator.device)
         reason = "padded: batching.unpad = false"
-        of_steps = self._settle_steps(reader)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
-        steps = self.accelerator.step_dtype
-        dtypes = [half] if steps is None else [half, steps]
         # a person's own autocast would round what is compared
         with torch.autocast(self.accelerator.device.type, enabled=False):
+            of_steps = precision.settle(network, reader, self.accelerator)
+            steps = self.accelerator.step_dtype
+            dtypes = [half] if steps is None else [half, steps]
             if unpad:
                 self.unpadding = padding_free.unpad(network, *dtypes)
                 reason = self.unpadding.reason
@@ -171,44 +171,11 @@ class Encoder:
                 self.narrowing = last_layer.narrow(network, *dtypes)
         return [*notes, *of_steps, reason, *of_sharing]
 
-    def _settle_steps(self, reader: Reader) -> list[str]:
-        """Leaves training steps in the precision of answers where the network, its head included, does not
-        run in theirs, or can't be tried and was not asked to; returns why."""
-        import torch
-
-        from bert_ft.engine import precision
-        from bert_ft.kernels import probing
-
-        network, device = self.network, self.accelerator
-        if device.step_dtype is None:
-            return []
-        inner = probing.inner(network)
-        if inner is None:
-            if not device.asked:
-                device.step_dtype = device.bf16_gain = None
-            return []
-        ids, mask = (tensor.to(inner.device) for tensor in probing.ragged(inner))
-        inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        before = [(buffer, buffer.clone()) for buffer in network.buffers()]
-        gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
-        try:
-            with torch.random.fork_rng([]):
-                probing.differentiate(
-                    inner, lambda: reader.logits(precision.outputs(network, inputs, device)), None, True
-                )
-        except Exception as error:
-            first = f"{type(error).__name__}: {error}".splitlines()[0]
-            device.step_dtype = device.bf16_gain = None
-            return [f"trained in fp32: {inner.config.model_type} does not run in bf16 ({first})"]
-        finally:
-            for buffer, value in before:
-                buffer.copy_(value)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-        return []
-
     def plain(self) -> None:
         """Makes the network that of `transformers` again: takes our hooks off."""
+        from bert_ft.engine import precision
+
+        precision.plain(self.network)
         for handle in (self.narrowing, self.unpadding):
             if handle is not None:
                 handle.remove()

@@ -11,6 +11,7 @@ from torch import nn
 
 from bert_ft.engine.sharing import Sharing
 from bert_ft.errors import InputError
+from bert_ft.kernels import probing
 
 # what a forward may take beside text and gets along without: then it has zeros, or nothing, in its place
 BESIDE_TEXT = {
@@ -130,7 +131,7 @@ def _sparse(network: Any, max_length: int) -> tuple[int | None, str]:
     attention: here the longest row that there can be decides, for all; returns what block-sparse rows are
     padded to, and a line."""
     config = network.config
-    shortest = (5 + 2 * config.num_random_blocks) * config.block_size
+    shortest = probing.shortest_sparse(config) - 1
     if config.attention_type == "block_sparse" and max_length > shortest:
         return (
             max_length,
