@@ -400,3 +400,22 @@ def test_chinese_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     )
     found = [json.loads(line) for line in done.out.splitlines()]
     assert [(row["名字"], row["text"]) for row in found] == [("张三", "好看，也好笑"), ("李四", "不错；很好")]
+
+
+def test_chinese_tables_in_another_encoding_than_the_run_s(
+    run: bert_ft.Run, tmp_path: Path, cli: Any
+) -> None:
+    rows = "名字,text\n张三,好看也好笑好看也好笑\n"
+    (tmp_path / "gbk.csv").write_bytes(rows.encode("gbk"))
+    done = cli("predict", run.path, "gbk.csv")
+    assert done.code == 2 and done.err == (
+        "bert-ft: gbk.csv: the bytes of the column names are not utf-8\n"
+        "  name their encoding: --set data.encoding=gb18030 (Chinese), cp1252 (Western Europe), ...\n"
+    )
+    answered = cli("predict", run.path, "gbk.csv", "--set", "data.encoding=gb18030")
+    (tmp_path / "utf8.csv").write_text(rows)
+    done = cli("predict", run.path, "utf8.csv", "--set", "encoding=gbk")
+    assert done.code == 2 and done.err.startswith("bert-ft: utf8.csv: the file is UTF-8, and not gbk\n")
+    (tmp_path / "marked.csv").write_text(rows, encoding="utf-8-sig")
+    done = cli("predict", run.path, "marked.csv", "--set", "encoding=gbk")
+    assert answered.code == done.code == 0 and done.out == answered.out and "张三,好看" in done.out

@@ -139,10 +139,10 @@ def predict(
         advance,
         Outcome() if outcome is None else outcome,
     )
-    remarks = Remarks()
+    remarks, reader = Remarks(), model.adapter.readers.get(".json")
     with (
         _own_words(model.adapter.inputs),
-        reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks) as lines,
+        reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks, reader) as lines,
         writing_rows(target, form.write_as, tell, place) as write,
     ):
         rows = answering.rows(lines)
