@@ -120,6 +120,13 @@ def test_the_encoding_of_the_column_names_is_asked_for(load_rows: Load, tmp_path
     )
 
 
+def test_a_task_file_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "task.toml"
+    file.write_bytes('title = "评论"\n'.encode("gbk"))
+    with pytest.raises(InputError, match=r"task\.toml: byte 0xc6 is not UTF-8\n  save the file as UTF-8"):
+        load_task(str(file))
+
+
 # --- what can't be read -----------------------------------------------------------------------------------------------
 
 FAULTS: list[tuple[str, bytes, str]] = [
