@@ -314,8 +314,8 @@ def unread(name: str, counts: dict[str, int]) -> str | None:
     uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
     if max(unknown, uncovered) <= LOST:
         return None
+    characters = f" and {uncovered:.1%} of the characters are in no token" if "characters" in counts else ""
     return (
-        f"{name}: {unknown:.1%} of the tokens are unknown and {uncovered:.1%} of the characters are in no "
-        "token, so the model does not see them; use a checkpoint that was pretrained on texts like these, "
-        "with its own tokenizer"
+        f"{name}: {unknown:.1%} of the tokens are unknown{characters}, so the model does not see "
+        "them; use a checkpoint that was pretrained on texts like these, with its own tokenizer"
     )

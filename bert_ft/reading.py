@@ -89,7 +89,8 @@ def text(file: Path, most: int) -> str:
             raise InputError(message, where=str(file), remedy="check that this is the right file")
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=str(file)) from None
+        message = f"byte {error.object[error.start]:#04x} is not UTF-8"
+        raise InputError(message, where=str(file), remedy="save the file as UTF-8") from None
     except (OSError, ValueError) as error:
         raise InputError(getattr(error, "strerror", None) or str(error), where=str(file)) from None
 

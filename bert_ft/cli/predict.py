@@ -160,10 +160,11 @@ def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int
     from bert_ft.tools.predict.files import predict as answer
     from bert_ft.tools.predict.progress import of_one
 
+    model = getattr(loaded, "model", loaded)
     with of_one(source, output, options.get("read_as")) as advance:
-        outcome = answer(
-            getattr(loaded, "model", loaded), source, output, tell=note, advance=advance, **options
-        )
+        outcome = answer(model, source, output, tell=note, advance=advance, **options)
+    for line in outcome.unread(model.max_length):
+        note(line)
     if not outcome.bad:
         return 0
     what = "kept with their error" if options["keep_bad"] else "left out"

@@ -78,6 +78,7 @@ def test_glue_missing(tmp_path: Path) -> None:
     ("text,label\nnaïve,1\nfine,0\n".encode("utf-8-sig"), {}),
     ("text,label\nnaïve,1\nfine,0\n".encode("latin-1"), {"data__encoding": "latin-1"}),
     ("text,label\nnaïve,1\nfine,0\n".encode("utf-16"), {"data__encoding": "utf-16"}),
+    ("text,label\nnaïve,1\nfine,0\n".encode("utf-8-sig"), {"data__encoding": "gbk"}),  # the mark says so
     ("text;label\nnaïve;1\nfine;0\n".encode(), {"data__delimiter": ";"}),
     ("text,label\r\nnaïve,1\r\n\r\nfine,0".encode(), {}),
     ("text,label\rnaïve,1\rfine,0\r".encode(), {}),
@@ -90,6 +91,40 @@ def test_csv(load_rows: Load, tmp_path: Path, content: bytes, keys: dict[str, An
     file = tmp_path / "rows.csv"
     file.write_bytes(content)
     assert load_rows(file, **keys).train.table.to_pydict() == {"text": ["naïve", "fine"], "label": ["1", "0"]}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_utf8_is_read_as_no_other_encoding(load_rows: Load, tmp_path: Path, suffix: str) -> None:
+    """Of an even number of Chinese characters GBK reads other characters, without a fault."""
+    text = "很好很好很差很差很好"
+    assert text.encode().decode("gbk") != text
+    content = f'{{"text": "{text}", "label": "a"}}\n' if suffix == ".jsonl" else f"text,label\n{text},a\n"
+    file = tmp_path / f"rows{suffix}"
+    file.write_bytes(content.encode())
+    message = f"{file}: the file is UTF-8, and not gbk\n  name its encoding, --set encoding=utf-8, or save"
+    with pytest.raises(InputError, match="^" + re.escape(message)):
+        load_rows(file, data__encoding="gbk")
+    file.write_bytes(content.encode("gbk"))
+    assert load_rows(file, data__encoding="gbk").train.table["text"].to_pylist() == [text]
+
+
+def test_the_encoding_of_the_column_names_is_asked_for(load_rows: Load, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes("评论,标签\n很好,好\n".encode("gbk"))
+    message = f"{file}, line 1: byte 0xc6 is not utf-8\n  save the file as UTF-8, or name its encoding: --set data.encoding=gb18030 (Chinese)"
+    with pytest.raises(InputError, match="^" + re.escape(message)):
+        load_rows(file, data__columns={"text": "评论", "label": "标签"})
+    assert (
+        len(load_rows(file, data__columns={"text": "评论", "label": "标签"}, data__encoding="gb18030").train)
+        == 1
+    )
+
+
+def test_a_task_file_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "task.toml"
+    file.write_bytes('title = "评论"\n'.encode("gbk"))
+    with pytest.raises(InputError, match=r"task\.toml: byte 0xc6 is not UTF-8\n  save the file as UTF-8"):
+        load_task(str(file))
 
 
 # --- what can't be read -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 import bert_ft
 from bert_ft.tools.embed import files
@@ -266,3 +267,25 @@ def test_a_published_number(minilm: Path, shared_data: Path, tmp_path: Path) -> 
     cosines = (vectors[:, 0] * vectors[:, 1]).sum(1)
     assert spearmanr(cosines, scores).statistic == pytest.approx(0.8203247283, abs=1e-6)
     assert pearsonr(cosines, scores).statistic == pytest.approx(0.8274064, abs=1e-6)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_texts_that_the_encoder_does_not_see_are_told(
+    words: bool, tiny_checkpoint: Path, csv: Any, cli: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a warm film", "这部电影很好"]
+    csv("seen.csv", [("text",), (texts[0],)])
+    csv("unseen.csv", [("text",), *((text,) for text in texts)])
+    more = ["--words"] if words else []
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    ids = [number for text in texts for number in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    share = ids.count(tokenizer.unk_token_id) / len(ids)
+    said = f"texts: {share:.1%} of the tokens are unknown, so the model does not see them; use a checkpoint"
+    done = cli("embed", tiny_checkpoint, "unseen.csv", *more)
+    assert share > 0.5 and done.code == 0 and said in done.err
+    assert "unknown" not in cli("embed", tiny_checkpoint, "seen.csv", *more).err
+    embedder = bert_ft.Embedder.load(tiny_checkpoint)
+    bert_ft.embed(embedder, texts, words=words)
+    assert said in "".join(capfd.readouterr())
+    bert_ft.embed(embedder, texts[:1], words=words)
+    assert "unknown" not in "".join(capfd.readouterr())

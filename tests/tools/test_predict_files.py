@@ -60,7 +60,10 @@ def test_every_format_keeps_columns_and_order(
     rows = [{"id": f"r{k}", "text": text, "note": 'a "quoted", cell'} for k, text in enumerate(TEXTS)]
     given = _write(tmp_path / f"rows.{source}", rows)
     done = cli("predict", str(run.path), str(given), "--output", str(tmp_path / f"out.{target}"))
-    assert done.code == 0 and not done.err
+    assert done.code == 0 and all(
+        "only that much is read" in line or "of the tokens are unknown" in line
+        for line in done.err.splitlines()
+    )
     found = _read(tmp_path / f"out.{target}")
     expected = run.predict(TEXTS)
     assert [row["text"] for row in found] == TEXTS and [row["prediction"] for row in found] == [
@@ -400,3 +403,40 @@ def test_chinese_tables(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     )
     found = [json.loads(line) for line in done.out.splitlines()]
     assert [(row["名字"], row["text"]) for row in found] == [("张三", "好看，也好笑"), ("李四", "不错；很好")]
+
+
+def test_chinese_tables_in_another_encoding_than_the_run_s(
+    run: bert_ft.Run, tmp_path: Path, cli: Any
+) -> None:
+    rows = "名字,text\n张三,好看也好笑好看也好笑\n"
+    (tmp_path / "gbk.csv").write_bytes(rows.encode("gbk"))
+    done = cli("predict", run.path, "gbk.csv")
+    assert done.code == 2 and done.err == (
+        "bert-ft: gbk.csv: the bytes of the column names are not utf-8\n"
+        "  name their encoding: --set data.encoding=gb18030 (Chinese), cp1252 (Western Europe), ...\n"
+    )
+    answered = cli("predict", run.path, "gbk.csv", "--set", "data.encoding=gb18030")
+    (tmp_path / "utf8.csv").write_text(rows)
+    done = cli("predict", run.path, "utf8.csv", "--set", "encoding=gbk")
+    assert done.code == 2 and done.err.startswith("bert-ft: utf8.csv: the file is UTF-8, and not gbk\n")
+    (tmp_path / "marked.csv").write_text(rows, encoding="utf-8-sig")
+    done = cli("predict", run.path, "marked.csv", "--set", "encoding=gbk")
+    assert answered.code == done.code == 0 and done.out == answered.out and "张三,好看" in done.out
+
+
+def test_what_the_model_does_not_read_is_told(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    tokenizer, most = run.model.tokenizer, run.model.max_length
+    texts = ["a good film", "a bad film " * 20, "这部电影很好看，很好看"]
+    ids = [tokenizer(text, truncation=True, max_length=most)["input_ids"] for text in texts]
+    long = sum(len(tokenizer(text)["input_ids"]) > most for text in texts)
+    share = sum(row.count(tokenizer.unk_token_id) for row in ids) / sum(map(len, ids))
+    _write(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    done = cli("predict", run.path, "a.jsonl")
+    assert long == 1 and share > 0.1 and done.code == 0
+    assert done.err.splitlines()[-2:] == [
+        f"1 of 3 rows are longer than {most} tokens, and only that much is read",
+        f"texts: {share:.1%} of the tokens are unknown and 0.0% of the characters are in no token, so the "
+        "model does not see them; use a checkpoint that was pretrained on texts like these, with its own tokenizer",
+    ]
+    _write(tmp_path / "a.jsonl", [{"text": texts[0]}])
+    assert "unknown" not in (err := cli("predict", run.path, "a.jsonl").err) and "longer" not in err

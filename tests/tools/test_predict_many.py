@@ -99,7 +99,8 @@ def test_each_file_as_if_it_were_alone(
             "predict", run.path, f"in/{name}", "-o", f"alone/{target}", *(w for w in options if w != "--to" and w != kind)
         )  # fmt: skip
         expected[target.as_posix()] = (tmp_path / "alone" / target).read_bytes()
-        told += [line for line in done.err.splitlines() if " rows are at fault" not in line]
+        of_one = (" rows are at fault", "only that much is read", "of the tokens are unknown")
+        told += [line for line in done.err.splitlines() if not any(said in line for said in of_one)]
         codes.append(done.code)
     done = cli("predict", run.path, "in", "-o", "out", *options)
     assert _visible(tmp_path / "out") == expected and len(expected) == 7

@@ -89,9 +89,9 @@ def read(
         wanted=wanted,
         remarks=remarks,
     )
-    selected = layout.select(wanted, optional, str(path))
     if HALF.search("".join(layout.columns)):
         decode(path, encoding)  # says which byte of the header it is
+    selected = layout.select(wanted, optional, str(path))
     # Arrow wants distinct names; doubled columns that nobody asked for only need to be out of the way
     columns = distinct(layout.columns)
     first_line = _first_line(layout, names)

@@ -10,6 +10,9 @@ from typing import IO, TextIO
 from bert_ft.errors import InputError
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BLOCK = 8192  # bytes that are looked at to tell which encoding a file is in
+SURE = 8  # characters beyond ASCII that are UTF-8 by chance less than once in a million times
+NAMES = "--set data.encoding=gb18030 (Chinese), cp1252 (Western Europe), ..."
 
 
 def known(encoding: str) -> str:
@@ -25,16 +28,13 @@ def decode(path: Path, encoding: str, lenient: bool = False) -> str:
     """The file's text without a byte-order mark; bytes that do not fit are an error with their line, or if
     `lenient` halves of surrogate pairs, as `surrogateescape` has them."""
     raw, encoding = path.read_bytes(), known(encoding)
-    codec = _codec(encoding, raw[:2], str(path))
+    codec = _codec(encoding, raw[:BLOCK], str(path))
     try:
         return raw.decode(codec, "surrogateescape" if lenient else "strict")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"byte {raw[error.start]:#04x} is not {codec.removesuffix('-sig')}"
-        remedy = (
-            'save the file as UTF-8, or name its encoding: --set data.encoding=latin-1 (or "cp1252", '
-            '"gb18030")'
-        )
+        remedy = f"save the file as UTF-8, or name its encoding: {NAMES}"
         raise InputError(message, where=f"{path}, line {line}", remedy=remedy) from None
 
 
@@ -43,18 +43,37 @@ def opened(raw: IO[bytes], encoding: str, where: str) -> TextIO:
     bytes that do not fit as halves of surrogate pairs. Line ends stay as they are."""
     encoding = known(encoding)
     buffer = io.BufferedReader(raw)  # type: ignore[type-var] # of anything that has readinto
-    codec = _codec(encoding, buffer.peek(2)[:2], where)
+    codec = _codec(encoding, buffer.peek(BLOCK), where)
     return io.TextIOWrapper(buffer, encoding=codec, errors="surrogateescape", newline="")
 
 
 def _codec(encoding: str, first: bytes, where: str) -> str:
-    """What decodes a file that begins with these two bytes: UTF-16 where its mark says so, which no text in
-    UTF-8 begins with."""
+    """What decodes a file that begins with these bytes. The byte-order mark of UTF-8 counts before the
+    encoding that is named, since no text in another begins with it; that of UTF-16 where UTF-8 is named.
+
+    Raises:
+        InputError: UTF-16 without a mark, or UTF-8 where another encoding is named, which would read it as
+            other characters without a fault.
+    """
+    if first.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
     if encoding != "utf-8":
+        if not encoding.startswith("utf") and _is_utf8(first):
+            remedy = "name its encoding, --set encoding=utf-8, or save all files in one"
+            raise InputError(f"the file is UTF-8, and not {encoding}", where=where, remedy=remedy)
         return encoding
-    if first in UTF16:
+    if first.startswith(UTF16):
         return "utf-16"
-    if b"\0" in first:
+    if b"\0" in first[:2]:
         remedy = 'set data.encoding = "utf-16-le", or "utf-16-be"'
         raise InputError("the file is UTF-16 without a byte-order mark", where=where, remedy=remedy)
     return "utf-8-sig"
+
+
+def _is_utf8(first: bytes) -> bool:
+    """Whether bytes at the start of a file are UTF-8, beyond doubt; the last character may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return False
+    return sum(not character.isascii() for character in text) >= SURE

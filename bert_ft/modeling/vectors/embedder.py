@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from bert_ft.modeling import pretrained, remote_code
 from bert_ft.modeling.encoder import SURROGATE, Encoder
 from bert_ft.modeling.vectors import declared as folder
 from bert_ft.modeling.vectors import pooling as pools
-from bert_ft.modeling.vectors.windows import cut
+from bert_ft.modeling.vectors.windows import cut, lower
 
 TEXTS = 1024  # that are tokenized together, at most
 CHARACTERS = 2**20  # of these, or one text
@@ -65,6 +66,7 @@ class Embedder:
         prompt: what is set before each text; whether pooling takes it: `counts_prompt`.
         windows: whether a text that is too long is read whole, in windows, instead of cut.
         notes: what a person should know.
+        counts: tokens of the texts that were read, and `unknown` ones among them.
     """
 
     encoder: Encoder
@@ -79,6 +81,7 @@ class Embedder:
     windows: bool = False
     batch_tokens: int = Batching().eval_tokens
     notes: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def load(
@@ -138,7 +141,7 @@ class Embedder:
             lean=lean,
         )
         if states.lower:
-            _lower(encoder.tokenizer)
+            lower(encoder.tokenizer)
         if pooling == "cls" and not fast_tokenizer.frame(encoder.tokenizer).parts[0][1]:
             message = "the tokenizer of this checkpoint sets no token before a text, so there is no cls"
             raise InputError(message, where="pooling", remedy='pooling = "mean"')
@@ -165,21 +168,25 @@ class Embedder:
     def _keep(self, dimensions: int | None) -> None:
         """Tries all settings on a text. Raises InputError: one that the network can't have, or dimensions
         that are not there."""
-        size = self.vectors(["a"]).vectors.shape[1]
+        size = self._trial().vectors(["a"]).vectors.shape[1]
         if dimensions is not None and not 0 < dimensions <= size:
             message = f"{dimensions} dimensions, but the vectors have {size}"
             raise InputError(message, where="dimensions", remedy=f"1 to {size}")
         self.dimensions = dimensions
 
+    def _trial(self) -> Embedder:
+        """The same, with counts of its own."""
+        return replace(self, counts=Counter())
+
     @cached_property
     def size(self) -> int:
         """How many numbers a text's vector has."""
-        return int(self.vectors(["a"]).vectors.shape[1])
+        return int(self._trial().vectors(["a"]).vectors.shape[1])
 
     @cached_property
     def _width(self) -> int:
         """How many numbers a token's states have."""
-        return int(next(self._states(["a"]))[0].shape[1])
+        return int(next(self._trial()._states(["a"]))[0].shape[1])
 
     @property
     def word_size(self) -> int:
@@ -213,6 +220,7 @@ class Embedder:
             counts_prompt=self.counts_prompt,
             whole=self.windows,
         )
+        self.counts.update(windows.counts)
         pool = pools.Pool(self.pooling, len(texts))
         for features, hidden in self.encoder.hidden(windows.features, self.layers, self.batch_tokens):
             pool.add(features, pools.combined(hidden, self.combine))
@@ -270,6 +278,7 @@ class Embedder:
     def _states(self, texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each text the (T, D) states of its tokens and their (T, 2) characters."""
         windows = cut(self.encoder.tokenizer, texts, self.encoder.max_length, whole=True)
+        self.counts.update(windows.counts)
         current = -1
         for features, parts in self.encoder.hidden(windows.features, self.layers, self.batch_tokens):
             hidden = pools.combined(parts, self.combine)
@@ -378,12 +387,3 @@ def _prompt(states: folder.Declared, prompt: str | None, name: str | None) -> st
         return prompt
     chosen = name or states.default_prompt
     return states.prompts[chosen] if chosen is not None else ""
-
-
-def _lower(tokenizer: Any) -> None:
-    """Lower-cases every text first, as the folder says."""
-    from tokenizers import normalizers
-
-    backend = fast_tokenizer.fast(tokenizer)
-    parts = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
-    backend.normalizer = normalizers.Sequence(parts)

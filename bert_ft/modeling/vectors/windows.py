@@ -28,12 +28,23 @@ class Windows:
         lengths: (N,) tokens of each text, without special ones and the prompt's.
         spans: of each text (lengths[i], 2) the characters that its tokens stand for.
         truncated: (N,) whether tokens are left out.
+        counts: tokens of all texts, and how many of them are `unknown`, of which the encoder sees nothing.
     """
 
     features: Features
     lengths: np.ndarray
     spans: list[np.ndarray]
     truncated: np.ndarray
+    counts: dict[str, int]
+
+
+def lower(tokenizer: Any) -> None:
+    """Has the tokenizer lower-case every text first."""
+    from tokenizers import normalizers
+
+    backend = fast_tokenizer.fast(tokenizer)
+    parts = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+    backend.normalizer = normalizers.Sequence(parts)
 
 
 def cut(
@@ -97,7 +108,8 @@ def cut(
     )
     truncated = np.zeros(len(texts), bool) if whole else lengths > room
     each = [spans[a:b] - len(prompt) for a, b in zip(begin, ends[1:], strict=True)]
-    return Windows(features, lengths, each, truncated)
+    unknown = int((ids == tokenizer.unk_token_id).sum()) if tokenizer.unk_token_id is not None else 0
+    return Windows(features, lengths, each, truncated, {"tokens": len(ids), "unknown": unknown})
 
 
 def _lead(ends: np.ndarray, spans: np.ndarray, characters: int) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bert_ft.display import Display
+from bert_ft.display import Display, unread
 from bert_ft.errors import InputError
 from bert_ft.modeling.vectors.embedder import Embedder, WordVectors, told
 from bert_ft.modeling.vectors.pooling import valid
@@ -72,13 +73,23 @@ def embed(
     say = Display(quiet).say
     for note in () if isinstance(checkpoint, Embedder) else embedder.notes:
         say(note)
+    before = embedder.counts.copy()
     if words:
-        return [
+        of_texts = [
             found._replace(vectors=stored(found.vectors, dtype)[0])
             for found in embedder.words(texts, of_words)
         ]
+        _tell_unread(embedder, before, say)
+        return of_texts
     made = embedder.vectors(texts)
     empty, truncated = int(made.empty.sum()), int(made.truncated.sum())
     for line in told(len(texts), empty, truncated, embedder.encoder.max_length):
         say(line)
+    _tell_unread(embedder, before, say)
     return stored(made.vectors, dtype)[0]
+
+
+def _tell_unread(embedder: Embedder, before: Counter[str], say: Callable[[str], None]) -> None:
+    """Says how much of the texts read since `before` the encoder does not see, where that is much."""
+    if line := unread("texts", embedder.counts - before):
+        say(line)

@@ -93,6 +93,7 @@ def embed_file(
         if write_as == "npy":
             message = "an .npy file has no place for the words beside their vectors"
             raise InputError(message, where=target, remedy="--to parquet, arrow or jsonl")
+    before = embedder.counts.copy()
     making = _Making(embedder, column, words, read_as, write_as, keep_bad, tell)
     remarks = Remarks()
     with (
@@ -106,6 +107,8 @@ def embed_file(
     outcome.became = ", and kept with their error" if keep_bad and write_as != "npy" else left_out
     for line in remarks.lines(source):
         tell(line)
+    if lost := display.unread("texts", embedder.counts - before):
+        tell(lost)
     if words is None:
         for line in told(outcome.rows, outcome.empty, outcome.truncated, embedder.encoder.max_length):
             tell(line)

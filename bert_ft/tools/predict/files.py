@@ -7,6 +7,7 @@ read, or that the model can't take, is told with its line and left out, or passe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from bert_ft import files, reading
 from bert_ft.data.columns import LONGEST
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.data.rows import Rows
+from bert_ft.display import unread
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import listing
 from bert_ft.families.base import Adapter
+from bert_ft.families.features import Features
 from bert_ft.modeling.model import Model
 from bert_ft.reading import HALF
 from bert_ft.tools.predict.caution import Caution
@@ -36,6 +39,17 @@ class Outcome:
     rows: int = 0
     bad: list[str] = field(default_factory=list)  # one line each: where, and what is wrong
     broken: int = 0  # rows of a TSV with a line break in a cell
+    counts: Counter[str] = field(default_factory=Counter)  # of the rows that were encoded, as `Features` has
+
+    def unread(self, max_length: int) -> Iterator[str]:
+        """What a person should know of answers to texts that the model did not read whole."""
+        if truncated := self.counts["truncated"]:
+            yield (
+                f"{truncated:,} of {self.counts['rows']:,} rows are longer than {max_length} tokens, and "
+                "only that much is read"
+            )
+        if line := unread("texts", self.counts):
+            yield line
 
 
 @dataclass(frozen=True)
@@ -139,10 +153,10 @@ def predict(
         advance,
         Outcome() if outcome is None else outcome,
     )
-    remarks = Remarks()
+    remarks, reader = Remarks(), model.adapter.readers.get(".json")
     with (
         _own_words(model.adapter.inputs),
-        reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks) as lines,
+        reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks, reader) as lines,
         writing_rows(target, form.write_as, tell, place) as write,
     ):
         rows = answering.rows(lines)
@@ -221,10 +235,16 @@ class _Answering:
             self.advance(len(window))
 
     def _answers(self, rows: Rows) -> Iterable[dict[str, Any]]:
+        predictions = self.model.infer(rows, self._blocks(rows))
         if not self.probabilities:
-            return self.model.answer(rows)
+            return self.model.adapter.decode_raw(predictions, rows)
         # of many labels too: they are to be learned
-        return listing.whole(self.model.adapter.names, self.model.infer(rows)["probabilities"])
+        return listing.whole(self.model.adapter.names, predictions["probabilities"])
+
+    def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
+        for part, features in self.model.blocks(rows):
+            self.outcome.counts.update(features.counts)
+            yield part, features
 
     def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bert_ft import reading
 from bert_ft.config.task import Task
 from bert_ft.data import originals
 from bert_ft.data.formats import chosen, delimited, distinct, encodings, json_rows, records
 from bert_ft.data.formats.quotes import Remarks
+from bert_ft.data.sources import Reader
 from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
@@ -56,10 +57,15 @@ def rows_of(source: str, kind: str) -> int | None:
 
 @contextmanager
 def reading_rows(
-    source: str, kind: str, needed: list[str], task: Task, remarks: Remarks | None = None
+    source: str,
+    kind: str,
+    needed: list[str],
+    task: Task,
+    remarks: Remarks | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Iterator[Line]]:
     """The rows of a file or of standard input, as they are read; `remarks` takes what there is to know of a
-    table's quotes."""
+    table's quotes. `reader`: of the family's own JSON documents."""
     encoding = task.data.encoding
     if source == "-":
         text = encodings.opened(sys.stdin.buffer, encoding, "standard input")
@@ -76,12 +82,43 @@ def reading_rows(
         yield _parquet(source, needed)
         return
     with encodings.opened(Path(source).open("rb"), encoding, source) as stream:
-        if source.lower().endswith(".json") and stream.read(1024).lstrip().startswith("["):  # one document
-            rows = json_rows.objects(Path(source), encoding)
+        is_json = source.lower().endswith(".json")
+        if is_json and (rows := _document(stream, source, needed, task, reader)) is not None:
             yield (_clean(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
             return
         stream.seek(0)
         yield _rows(stream, kind, source, needed, task, remarks)
+
+
+def _document(
+    stream: TextIO, source: str, needed: list[str], task: Task, reader: Reader | None
+) -> list[dict[str, Any]] | None:
+    """The rows of a file that is one JSON document; None where it has an object a line. What holds no rows
+    with the needed keys (questions nested in their contexts) is read as a training file of the family is."""
+    if stream.read(1024).lstrip().startswith("["):
+        rows = json_rows.objects(Path(source), task.data.encoding)
+        if reader is None or any(row.keys() >= set(needed) for row in rows):
+            return rows
+    else:
+        stream.seek(0)
+        if reader is None or _is_row(stream.readline(), needed):
+            return None
+        stream.seek(0)
+        try:
+            reading.loads(stream.read())
+        except json.JSONDecodeError:
+            return None
+    raw = reader(Path(source), ["id", *needed], task.data, ("id",))
+    return [dict(row) for row in raw.table.to_pylist()]
+
+
+def _is_row(line: str, needed: list[str]) -> bool:
+    """Whether a line is an object with the keys that a row needs."""
+    try:
+        row = reading.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(row, dict) and row.keys() >= set(needed)
 
 
 def _rows(
@@ -149,6 +186,10 @@ def _table(
         wanted=needed,
         remarks=remarks,
     )
+    if UNDECODED.search("".join(layout.columns)):
+        name = encodings.known(data.encoding)
+        remedy = f"name their encoding: {encodings.NAMES}"
+        raise InputError(f"the bytes of the column names are not {name}", where=where, remedy=remedy)
     layout.select(needed, (), where)
     columns = distinct(layout.columns)  # each is kept
     for line, cells, fault in layout.rows:
