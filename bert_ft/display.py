@@ -308,7 +308,7 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     return line
 
 
-def unread(name: str, counts: dict[str, int]) -> str | None:
+def unread(name: str, counts: Mapping[str, int]) -> str | None:
     """A warning where much of the texts does not reach the model: unknown tokens, characters in no token."""
     unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
     uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))

@@ -41,16 +41,6 @@ class Outcome:
     broken: int = 0  # rows of a TSV with a line break in a cell
     counts: Counter[str] = field(default_factory=Counter)  # of the rows that were encoded, as `Features` has
 
-    def unread(self, max_length: int) -> Iterator[str]:
-        """What a person should know of answers to texts that the model did not read whole."""
-        if truncated := self.counts["truncated"]:
-            yield (
-                f"{truncated:,} of {self.counts['rows']:,} rows are longer than {max_length} tokens, and "
-                "only that much is read"
-            )
-        if line := unread("texts", self.counts):
-            yield line
-
 
 @dataclass(frozen=True)
 class Form:
@@ -134,7 +124,8 @@ def predict(
             columns: role (text, text_pair, question, context) -> column; a role's own name by default.
             Encoding, delimiter and quoting of tables are those of the model's task.
             keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
-            escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
+            escape_formulas: of tables for a spreadsheet: a ' stands before each cell that it would run as a
+            formula, and a file begins with the mark by which it knows UTF-8.
             caution: which answers are left open, and which labels may be right beside them.
             probabilities: a row's answer is its probabilities alone, in one column: what `data.soft` names to
             train another model.
@@ -154,13 +145,14 @@ def predict(
         Outcome() if outcome is None else outcome,
     )
     remarks, reader = Remarks(), model.adapter.readers.get(".json")
+    safe = options.get("escape_formulas", False)
     with (
         _own_words(model.adapter.inputs),
         reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks, reader) as lines,
-        writing_rows(target, form.write_as, tell, place) as write,
+        writing_rows(target, form.write_as, tell, place, safe) as write,
     ):
         rows = answering.rows(lines)
-        if options.get("escape_formulas"):
+        if safe:
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
         for line in remarks.lines(source):
@@ -171,6 +163,21 @@ def predict(
                 "quoting=false"
             )
     return answering.outcome
+
+
+def not_read(counts: Mapping[str, int], max_length: int) -> list[str]:
+    """What a person should know of answers to texts that the model did not read whole.
+
+    Args:
+        counts: of the encoded rows, as `Features` has them.
+    """
+    lines = []
+    if truncated := counts.get("truncated"):
+        lines.append(
+            f"{truncated:,} of {counts['rows']:,} rows are longer than {max_length} tokens, and only that "
+            "much is read"
+        )
+    return [*lines, *([line] if (line := unread("texts", counts)) else [])]
 
 
 @contextmanager
