@@ -28,7 +28,7 @@ from bert_ft.modeling.model import Model
 from bert_ft.reading import HALF
 from bert_ft.tools.predict.caution import Caution
 from bert_ft.tools.predict.cells import changed, unwritable, without_formula
-from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows
+from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows, refuse_tagged
 from bert_ft.tools.predict.writers import printable, writing_rows
 
 
@@ -131,9 +131,11 @@ def predict(
             train another model.
     Raises:
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
-            answer's.
+            answer's; lines that are words with their tags.
     """
     form = form_of(model, source, target, **options)
+    if form.read_as == "txt" and options.get("read_as") is None and ".txt" in model.adapter.readers:
+        refuse_tagged(source, model.adapter.task.data.encoding, model.adapter.names)
     answering = _Answering(
         model,
         form,
