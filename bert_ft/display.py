@@ -319,3 +319,18 @@ def unread(name: str, counts: Mapping[str, int]) -> str | None:
         f"{name}: {unknown:.1%} of the tokens are unknown{characters}, so the model does not see "
         "them; use a checkpoint that was pretrained on texts like these, with its own tokenizer"
     )
+
+
+def not_read(counts: Mapping[str, int], max_length: int) -> list[str]:
+    """What a person should know of answers to texts that the model did not read whole.
+
+    Args:
+        counts: of the encoded rows, as `Features` has them.
+    """
+    lines = []
+    if truncated := counts.get("truncated"):
+        lines.append(
+            f"{truncated:,} of {counts['rows']:,} rows are longer than {max_length} tokens, and only that "
+            "much is read"
+        )
+    return [*lines, *([line] if (line := unread("texts", counts)) else [])]

@@ -159,13 +159,14 @@ def predict(
 
 def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int:
     """Answers one file, or standard input; returns the exit code."""
+    from bert_ft.display import not_read
     from bert_ft.tools.predict import files
     from bert_ft.tools.predict.progress import of_one
 
     model = getattr(loaded, "model", loaded)
     with of_one(source, output, options.get("read_as")) as advance:
         outcome = files.predict(model, source, output, tell=note, advance=advance, **options)
-    for line in files.not_read(outcome.counts, model.max_length):
+    for line in not_read(outcome.counts, model.max_length):
         note(line)
     if not outcome.bad:
         return 0
@@ -184,7 +185,8 @@ def _answer_files(
     """
     import os
 
-    from bert_ft.tools.predict import files, many
+    from bert_ft.display import not_read
+    from bert_ft.tools.predict import many
     from bert_ft.tools.predict.identity import made_by
 
     model = getattr(loaded, "model", loaded)
@@ -198,7 +200,7 @@ def _answer_files(
 
         work = on_ray.Work(load, plan.output, answering.records.made_by, how, options, os.getcwd())
         summary = on_ray.answer_all(on, plan, work, most, note)
-    for line in (*files.not_read(summary.read, model.max_length), *summary.lines(options["keep_bad"])):
+    for line in (*not_read(summary.read, model.max_length), *summary.lines(options["keep_bad"])):
         note(line)
     return summary.exit_code(options["keep_bad"])
 

@@ -19,11 +19,9 @@ from bert_ft import files, reading
 from bert_ft.data.columns import LONGEST
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.data.rows import Rows
-from bert_ft.display import unread
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import listing
 from bert_ft.families.base import Adapter
-from bert_ft.families.features import Features
 from bert_ft.modeling.model import Model
 from bert_ft.reading import HALF
 from bert_ft.tools.predict.caution import Caution
@@ -167,21 +165,6 @@ def predict(
     return answering.outcome
 
 
-def not_read(counts: Mapping[str, int], max_length: int) -> list[str]:
-    """What a person should know of answers to texts that the model did not read whole.
-
-    Args:
-        counts: of the encoded rows, as `Features` has them.
-    """
-    lines = []
-    if truncated := counts.get("truncated"):
-        lines.append(
-            f"{truncated:,} of {counts['rows']:,} rows are longer than {max_length} tokens, and only that "
-            "much is read"
-        )
-    return [*lines, *([line] if (line := unread("texts", counts)) else [])]
-
-
 @contextmanager
 def _own_words(inputs: Mapping[str, bool]) -> Iterator[None]:
     """Inside, what a reader says of columns is said in the options of this command."""
@@ -244,16 +227,11 @@ class _Answering:
             self.advance(len(window))
 
     def _answers(self, rows: Rows) -> Iterable[dict[str, Any]]:
-        predictions = self.model.infer(rows, self._blocks(rows))
+        predictions = self.model.infer(rows, self.model.blocks(rows, self.outcome.counts))
         if not self.probabilities:
             return self.model.adapter.decode_raw(predictions, rows)
         # of many labels too: they are to be learned
         return listing.whole(self.model.adapter.names, predictions["probabilities"])
-
-    def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
-        for part, features in self.model.blocks(rows):
-            self.outcome.counts.update(features.counts)
-            yield part, features
 
     def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""
