@@ -118,6 +118,10 @@ def test_the_ways_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert 0 <= run.metrics["validation"]["share"] <= 1
     assert run.task.run.custom == ["adapter", "loss", "metrics"]
     assert run.log[0]["loss"] < 0.3, "a focal loss starts at a quarter of ln 2"
+    for given in ({}, {"loss": focal}):  # trained without them, it would pass for the same
+        with pytest.raises(bert_ft.errors.InputError, match="used your own adapter") as error:
+            bert_ft.finetune(run.path / "task.toml", train=ROWS, output=tmp_path / "again", **given)
+        assert error.value.where == "run.custom" and not (tmp_path / "again").exists()
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ class Objects(Protocol):
     """The user's own Python objects, as far as they forbid settings."""
 
     @property
+    def adapter(self) -> Any: ...
+
+    @property
     def loss(self) -> Any: ...
 
     @property
@@ -37,6 +40,12 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
     Raises:
         InputError: it does.
     """
+    if missing := [name for name in task.run.custom if not getattr(objects, name, None)]:
+        raise InputError(
+            f"the run that this file is of used your own {' and '.join(missing)}, which no file holds",
+            where="run.custom",
+            remedy=f"give it in Python, bert_ft.finetune(..., {missing[0]}=...), or empty `custom` in [run]",
+        )
     best = task.best_metric[1]
     names = [*task.metric.compute, *scorers.of(objects.metrics)]
     names += distributions.NAMES if task.data.soft else []  # which every set of soft targets has
