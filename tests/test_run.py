@@ -335,6 +335,11 @@ def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: P
     assert run.metrics["validation"]["none"] is None and "none undefined" in repr(run)
     with pytest.raises(bert_ft.InputError, match="two metrics are called 'accuracy'"):
         _run(tiny_checkpoint, tmp_path / "twice", metrics={"accuracy": lambda p, y: 0.5}, epochs=1)
+    assert not (tmp_path / "twice").exists(), "no hour is trained before it is told"
+    with pytest.raises(
+        bert_ft.InputError, match="two metrics are called 'accuracy'"
+    ):  # named by what it returns
+        _run(tiny_checkpoint, tmp_path / "late", metrics=[bert_ft.metrics.load("accuracy")], epochs=1)
 
 
 @pytest.mark.parametrize(("more", "message"), [
