@@ -24,7 +24,7 @@ FENCE = re.compile(
 )
 SHOWN = ("", "text", "diff")  # pictures, outputs, changes: nothing to run
 WORDS = {1: "awful", 2: "dull", 3: "fair", 4: "good", 5: "great"}
-CHECKPOINT = re.compile(r"\b(?:google-bert|sentence-transformers|answerdotai|hfl)/[\w.-]+")
+CHECKPOINT = re.compile(r"\b(?:google-bert|BAAI|sentence-transformers|answerdotai|hfl)/[\w.-]+")
 
 
 @dataclass

@@ -203,6 +203,19 @@ def test_none(cli: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "baselines" not in json.loads((tmp_path / "run" / "results.json").read_text())
 
 
+def test_a_family_without_any_says_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Mine(bert_ft.Classification):
+        pass
+
+    rows = [{"text": text, "label": label} for text, label in FILMS]
+    bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, validation=rows, adapter=Mine, max_steps=1,
+                     output=tmp_path / "run")  # fmt: skip
+    told = capfd.readouterr().err
+    assert "step 1/1" in told and "\n\n" not in told and "baselines" not in told
+
+
 def test_texts_without_a_word(tiny_checkpoint: Path) -> None:
     """Empty texts leave tf-idf nothing to learn from: it is left out, and a pair's other text is enough."""
     empty = [{"text": "", "label": label} for _, label in FILMS]

@@ -119,6 +119,10 @@ def test_the_ways_out(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert 0 <= run.metrics["validation"]["share"] <= 1
     assert run.task.run.custom == ["adapter", "loss", "metrics"]
     assert run.log[0]["loss"] < 0.3, "a focal loss starts at a quarter of ln 2"
+    for given in ({}, {"loss": focal}):  # trained without them, it would pass for the same
+        with pytest.raises(bert_ft.errors.InputError, match="used your own adapter") as error:
+            bert_ft.finetune(run.path / "task.toml", train=ROWS, output=tmp_path / "again", **given)
+        assert error.value.where == "run.custom" and not (tmp_path / "again").exists()
 
 
 @pytest.mark.slow
@@ -332,6 +336,11 @@ def test_metrics_of_ones_own_bear_their_names(tiny_checkpoint: Path, tmp_path: P
     assert run.metrics["validation"]["none"] is None and "none undefined" in repr(run)
     with pytest.raises(bert_ft.InputError, match="two metrics are called 'accuracy'"):
         _run(tiny_checkpoint, tmp_path / "twice", metrics={"accuracy": lambda p, y: 0.5}, epochs=1)
+    assert not (tmp_path / "twice").exists(), "no hour is trained before it is told"
+    with pytest.raises(
+        bert_ft.InputError, match="two metrics are called 'accuracy'"
+    ):  # named by what it returns
+        _run(tiny_checkpoint, tmp_path / "late", metrics=[bert_ft.metrics.load("accuracy")], epochs=1)
 
 
 @pytest.mark.parametrize(("more", "message"), [

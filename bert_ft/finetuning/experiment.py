@@ -35,9 +35,10 @@ class UserObjects:
     model: Any = None
     tokenizer: Any = None
 
-    def names(self) -> list[str]:
-        """Those that change what is trained, so that the run's task.toml alone can't repeat it."""
-        return [name for name in ("adapter", "loss", "metrics", "model") if getattr(self, name)]
+    def names(self, recorded: Sequence[str] = ()) -> list[str]:
+        """Those that change what is trained, so that the run's task.toml alone can't repeat it; and those
+        that the task's file has `recorded`."""
+        return [n for n in ("adapter", "loss", "metrics", "model") if n in recorded or getattr(self, n)]
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ class Experiment:
         keys = {k: v for k, v in (settings or {}).items() if v is not None or k not in DEFAULTED}
         trusted = remote_code.names(keys.pop("trust_remote_code", None))
         sets = overrides.sets(train, validation, test)
-        bound = overrides.bound(base, sets, keys, checkpoint=checkpoint, custom=objects.names() or None)
+        own = objects.names(base.run.custom) or None
+        bound = overrides.bound(base, sets, keys, checkpoint=checkpoint, custom=own)
         folder = RunDir(output if output is not None else Path("runs") / naming.run_name(base, bound, keys))
         if output is None and "IPython" in sys.modules and not bound.execution.overwrite:
             folder = naming.numbered(folder, bound.execution.resume)
-        family = objects.adapter or families.find(bound.family)
-        bound = loading.with_group(bound, family)
+        bound = loading.with_group(bound, family := objects.adapter or families.find(bound.family))
         result = cls(bound, family, overrides.objects(sets), objects, folder, trusted, began)
         contradictions.refuse(bound, folder, objects, sets)
         return result

@@ -118,8 +118,9 @@ def _train_and_write(
     for line in findings.lines([*of_training, *evaluator.findings]):
         recorder.note(line, "yellow")
 
-    if experiment.execution.baselines:  # on every process, since all of them compute its vectors
-        recorder.say(prepared.baselines.line(*prepared.task.best_metric))
+    # on every process, since all of them compute its vectors
+    if experiment.execution.baselines and (said := prepared.baselines.line(*prepared.task.best_metric)):
+        recorder.say(said)
     trained = train(experiment, model, features, evaluator, recorder, checkpoints)
 
     if not last and evaluator.collapse() is not None:

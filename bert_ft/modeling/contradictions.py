@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ from bert_ft.rundir.folder import RunDir
 
 class Objects(Protocol):
     """The user's own Python objects, as far as they forbid settings."""
+
+    @property
+    def adapter(self) -> Any: ...
 
     @property
     def loss(self) -> Any: ...
@@ -37,6 +40,19 @@ def refuse(task: Task, folder: RunDir, objects: Objects, sets: Collection[str]) 
     Raises:
         InputError: it does.
     """
+    if missing := [name for name in task.run.custom if not getattr(objects, name, None)]:
+        raise InputError(
+            f"the run that this file is of used your own {' and '.join(missing)}, which no file holds",
+            where="run.custom",
+            remedy=f"give it in Python, bert_ft.finetune(..., {missing[0]}=...), or empty `custom` in [run]",
+        )
+    named = objects.metrics if isinstance(objects.metrics, Mapping) else {}
+    if twice := sorted(named.keys() & set(task.metric.compute)):
+        raise InputError(
+            f"two metrics are called '{twice[0]}', yours and the task's",
+            where="metrics",
+            remedy="give yours another name, or leave the task's out of metric.compute",
+        )
     best = task.best_metric[1]
     names = [*task.metric.compute, *scorers.of(objects.metrics)]
     names += distributions.NAMES if task.data.soft else []  # which every set of soft targets has
