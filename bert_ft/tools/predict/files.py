@@ -43,10 +43,16 @@ class Outcome:
 
     def unread(self, max_length: int) -> Iterator[str]:
         """What a person should know of answers to texts that the model did not read whole."""
-        if truncated := self.counts["truncated"]:
+        truncated, rows = self.counts["truncated"], self.counts["rows"]
+        if truncated and "windows" in self.counts:  # of their contexts nothing is lost
             yield (
-                f"{truncated:,} of {self.counts['rows']:,} rows are longer than {max_length} tokens, and "
-                "only that much is read"
+                f"the end of {truncated:,} of {rows:,} questions is not read: they are longer than "
+                "max_query_length, or than half of max_length"
+            )
+        elif truncated:
+            yield (
+                f"{truncated:,} of {rows:,} rows are longer than {max_length} tokens, and only that much is "
+                "read"
             )
         if line := unread("texts", self.counts):
             yield line
