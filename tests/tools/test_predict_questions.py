@@ -71,6 +71,13 @@ def test_a_question_that_is_cut_is_told_as_such(run: bert_ft.Run, tmp_path: Path
     assert "The question is longer" in " ".join(answers.notes(features.counts, run.model.max_length, "en"))
 
 
+def test_a_single_row_at_fault_is_no_document(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "a.json").write_text('{"question": "who made it", "contxt": "a film"}\n')
+    done = cli("predict", run.path, "a.json", "--keep-bad")
+    assert done.code == 0 and done.err.startswith("a.json, line 1: no 'context'\n"), done
+    assert json.loads(done.out)["error"] == "no 'context'"
+
+
 def test_a_document_without_questions_is_one_message(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
     bad = {"data": [{"paragraphs": [{"qas": SQUAD["data"][0]["paragraphs"][0]["qas"]}]}]}  # type: ignore[index]
     (tmp_path / "a.json").write_text(json.dumps(bad, indent=1))
