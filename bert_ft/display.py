@@ -308,7 +308,7 @@ def count_line(name: str, counts: dict[str, int], max_length: int) -> str:
     return line
 
 
-def unread(name: str, counts: dict[str, int]) -> str | None:
+def unread(name: str, counts: Mapping[str, int]) -> str | None:
     """A warning where much of the texts does not reach the model: unknown tokens, characters in no token."""
     unknown = counts.get("unknown", 0) / max(1, counts["tokens"])
     uncovered = counts.get("uncovered", 0) / max(1, counts.get("characters", 0))
@@ -319,3 +319,24 @@ def unread(name: str, counts: dict[str, int]) -> str | None:
         f"{name}: {unknown:.1%} of the tokens are unknown{characters}, so the model does not see "
         "them; use a checkpoint that was pretrained on texts like these, with its own tokenizer"
     )
+
+
+def not_read(counts: Mapping[str, int], max_length: int) -> list[str]:
+    """What a person should know of answers to texts that the model did not read whole.
+
+    Args:
+        counts: of the encoded rows, as `Features` has them.
+    """
+    lines = []
+    truncated = counts.get("truncated", 0)
+    if truncated and "windows" in counts:  # of their contexts nothing is lost
+        lines.append(
+            f"the end of {truncated:,} of {counts['rows']:,} questions is not read: they are longer than "
+            "max_query_length, or than half of max_length"
+        )
+    elif truncated:
+        lines.append(
+            f"{truncated:,} of {counts['rows']:,} rows are longer than {max_length} tokens, and only that "
+            "much is read"
+        )
+    return [*lines, *([line] if (line := unread("texts", counts)) else [])]

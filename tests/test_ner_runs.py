@@ -270,3 +270,19 @@ def test_a_tokenizer_without_offsets(cli: Cli, tiny_checkpoint: Path, tmp_path: 
         "32",
     )
     assert done.code == 2 and "no fast (Rust) tokenizer" in done.err, done.err
+
+
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_words_with_tags_are_not_answered_as_texts(
+    run: bert_ft.Run, cli: Cli, tmp_path: Path, separator: str
+) -> None:
+    """The file that was trained on: each of its lines had become a text, without a word."""
+    column_file(tmp_path / "tagged.txt", 6, separator)
+    (tmp_path / "texts.txt").write_text("Anna went to Paris in 1 .\nO B-PER\nBob Stone went to Lima\n")
+    done = cli("predict", run.path, "tagged.txt")
+    assert done.code == 2 and not done.out
+    assert done.err.startswith("bert-ft: tagged.txt: each line is a word with its tag")
+    assert cli("evaluate", run.path, "--data", "tagged.txt").code == 0, "as it says"
+    found = cli("predict", run.path, "tagged.txt", "--from", "txt")
+    assert found.code == 0 and f"Anna{separator}B-PER" in json.loads(found.out.splitlines()[0])["text"]
+    assert cli("predict", run.path, "texts.txt").code == 0

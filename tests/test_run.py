@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -511,3 +512,18 @@ def test_a_kept_run_holds_its_weights_alone(tiny_checkpoint: Path, tmp_path: Pat
     weights = sum(each.nbytes for each in run.model.network.parameters())
     assert held() - before < 1.3 * weights
     assert len(run.predict([row["text"] for row in rows])) == len(rows)
+
+
+def test_answers_to_texts_that_are_not_read_whole_warn(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"a {word} film", "label": word} for word in ("good", "bad")] * 4
+    run = bert_ft.finetune("classification", str(tiny_checkpoint), train=rows, validation=rows, max_steps=1, max_length=64,
+                           output=tmp_path / "run", quiet=True)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = run.predict(["a good film", "a bad film " * 3])
+    with pytest.warns(UserWarning, match="only that much is read|are unknown") as told:
+        answers = bert_ft.load(tmp_path / "run").predict(["a good film", "a bad film " * 30, "很好看的电影"])
+    lines = [str(each.message) for each in told]
+    assert lines[0] == "1 of 3 rows are longer than 64 tokens, and only that much is read"
+    assert lines[1].startswith("texts: ") and "of the tokens are unknown" in lines[1] and len(lines) == 2
+    assert len(answers) == 3 and answers[0] == expected[0]

@@ -48,7 +48,9 @@ KeepBad = Annotated[
 EscapeFormulas = Annotated[
     bool,
     typer.Option(
-        "--escape-formulas", help="csv, tsv: a ' before each cell that a spreadsheet would run as a formula."
+        "--escape-formulas",
+        help="csv, tsv, for a spreadsheet: a ' before each cell that it would run as a formula, and the mark "
+        "by which it knows UTF-8.",
     ),
 ]
 On = Annotated[
@@ -157,13 +159,14 @@ def predict(
 
 def _answer_file(loaded: Any, source: str, output: str, options: Options) -> int:
     """Answers one file, or standard input; returns the exit code."""
-    from bert_ft.tools.predict.files import predict as answer
+    from bert_ft.display import not_read
+    from bert_ft.tools.predict import files
     from bert_ft.tools.predict.progress import of_one
 
     model = getattr(loaded, "model", loaded)
     with of_one(source, output, options.get("read_as")) as advance:
-        outcome = answer(model, source, output, tell=note, advance=advance, **options)
-    for line in outcome.unread(model.max_length):
+        outcome = files.predict(model, source, output, tell=note, advance=advance, **options)
+    for line in not_read(outcome.counts, model.max_length):
         note(line)
     if not outcome.bad:
         return 0
@@ -182,6 +185,7 @@ def _answer_files(
     """
     import os
 
+    from bert_ft.display import not_read
     from bert_ft.tools.predict import many
     from bert_ft.tools.predict.identity import made_by
 
@@ -196,7 +200,7 @@ def _answer_files(
 
         work = on_ray.Work(load, plan.output, answering.records.made_by, how, options, os.getcwd())
         summary = on_ray.answer_all(on, plan, work, most, note)
-    for line in summary.lines(options["keep_bad"]):
+    for line in (*not_read(summary.read, model.max_length), *summary.lines(options["keep_bad"])):
         note(line)
     return summary.exit_code(options["keep_bad"])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from bert_ft import display
 from bert_ft.data.rows import Rows
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families.base import Adapter
@@ -39,10 +42,14 @@ class Model(Encoder):
 
         return feature_cache.encode(self.adapter, rows, self.tokenizer, self.max_length, of)
 
-    def blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
-        """The rows in parts that are encoded, scored and decoded apart, each with its features."""
+    def blocks(self, rows: Rows, counts: Counter[str] | None = None) -> Iterator[tuple[Rows, Features]]:
+        """The rows in parts that are encoded, scored and decoded apart, each with its features, whose counts
+        are added to `counts`."""
         for part in self.adapter.blocks(rows, BLOCK):
-            yield part, self.encode(part, of=len(rows))
+            features = self.encode(part, of=len(rows))
+            if counts is not None:
+                counts.update(features.counts)
+            yield part, features
 
     def infer(
         self, rows: Rows, blocks: Iterable[tuple[Rows, Features]] | None = None
@@ -101,6 +108,8 @@ class Model(Encoder):
         Returns:
             one dict an input, as the adapter's `decode_raw` makes it: `prediction` and `probabilities` by
             label name, `entities`, or an answer.
+        Warns:
+            UserWarning: inputs were cut, or much of them is not in the vocabulary.
         """
         if hasattr(inputs, "iloc"):  # a pandas frame or series
             inputs = inputs.to_dict("records") if hasattr(inputs, "columns") else inputs.tolist()
@@ -114,11 +123,15 @@ class Model(Encoder):
         several = [inputs] if isinstance(inputs, (str, Mapping)) else list(inputs)
         if not several:
             return []
-        return self.answer(self.rows(several, columns or {}))
+        counts: Counter[str] = Counter()
+        answers = self.answer(self.rows(several, columns or {}), counts)
+        for line in display.not_read(counts, self.max_length):
+            warnings.warn(line, stacklevel=2)
+        return answers
 
-    def answer(self, rows: Rows) -> list[dict[str, Any]]:
-        """An answer a row."""
-        return list(self.adapter.decode_raw(self.infer(rows), rows))
+    def answer(self, rows: Rows, counts: Counter[str] | None = None) -> list[dict[str, Any]]:
+        """An answer a row; `counts` as of `blocks`."""
+        return list(self.adapter.decode_raw(self.infer(rows, self.blocks(rows, counts)), rows))
 
     def rows(self, inputs: Sequence[Any], columns: Mapping[str, str]) -> Rows:
         """Raw inputs as canonical rows; arguments as of `predict`. Raises InputError: the adapter can't take

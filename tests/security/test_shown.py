@@ -175,7 +175,7 @@ def test_a_carriage_return_ends_no_row(hostile: bert_ft.Run, cli: Any, tmp_path:
     texts = ["a warm\r=1+1", "\r", "a\r\nb", 'a"\rb', "a\nb", "plain"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     assert cli("predict", str(hostile.path), "rows.jsonl", "-o", f"out.{kind}", "--escape-formulas").code == 0
-    with (tmp_path / f"out.{kind}").open(newline="") as stream:
+    with (tmp_path / f"out.{kind}").open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv_module.DictReader(stream, delimiter="," if kind == "csv" else "\t"))
     assert [row["text"].removeprefix("'") for row in rows] == texts
     pandas = pytest.importorskip("pandas")

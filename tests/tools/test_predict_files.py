@@ -440,3 +440,24 @@ def test_what_the_model_does_not_read_is_told(run: bert_ft.Run, tmp_path: Path, 
     ]
     _write(tmp_path / "a.jsonl", [{"text": texts[0]}])
     assert "unknown" not in (err := cli("predict", run.path, "a.jsonl").err) and "longer" not in err
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_spreadsheet_knows_what_encoding_it_is(
+    run: bert_ft.Run, tmp_path: Path, cli: Any, kind: str
+) -> None:
+    """Excel takes a file without a mark for GBK in China, and shows other characters."""
+    rows = [{"text": "好看"}]
+    _write(tmp_path / "a.jsonl", rows)
+    (tmp_path / "many").mkdir()
+    _write(tmp_path / "many" / "a.jsonl", rows)
+    assert cli("predict", run.path, "a.jsonl", "-o", f"plain.{kind}").code == 0
+    assert cli("predict", run.path, "a.jsonl", "-o", f"safe.{kind}", "--escape-formulas").code == 0
+    assert cli("predict", run.path, "many", "-o", "out", "--to", kind, "--escape-formulas").code == 0
+    plain = (tmp_path / f"plain.{kind}").read_bytes()
+    assert plain.startswith(b"text") and "好看".encode() in plain
+    for name in (f"safe.{kind}", f"out/a.{kind}"):
+        assert (tmp_path / name).read_bytes() == b"\xef\xbb\xbf" + plain
+    assert cli("predict", run.path, f"safe.{kind}", "-o", "again.jsonl").code == 2, "it has answers already"
+    done = cli("predict", run.path, "a.jsonl", "--to", kind, "--escape-formulas")
+    assert done.out.encode().replace(b"\r\n", b"\n") == plain.replace(b"\r\n", b"\n"), "a stream has no mark"

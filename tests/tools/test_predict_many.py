@@ -32,6 +32,8 @@ from bert_ft.tools.predict.progress import FilesProgress
 
 TEXTS = [f"a {word} film {'very ' * (i % 5)}{i}" for i in range(20) for word in ("good", "bad")]
 
+NOT_READ = ("only that much is read", "of the tokens are unknown")
+
 
 @pytest.fixture(scope="module")
 def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bert_ft.Run:
@@ -91,7 +93,7 @@ def test_each_file_as_if_it_were_alone(
         "one.parquet": "parquet", "deep/one.parquet": "parquet", "cells.csv": "csv", "deep/er/cells.tsv": "tsv",
         "deep/rows.jsonl" if kind == "parquet" else "deep/lines.jsonl": "jsonl", "document.json": "jsonl", "texts.txt": "jsonl",
     }  # fmt: skip
-    expected, told, codes = {}, [], []
+    expected, told, cut, codes = {}, [], [], []
     for name in sorted(names, key=lambda name: Path("in", name)):
         target = Path(name).with_suffix(f".{kind or names[name]}")
         (tmp_path / "alone" / target).parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +101,18 @@ def test_each_file_as_if_it_were_alone(
             "predict", run.path, f"in/{name}", "-o", f"alone/{target}", *(w for w in options if w != "--to" and w != kind)
         )  # fmt: skip
         expected[target.as_posix()] = (tmp_path / "alone" / target).read_bytes()
-        of_one = (" rows are at fault", "only that much is read", "of the tokens are unknown")
-        told += [line for line in done.err.splitlines() if not any(said in line for said in of_one)]
+        lines = [line for line in done.err.splitlines() if " rows are at fault" not in line]
+        cut += [int(line.split()[0]) for line in lines if "only that much is read" in line]
+        told += [line for line in lines if not any(said in line for said in NOT_READ)]
         codes.append(done.code)
     done = cli("predict", run.path, "in", "-o", "out", *options)
     assert _visible(tmp_path / "out") == expected and len(expected) == 7
     keep = "--keep-bad" in options
     assert done.err.splitlines()[: len(told)] == told and len(told) == 4
-    assert done.err.splitlines()[len(told) :] == [
+    of_all, unknown, *rest = done.err.splitlines()[len(told) :]
+    assert of_all == f"{sum(cut)} of 58 rows are longer than 24 tokens, and only that much is read"
+    assert unknown.startswith("texts: ") and NOT_READ[1] in unknown and len(cut) > 1
+    assert rest == [
         f"7 files: 7 answered; 62 rows in, {62 if keep else 58} out",
         f"4 of 62 rows are at fault, and {'kept with their error' if keep else 'left out'}",
     ]
@@ -185,7 +191,11 @@ def test_only_what_is_missing_or_other_is_answered(
         for stream in held:
             stream.close()
         assert done.code == 0
-        return changed, done.err.splitlines()[:-1]
+        cut, unknown, *lines = done.err.splitlines()
+        # told of what was answered before, too
+        assert cut == "3 of 30 rows are longer than 24 tokens, and only that much is read"
+        assert unknown.startswith("texts: 5.5% of the tokens are unknown and")
+        return changed, lines[:-1]
 
     every = {"a.parquet", "b.parquet", "c.parquet"}
     assert again() == (every, [])
@@ -710,3 +720,21 @@ def test_parquet_without_the_column_is_one_message(run: bert_ft.Run, tmp_path: P
     (tmp_path / "rows.csv").write_text("review,n\na film,1\n")
     done = cli("predict", run.path, "rows.csv", "-o", "out.jsonl")
     assert done.code == 2 and "--column text=1" in done.err and "--label" not in done.err
+
+
+def test_records_of_an_earlier_version_are_read(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    """They do not say what the model read of the rows; what holds no numbers where they belong is no record."""
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        pq.write_table(pa.Table.from_pylist(_rows(0, 10)), tmp_path / "in" / f"{name}.parquet")
+    assert cli("predict", run.path, "in", "-o", "out").code == 0
+    for file in (tmp_path / "out" / ".answered").glob("*.json"):
+        record = json.loads(file.read_text())
+        if record["name"] == "a.parquet":
+            del record["counts"]
+        if record["name"] == "b.parquet":
+            record["rows"] = None
+        file.write_text(json.dumps(record))
+    done = cli("predict", run.path, "in", "-o", "out")
+    assert "2 of 20 rows are longer" in done.err
+    assert "3 files: 1 answered, 2 there already; 30 rows in, 30 out" in done.err

@@ -19,16 +19,14 @@ from bert_ft import files, reading
 from bert_ft.data.columns import LONGEST
 from bert_ft.data.formats.quotes import Remarks
 from bert_ft.data.rows import Rows
-from bert_ft.display import unread
 from bert_ft.errors import InputError, did_you_mean
 from bert_ft.families import listing
 from bert_ft.families.base import Adapter
-from bert_ft.families.features import Features
 from bert_ft.modeling.model import Model
 from bert_ft.reading import HALF
 from bert_ft.tools.predict.caution import Caution
 from bert_ft.tools.predict.cells import changed, unwritable, without_formula
-from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows
+from bert_ft.tools.predict.readers import WINDOW, Line, format_of, reading_rows, refuse_tagged
 from bert_ft.tools.predict.writers import printable, writing_rows
 
 
@@ -40,22 +38,6 @@ class Outcome:
     bad: list[str] = field(default_factory=list)  # one line each: where, and what is wrong
     broken: int = 0  # rows of a TSV with a line break in a cell
     counts: Counter[str] = field(default_factory=Counter)  # of the rows that were encoded, as `Features` has
-
-    def unread(self, max_length: int) -> Iterator[str]:
-        """What a person should know of answers to texts that the model did not read whole."""
-        truncated, rows = self.counts["truncated"], self.counts["rows"]
-        if truncated and "windows" in self.counts:  # of their contexts nothing is lost
-            yield (
-                f"the end of {truncated:,} of {rows:,} questions is not read: they are longer than "
-                "max_query_length, or than half of max_length"
-            )
-        elif truncated:
-            yield (
-                f"{truncated:,} of {rows:,} rows are longer than {max_length} tokens, and only that much is "
-                "read"
-            )
-        if line := unread("texts", self.counts):
-            yield line
 
 
 @dataclass(frozen=True)
@@ -140,15 +122,18 @@ def predict(
             columns: role (text, text_pair, question, context) -> column; a role's own name by default.
             Encoding, delimiter and quoting of tables are those of the model's task.
             keep_bad: rows at fault are written with an `error` and no answer, instead of being left out.
-            escape_formulas: in tables, a ' stands before each cell that a spreadsheet would run as a formula.
+            escape_formulas: of tables for a spreadsheet: a ' stands before each cell that it would run as a
+            formula, and a file begins with the mark by which it knows UTF-8.
             caution: which answers are left open, and which labels may be right beside them.
             probabilities: a row's answer is its probabilities alone, in one column: what `data.soft` names to
             train another model.
     Raises:
         InputError: no such file, or none of the wanted columns; a column that is there twice, or called as an
-            answer's.
+            answer's; lines that are words with their tags.
     """
     form = form_of(model, source, target, **options)
+    if form.read_as == "txt" and options.get("read_as") is None and ".txt" in model.adapter.readers:
+        refuse_tagged(source, model.adapter.task.data.encoding, model.adapter.names)
     answering = _Answering(
         model,
         form,
@@ -160,13 +145,14 @@ def predict(
         Outcome() if outcome is None else outcome,
     )
     remarks, reader = Remarks(), model.adapter.readers.get(".json")
+    safe = options.get("escape_formulas", False)
     with (
         _own_words(model.adapter.inputs),
         reading_rows(source, form.read_as, form.needed, model.adapter.task, remarks, reader) as lines,
-        writing_rows(target, form.write_as, tell, place) as write,
+        writing_rows(target, form.write_as, tell, place, safe) as write,
     ):
         rows = answering.rows(lines)
-        if options.get("escape_formulas"):
+        if safe:
             rows = (changed(row, without_formula) for row in rows)
         write(rows)
         for line in remarks.lines(source):
@@ -241,16 +227,11 @@ class _Answering:
             self.advance(len(window))
 
     def _answers(self, rows: Rows) -> Iterable[dict[str, Any]]:
-        predictions = self.model.infer(rows, self._blocks(rows))
+        predictions = self.model.infer(rows, self.model.blocks(rows, self.outcome.counts))
         if not self.probabilities:
             return self.model.adapter.decode_raw(predictions, rows)
         # of many labels too: they are to be learned
         return listing.whole(self.model.adapter.names, predictions["probabilities"])
-
-    def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, Features]]:
-        for part, features in self.model.blocks(rows):
-            self.outcome.counts.update(features.counts)
-            yield part, features
 
     def _answered(self, where: str, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The row with its answer behind it. What it has of the model's inputs it keeps as it was."""

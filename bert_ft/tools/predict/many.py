@@ -19,7 +19,7 @@ from bert_ft.modeling.model import Model
 from bert_ft.tools.predict.files import Options, Outcome, form_of, predict
 from bert_ft.tools.predict.folders import Item, Plan, few
 from bert_ft.tools.predict.progress import FilesProgress
-from bert_ft.tools.predict.records import Records
+from bert_ft.tools.predict.records import Record, Records
 
 PAUSE = 0.5  # seconds between two looks at files that another process is answering
 
@@ -32,6 +32,7 @@ class Result:
         state: `answered`; `present`, where that was done before, maybe by another process; `failed`, where it
             can't be read at all; `held`, where another process is answering it.
         rows: that were read; bad: of these at fault. told: the lines about them, or why the file failed.
+        counts: of the encoded rows, as `Features` has them.
         reason: why answers that were there are made anew.
     """
 
@@ -40,7 +41,13 @@ class Result:
     rows: int = 0
     bad: int = 0
     told: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     reason: str = ""
+
+    @classmethod
+    def present(cls, item: Item, record: Record) -> Result:
+        """Of a file that was answered before."""
+        return cls(item, "present", record.rows, record.bad, record.told, record.counts)
 
 
 class Answering:
@@ -73,13 +80,13 @@ class Answering:
         """
         record, _ = self.records.valid(item)
         if record is not None:
-            return Result(item, "present", record.rows, record.bad, record.told)
+            return Result.present(item, record)
         with self.records.claimed(item) as free:
             if not free:
                 return Result(item, "held")
             record, reason = self.records.valid(item)  # another process may have come first
             if record is not None:
-                return Result(item, "present", record.rows, record.bad, record.told)
+                return Result.present(item, record)
             try:
                 return self._answered(item, reason, advance)
             except InputError as error:
@@ -103,7 +110,7 @@ class Answering:
             **self.options,
         )
         cpu.trim()
-        return Result(item, "answered", outcome.rows, len(outcome.bad), told, reason)
+        return Result(item, "answered", outcome.rows, len(outcome.bad), told, dict(outcome.counts), reason)
 
 
 @dataclass
@@ -113,6 +120,9 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     bad: int = 0
+    read: Counter[str] = field(
+        default_factory=Counter
+    )  # what the model read of the rows, as `Features` counts
     anew: Counter[str] = field(default_factory=Counter)  # why answers that were there were made again
     mixed: int = 0  # files whose answers another command has made meanwhile, with something else
 
@@ -123,6 +133,7 @@ class Summary:
         self.counts[result.state] += 1
         self.rows += result.rows
         self.bad += result.bad
+        self.read.update(result.counts)
         if result.reason:
             self.anew[result.reason] += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from bert_ft.data.sources import Reader
 from bert_ft.errors import InputError, did_you_mean
 
 WINDOW = 4096  # rows that are tokenized, sorted by length and scored together
+HEAD = 100  # lines that show what a file of lines holds
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -53,6 +54,28 @@ def rows_of(source: str, kind: str) -> int | None:
             return None
     with Path(source).open("rb") as stream:
         return sum(part.count(b"\n") for part in iter(lambda: stream.read(2**20), b""))
+
+
+def refuse_tagged(source: str, encoding: str, labels: Sequence[str]) -> None:
+    """Refuses a file whose lines are no texts but words with tags of these labels, in columns, as taggers are
+    trained on.
+
+    Raises:
+        InputError: it is such a file.
+    """
+    if not Path(source).is_file():
+        return
+    with encodings.opened(Path(source).open("rb"), encoding, source) as stream:
+        lines = [line.split() for line in islice(stream, HEAD) if line.strip() and line[0] != "#"]
+    known = re.compile(rf"(?:[A-Z][-_.])?(?:{'|'.join(map(re.escape, labels))})")
+    tags = {cells[-1] if len(cells) > 1 else "" for cells in lines} - {"O"}
+    if tags and all(map(known.fullmatch, tags)):
+        raise InputError(
+            "each line is a word with its tag, and would be answered as a text",
+            where=source,
+            remedy="write a text a line; `bert-ft evaluate RUN --data FILE` scores such a file; --from txt "
+            "takes its lines for texts all the same",
+        )
 
 
 @contextmanager

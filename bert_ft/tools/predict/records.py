@@ -36,6 +36,7 @@ class Record:
         made_by: what they were made with: the model, and the settings of the call.
         source, answers: bytes and sha256 of the file and of its answers.
         rows: that were read; bad: of these at fault. told: the lines that were told about them.
+        counts: of the encoded rows, as `Features` has them.
     """
 
     name: str
@@ -45,10 +46,11 @@ class Record:
     rows: int
     bad: int
     told: list[str]
+    counts: dict[str, int]
 
 
 SHAPES: dict[str, Any] = {
-    "name": "", "made_by": {}, "source": {}, "answers": {}, "rows": 1, "bad": 1, "told": [""],
+    "name": "", "made_by": {}, "source": {}, "answers": {}, "rows": 1, "bad": 1, "told": [""], "counts": {},
 }  # fmt: skip
 
 
@@ -154,8 +156,9 @@ class Records:
                 raise InputError(error.strerror or str(error), where=item.source) from None
             if before != after:
                 raise InputError("the file was changed while it was answered", where=item.source)
+            answers, bad = _digest(temporary), len(outcome.bad)
             record = Record(
-                shown(item.name), self.made_by, read, _digest(temporary), outcome.rows, len(outcome.bad), told
+                shown(item.name), self.made_by, read, answers, outcome.rows, bad, told, dict(outcome.counts)
             )
             self._make_folders(item)
             files.refuse_link(item.target)
@@ -188,9 +191,14 @@ def _record(file: Path) -> Record | None:
         value = reading.strict(reading.text(file, LARGEST))
     except (InputError, ValueError):
         return None
+    if isinstance(value, dict):
+        value = {"counts": {}} | value  # records of earlier versions have none
     if not isinstance(value, dict) or value.keys() != SHAPES.keys():
         return None
-    return Record(**value) if all(reading.fits(value[key], SHAPES[key]) for key in SHAPES) else None
+    if not all(reading.fits(value[key], SHAPES[key]) for key in SHAPES):
+        return None
+    numbers = (value["rows"], value["bad"], *value["counts"].values())
+    return Record(**value) if all(type(number) is int for number in numbers) else None
 
 
 def _create(path: Path) -> IO[str]:

@@ -34,9 +34,10 @@ def writing_rows(
     kind: str,
     tell: Callable[[str], None],
     place: Callable[[Path], AbstractContextManager[Path]] = files.beside,
+    mark: bool = False,
 ) -> Iterator[Callable[[Iterator[dict[str, Any]]], None]]:
     """A function that writes all rows; a file is whole or not there: `place` gives where it is written until
-    then."""
+    then. `mark`: a table in a file begins with the mark by which a spreadsheet knows UTF-8."""
     if kind == "txt":
         raise InputError(NO_TEXT, where=target, remedy="--to jsonl")
     if target == "-":
@@ -51,7 +52,7 @@ def writing_rows(
         if kind == "parquet":
             yield lambda rows: _write_parquet(temporary, rows, target)
         else:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
+            with temporary.open("w", encoding="utf-8-sig" if mark else "utf-8", newline="") as stream:
                 yield lambda rows: _write(stream, kind, rows, tell)
 
 
