@@ -328,7 +328,13 @@ def not_read(counts: Mapping[str, int], max_length: int) -> list[str]:
         counts: of the encoded rows, as `Features` has them.
     """
     lines = []
-    if truncated := counts.get("truncated"):
+    truncated = counts.get("truncated", 0)
+    if truncated and "windows" in counts:  # of their contexts nothing is lost
+        lines.append(
+            f"the end of {truncated:,} of {counts['rows']:,} questions is not read: they are longer than "
+            "max_query_length, or than half of max_length"
+        )
+    elif truncated:
         lines.append(
             f"{truncated:,} of {counts['rows']:,} rows are longer than {max_length} tokens, and only that "
             "much is read"

@@ -168,6 +168,22 @@ def test_only_what_the_line_says_is_set(
     assert {key: value for key, value in calls[0].items() if key not in always} == given
 
 
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        *(("train", key) for key in ("output", "task", "adapter", "model", "metrics")),
+        *(("curve", key) for key in ("seeds", "shares")),
+        *(("search", key) for key in ("trials", "space", "storage")),
+        *(("reproduce", key) for key in ("margin", "reference", "seeds")),
+        ("check", "task"),
+    ],
+)
+def test_arguments_of_functions_are_no_keys(cli: Cli, command: str, key: str) -> None:
+    """They were handed on as such: a TypeError, or an argument that nobody has checked."""
+    done = cli(command, "sst2", "--checkpoint", "nosuch", "--set", f"{key}=1")
+    assert done.code == 2 and done.err.startswith(f"bert-ft: --set: '{key}' is no key of a task\n"), done
+
+
 def test_options_of_other_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from bert_ft.tools import check
     from bert_ft.tools.reproduce import plan

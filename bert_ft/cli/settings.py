@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from types import NoneType
@@ -13,6 +13,10 @@ import typer
 from typer.core import TyperCommand
 
 from bert_ft.cli.options import settings_of
+from bert_ft.errors import InputError
+
+OBJECTS = ("adapter", "loss", "metrics", "callbacks", "model", "tokenizer")
+"""Arguments of `finetune` that are objects of Python."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,18 @@ def _type(annotation: Any) -> Any:
     return kinds[0] if len(kinds) == 1 else str
 
 
+def _refuse_arguments(values: Iterable[str], parameters: Iterable[str]) -> None:
+    """Raises InputError: a key that no task has, and that the function behind a command of these parameters
+    would take for an argument of its own."""
+    from bert_ft.config.task import dotted_keys
+
+    keys = {key.rpartition(".")[2] for key in dotted_keys()}
+    for name in values:
+        if name not in keys and (name in OBJECTS or name in parameters):
+            remedy = f"--set takes keys of a task{'' if name in OBJECTS else f'; see --{name} in --help'}"
+            raise InputError(f"'{name}' is no key of a task", where="--set", remedy=remedy)
+
+
 def _with_options(function: Callable[..., None], settings: list[Setting]) -> Callable[..., None]:
     """The function with an option a setting in the place of its parameter `settings`."""
     signature = inspect.signature(function, eval_str=True)
@@ -169,6 +185,7 @@ def _with_options(function: Callable[..., None], settings: list[Setting]) -> Cal
     def call(**arguments: Any) -> None:
         given = {name: arguments.pop(name) for name in options}
         values = settings_of(given.pop("set", None))
+        _refuse_arguments(values, signature.parameters)
         for name, value in given.items():
             if value is not None:
                 setting = options[name]

@@ -169,7 +169,9 @@ class Data(Strict):
     @classmethod
     def _part(cls, value: Any) -> Any:
         if value is not None and not re.fullmatch(r"[\d.]+%|[1-9]\d*/[1-9]\d*", str(value)):
-            raise ValueError('a share is written "10%", and the 2nd of 5 folds "2/5"')
+            raise ValueError(
+                'a share is written "10%", and the 2nd of 5 folds "2/5"; a file is data.evaluate'
+            )
         return value
 
     @property

@@ -95,10 +95,10 @@ def _keep_digits(network: Any, reader: Reader, accelerator: Any) -> list[str]:
     probing.unhook(network, (_number,))
     try:
         layer = LastLinear(network, reader).module
-    except InputError:
-        reason = "the head does not end with a linear layer, and bf16 has three digits for its numbers"
+    except InputError as error:
+        reason = f"{error.message.splitlines()[0]}, and half precision has three digits for its numbers"
         kept = accelerator.asked or accelerator.step_dtype is None
-        return [] if kept else _in_fp32(accelerator, reason)
+        return [reason] if kept else _in_fp32(accelerator, reason)
     layer.register_forward_hook(_number)
     return []
 

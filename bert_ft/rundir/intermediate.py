@@ -33,7 +33,9 @@ def first(task: Task, folder: RunDir) -> tuple[Task, RunDir] | None:
         )
     base = load_task(name)
     if base.name == task.name:
-        remedy = "name another one, or leave it out"
+        remedy = (
+            f"name another one, or leave it out; if it is another, its name is not to be '{base.name}', too"
+        )
         raise InputError(f"'{name}' is the task itself", where="run.intermediate", remedy=remedy)
     if base.run.intermediate is not None:
         raise InputError(

@@ -14,6 +14,7 @@ import pytest
 from bert_ft.config.catalog import load_task
 from bert_ft.config.task import Task
 from bert_ft.data import loading
+from bert_ft.data.formats.encodings import known, opened
 from bert_ft.data.rows import Splits
 from bert_ft.errors import InputError
 from bert_ft.families.classification.adapter import Classification
@@ -106,6 +107,28 @@ def test_utf8_is_read_as_no_other_encoding(load_rows: Load, tmp_path: Path, suff
         load_rows(file, data__encoding="gbk")
     file.write_bytes(content.encode("gbk"))
     assert load_rows(file, data__encoding="gbk").train.table["text"].to_pylist() == [text]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "shift_jis"])
+def test_utf8_behind_pages_of_ascii_is_told_too(load_rows: Load, tmp_path: Path, encoding: str) -> None:
+    """Accents are rare in most of Europe's texts: latin-1 reads them as other characters, without a fault."""
+    words = ["écrit à l'œil noir, déjà"] if encoding == "latin-1" else ["很好很好很差很差"]
+    lines = ["text,label", *["only ascii,a"] * 2000, *[f"{word},a" for word in words * 3]]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match=f"the file is UTF-8, and not {known(encoding)}"):
+        load_rows(file, data__encoding=encoding)
+    with (
+        pytest.raises(InputError, match=f"the file is UTF-8, and not {known(encoding)}"),
+        file.open("rb") as raw,
+    ):
+        opened(raw, encoding, "rows.csv")
+    text = "naïve, déjà" if encoding == "latin-1" else "好"
+    file.write_bytes("\n".join([*lines[:2001], f"{text},a"]).replace(", ", "").encode(encoding))
+    text = text.replace(", ", "")
+    assert load_rows(file, data__encoding=encoding).train.table["text"].to_pylist()[-1] == text
+    with file.open("rb") as raw, opened(raw, encoding, "rows.csv") as stream:
+        assert stream.read().endswith(f"only ascii,a\n{text},a")
 
 
 def test_the_encoding_of_the_column_names_is_asked_for(load_rows: Load, tmp_path: Path) -> None:

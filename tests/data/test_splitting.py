@@ -123,7 +123,9 @@ def test_a_part_that_can_not_be_held_out(validation: str, labels: list[str], mes
 
 @pytest.mark.parametrize("value", [0.1, "0.1", "10", "1:5"])
 def test_a_task_says_how_a_part_is_written(value: Any) -> None:
-    with pytest.raises(InputError, match=r'a share is written "10%", and the 2nd of 5 folds "2/5"'):
+    with pytest.raises(
+        InputError, match=r'a share is written "10%", and the 2nd of 5 folds "2/5"; a file is data.evaluate'
+    ):
         load_task("classification").override({"data.validation": value})
 
 

@@ -100,8 +100,29 @@ def test_a_head_that_ends_otherwise_gives_its_numbers_in_float32(
     network.classifier = Bounded(network.config.hidden_size)
     run = train(tiny_checkpoint, tmp_path / "run", network, precision=precision, max_steps=4, eval_every=4)
     assert run.environment["precision"] == chosen
-    told = "trained in fp32: the head does not end with a linear layer" in " ".join(run.results["notes"])
-    assert told == (chosen == "fp32")
+    notes = " ".join(run.results["notes"])
+    reason = "the head of BertForSequenceClassification does not end with a linear layer, and half precision"
+    assert reason in notes, "who asked for it is told, too"
+    assert (f"trained in fp32: {reason}" in notes) == (chosen == "fp32")
+
+
+def test_a_network_that_can_not_be_tried_is_not_said_to_have_another_head(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    network = network_of(tiny_checkpoint)
+    plain = network.bert.forward
+    separator = AutoTokenizer.from_pretrained(tiny_checkpoint).sep_token_id
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        ids = args[0] if args else kwargs["input_ids"]
+        assert bool((ids == separator).any(1).all()), "there is no separator"
+        return plain(*args, **kwargs)
+
+    network.bert.forward = forward
+    run = train(tiny_checkpoint, tmp_path / "run", network, max_steps=2, eval_every=2)
+    notes = " ".join(run.results["notes"])
+    assert run.environment["precision"] == "fp32" and "linear layer" not in notes
+    assert "does not run on a few tokens of no meaning: there is no separator, and half precision" in notes
 
 
 ROWS = [{"text": " ".join([word] * length), "label": word} for length in (3, 90) for word in ("good", "bad")]

@@ -73,8 +73,12 @@ def test_one_command_makes_both_runs(tasks: Path, tiny_checkpoint: Path, cli: Ca
 
 @pytest.mark.usefixtures("tasks")
 def test_what_can_not_come_first_is_refused(tiny_checkpoint: Path) -> None:
-    with pytest.raises(bert_ft.InputError, match=r"run.intermediate: 'narrow.toml' is the task itself"):
-        bert_ft.finetune("narrow.toml", tiny_checkpoint, intermediate="narrow.toml")
+    for name, text in (("narrow.toml", None), ("namesake.toml", Path("broad.toml").read_text())):
+        if text is not None:  # another task, which is called as this one is
+            Path(name).write_text(f'name = "narrow"\n{text}')
+        itself = rf"run.intermediate: '{name}' is the task itself\n.*its name is not to be 'narrow'"
+        with pytest.raises(bert_ft.InputError, match=itself):
+            bert_ft.finetune("narrow.toml", tiny_checkpoint, intermediate=name)
     for name, of_narrow, message in (
         ("classification", {}, "'classification' is a family, not a task"),
         ("chain.toml", {}, "'chain.toml' has a task that comes first itself: broad.toml"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import bert_ft
+from bert_ft.tools.app import answers
 
 CONTEXTS = ["a warm film by anna bell", "otto saw a dull film in rome"]
 QUESTIONS = [["who made it", "what is warm"], ["who saw it"]]
@@ -26,6 +27,10 @@ def _nested(context: str, qas: str, key: str, question: str) -> list[dict[str, A
     ]
 
 
+CUT = (
+    "the end of 1 of 2 questions is not read: they are longer than max_query_length, or than half of "
+    "max_length"
+)
 SQUAD = {"version": "1.1", "data": [{"paragraphs": _nested("context", "qas", "id", "question")}]}
 FORMS: dict[str, str] = {
     "SQuAD, over lines": json.dumps(SQUAD, indent=1),
@@ -53,6 +58,24 @@ def test_every_form_is_answered(form: str, run: bert_ft.Run, tmp_path: Path, cli
     assert [{key: row[key] for key in ROWS[0]} for row in found] == ROWS
     alone = run.predict([{key: row[key] for key in ("question", "context")} for row in ROWS])
     assert [row["prediction"] for row in found] == [answer["prediction"] for answer in alone]
+
+
+def test_a_question_that_is_cut_is_told_as_such(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    """Contexts are read in windows: nothing of them is lost, however long they are."""
+    rows = [ROWS[0] | {"context": " ".join([CONTEXTS[0]] * 20)}, ROWS[1] | {"question": "who made it " * 30}]
+    for count, told in ((1, ""), (2, CUT)):
+        (tmp_path / "a.json").write_text(json.dumps(rows[:count]))
+        done = cli("predict", run.path, "a.json")
+        assert done.code == 0 and done.err.strip() == told, done
+    _, features = next(iter(run.model.blocks(run.model.rows([rows[1]], {}))))
+    assert "The question is longer" in " ".join(answers.notes(features.counts, run.model.max_length, "en"))
+
+
+def test_a_single_row_at_fault_is_no_document(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "a.json").write_text('{"question": "who made it", "contxt": "a film"}\n')
+    done = cli("predict", run.path, "a.json", "--keep-bad")
+    assert done.code == 0 and done.err.startswith("a.json, line 1: no 'context'\n"), done
+    assert json.loads(done.out)["error"] == "no 'context'"
 
 
 def test_a_document_without_questions_is_one_message(run: bert_ft.Run, tmp_path: Path, cli: Any) -> None:

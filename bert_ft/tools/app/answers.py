@@ -88,7 +88,8 @@ def notes(counts: Mapping[str, int], length: int, language: str) -> list[str]:
     """What of the input the model did not read."""
     lines = []
     if counts.get("truncated"):
-        lines.append(phrase(language, "truncated", length=length))
+        question = "windows" in counts  # its text is read in these, and no part of it is cut
+        lines.append(phrase(language, "long_question" if question else "truncated", length=length))
     lost = max(
         counts.get("unknown", 0) / max(1, counts.get("tokens", 0)),
         counts.get("uncovered", 0) / max(1, counts.get("characters", 0)),

@@ -38,6 +38,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         "count.",
         "文本超过模型能读的长度（{length} 个词元）：有一部分被截掉，没有参与计算。",
     ),
+    "long_question": (
+        "The question is longer than the model reads: its end was cut off and does not count.",
+        "问题超过模型能读的长度：末尾被截掉，没有参与计算。",
+    ),
     "unread": (
         "The model's vocabulary lacks {share} of this text: it does not see that part.",
         "模型的词表里没有这段文本的 {share}：这部分模型看不到。",

@@ -128,9 +128,11 @@ def _document(
             return None
         stream.seek(0)
         try:
-            reading.loads(stream.read())
+            found = reading.loads(stream.read())
         except json.JSONDecodeError:
             return None
+        if isinstance(found, dict) and not any(isinstance(value, (list, dict)) for value in found.values()):
+            return None  # one row, at fault, and nothing that holds rows
     raw = reader(Path(source), ["id", *needed], task.data, ("id",))
     return [dict(row) for row in raw.table.to_pylist()]
 
