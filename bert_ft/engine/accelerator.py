@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bert_ft.engine.surroundings import own_states
 from bert_ft.errors import InputError
 
 WORTH = 1.5  # times the speed of float32: from here on a training on a CPU is in bfloat16
@@ -33,8 +34,7 @@ def accelerator(
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, is_initialized
-    from accelerate.utils import gather_object
+    from accelerate.utils import GradientAccumulationPlugin, gather_object
 
     from bert_ft.kernels.cpu import bf16_gain
     from bert_ft.kernels.processor import has_bf16
@@ -47,15 +47,16 @@ def accelerator(
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("fp16 needs a CUDA device", where="recipe.precision", remedy='precision = "auto"')
-    if is_initialized():  # an earlier run of this process may have had another precision
-        AcceleratorState._reset_state()
     try:
-        result = Accelerator(
-            mixed_precision=precision if precision in ("bf16", "fp16") else "no",
-            log_with=log_with,
-            cpu=cpu,
-            project_dir=folder,
-        )
+        with own_states({}, {}):
+            result = Accelerator(
+                mixed_precision=precision if precision in ("bf16", "fp16") else "no",
+                # not what ACCELERATE_GRADIENT_ACCUMULATION_STEPS says, by which gradients would be divided
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                log_with=log_with,
+                cpu=cpu,
+                project_dir=folder,
+            )
     except ValueError as error:
         where = next((place for words, place in BLAMED.items() if words in str(error)), "accelerate")
         raise InputError(str(error), where=where) from None
@@ -106,11 +107,10 @@ def _shard(accelerator: Any) -> None:
     """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate
     would quietly take DDP."""
     from accelerate import DistributedType, FullyShardedDataParallelPlugin
-    from accelerate.state import AcceleratorState
 
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
         plugin = FullyShardedDataParallelPlugin()
-        AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+        accelerator.state.__dict__.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
     if not accelerator.is_fsdp2:
         raise InputError(
             "FSDP of version 1 is not supported",

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from bert_ft.config.task import Task
-from bert_ft.engine import batches, lean, losses, optimization, precision
+from bert_ft.engine import batches, lean, losses, optimization, precision, surroundings
 from bert_ft.engine.averaging import Average
 from bert_ft.engine.callbacks import Callback, Metrics
 from bert_ft.engine.checkpoints import Checkpoints, Interrupted, State
@@ -101,7 +101,7 @@ class _Training:
         optimizer = optimization.optimizer(model.network, recipe)
         self.scheduler = optimization.schedule(optimizer, recipe, self.plan.steps)
         self.network = model.network
-        self.wrapped, self.optimizer = self.accelerator.prepare(model.network, optimizer)
+        self.wrapped, self.optimizer = surroundings.prepare(self.accelerator, model.network, optimizer)
         self.average = None if recipe.ema is None else Average(model.network, recipe.ema)
         self.state = (
             State()

@@ -30,7 +30,9 @@ def outputs(network: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> Any
 def of_answers(accelerator: Any) -> Iterator[None]:
     """Inside, forwards are computed in the precision of answers, whatever a person's own `torch.autocast`
     around them says. One for all of them: weights are cast once."""
-    with torch.autocast(accelerator.device.type, enabled=False), accelerator.autocast():
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    # not accelerate's own, which asks what all of a process share
+    with torch.autocast(accelerator.device.type, dtype, enabled=dtype is not None):
         yield
 
 

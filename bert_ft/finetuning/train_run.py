@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from bert_ft.data.checks import findings, texts
 from bert_ft.display import Display, stalled, watching
 from bert_ft.engine import lora, methods, partial
 from bert_ft.engine.checkpoints import Checkpoints
+from bert_ft.engine.surroundings import one_at_a_time
 from bert_ft.errors import machine
 from bert_ft.families.features import Features
 from bert_ft.files import first_process
@@ -27,9 +27,6 @@ from bert_ft.run import Run
 from bert_ft.rundir import environment
 from bert_ft.rundir.folder import is_finished
 
-ONE_AT_A_TIME = threading.RLock()
-"""A process has one stream of random numbers and one state of accelerate: two trainings would share them."""
-
 AGAIN = 1000  # how far the seed of a second try lies from that of the first
 
 
@@ -39,7 +36,7 @@ def train_run(experiment: Experiment) -> Run:
     folder = experiment.folder
     execution = experiment.execution
     prepared = experiment.prepare()
-    with ONE_AT_A_TIME, folder.lock():
+    with one_at_a_time(), folder.lock():
         identity = prepared.identity()
         if is_finished(folder, prepared.task, identity, execution.overwrite):
             finished(experiment)
@@ -201,7 +198,7 @@ def train(
     task = model.adapter.task
     callbacks = experiment.objects.callbacks
     recorder.start_trackers()
-    set_seed(task.run.seed, device_specific=True)  # dropout draws from here on
+    set_seed(task.run.seed + model.accelerator.process_index)  # dropout draws from here on
     with checkpoints.signals(experiment.execution.signals):
         state = methods.train(
             model,

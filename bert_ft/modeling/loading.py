@@ -11,6 +11,7 @@ from bert_ft.config.task import Task
 from bert_ft.engine import lora, partial
 from bert_ft.engine.accelerator import accelerator
 from bert_ft.engine.last_linear import LastLinear
+from bert_ft.engine.surroundings import own_random
 from bert_ft.errors import InputError
 from bert_ft.families.base import Adapter
 from bert_ft.modeling import mean_layer, pretrained, token_types, vocabulary
@@ -100,6 +101,7 @@ def build(
     return model, notes
 
 
+@own_random()
 def load_folder(
     folder: str,
     task: Task | None = None,
@@ -165,6 +167,7 @@ def _as_can_be(task: Task) -> tuple[Task, list[str]]:
     return task.override({"recipe.precision": "fp32"}), [note]
 
 
+@own_random()
 def load_unfinished(folder: RunDir, task: Task, trusted: Sequence[str] = (), int8: bool = False) -> Model:
     """The model of a run that was interrupted: its best weights so far, or those of its newest checkpoint.
     `task` is the run's, as far as the call leaves it; `trusted` as for `build`, `int8` as for `in_int8`."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 
 import bert_ft
 from bert_ft.errors import InputError
@@ -14,7 +19,16 @@ from bert_ft.errors import InputError
 ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(12) for word in ("good", "bad")]
 
 
-def train(checkpoint: Path, output: Path) -> bert_ft.Run:
+@pytest.fixture(autouse=True)
+def _no_accelerator_before() -> Iterator[None]:
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+
+
+def train(checkpoint: Path, output: Path, callbacks: Sequence[Any] = ()) -> bert_ft.Run:
     options: dict[str, Any] = {
         "batch_size": 8,
         "max_steps": 6,
@@ -25,7 +39,13 @@ def train(checkpoint: Path, output: Path) -> bert_ft.Run:
         "precision": "fp32",
     }
     return bert_ft.finetune(
-        "classification", str(checkpoint), train=ROWS, validation=ROWS, output=output, **options
+        "classification",
+        str(checkpoint),
+        train=ROWS,
+        validation=ROWS,
+        output=output,
+        callbacks=callbacks,
+        **options,
     )
 
 
@@ -73,3 +93,61 @@ def test_answers_are_the_same_inside_a_persons_autocast(tiny_checkpoint: Path, t
     assert "padding-free" in run.model.unpadding.reason == expected.model.unpadding.reason
     with torch.device("meta"), pytest.raises(InputError, match="default device is 'meta'"):
         bert_ft.load(path).predict(texts)
+
+
+def drawn() -> list[float]:
+    """What a person's program draws next, from each of the random states."""
+    return [random.random(), float(np.random.random()), float(torch.rand(()))]
+
+
+def seeded() -> None:
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+
+
+def test_a_persons_random_numbers_go_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """They began anew after each run and each loading, by the run's seed."""
+    seeded()
+    expected = drawn()
+    seeded()
+    path = train(tiny_checkpoint, tmp_path / "run").path
+    assert drawn() == expected
+    seeded()
+    bert_ft.load(path).predict(["a good film"])
+    assert drawn() == expected
+    seeded()
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_checkpoint, tmp_path / "broken", callbacks=[Interrupting()])
+    assert drawn() == expected
+
+
+class Interrupting(bert_ft.Callback):
+    def on_step(self, step: int, entry: dict[str, Any] | None) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_persons_accelerator_stays_theirs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """It computed in our precision and accumulated nothing from then on; and a training that came between two
+    steps of theirs took none of its own."""
+    path = train(tiny_checkpoint, tmp_path / "plain").path
+    expected = [line["loss"] for line in bert_ft.load(path).log if "loss" in line]
+    bert_ft.load(path).predict(["a good film"])
+    mine = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4, cpu=True)  # it was refused
+    layer = mine.prepare(torch.nn.Linear(2, 1))
+    with mine.accumulate(layer):
+        assert not mine.sync_gradients
+    run = train(tiny_checkpoint, tmp_path / "run")
+    assert [line["loss"] for line in run.log if "loss" in line] == expected
+    bert_ft.load(path).predict(["a good film"])
+    assert (mine.mixed_precision, mine.gradient_accumulation_steps) == ("bf16", 4)
+    assert not mine.sync_gradients
+    assert Accelerator().mixed_precision == "bf16"
+
+
+def test_gradients_are_not_divided_by_what_a_launcher_says(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [line.get("grad_norm") for line in train(tiny_checkpoint, tmp_path / "plain").log]
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert [line.get("grad_norm") for line in train(tiny_checkpoint, tmp_path / "run").log] == expected
