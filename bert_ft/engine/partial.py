@@ -41,24 +41,36 @@ def fit(network: Any, recipe: Recipe, new: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def restored(network: Any) -> Iterator[None]:
-    """Leaves a network as it was in what `fit` changes beside its weights: what is trained, what drops out,
-    and low-rank changes that a training which failed has left."""
+def restored(model: Any) -> Iterator[None]:
+    """Leaves a model's network as it was in what `fit` and a training change beside its weights: what is
+    trained, what drops out and whether it does; and after a training that failed in everything else, its
+    speed-ups and low-rank changes included, since the network may be a user's own."""
     import torch
 
+    network = model.network
+    modes = [(module, module.training) for module in network.modules()]
+    plain = "forward" not in vars(network)
     trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     dropouts = [m for m in network.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd)]
     rates = [module.p for module in dropouts]
     adapted = lora.is_in(network)
     try:
         yield
+    except BaseException:
+        model.network = model.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+        model.plain()
+        raise
     finally:
+        if plain:  # accelerate leaves its own, unwrapped
+            vars(network).pop("forward", None)
         if not adapted:
             lora.remove(network, merge=False)
         for parameter, requires in trained:
             parameter.requires_grad_(requires)
         for module, rate in zip(dropouts, rates, strict=True):
             module.p = rate
+        for module, training in modes:
+            module.training = training
 
 
 def frozen(network: Any, recipe: Recipe, new: Iterable[str]) -> list[str]:

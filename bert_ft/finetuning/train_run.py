@@ -59,7 +59,7 @@ def _tried(
 ) -> Model | None:
     """The trained model; None where it collapsed and another try comes, for which its memory is free."""
     model, notes = build_model(experiment, prepared.seeded(seed))
-    with partial.restored(model.network):
+    with partial.restored(model):
         notes += partial.fit(model.network, prepared.task.recipe, model.new)
         return model if _train_and_write(experiment, prepared, identity, model, notes, last) else None
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bert_ft
 from bert_ft.errors import InputError
@@ -28,7 +29,7 @@ def _no_accelerator_before() -> Iterator[None]:
     GradientState._reset_state()
 
 
-def train(checkpoint: Path, output: Path, callbacks: Sequence[Any] = ()) -> bert_ft.Run:
+def train(checkpoint: Path, output: Path, callbacks: Sequence[Any] = (), **more: Any) -> bert_ft.Run:
     options: dict[str, Any] = {
         "batch_size": 8,
         "max_steps": 6,
@@ -45,7 +46,7 @@ def train(checkpoint: Path, output: Path, callbacks: Sequence[Any] = ()) -> bert
         validation=ROWS,
         output=output,
         callbacks=callbacks,
-        **options,
+        **{**options, **more},
     )
 
 
@@ -151,3 +152,34 @@ def test_gradients_are_not_divided_by_what_a_launcher_says(
     expected = [line.get("grad_norm") for line in train(tiny_checkpoint, tmp_path / "plain").log]
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     assert [line.get("grad_norm") for line in train(tiny_checkpoint, tmp_path / "run").log] == expected
+
+
+def seen(network: Any) -> dict[str, Any]:
+    """What a person sees of their network beside its weights."""
+    modules = list(network.modules())
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules]
+    return {
+        "modes": [module.training for module in modules],
+        "hooks": hooks,
+        "attention": network.config._attn_implementation,
+        "own": ["forward" in vars(module) for module in modules],
+        "trained": [parameter.requires_grad for parameter in network.parameters()],
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}, {"lora": {"rank": 2}}])
+def test_a_network_of_ones_own_is_left_as_it_was(
+    options: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It was left in training mode, so that it answered at random; and after Ctrl-C with all of our hooks."""
+    network = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    before = seen(network)
+    assert not any(before["modes"])
+    own = {"model": network, "tokenizer": tokenizer, **options}
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_checkpoint, tmp_path / "broken", callbacks=[Interrupting()], **own)
+    assert seen(network) == before
+    run = train(tiny_checkpoint, tmp_path / "run", **own)
+    assert seen(network) == before
+    assert not run.model.network.training
