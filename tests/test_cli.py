@@ -861,3 +861,28 @@ def test_a_key_of_another_family_is_unknown(cli: Cli, key: str) -> None:
     (Path("words.jsonl")).write_text('{"tokens": ["Anna"], "tags": ["B-PER"]}\n')
     done = cli("check", "ner", "--train", "words.jsonl", "--validation", "words.jsonl", "--set", key)
     assert done.code == 2 and "unknown key" in done.err
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_output_is_no_fault(closed: str) -> None:
+    """As `>&-` leaves it: sys.stdout is None."""
+    close = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    command = f'"{sys.executable}" -m bert_ft tasks --json {close}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    expected = "bert-ft: standard output is closed: what is printed there is lost\n"
+    assert done.stderr == (expected if closed == "stdout" else "")
+
+
+def test_an_output_without_the_characters_is_told(tmp_path: Path) -> None:
+    labels = tmp_path / "task.toml"
+    text = 'name = "films"\nfamily = "classification"\n[data]\ntrain = "a.csv"\nlabels = ["好", "坏"]\n'
+    labels.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "bert_ft", "tasks", "show", str(labels)]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "bert-ft: standard output is in latin-1, which has no '\\u597d'",
+        "  set PYTHONIOENCODING=utf-8 (or PYTHONUTF8=1), or name a file to write to",
+    ]

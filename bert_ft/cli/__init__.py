@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = DEBUG in arguments
     if nul := [argument for argument in arguments if "\0" in argument]:
         fail(f"{nul[0]}: no argument can hold a NUL character", 2)
+    _open_streams()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.setLogRecordFactory(_Line)
     warnings.formatwarning = _warning
@@ -59,6 +60,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             fail(first, error.exit_code, *more)
         if isinstance(error, OSError) and error.filename is not None and error.errno in NO_FILE:
             fail(f"{shown(error.filename)}: {error.strerror}", 2)
+        if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # files are in UTF-8
+            character = error.object[error.start]
+            fail(
+                f"standard output is in {error.encoding}, which has no {character!a}",
+                2,
+                "  set PYTHONIOENCODING=utf-8 (or PYTHONUTF8=1), or name a file to write to",
+            )
         message = " ".join(str(error).split())
         fail(
             f"{type(error).__name__}: {message}",
@@ -66,6 +74,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             "  this is a fault of bert-ft or of the machine; --debug shows where",
         )
     raise SystemExit(0)
+
+
+def _open_streams() -> None:
+    """A process may be started with its output closed, as by `>&-`: then there is none to write to, and what
+    libraries print would get into the file that is opened next."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open
+        note("bert-ft: standard output is closed: what is printed there is lost")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 class _Line(logging.LogRecord):

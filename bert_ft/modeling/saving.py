@@ -44,6 +44,9 @@ def save_model(
                 model.config.dtype = previous
             saved_format.complete_config(temporary, model.config)
             _save_tokenizer(temporary, tokenizer)
+            # safetensors writes for nobody but its user, whatever the umask says
+            for file in temporary.iterdir():
+                file.chmod((temporary / "config.json").stat().st_mode)
 
 
 def save_beside(path: Path, model: Any, tokenizer: Any) -> None:

@@ -4,6 +4,7 @@ it is held by tests/architectures/test_older_readers.py."""
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,22 @@ def test_special_tokens_of_ones_own_are_read_by_both(tiny_checkpoint: Path, tmp_
     texts = [*SENTENCES, "fine [X1]film[X2]"]
     assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
     assert again.decode(again("fine [X1]")["input_ids"], skip_special_tokens=True) == "fine"
+
+
+def test_all_files_of_a_model_are_for_the_same_people(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """safetensors wrote weights for their user alone: a colleague could read all of a run but its model."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from bert_ft.modeling.saving import save_model
+
+    model, tokenizer = (
+        AutoModel.from_pretrained(tiny_checkpoint),
+        AutoTokenizer.from_pretrained(tiny_checkpoint),
+    )
+    before = os.umask(0o027)
+    try:
+        save_model(tmp_path / "model", model, tokenizer)
+    finally:
+        os.umask(before)
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / "model").iterdir()}
+    assert "model.safetensors" in modes and set(modes.values()) == {"0o640"}
