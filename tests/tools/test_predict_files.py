@@ -118,7 +118,7 @@ MALFORMED = [
     ('{"text": "cut off', "line 8: not JSON"),
     ('{"text": "\\ud83d"}', "line 9: 'text' holds half a surrogate pair"),
     ("[" * 50_000, "line 10: not JSON"),
-    ('{"text": "caf\udce9"}', "line 11: 'text' is not UTF-8"),
+    ('{"text": "caf\udce9"}', "line 11: 'text' has bytes of another encoding: --set data.encoding=..."),
 ]
 
 

@@ -150,7 +150,7 @@ def test_files_that_can_not_be_read(run: bert_ft.Run, tmp_path: Path, cli: Any) 
     lines = done.err.splitlines()
     assert lines[0] == "1 files are left alone, which have no suffix of rows: in/notes.md"
     for part in (
-        "in/a.parquet: not a Parquet file", "in/b.csv: no column 'text'", "in/c.csv, line 2: 'text' is not UTF-8",
+        "in/a.parquet: not a Parquet file", "in/b.csv: no column 'text'", "in/c.csv, line 2: 'text' has bytes of another encoding: --set data.encoding=...",
         "in/d.csv, line 2: the rows have a column 'prediction' of their own", "in/f.csv: not a regular file",
     ):  # fmt: skip
         assert [line for line in lines if line.startswith(part)], (part, lines)

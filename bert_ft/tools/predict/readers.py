@@ -226,13 +226,13 @@ def _table(
 
 
 def _clean(where: str, row: dict[str, Any]) -> Line:
-    """The row, unless one of its texts is not UTF-8 (which `surrogateescape` let through to be told here), or
-    one of its values can't be passed on as it stands."""
+    """The row, unless one of its texts has bytes that its encoding has not (`surrogateescape` let them
+    through to be told here), or one of its values can't be passed on as it stands."""
     for name, fault in getattr(row, "faults", {}).items():
         return where, None, f"'{name}' {fault}"
     for name, value in row.items():
         if isinstance(value, str) and not value.isascii() and UNDECODED.search(value):
-            return where, None, f"'{name}' is not UTF-8"
+            return where, None, f"'{name}' has bytes of another encoding: --set data.encoding=..."
     return where, row, ""
 
 
