@@ -107,10 +107,12 @@ def _shard(accelerator: Any) -> None:
     """FSDP as our loop needs it: version 2, which shards the model in place; also on CPUs, where accelerate
     would quietly take DDP."""
     from accelerate import DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.state import PartialState
 
-    if accelerator.distributed_type == DistributedType.MULTI_CPU:
-        plugin = FullyShardedDataParallelPlugin()
-        accelerator.state.__dict__.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    if accelerator.device.type == "cpu":
+        kind = {"distributed_type": DistributedType.FSDP}
+        accelerator.state.__dict__.update(kind, fsdp_plugin=FullyShardedDataParallelPlugin())
+        PartialState._shared_state.update(kind)  # which every look at the state copies into it
     if not accelerator.is_fsdp2:
         raise InputError(
             "FSDP of version 1 is not supported",
