@@ -196,6 +196,8 @@ class Checkpoints:
 
         self.accelerator.wait_for_everyone()
         weights: Any = load_file(self.best(step))
+        if self.accelerator.is_fsdp2:
+            model.reshard()  # an evaluation leaves what is outside of its layers whole
         state_dict, whole = _gathering()
         state_dict.set_model_state_dict(model, weights, options=whole)
 

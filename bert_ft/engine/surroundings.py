@@ -41,11 +41,11 @@ def own_random() -> Iterator[None]:
 
 def prepare(accelerator: Any, network: Any, optimizer: Any) -> Any:
     """What the `prepare` of an `Accelerator` returns, by that one's own states."""
-    if accelerator.is_fsdp2:
+    if accelerator.is_fsdp2 and hasattr(network, "get_input_embeddings"):
         # accelerate shards the word table by itself, and can't where what it is in was sharded before
         table = network.get_input_embeddings()
         around = {type(module).__name__ for module in network.modules() if table in module.children()}
-        layers = sorted({*(network._no_split_modules or ())} - around)
+        layers = sorted({*(getattr(network, "_no_split_modules", None) or ())} - around)
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layers
     with own_states(accelerator.state.__dict__, accelerator.gradient_state.__dict__):
         return accelerator.prepare(network, optimizer)

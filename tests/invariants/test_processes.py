@@ -165,16 +165,18 @@ def _workers(launcher: int) -> Iterator[tuple[int, str]]:
 @pytest.mark.pretrained
 def test_sharded_training_equals_and_resumes(minilm2: Path, reviews: Path, tmp_path: Path) -> None:
     """FSDP on two CPU processes: the losses of one process; killed and resumed, the same bytes as left alone."""
-    options = ("--batch-size", "32", "--max-steps", "20", "--save-every", "4")
+    options = ("--batch-size", "32", "--max-steps", "20", "--save-every", "4", "--set", "eval_every=4")
     alone, whole, killed = tmp_path / "alone", tmp_path / "whole", tmp_path / "killed"
     _launch(1, *_training(minilm2, reviews, alone, *options))
     (tmp_path / "sharded.py").write_text(SHARDED)
-    # each process has its part: it was DDP that was tested here, since accelerate's state forgot what it had been told
-    module, name, *arguments = _training(minilm2, reviews, whole, *options)
+    # each process has its part: it was DDP that was tested here, as accelerate's state forgot what it was told
+    arguments = _training(minilm2, reviews, whole, *options)[2:]
     _launch(2, str(tmp_path / "sharded.py"), *arguments, config="fsdp")
     assert json.loads((whole / "environment.json").read_text())["distributed"] == "FSDP"
     expected = [step["loss"] for step in _steps(alone)]
     assert [step["loss"] for step in _steps(whole)] == pytest.approx(expected, rel=1e-5)
+    best = [json.loads((run / "results.json").read_text())["best_step"] for run in (alone, whole)]
+    assert best[0] == best[1] < 20, "and its weights are put back"
 
     _killed(_start(2, *_training(minilm2, reviews, killed, *options), config="fsdp"), killed, 8)
     assert not (killed / "results.json").exists()
