@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from bert_ft.config.task import Task
+from bert_ft.engine.precision import HALF
 from bert_ft.kernels import cpu, graphs
 
 WORTH = 100  # steps: to record a size of batches takes some tenths of a second, a step gains some hundredths
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager

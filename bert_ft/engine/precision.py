@@ -17,6 +17,8 @@ from bert_ft.engine.sharing import Reader
 from bert_ft.errors import InputError
 from bert_ft.kernels import probing
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def outputs(network: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> Any:
     """What a training step's forward gives, in float32 whatever it is computed in."""
@@ -30,7 +32,7 @@ def outputs(network: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> Any
 def of_answers(accelerator: Any) -> Iterator[None]:
     """Inside, forwards are computed in the precision of answers, whatever a person's own `torch.autocast`
     around them says. One for all of them: weights are cast once."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    dtype = HALF.get(accelerator.mixed_precision)
     # not accelerate's own, which asks what all of a process share
     with torch.autocast(accelerator.device.type, dtype, enabled=dtype is not None):
         yield

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 _training = threading.RLock()
+_states = threading.RLock()
 
 
 @contextmanager
@@ -58,9 +59,10 @@ def own_states(accelerator: dict[str, Any], gradients: dict[str, Any]) -> Iterat
     the precision of the newest, and a training between two steps of a person's `accumulate` take none."""
     from accelerate.state import AcceleratorState, GradientState
 
-    before = AcceleratorState._shared_state, GradientState._shared_state
-    AcceleratorState._shared_state, GradientState._shared_state = accelerator, gradients
-    try:
-        yield
-    finally:
-        AcceleratorState._shared_state, GradientState._shared_state = before
+    with _states:  # two threads would put back each other's
+        before = AcceleratorState._shared_state, GradientState._shared_state
+        AcceleratorState._shared_state, GradientState._shared_state = accelerator, gradients
+        try:
+            yield
+        finally:
+            AcceleratorState._shared_state, GradientState._shared_state = before

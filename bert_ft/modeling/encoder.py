@@ -157,7 +157,7 @@ class Encoder:
         rule, notes = requirements.settle(network, tokenizer, self.max_length)
         network.to(self.accelerator.device)
         reason = "padded: batching.unpad = false"
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        half = precision.HALF.get(self.accelerator.mixed_precision)
         # a person's own autocast would round what is compared
         with torch.autocast(self.accelerator.device.type, enabled=False):
             of_steps = precision.settle(network, reader, self.accelerator)

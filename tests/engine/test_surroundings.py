@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from accelerate.state import AcceleratorState, GradientState
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import bert_ft
+from bert_ft.engine.surroundings import own_states
 from bert_ft.errors import InputError
 
 ROWS = [{"text": f"a {word} film {i}", "label": word} for i in range(12) for word in ("good", "bad")]
@@ -183,3 +186,26 @@ def test_a_network_of_ones_own_is_left_as_it_was(
     run = train(tiny_checkpoint, tmp_path / "run", **own)
     assert seen(network) == before
     assert not run.model.network.training
+
+
+def test_threads_put_back_the_states_that_were_there() -> None:
+    """The one that came second kept those of the first, and left them to the program."""
+    before = AcceleratorState._shared_state
+    entered = threading.Event()
+
+    def first() -> None:
+        with own_states({}, {}):
+            entered.set()
+            time.sleep(0.2)
+
+    def second() -> None:
+        entered.wait()
+        with own_states({}, {}):
+            time.sleep(0.4)
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert AcceleratorState._shared_state is before
